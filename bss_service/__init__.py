@@ -1,0 +1,1 @@
+"""The scheduler: learns which training samples come next, and serves them."""

@@ -1,0 +1,167 @@
+"""The action of a policy, its vector form, and the weights that it gives to samples."""
+
+from dataclasses import dataclass, fields
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from bss_service.core.arrays import Float32, Float64, Floats, Int64
+from bss_service.core.scores import minmax
+from bss_service.core.table import SampleTable
+
+Link = Literal["exponential", "linear"]
+Coverage = Literal["epoch", "subset", "draw"]
+RankBy = Literal["balance", "first_balance", "loss"]
+Keep = Literal["top", "bottom"]
+
+RANGES: Final[dict[str, tuple[float, float]]] = {
+    "kappa_similarity": (-6.0, 6.0),
+    "kappa_loss": (-12.0, 12.0),
+    "kappa_weak": (-6.0, 6.0),
+    "kappa_stale": (-6.0, 6.0),
+    "share": (0.0, 1.0),
+    "floor": (0.0, 1.0),
+    "ema": (0.0, 1.0),
+}
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "link": get_args(Link),
+    "coverage": get_args(Coverage),
+    "rank_by": get_args(RankBy),
+    "keep": get_args(Keep),
+}
+DIMENSION: Final = len(RANGES) + len(CHOICES)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """How the next plan uses the sample table. Every scheduler of METHOD.md is a point or a path in this space.
+
+    A sample's score is κ_sim·similarity − κ_loss·loss + κ_weak·weakness + κ_stale·staleness, of normalised features;
+    `link` turns scores into weights, `floor` is added to each weight (exponential weights have mean 1 first).
+    `share` keeps that part of the samples, from the top or bottom of the ranking `rank_by` (not under `epoch`, which
+    uses every sample). `ema` is the rate at which new measurements enter the moving averages; 0: not this time.
+    Raises ValueError naming the field where a value lies outside its range.
+    """
+
+    kappa_similarity: float = 0.0
+    kappa_loss: float = 0.0
+    kappa_weak: float = 0.0
+    kappa_stale: float = 0.0
+    share: float = 1.0
+    floor: float = 0.0
+    ema: float = 0.6  # β of the paper
+    link: Link = "exponential"
+    coverage: Coverage = "epoch"
+    rank_by: RankBy = "balance"
+    keep: Keep = "top"
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    def to_vector(self) -> Float32:
+        """The action as (DIMENSION,) float32 in [−1, 1]: ranges linearly, choices at the middle of equal bins."""
+        scaled = [2 * (getattr(self, name) - low) / (high - low) - 1 for name, (low, high) in RANGES.items()]
+        chosen = [(2 * choices.index(getattr(self, name)) + 1) / len(choices) - 1 for name, choices in CHOICES.items()]
+        return np.array(scaled + chosen, dtype=np.float32)
+
+    @classmethod
+    def from_vector(cls, vector: Floats) -> "Action":
+        """The inverse of `to_vector`; components outside [−1, 1] are clipped. Raises ValueError on NaN or shape."""
+        if np.shape(vector) != (DIMENSION,):
+            raise ValueError(f"an action vector has shape ({DIMENSION},), got {np.shape(vector)}")
+        if np.isnan(vector).any():
+            raise ValueError(f"an action vector must not hold NaN, got {vector}")
+        unit = (np.clip(np.asarray(vector, dtype=np.float64), -1, 1) + 1) / 2
+        values: dict[str, float | str] = {
+            name: low + float(u) * (high - low) for (name, (low, high)), u in zip(RANGES.items(), unit, strict=False)
+        }
+        for (name, choices), u in zip(CHOICES.items(), unit[len(RANGES) :], strict=True):
+            values[name] = choices[min(int(u * len(choices)), len(choices) - 1)]
+        return cls(**values)  # type: ignore[arg-type]
+
+    def as_dict(self) -> dict[str, float | str]:
+        """The fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def admitted(action: Action, table: SampleTable) -> Int64:
+    """The samples that a `subset` or `draw` plan may use, (k,) ascending, k = ⌊n·share⌋ and at least 1.
+
+    Ties go to the lower index; a sample without a score ranks at the mean of the others. Without any score there is
+    no ranking and every sample is admitted.
+    """
+    rank: Floats = {"balance": table.score, "first_balance": table.first_score, "loss": -table.loss_ema}[action.rank_by]
+    kept = max(1, int(len(table) * action.share + 1e-9))
+    if kept >= len(table) or np.isnan(rank).all():
+        return np.arange(len(table), dtype=np.int64)
+    filled = _filled(rank)
+    order = np.argsort(-filled if action.keep == "top" else filled, kind="stable")
+    return np.sort(order[:kept]).astype(np.int64)
+
+
+def log_weights(action: Action, table: SampleTable) -> Float64:
+    """Logarithms of the sampling weights, (n,) float64, −inf for a weight of 0.
+
+    Logarithms keep the order of samples right where the weights themselves would underflow. The weights are uniform
+    when every one of them would be 0.
+    """
+    scores = _scores(action, table)
+    if action.link == "linear":
+        weights = np.maximum(0.0, 1 + scores) + action.floor
+        return _log(weights) if weights.any() else np.zeros(len(table))
+    scores -= scores.max()
+    if action.floor == 0:
+        return scores
+    weights = np.exp(scores)
+    return _log(weights / weights.mean() + action.floor)
+
+
+def _scores(action: Action, table: SampleTable) -> Float64:
+    scores = np.zeros(len(table))
+    if action.kappa_similarity:
+        scores += action.kappa_similarity * _filled(table.similarity_ema)
+    if action.kappa_loss:
+        scores -= action.kappa_loss * _filled(table.loss_ema)
+    if action.kappa_weak:
+        scores += action.kappa_weak * _weakness(table)
+    if action.kappa_stale:
+        scores += action.kappa_stale * _staleness(table)
+    return scores
+
+
+def _weakness(table: SampleTable) -> Float64:
+    """By how much the weakest head lags behind the others on each sample, (n,) in [−1, 1]."""
+    weakest = table.weakest_head()
+    if weakest is None:
+        return np.zeros(len(table))
+    heads = table.probabilities[:, :-1].astype(np.float64)
+    others = np.delete(heads, weakest, axis=1).mean(axis=1)
+    return _filled(others - heads[:, weakest])
+
+
+def _staleness(table: SampleTable) -> Float64:
+    """How long ago each sample was measured, scaled to [0, 1]; never measured counts as longest."""
+    if not table.measured.any():
+        return np.zeros(len(table))
+    age = -np.where(table.measured, table.last_step.astype(np.float64), np.nan)
+    return np.where(table.measured, minmax(age), 1.0)
+
+
+def _filled(feature: Floats) -> Float64:
+    """A feature with its mean in place of NaN: a sample not yet scored is neither preferred nor avoided."""
+    filled: Float64 = feature.astype(np.float64)
+    unknown = np.isnan(filled)
+    filled[unknown] = 0.0 if unknown.all() else filled[~unknown].mean()
+    return filled
+
+
+def _log(weights: Float64) -> Float64:
+    logs = np.full(len(weights), -np.inf)
+    np.log(weights, out=logs, where=weights > 0)
+    return logs

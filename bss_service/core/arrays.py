@@ -1,0 +1,13 @@
+"""Names for the array types that the mathematics takes and returns."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+UInt32 = NDArray[np.uint32]

@@ -1,0 +1,56 @@
+"""From logits to similarity, loss and true-label probability: METHOD.md sections 1 and 2.
+
+Written once for NumPy arrays and torch tensors: `xp` is the module that owns the arrays (`numpy` or `torch`), so that
+the trainer measures on its device with the very formulas that the tests check in NumPy. Only names that both
+modules share are used, and nothing here makes a device wait.
+"""
+
+from types import ModuleType
+from typing import Any
+
+Array = Any  # numpy.ndarray or torch.Tensor
+
+
+def log_softmax(logits: Array, xp: ModuleType) -> Array:
+    """Log-probabilities over the last axis, stable for logits of any size."""
+    shifted = logits - xp.amax(logits, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def true_label(values: Array, labels: Array, xp: ModuleType) -> Array:
+    """Pick each sample's value at its label: values (..., G, c), labels (G,) int64 in [0, c) -> (..., G)."""
+    return values[..., xp.arange(labels.shape[0], device=labels.device), labels]
+
+
+def similarity(probabilities: Array, xp: ModuleType) -> Array:
+    """Correlation criterion (paper, section 3.2): mean cosine over unordered pairs of modalities.
+
+    probabilities: (M, G, c) softmax vectors of the unimodal heads, M ≥ 2. Returns (G,) in [0, 1].
+
+    With unit vectors u_j the pairs need not be visited: ‖Σ u_j‖² = M + 2·Σ_{j<k} u_j·u_k.
+    """
+    modalities = probabilities.shape[0]
+    unit = probabilities / ((probabilities * probabilities).sum(axis=-1, keepdims=True) ** 0.5)
+    resultant = unit.sum(axis=0)
+    squared = (resultant * resultant).sum(axis=-1)
+    return xp.clip((squared - modalities) / (modalities * (modalities - 1)), 0.0, 1.0)
+
+
+def multimodal_loss(
+    joint_log_probabilities: Array,
+    unimodal_log_probabilities: Array,
+    labels: Array,
+    xp: ModuleType,
+    *,
+    joint_weight: float,
+    unimodal_weight: float,
+) -> Array:
+    """Information criterion: the training loss ℓ_total of each sample, (G,).
+
+    joint_log_probabilities: (G, c); unimodal_log_probabilities: (M, G, c); labels: (G,) int64.
+    ℓ = joint_weight·CE_joint + unimodal_weight·Σ_j CE_j. The paper's form is (1−λ, λ); the released code uses (1, 1) on
+    Kinetics-Sounds and (0.1, 0.9) on CREMA-D.
+    """
+    joint = -true_label(joint_log_probabilities, labels, xp)
+    unimodal = -true_label(unimodal_log_probabilities, labels, xp).sum(axis=0)
+    return joint_weight * joint + unimodal_weight * unimodal

@@ -1,0 +1,179 @@
+"""The observation: one bounded float32 vector, the same for every n, M and data set."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bss_service.core.action import Action
+from bss_service.core.arrays import Float32, Floats
+from bss_service.core.reward import Validation, modality_balance
+from bss_service.core.table import SampleTable
+
+QUANTILES: Final = (0.1, 0.5, 0.9)
+
+# Order and meaning are fixed by the schema hash: a policy trained on one schema is refused on another.
+FIELDS: Final = (
+    "progress",  # step / horizon, or epochs / (epochs + 30) where the horizon is unknown
+    "measured_share",  # samples measured at least once
+    "staleness",  # mean age of the measurements, in epochs, as a / (a + 1)
+    "has_validation",
+    "validation_accuracy",
+    "validation_loss",  # l / (1 + l)
+    "validation_accuracy_strongest",  # of the unimodal heads
+    "validation_accuracy_weakest",
+    "validation_accuracy_gap",
+    "validation_balance",  # B of core/reward.py
+    "plateau",  # reports since the best loss, as k / (k + 5)
+    "reward_last",
+    "reward_before_last",
+    "training_probability",  # mean true-label probability of the joint head
+    "training_probability_strongest",
+    "training_probability_weakest",
+    "training_probability_q10",
+    "training_probability_q50",
+    "training_probability_q90",
+    "generalisation_gap",  # training probability of the joint head − validation accuracy
+    "training_loss",  # l / (1 + l)
+    "loss_gap",  # tanh(validation loss − training loss)
+    "similarity_mean",
+    "similarity_deviation",
+    "similarity_q10",
+    "similarity_q50",
+    "similarity_q90",
+    "loss_ema_mean",
+    "loss_ema_deviation",
+    "loss_ema_q10",
+    "loss_ema_q50",
+    "loss_ema_q90",
+    "score_mean",  # ŝ
+    "score_deviation",
+    "similarity_loss_correlation",
+    "previous_kappa_similarity",  # action of the plan before, scaled to [−1, 1]; 0 before the first
+    "previous_kappa_loss",
+    "previous_share",
+)
+
+SCHEMA_HASH: Final = hashlib.sha256("\n".join(("1", *FIELDS)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a policy sees before it acts."""
+
+    vector: Float32  # (len(FIELDS),) in [−1, 1]; 0 where a value is not known yet
+    step: int  # first step of the plan to be drawn
+    epoch: int
+
+    def __getitem__(self, name: str) -> float:
+        return float(self.vector[FIELDS.index(name)])
+
+
+def observe(
+    table: SampleTable,
+    *,
+    step: int,
+    epoch: int,
+    steps_per_epoch: float,
+    horizon: int | None,
+    reports: Sequence[Validation],
+    rewards: Sequence[float],
+    previous: Action | None,
+) -> Observation:
+    """Build the observation for the plan that begins at `step`. horizon: total steps of the run, if known."""
+    values = dict.fromkeys(FIELDS, 0.0)
+    values["progress"] = min(1.0, step / horizon) if horizon else epoch / (epoch + 30)
+    values |= _of_reports(reports) | _of_rewards(rewards) | _of_previous(previous)
+    values |= _of_table(table, step, steps_per_epoch)
+    if reports and table.measured.any():
+        measured_loss = float(np.nanmean(table.loss))
+        values["loss_gap"] = float(np.tanh(reports[-1].loss - measured_loss))
+        values["generalisation_gap"] = values["training_probability"] - reports[-1].accuracy
+    vector = np.array([values[name] for name in FIELDS], dtype=np.float32)
+    return Observation(np.clip(vector, -1, 1), step, epoch)
+
+
+def _of_reports(reports: Sequence[Validation]) -> dict[str, float]:
+    if not reports:
+        return {}
+    last = reports[-1]
+    best = min(range(len(reports)), key=lambda k: reports[k].loss)
+    return {
+        "has_validation": 1.0,
+        "validation_accuracy": last.accuracy,
+        "validation_loss": _squashed(last.loss),
+        "validation_accuracy_strongest": max(last.accuracies),
+        "validation_accuracy_weakest": min(last.accuracies),
+        "validation_accuracy_gap": max(last.accuracies) - min(last.accuracies),
+        "validation_balance": modality_balance(last.probabilities),
+        "plateau": _squashed((len(reports) - 1 - best) / 5),
+    }
+
+
+def _of_rewards(rewards: Sequence[float]) -> dict[str, float]:
+    recent = [0.0, 0.0, *rewards]
+    return {"reward_last": recent[-1], "reward_before_last": recent[-2]}
+
+
+def _of_previous(previous: Action | None) -> dict[str, float]:
+    if previous is None:
+        return {}
+    similarity, loss, _, _, share, *_ = previous.to_vector()
+    return {
+        "previous_kappa_similarity": float(similarity),
+        "previous_kappa_loss": float(loss),
+        "previous_share": float(share),
+    }
+
+
+def _of_table(table: SampleTable, step: int, steps_per_epoch: float) -> dict[str, float]:
+    measured = table.measured
+    if not measured.any():
+        return {}
+    age = (step - table.last_step[measured].astype(np.float64)) / steps_per_epoch
+    values = {
+        "measured_share": float(measured.mean()),
+        "staleness": _squashed(max(0.0, float(age.mean()))),
+        "training_loss": _squashed(float(table.loss[measured].mean(dtype=np.float64))),
+    }
+    heads = table.mean_probabilities()
+    if not np.isnan(heads).any():
+        joint = table.probabilities[:, -1]
+        values["training_probability"] = float(heads[-1])
+        values["training_probability_strongest"] = float(heads[:-1].max())
+        values["training_probability_weakest"] = float(heads[:-1].min())
+        values |= _quantiles("training_probability", joint[~np.isnan(joint)])
+    scored = ~np.isnan(table.score)
+    if scored.any():
+        similarity, loss = table.similarity_ema[scored], table.loss_ema[scored]
+        values |= _moments("similarity", similarity) | _quantiles("similarity", similarity)
+        values |= _moments("loss_ema", loss) | _quantiles("loss_ema", loss)
+        values |= _moments("score", similarity - loss)
+        values["similarity_loss_correlation"] = _correlation(similarity, loss)
+    return values
+
+
+def _moments(name: str, values: Floats) -> dict[str, float]:
+    return {
+        f"{name}_mean": float(values.mean(dtype=np.float64)),
+        f"{name}_deviation": float(values.std(dtype=np.float64)),
+    }
+
+
+def _quantiles(name: str, values: Floats) -> dict[str, float]:
+    return {
+        f"{name}_q{round(100 * q)}": float(v) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True)
+    }
+
+
+def _correlation(a: Floats, b: Floats) -> float:
+    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else 0.0
+
+
+def _squashed(value: float) -> float:
+    """[0, ∞) -> [0, 1)."""
+    return value / (1 + value)

@@ -1,0 +1,51 @@
+"""From validation reports to the reward of an interval (METHOD.md, section 6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Metric = Literal["loss", "accuracy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the trainer measured on its validation set after `step` steps."""
+
+    step: int
+    loss: float
+    accuracy: float  # of the joint head, in [0, 1]
+    accuracies: tuple[float, ...]  # (M,) of the unimodal heads, in [0, 1]
+    probabilities: tuple[float, ...]  # (M,) their mean true-label probabilities, in [0, 1]
+
+    def value(self, metric: Metric) -> float:
+        """V: what a gain is a gain of, higher being better."""
+        return -self.loss if metric == "loss" else self.accuracy
+
+
+def modality_balance(probabilities: Sequence[float]) -> float:
+    """B = 1 − (max_j ā_j − min_j ā_j) / Σ_j ā_j in [0, 1]; 1 where every head is equally sure.
+
+    probabilities: (M,) mean true-label probability of each unimodal head on the validation set. All 0 counts as
+    balanced.
+    """
+    total = sum(probabilities)
+    return 1.0 if total == 0 else 1 - (max(probabilities) - min(probabilities)) / total
+
+
+def normalised_gain(gain: float, history: Sequence[float], window: int = 20) -> float:
+    """r = 2(g − q20)/(q80 − q20) − 1, clipped to [−1, 1] (Graves et al. 2017, section 3).
+
+    history: earlier gains, oldest first. Gains shrink as training goes on, so the quantiles are those of the last
+    `window` gains, this one included. 0 where they don't tell gains apart.
+    """
+    low, high = np.quantile([*history[-(window - 1) :], gain], [0.2, 0.8])
+    if high <= low:
+        return 0.0
+    return float(np.clip(2 * (gain - low) / (high - low) - 1, -1, 1))
+
+
+def shaping(before: Validation, after: Validation, discount: float) -> float:
+    """γ·B_t − B_{t−1}: potential-based, so that it leaves the optimal policy unchanged (Ng et al. 1999)."""
+    return discount * modality_balance(after.probabilities) - modality_balance(before.probabilities)

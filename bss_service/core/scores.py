@@ -1,0 +1,32 @@
+"""Balance scores: min-max normalisation, the score itself and its moving average (METHOD.md, section 2)."""
+
+import numpy as np
+
+from bss_service.core.arrays import Float32, Float64, Floats
+
+
+def minmax(values: Floats) -> Float64:
+    """Scale to [0, 1]; NaN marks a sample without a value and stays NaN; constant input gives 0, not 0/0.
+
+    values: (k,). Raises ValueError on an infinite value, which no scale can hold.
+    """
+    exact: Float64 = values.astype(np.float64)
+    if np.isinf(exact).any():
+        raise ValueError(f"values must be finite, got {exact[np.isinf(exact)][0]}")
+    known = exact[~np.isnan(exact)]
+    if known.size == 0:
+        return exact
+    low, high = float(known.min()), float(known.max())
+    # Halving first keeps the span finite even for values at both ends of the float range.
+    span = high / 2 - low / 2
+    return (exact / 2 - low / 2) / (span if span > 0 else 1.0)
+
+
+def balance_score(similarity: Floats, loss: Floats) -> Float64:
+    """s = minmax(similarity) − minmax(loss), (k,) in [−1, 1]; higher is more balanced."""
+    return minmax(similarity) - minmax(loss)
+
+
+def moving_average(previous: Floats, current: Floats, rate: float) -> Float32:
+    """(1 − rate)·previous + rate·current, (k,); where nothing came before (NaN), the current value."""
+    return np.where(np.isnan(previous), current, (1 - rate) * previous + rate * current).astype(np.float32)

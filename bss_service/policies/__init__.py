@@ -1,0 +1,1 @@
+"""Policies: each looks at an observation and picks an action; some learn from the reward."""

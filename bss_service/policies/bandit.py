@@ -1,0 +1,72 @@
+"""EXP3.S over named actions: the scheduler that learns from the reward while the job runs."""
+
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from bss_service.core.action import Action
+from bss_service.core.arrays import Float64
+from bss_service.core.observation import Observation
+from bss_service.policies.base import Choice, Decision, Policy
+
+ARMS: Final[Mapping[str, Action]] = {
+    "uniform": Action(),
+    "balance": Action(kappa_similarity=1, kappa_loss=1, coverage="draw"),  # the paper's BSS-L
+    "agreement": Action(kappa_similarity=4, kappa_loss=2, coverage="draw"),
+    "low_loss": Action(kappa_loss=10, coverage="draw"),
+    "hard": Action(kappa_loss=-2, coverage="draw"),
+    "anti": Action(kappa_similarity=-1, kappa_loss=-1, coverage="draw"),
+}
+
+
+class Bandit(Policy):
+    """EXP3.S (Auer et al. 2002, section 8), with the reward of each interval (METHOD.md, section 6).
+
+    π = (1 − ε)·softmax(w) + ε/K; r̂_i = r·1[a = i]/π_i;
+    w_i ← log[(1 − α_t)·e^{w_i + η·r̂_i} + α_t/(K − 1)·Σ_{j≠i} e^{w_j + η·r̂_j}], α_t = 1/t.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1  # η
+    exploration: Annotated[float, Field(gt=0, le=1)] = 0.1  # ε
+    warm_up: Annotated[int, Field(ge=0)] = 2  # intervals of plain shuffling: an untrained model's scores are noise
+
+    _weights: Float64 = PrivateAttr(default_factory=lambda: np.zeros(len(ARMS)))
+    _acted: int = PrivateAttr(default=0)
+    _learned: int = PrivateAttr(default=0)
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        self._acted += 1
+        names = list(ARMS)
+        if self._acted <= self.warm_up:
+            return Choice(ARMS["uniform"], 1.0, {"arm": "uniform", "warm_up": True})
+        probabilities = self._probabilities()
+        arm = int(np.searchsorted(np.cumsum(probabilities), rng.random() * probabilities.sum(), side="right"))
+        detail = {
+            "arm": names[arm],
+            "warm_up": False,
+            "probabilities": dict(zip(names, probabilities.tolist(), strict=True)),
+        }
+        return Choice(ARMS[names[arm]], float(probabilities[arm]), detail)
+
+    def learn(self, decision: Decision) -> None:
+        detail = decision.choice.detail
+        if detail["warm_up"] or decision.reward is None:
+            return
+        self._learned += 1
+        estimate = np.zeros(len(ARMS))
+        estimate[list(ARMS).index(detail["arm"])] = decision.reward / decision.choice.propensity
+        self._weights = _exp3s(self._weights + self.learning_rate * estimate, share=1 / self._learned)
+
+    def _probabilities(self) -> Float64:
+        weights = np.exp(self._weights - self._weights.max())
+        return (1 - self.exploration) * weights / weights.sum() + self.exploration / len(weights)
+
+
+def _exp3s(weights: Float64, share: float) -> Float64:
+    """Each arm gives `share` of its weight to the others; computed from the largest down, so nothing overflows."""
+    top = weights.max()
+    scaled = np.exp(weights - top)
+    others = (scaled.sum() - scaled) / (len(scaled) - 1)
+    return np.log(np.maximum((1 - share) * scaled + share * others, np.finfo(np.float64).tiny)) + top

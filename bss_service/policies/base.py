@@ -1,0 +1,85 @@
+"""What a policy is, and how one is found by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from bss_service.core.action import Action
+from bss_service.core.observation import Observation
+
+GROUP: Final = "bss_service.policies"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """An action, the probability (or density) with which it was picked, and what the decision log should tell of it."""
+
+    action: Action
+    propensity: float = 1.0
+    detail: Mapping[str, Any] = field(default_factory=dict)  # JSON values
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One act of a policy, and the reward that its plan earned."""
+
+    first_step: int  # of the plan
+    end_step: int  # first step after the plan, or after the part of it that was used
+    policy_version: int
+    observation: Observation
+    choice: Choice
+    gain: float | None = None  # of the validation metric, over the plan
+    reward: float | None = None  # in [−1, 1] plus the balance term; None: no validation report tells
+
+
+class Policy(BaseModel, ABC):
+    """A scheduling policy. Its public fields are its parameters, validated by pydantic; its state is private.
+
+    The service restores a policy after a restart by creating it anew and handing it the same observations, random
+    generators and rewards in the same order. So `act` and `learn` must depend on nothing else: no clock, no global
+    random generator, no files.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @abstractmethod
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        """Choose how the next plan is drawn."""
+
+    def learn(self, decision: Decision) -> None:  # noqa: B027 - most policies don't learn
+        """Take in the reward of an earlier choice; `decision.reward` is never None here."""
+
+
+class UnknownPolicyError(ValueError):
+    """No installed package provides a policy of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"policy must be one of {', '.join(sorted(_installed()))}, got {name!r}")
+
+
+def create_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
+    """The policy that an installed package provides under `name` in the entry-point group `bss_service.policies`.
+
+    Raises UnknownPolicyError, or pydantic.ValidationError naming the wrong parameter.
+    """
+    entry = _installed().get(name)
+    if entry is None:
+        raise UnknownPolicyError(name)
+    kind: type[Policy] = entry.load()
+    return kind.model_validate(dict(parameters))
+
+
+def policy_names() -> list[str]:
+    """The names of all installed policies, sorted."""
+    return sorted(_installed())
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -10,6 +10,7 @@ import numpy as np
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Floats
 from bss_service.core.reward import Validation, modality_balance
+from bss_service.core.scores import balance_score, minmax
 from bss_service.core.table import SampleTable
 
 QUANTILES: Final = (0.1, 0.5, 0.9)
@@ -38,17 +39,17 @@ FIELDS: Final = (
     "generalisation_gap",  # training probability of the joint head − validation accuracy
     "training_loss",  # l / (1 + l)
     "loss_gap",  # tanh(validation loss − training loss)
-    "similarity_mean",
+    "similarity_mean",  # of the latest measurements, as cosines
     "similarity_deviation",
     "similarity_q10",
     "similarity_q50",
     "similarity_q90",
-    "loss_ema_mean",
-    "loss_ema_deviation",
-    "loss_ema_q10",
-    "loss_ema_q50",
-    "loss_ema_q90",
-    "score_mean",  # ŝ
+    "loss_mean",  # of the latest measurements, min-max normalised
+    "loss_deviation",
+    "loss_q10",
+    "loss_q50",
+    "loss_q90",
+    "score_mean",  # balance score of the latest measurements
     "score_deviation",
     "similarity_loss_correlation",
     "previous_kappa_similarity",  # action of the plan before, scaled to [−1, 1]; 0 before the first
@@ -103,7 +104,7 @@ def _of_reports(reports: Sequence[Validation]) -> dict[str, float]:
     return {
         "has_validation": 1.0,
         "validation_accuracy": last.accuracy,
-        "validation_loss": _squashed(last.loss),
+        "validation_loss": _squashed(max(0.0, last.loss)),
         "validation_accuracy_strongest": max(last.accuracies),
         "validation_accuracy_weakest": min(last.accuracies),
         "validation_accuracy_gap": max(last.accuracies) - min(last.accuracies),
@@ -136,7 +137,7 @@ def _of_table(table: SampleTable, step: int, steps_per_epoch: float) -> dict[str
     values = {
         "measured_share": float(measured.mean()),
         "staleness": _squashed(max(0.0, float(age.mean()))),
-        "training_loss": _squashed(float(table.loss[measured].mean(dtype=np.float64))),
+        "training_loss": _squashed(max(0.0, float(table.loss[measured].mean(dtype=np.float64)))),
     }
     heads = table.mean_probabilities()
     if not np.isnan(heads).any():
@@ -145,13 +146,12 @@ def _of_table(table: SampleTable, step: int, steps_per_epoch: float) -> dict[str
         values["training_probability_strongest"] = float(heads[:-1].max())
         values["training_probability_weakest"] = float(heads[:-1].min())
         values |= _quantiles("training_probability", joint[~np.isnan(joint)])
-    scored = ~np.isnan(table.score)
-    if scored.any():
-        similarity, loss = table.similarity_ema[scored], table.loss_ema[scored]
-        values |= _moments("similarity", similarity) | _quantiles("similarity", similarity)
-        values |= _moments("loss_ema", loss) | _quantiles("loss_ema", loss)
-        values |= _moments("score", similarity - loss)
-        values["similarity_loss_correlation"] = _correlation(similarity, loss)
+    similarity = np.clip(table.similarity[measured], -1, 1)
+    loss = minmax(table.loss[measured])
+    values |= _moments("similarity", similarity) | _quantiles("similarity", similarity)
+    values |= _moments("loss", loss) | _quantiles("loss", loss)
+    values |= _moments("score", balance_score(similarity, loss))
+    values["similarity_loss_correlation"] = _correlation(similarity, loss)
     return values
 
 

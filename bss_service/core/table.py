@@ -7,7 +7,8 @@ import numpy as np
 from bss_service.core.arrays import Bool, Float32, Float64, Int64, UInt32
 from bss_service.core.scores import balance_score, minmax, moving_average
 
-MAX_STEP = 2**32 - 1  # `last_step` is kept in 4 bytes
+MAX_STEP = 2**31 - 1  # `stamp` keeps a step in 31 bits
+_FRESH = np.uint32(2**31)
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class SampleTable:
     first_score: Float32  # (n,) balance score when first scored, in [−1, 1]
     probabilities: Float32  # (n, M + 1) of the true label: unimodal heads in order, then the joint head
     times_measured: UInt32  # (n,)
-    last_step: UInt32  # (n,) step of the latest measurement
+    stamp: UInt32  # (n,) step of the latest measurement; the top bit: not yet in the moving averages
 
     @classmethod
     def empty(cls, samples: int, modalities: int) -> "SampleTable":
@@ -42,7 +43,7 @@ class SampleTable:
             first_score=unknown(samples),
             probabilities=unknown(samples, modalities + 1),
             times_measured=np.zeros(samples, dtype=np.uint32),
-            last_step=np.zeros(samples, dtype=np.uint32),
+            stamp=np.zeros(samples, dtype=np.uint32),
         )
 
     def __len__(self) -> int:
@@ -52,6 +53,11 @@ class SampleTable:
     def measured(self) -> Bool:
         """Which samples have a measurement, (n,)."""
         return ~np.isnan(self.similarity)
+
+    @property
+    def last_step(self) -> UInt32:
+        """Step of each sample's latest measurement, (n,); 0 where there is none."""
+        return self.stamp & ~_FRESH
 
     @property
     def score(self) -> Float32:
@@ -68,24 +74,30 @@ class SampleTable:
         steps: Int64,  # (k,) ascending
         similarity: Float32,  # (k,)
         loss: Float32,  # (k,)
-        probabilities: Float32 | None = None,  # (k, M + 1)
+        probabilities: Float32 | None = None,  # (k, M + 1), rows of NaN where not measured
     ) -> None:
-        """Write measurements down; rows must be in the order of their steps."""
+        """Write measurements down. One that is older than what is known of its sample is counted, but not written."""
+        np.add.at(self.times_measured, indices, np.uint32(1))
+        current = ~self.measured[indices] | (steps >= self.last_step[indices])
+        if not current.all():
+            indices, steps, similarity, loss = indices[current], steps[current], similarity[current], loss[current]
+            probabilities = None if probabilities is None else probabilities[current]
         self.similarity[indices] = similarity
         self.loss[indices] = loss
-        self.last_step[indices] = steps
+        self.stamp[indices] = steps.astype(np.uint32) | _FRESH
         if probabilities is not None:
-            self.probabilities[indices] = probabilities
-        np.add.at(self.times_measured, indices, np.uint32(1))
+            known = ~np.isnan(probabilities[:, 0])
+            self.probabilities[indices[known]] = probabilities[known]
 
-    def refresh(self, rate: float, since: int) -> None:
-        """Fold what was measured at step `since` or later into the moving averages.
+    def refresh(self, rate: float) -> None:
+        """Fold what was measured since the last refresh into the moving averages.
 
-        Measurements of one model state are comparable, those of different epochs are not: only the cohort measured
-        since the last refresh is normalised together and updated. Under full coverage that is every sample, as in the
+        Measurements of nearby model states are comparable, those of long ago are not: only the cohort measured since
+        the last refresh is normalised together and updated. Under full coverage that is every sample, as in the
         paper. A sample's first score is kept in `first_score`.
         """
-        cohort = np.flatnonzero(self.measured & (self.last_step >= since))
+        cohort = np.flatnonzero(self.stamp & _FRESH)
+        self.stamp[cohort] &= ~_FRESH
         similarity, loss = self.similarity[cohort], self.loss[cohort]
         first = self.first_score[cohort]
         self.first_score[cohort] = np.where(np.isnan(first), balance_score(similarity, loss), first)

@@ -25,7 +25,8 @@ class Bandit(Policy):
     """EXP3.S (Auer et al. 2002, section 8), with the reward of each interval (METHOD.md, section 6).
 
     π = (1 − ε)·softmax(w) + ε/K; r̂_i = r·1[a = i]/π_i;
-    w_i ← log[(1 − α_t)·e^{w_i + η·r̂_i} + α_t/(K − 1)·Σ_{j≠i} e^{w_j + η·r̂_j}], α_t = 1/t.
+    w_i ← log[(1 − α_t)·e^{w_i + η·r̂_i} + α_t/(K − 1)·Σ_{j≠i} e^{w_j + η·r̂_j}], α_t = 1/t, where t counts from 2: at
+    t = 1 an arm would hand all of its weight to the others.
     """
 
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1  # η
@@ -57,16 +58,18 @@ class Bandit(Policy):
         self._learned += 1
         estimate = np.zeros(len(ARMS))
         estimate[list(ARMS).index(detail["arm"])] = decision.reward / decision.choice.propensity
-        self._weights = _exp3s(self._weights + self.learning_rate * estimate, share=1 / self._learned)
+        self._weights = _exp3s(self._weights + self.learning_rate * estimate, share=1 / (self._learned + 1))
 
     def _probabilities(self) -> Float64:
         weights = np.exp(self._weights - self._weights.max())
-        return (1 - self.exploration) * weights / weights.sum() + self.exploration / len(weights)
+        mixed: Float64 = (1 - self.exploration) * weights / weights.sum() + self.exploration / len(weights)
+        return mixed
 
 
 def _exp3s(weights: Float64, share: float) -> Float64:
-    """Each arm gives `share` of its weight to the others; computed from the largest down, so nothing overflows."""
+    """Each arm gives `share` of its weight to the others; scaled by the largest, so nothing overflows."""
     top = weights.max()
     scaled = np.exp(weights - top)
     others = (scaled.sum() - scaled) / (len(scaled) - 1)
-    return np.log(np.maximum((1 - share) * scaled + share * others, np.finfo(np.float64).tiny)) + top
+    mixed: Float64 = np.log((1 - share) * scaled + share * others) + top
+    return mixed

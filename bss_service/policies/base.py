@@ -34,8 +34,10 @@ class Decision:
     policy_version: int
     observation: Observation
     choice: Choice
+    learned: int = 0  # decisions whose reward the policy had taken in before it acted
     gain: float | None = None  # of the validation metric, over the plan
     reward: float | None = None  # in [−1, 1] plus the balance term; None: no validation report tells
+    rewarded_at: int | None = None  # step of the validation report that told
 
 
 class Policy(BaseModel, ABC):
@@ -52,7 +54,7 @@ class Policy(BaseModel, ABC):
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         """Choose how the next plan is drawn."""
 
-    def learn(self, decision: Decision) -> None:  # noqa: B027 - most policies don't learn
+    def learn(self, decision: Decision) -> None:
         """Take in the reward of an earlier choice; `decision.reward` is never None here."""
 
 

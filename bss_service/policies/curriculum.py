@@ -5,7 +5,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from bss_service.core.action import Action
+from bss_service.core.action import Action, Keep
 from bss_service.core.observation import Observation
 from bss_service.core.pacing import admitted_share
 from bss_service.policies.base import Choice, Policy
@@ -24,5 +24,5 @@ class Curriculum(Policy):
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         share = admitted_share(observation.epoch, initial_share=self.initial_share, growth_epochs=self.growth_epochs)
-        keep = "bottom" if self.reverse else "top"
+        keep: Keep = "bottom" if self.reverse else "top"
         return Choice(Action(share=share, coverage="subset", rank_by="first_balance", keep=keep))

@@ -1,0 +1,168 @@
+"""The HTTP interface: each endpoint reads, calls the host once, and answers."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from bss_service import frames
+from bss_service.auth import authorised
+from bss_service.bodies import body, reply
+from bss_service.core.table import MAX_STEP
+from bss_service.host import Host
+from bss_service.snapshot import Snapshot
+from bss_service.wire import (
+    NAME_PATTERN,
+    FeedbackRequest,
+    JobSpec,
+    LocalBatches,
+    Scores,
+    StepsRequest,
+    SwapRequest,
+    ValidationReport,
+)
+
+
+def host_of(request: Request) -> Host:
+    """The application's host."""
+    host: Host = request.app.state.host
+    return host
+
+
+JobName = Annotated[str, Path(alias="job", pattern=NAME_PATTERN, examples=["run-1"])]
+TheHost = Annotated[Host, Depends(host_of)]
+
+router = APIRouter(prefix="/v1", dependencies=[Depends(authorised)])
+
+
+@router.post("/jobs", summary="Create a job, or attach to it")
+async def create_job(request: Request, host: TheHost, spec: Annotated[Any, Depends(body(JobSpec))]) -> Response:
+    """The same spec gives the same job (200); another spec of the same name is a conflict that names the field."""
+    state = await host.create(spec)
+    return reply(request, state, 201 if state.created else 200)
+
+
+@router.get("/jobs", summary="All jobs")
+async def list_jobs(request: Request, host: TheHost) -> Response:
+    """All jobs, by name."""
+    return reply(request, await host.jobs())
+
+
+@router.get("/jobs/{job}", summary="Where a job is")
+async def read_job(request: Request, host: TheHost, name: JobName) -> Response:
+    """The job's spec, its next step, its policy and its latest rewards."""
+    return reply(request, await host.state(name))
+
+
+@router.delete("/jobs/{job}", status_code=204, summary="Delete a job")
+async def delete_job(host: TheHost, name: JobName) -> Response:
+    """The job, its journal and its batches are gone for good."""
+    await host.delete(name)
+    return Response(status_code=204)
+
+
+@router.post("/jobs/{job}/steps", summary="Give feedback, take batches: the hot call")
+async def steps(
+    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(StepsRequest))]
+) -> Response:
+    """Feedback for steps that are done, and the next batches from a step on, in one round trip.
+
+    Asked again, it gives the same batches. A call for an interval that is not drawn yet waits for the feedback that
+    belongs to it, at most the job's `patience`. Fewer batches than asked for is a normal answer.
+    """
+    return reply(request, await host.steps(name, message))
+
+
+@router.get("/jobs/{job}/batches", summary="Batches handed out before")
+async def read_batches(
+    request: Request,
+    host: TheHost,
+    name: JobName,
+    start: Annotated[int, Query(ge=0, le=MAX_STEP)],
+    count: Annotated[int, Query(ge=1, le=4096)] = 1,
+) -> Response:
+    """The batches of past steps. It never hands out new ones: `POST …/steps` does."""
+    return reply(request, await host.batches(name, start, count))
+
+
+@router.post("/jobs/{job}/feedback", summary="Give feedback alone")
+async def feedback(
+    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(FeedbackRequest))]
+) -> Response:
+    """Feedback is counted once for each step and sample row: a repetition changes nothing and is told as one."""
+    return reply(request, await host.feedback(name, message))
+
+
+@router.post("/jobs/{job}/validation", summary="Report a validation")
+async def validation(
+    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(ValidationReport))]
+) -> Response:
+    """The report becomes the reward of the decisions whose plans have ended."""
+    return reply(request, await host.validate(name, message))
+
+
+@router.put("/jobs/{job}/scores", summary="Send a measuring pass")
+async def scores(
+    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(Scores))]
+) -> Response:
+    """A part of a measuring pass over the training set; it counts when the next interval is drawn."""
+    return reply(request, await host.measure(name, message))
+
+
+@router.post("/jobs/{job}/local-batches", summary="Tell what was drawn during an outage")
+async def local_batches(
+    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(LocalBatches))]
+) -> Response:
+    """Batches that the client drew by itself while the service was out of reach take the place of planned ones."""
+    return reply(request, await host.adopt(name, message))
+
+
+@router.get("/jobs/{job}/policy", summary="The policy in force")
+async def read_policy(request: Request, host: TheHost, name: JobName) -> Response:
+    """The policy that draws the next step to be handed out."""
+    return reply(request, await host.policy(name))
+
+
+@router.put("/jobs/{job}/policy", summary="Swap the policy")
+async def swap_policy(
+    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(SwapRequest))]
+) -> Response:
+    """The answer names the new policy version and the first step that it draws."""
+    return reply(request, await host.swap(name, message))
+
+
+@router.get("/jobs/{job}/decisions", summary="The decision log")
+async def read_decisions(
+    request: Request,
+    host: TheHost,
+    name: JobName,
+    start: Annotated[int, Query(ge=0, le=MAX_STEP)] = 0,
+    count: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """What the policies saw and chose, how likely the choice was, and the reward."""
+    return reply(request, await host.decisions(name, start, count))
+
+
+@router.get("/jobs/{job}/samples/{i}", summary="Why is this sample drawn?")
+async def read_sample(
+    request: Request,
+    host: TheHost,
+    name: JobName,
+    index: Annotated[int, Path(alias="i", ge=0, lt=2**40, examples=[0])],
+    draws: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Response:
+    """The sample's scores, and when and by which policy version it was drawn."""
+    return reply(request, await host.sample(name, index, draws))
+
+
+@router.get("/jobs/{job}/snapshot", summary="Take a job's state away")
+async def read_snapshot(host: TheHost, name: JobName) -> Response:
+    """The whole state of the job as one frame, for `PUT` here or elsewhere, under this name or another."""
+    return Response(await host.snapshot(name), media_type=frames.CONTENT_TYPE)
+
+
+@router.put("/jobs/{job}/snapshot", status_code=201, summary="Create a job from a snapshot")
+async def put_snapshot(
+    request: Request, host: TheHost, name: JobName, snapshot: Annotated[Any, Depends(body(Snapshot))]
+) -> Response:
+    """The job goes on where the snapshot was taken. A job of that name must not exist."""
+    return reply(request, await host.put_snapshot(name, snapshot), 201)

@@ -1,0 +1,56 @@
+"""Where the parts meet."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from bss_service import api, openapi, problems
+from bss_service.host import Host
+from bss_service.metrics import Metrics, RequestMetrics
+from bss_service.settings import Settings
+from bss_service.store import Store
+
+
+def create_app(settings: Settings, store: Store) -> FastAPI:
+    """The service over a store, which it closes at the end."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.host = Host(store, metrics, settings.max_samples)
+        yield
+        store.close()
+
+    app = FastAPI(
+        title="BSS scheduler",
+        version=version("bss-scheduler"),
+        description="Serves the order and choice of training samples to multi-modal training jobs.",
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    problems.install(app)
+    app.include_router(api.router)
+    _add_operations(app, store, metrics)
+    app.add_middleware(RequestMetrics, metrics=metrics)
+    openapi.install(app)
+    return app
+
+
+def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
+    @app.get("/healthz", summary="Is the process alive?")
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="Can it serve?")
+    def readyz() -> dict[str, str]:
+        store.job_names()
+        return {"status": "ready"}
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    def read_metrics() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

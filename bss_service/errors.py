@@ -1,0 +1,63 @@
+"""What can go wrong with a request, as one tree: each error knows its status and says a sentence with the value."""
+
+from typing import Any
+
+
+class BssError(Exception):
+    """Base of all expected failures. `field` and `value` name what was wrong, where one thing was."""
+
+    status = 500
+    title = "Internal error"
+
+    def __init__(self, detail: str, *, field: str | None = None, value: Any = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.value = value
+
+
+class InvalidValueError(BssError):
+    """A value does not fit the job it was sent to."""
+
+    status = 422
+    title = "Invalid value"
+
+
+class ConflictError(BssError):
+    """The request contradicts what the service already knows."""
+
+    status = 409
+    title = "Conflict"
+
+
+class UnknownStepError(ConflictError):
+    """A step that has not been handed out."""
+
+    title = "Unknown step"
+
+
+class NotFoundError(BssError):
+    """There is no such job, policy or sample."""
+
+    status = 404
+    title = "Not found"
+
+
+class TooLargeError(BssError):
+    """The request would take more memory than the service gives to one."""
+
+    status = 413
+    title = "Too large"
+
+
+class NotReproducibleError(BssError):
+    """The journal does not reproduce what was handed out: a policy is not a function of its inputs, or bytes rotted."""
+
+    title = "Not reproducible"
+
+
+class StoreError(BssError):
+    """The store did not take or give what was asked; nothing of the request was kept."""
+
+    status = 503
+    title = "Store unavailable"

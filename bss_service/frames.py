@@ -1,0 +1,68 @@
+"""Frames: a message's arrays and scalars as safetensors bytes (DESIGN.md, section 4)."""
+
+import json
+from typing import Any, Final
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+CONTENT_TYPE: Final = "application/vnd.bss.frame"
+
+
+class FrameError(ValueError):
+    """The bytes are not a frame."""
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Pack nested dicts, lists, JSON scalars and arrays: arrays by dotted path, the rest as one JSON string."""
+    arrays: dict[str, np.ndarray] = {}
+    scalars = _without_arrays(message, "", arrays)
+    return safetensors.numpy.save(arrays, {"message": json.dumps(scalars, separators=(",", ":"), allow_nan=False)})
+
+
+def decode(data: bytes) -> dict[str, Any]:
+    """The inverse of `encode`. Raises FrameError."""
+    try:
+        arrays = safetensors.numpy.load(data)  # checks lengths, offsets and dtypes before anything is read
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        message = json.loads(header.get("__metadata__", {}).get("message", "{}"))
+    except KeyError as error:
+        raise FrameError(f"body is not a frame: NumPy has no dtype for {error}") from None
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
+        raise FrameError(f"body is not a frame: {error}") from None
+    if not isinstance(message, dict):
+        raise FrameError(f"body is not a frame: its message must be an object, got {type(message).__name__}")
+    for path, array in arrays.items():
+        _place(message, path, array)
+    return message
+
+
+def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+    """A copy of `value` with null where an array was; the arrays go into `arrays` by path."""
+    if isinstance(value, np.ndarray):
+        arrays[path] = np.ascontiguousarray(value)
+        return None
+    dot = f"{path}." if path else ""
+    if isinstance(value, dict):
+        return {key: _without_arrays(item, f"{dot}{key}", arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_arrays(item, f"{dot}{index}", arrays) for index, item in enumerate(value)]
+    return value
+
+
+def _place(message: Any, path: str, array: np.ndarray) -> None:
+    """Put an array at its dotted path; a missing object on the way is made, anything else in the way is an error."""
+    *parents, last = path.split(".")
+    for key in parents:
+        if isinstance(message, list) and key.isdecimal() and int(key) < len(message):
+            message = message[int(key)]
+        elif isinstance(message, dict):
+            if message.get(key) is None:
+                message[key] = {}
+            message = message[key]
+        else:
+            raise FrameError(f"body is not a frame: nothing in its message holds {path!r}")
+    if not isinstance(message, dict):
+        raise FrameError(f"body is not a frame: nothing in its message holds {path!r}")
+    message[last] = array

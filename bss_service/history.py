@@ -1,0 +1,62 @@
+"""The decision history of a job: what its policies chose, and what the validation reports say of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from bss_service.core.reward import Validation, normalised_gain, shaping
+from bss_service.policies.base import Decision
+from bss_service.wire import RewardSpec
+
+
+@dataclass(slots=True)
+class History:
+    """Decisions and validation reports in order of step, and the rewards that join them."""
+
+    spec: RewardSpec
+    decisions: list[Decision] = field(default_factory=list)
+    reports: list[Validation] = field(default_factory=list)
+
+    def report(self, validation: Validation) -> list[float | None]:
+        """Take in the next report and reward the decisions whose plans it ends; the rewards, in order."""
+        self.reports.append(validation)
+        ended = [
+            k
+            for k, d in enumerate(self.decisions)
+            if d.rewarded_at is None and d.first_step < d.end_step <= validation.step
+        ]
+        for k in ended:
+            self.decisions[k] = self._rewarded(self.decisions[k], validation)
+        return [self.decisions[k].reward for k in ended]
+
+    def cut(self, end_step: int) -> None:
+        """Shorten the decisions whose plans were replaced from a step on."""
+        for k in range(len(self.decisions) - 1, -1, -1):
+            decision = self.decisions[k]
+            if decision.end_step <= end_step:
+                break
+            self.decisions[k] = replace(decision, end_step=max(end_step, decision.first_step))
+
+    def reports_until(self, step: int) -> Sequence[Validation]:
+        """The reports of a step or earlier ones."""
+        return [r for r in self.reports if r.step <= step]
+
+    def rewards_until(self, step: int) -> list[float]:
+        """The rewards that were known from those reports."""
+        return [d.reward for d in self.rewarded(step) if d.reward is not None]
+
+    def decisions_of(self, version: int) -> list[Decision]:
+        """The decisions of one policy version, in order."""
+        return [d for d in self.decisions if d.policy_version == version]
+
+    def rewarded(self, step: int) -> list[Decision]:
+        """The decisions whose rewards are known from the reports of a step or earlier ones."""
+        return [d for d in self.decisions if d.rewarded_at is not None and d.rewarded_at <= step]
+
+    def _rewarded(self, decision: Decision, after: Validation) -> Decision:
+        before = [r for r in self.reports if r.step <= decision.first_step]
+        if not before:
+            return replace(decision, rewarded_at=after.step)
+        gain = after.value(self.spec.metric) - before[-1].value(self.spec.metric)
+        known = [d.gain for d in self.decisions if d.gain is not None]
+        balance = self.spec.balance_weight * shaping(before[-1], after, self.spec.discount)
+        return replace(decision, gain=gain, reward=normalised_gain(gain, known) + balance, rewarded_at=after.step)

@@ -1,0 +1,421 @@
+"""The host owns the live jobs: it loads one, locks it, lets it change, journals the change and only then answers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from bss_service import plans, views
+from bss_service.errors import BssError, ConflictError, NotFoundError, StoreError, TooLargeError, UnknownStepError
+from bss_service.job import Job
+from bss_service.metrics import Metrics
+from bss_service.snapshot import Snapshot, restore, take_snapshot
+from bss_service.store import Entry, Lease, Store, Stored, Transaction
+from bss_service.wire import (
+    Batches,
+    DecisionLog,
+    FeedbackAnswer,
+    FeedbackOutcome,
+    FeedbackRequest,
+    JobList,
+    JobSpec,
+    JobState,
+    LocalBatches,
+    LocalBatchesAnswer,
+    Message,
+    PolicyAnswer,
+    SampleState,
+    Scores,
+    ScoresAnswer,
+    StepsAnswer,
+    StepsRequest,
+    SwapRequest,
+    ValidationAnswer,
+    ValidationReport,
+)
+
+log = structlog.get_logger()
+
+THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
+SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
+ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job in memory, and how far its journal has got."""
+
+    job: Job
+    seq: int
+    lease: Lease = field(default_factory=Lease)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
+    durable: Future[None] | None = None  # the last change handed to the store
+    bytes_since_snapshot: int = 0
+    entries_since_snapshot: int = 0
+
+
+class Host:
+    """All jobs of one service. One process only may have a store open."""
+
+    def __init__(self, store: Store, metrics: Metrics, max_samples: int) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._max_samples = max_samples
+        self._live: dict[str, LiveJob] = {}
+        self._loading = asyncio.Lock()
+
+    # Jobs.
+
+    async def create(self, spec: JobSpec) -> JobState:
+        """Create the job, or attach to it if it has the very same spec."""
+        self._check_size(spec)
+        async with self._loading:
+            known = await self._find(spec.name)
+            if known is None:
+                await self._put(Job(spec), Transaction(spec.name, Lease(), created=spec))
+        async with self._open(spec.name) as live:
+            if known is not None:
+                _check_same(live.job.spec, spec)
+            return views.state(live.job, created=known is None)
+
+    async def jobs(self) -> JobList:
+        """All jobs by name."""
+        names = await asyncio.to_thread(self._store.job_names)
+        return JobList(jobs=[await self.state(name) for name in names])
+
+    async def state(self, name: str) -> JobState:
+        """Where a job is."""
+        async with self._open(name) as live:
+            return views.state(live.job)
+
+    async def delete(self, name: str) -> None:
+        """Forget a job and all that is stored of it."""
+        async with self._loading:
+            live = await self._find(name)
+            if live is None:
+                raise _unknown(name)
+            async with live.changed:
+                self._drop(name, live)
+                await _committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
+                live.changed.notify_all()
+        log.info("job deleted", job=name)
+
+    # The training loop.
+
+    async def steps(self, name: str, request: StepsRequest) -> StepsAnswer:
+        """Count feedback and hand out batches; waits for the feedback that the next interval needs."""
+        outcomes: list[FeedbackOutcome] = []
+        async with self._open(name) as live:
+            live.job.check_start(request.start)
+            if request.feedback is not None:
+                outcomes = self._count(
+                    live,
+                    FeedbackRequest(rank=request.rank, world_size=request.world_size, feedback=request.feedback),
+                )
+            if request.start >= live.job.planned_until:
+                await self._wait_for_turn(live, request)
+            if request.start >= live.job.planned_until:
+                await self._plan(live)
+            batches = await self._serve(live, request.start, request.count)
+        return StepsAnswer(feedback=outcomes, batches=batches)
+
+    async def batches(self, name: str, start: int, count: int) -> Batches:
+        """Batches that were handed out before."""
+        async with self._open(name) as live:
+            if start + count > live.job.served:
+                raise UnknownStepError(
+                    f"step {start + count - 1} has not been handed out: the next is step {live.job.served}",
+                    field="count",
+                    value=count,
+                )
+            return await self._serve(live, start, count)
+
+    async def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
+        """Count feedback."""
+        async with self._open(name) as live:
+            return FeedbackAnswer(feedback=self._count(live, request))
+
+    async def validate(self, name: str, report: ValidationReport) -> ValidationAnswer:
+        """Take in a validation report."""
+        async with self._open(name) as live:
+            answer = live.job.validate(report)
+            if answer.outcome == "applied":
+                self._record(live, "validation", report)
+            return answer
+
+    async def measure(self, name: str, scores: Scores) -> ScoresAnswer:
+        """Take in a part of a measuring pass."""
+        async with self._open(name) as live:
+            live.job.measure(scores)
+            self._record(live, "scores", scores)
+            return ScoresAnswer(accepted=len(scores.indices))
+
+    async def adopt(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
+        """Put batches on record that a client drew by itself."""
+        async with self._open(name) as live:
+            if not live.job.adopt(local):
+                return LocalBatchesAnswer(outcome="repeated")
+            transaction = self._record(live, "local", local, commit=False)
+            transaction.undrawn = local.start
+            transaction.plans = [live.job.plans[-1]]
+            self._commit(live, transaction)
+            log.warning("batches drawn by a client", job=name, start=local.start, steps=len(local.indices))
+            return LocalBatchesAnswer(outcome="applied")
+
+    # The policy.
+
+    async def policy(self, name: str) -> PolicyAnswer:
+        """The policy that draws the next step to be handed out."""
+        async with self._open(name) as live:
+            return views.state(live.job).policy
+
+    async def swap(self, name: str, request: SwapRequest) -> PolicyAnswer:
+        """Change the policy."""
+        async with self._open(name) as live:
+            planned_until = live.job.planned_until
+            answer = live.job.swap(request)
+            if answer.changed:
+                transaction = self._record(live, "swap", request, commit=False)
+                if live.job.planned_until < planned_until:
+                    transaction.undrawn = live.job.planned_until
+                self._commit(live, transaction)
+                log.info("policy swapped", job=name, policy=request.policy.name, version=answer.policy_version)
+            return answer
+
+    async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
+        """A part of the decision log."""
+        async with self._open(name) as live:
+            return views.decisions(live.job, start, count)
+
+    async def sample(self, name: str, index: int, draws: int) -> SampleState:
+        """Why a sample is drawn as it is."""
+        async with self._open(name) as live:
+            if index >= live.job.spec.samples:
+                raise NotFoundError(
+                    f"sample must be less than samples = {live.job.spec.samples}, got {index}", field="i", value=index
+                )
+            found = await asyncio.to_thread(self._draws, live.job, index, draws)
+            return views.sample(live.job, index, found)
+
+    # Snapshots.
+
+    async def snapshot(self, name: str) -> bytes:
+        """The portable state of a job, as a frame."""
+        async with self._open(name) as live:
+            taken = take_snapshot(live.job)
+        return await asyncio.to_thread(taken.to_frame)
+
+    async def put_snapshot(self, name: str, snapshot: Snapshot) -> JobState:
+        """Create a job from a snapshot, under this name."""
+        self._check_size(snapshot.spec)
+        renamed = snapshot.model_copy(update={"spec": snapshot.spec.model_copy(update={"name": name})})
+        job = await asyncio.to_thread(restore, renamed)
+        async with self._loading:
+            if await self._find(name) is not None:
+                raise ConflictError(f"job {name!r} exists already", field="job", value=name)
+            body = await asyncio.to_thread(renamed.to_frame)
+            transaction = Transaction(name, Lease(), created=renamed.spec, plans=list(job.plans), snapshot=(0, body))
+            await self._put(job, transaction)
+        return await self.state(name)
+
+    # Inside.
+
+    @asynccontextmanager
+    async def _open(self, name: str) -> AsyncIterator[LiveJob]:
+        """The job under its lock; on the way out, wait until all that the answer may tell of is stored."""
+        live = self._live.get(name)
+        if live is None:
+            async with self._loading:
+                live = await self._find(name)
+        if live is None:
+            raise _unknown(name)
+        async with live.changed:
+            if live.lease.broken:
+                raise StoreError(f"job {name!r} is being loaded again, ask once more")
+            try:
+                yield live
+            except BssError:
+                raise  # raised before anything changed
+            except BaseException:
+                self._drop(name, live)  # a change may be half done: what is stored is whole
+                raise
+            durable = live.durable
+        if durable is not None:
+            try:
+                await _committed(durable)
+            except StoreError as error:
+                log.error("store failed", job=name, error=str(error))
+                self._drop(name, live)
+                raise
+
+    def _drop(self, name: str, live: LiveJob) -> None:
+        """Forget what memory holds of a job; the next request loads what is stored."""
+        live.lease.broken = True
+        if self._live.get(name) is live:
+            del self._live[name]
+
+    async def _find(self, name: str) -> LiveJob | None:
+        """The live job, loaded if need be; the caller holds `_loading`."""
+        if name not in self._live:
+            stored = await asyncio.to_thread(self._store.load, name)
+            if stored is None:
+                return None
+            job, seq = await asyncio.to_thread(_load, stored)
+            self._live[name] = LiveJob(job, seq, entries_since_snapshot=len(stored.entries))
+            self._metrics.live_jobs.set(len(self._live))
+            log.info("job loaded", job=name, replayed=len(stored.entries), next_step=job.served)
+        return self._live[name]
+
+    async def _put(self, job: Job, transaction: Transaction) -> None:
+        await _committed(self._store.commit(transaction))
+        self._live[job.spec.name] = LiveJob(job, seq=0)
+        self._metrics.live_jobs.set(len(self._live))
+        log.info("job created", job=job.spec.name, samples=job.spec.samples, policy=job.spec.policy.name)
+
+    def _check_size(self, spec: JobSpec) -> None:
+        if spec.samples > self._max_samples:
+            raise TooLargeError(
+                f"samples must be at most {self._max_samples} (setting max_samples), got {spec.samples}",
+                field="samples",
+                value=spec.samples,
+            )
+
+    async def _wait_for_turn(self, live: LiveJob, request: StepsRequest) -> None:
+        """Wait until the interval can be planned with the feedback that belongs to it, at most `patience` seconds.
+
+        Rank 0 leads: it alone validates, and asks for the next interval only after it has reported.
+        """
+        job = live.job
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(job.spec.patience):
+                while request.start >= job.planned_until and not (request.rank == 0 and job.is_ready(request.start)):
+                    await live.changed.wait()
+                    if live.lease.broken:
+                        raise _unknown(job.spec.name)
+        except TimeoutError:
+            if request.start >= job.planned_until:
+                log.warning(
+                    "patience ran out: planned without all feedback",
+                    job=job.spec.name,
+                    step=request.start,
+                    rank=request.rank,
+                    missing_from=job.ledger.first_missing,
+                )
+                self._metrics.impatient_plans.inc()
+        self._metrics.hold_seconds.observe(asyncio.get_running_loop().time() - started)
+
+    async def _plan(self, live: LiveJob) -> None:
+        with self._metrics.plan_seconds.time():
+            if live.job.spec.samples < THREADED_SAMPLES:
+                plan = live.job.plan()
+            else:
+                plan = await asyncio.to_thread(live.job.plan)
+        detail = live.job.history.decisions[-1].choice.detail
+        if "error" in detail:
+            log.error("policy failed, shuffled uniformly", job=live.job.spec.name, error=detail["error"])
+            self._metrics.policy_failures.inc()
+        transaction = self._record(
+            live, "plan", {"first_step": plan.first_step, "checksum": plan.checksum()}, commit=False
+        )
+        transaction.plans = [plan]
+        live.bytes_since_snapshot += plan.indices.nbytes
+        if self._snapshot_is_due(live):
+            taken = take_snapshot(live.job)
+            transaction.snapshot = (live.seq, await asyncio.to_thread(taken.to_frame))
+            live.bytes_since_snapshot = live.entries_since_snapshot = 0
+        self._commit(live, transaction)
+
+    def _snapshot_is_due(self, live: LiveJob) -> bool:
+        table_bytes = sum(column.nbytes for column in live.job.table.columns().values())
+        return live.entries_since_snapshot > SNAPSHOT_ENTRIES or live.bytes_since_snapshot > max(2**20, table_bytes)
+
+    async def _serve(self, live: LiveJob, start: int, count: int) -> Batches:
+        job = live.job
+        count = min(count, max(1, ANSWER_ROWS // job.spec.batch_size))
+        if not job.holds(start):
+            stop = min(start + count, job.served)
+            found = await asyncio.to_thread(self._store.plans, job.spec.name, start, stop)
+            if not found or found[0].first_step > start:
+                raise NotFoundError(
+                    f"step {start} was handed out by another service before this job's snapshot was put here",
+                    field="start",
+                    value=start,
+                )
+            return plans.batches(found, job.calendar, start, stop)
+        served = job.served
+        answer = job.serve(start, count)
+        if job.served > served:
+            self._record(live, "serve", {"until": job.served})
+            self._metrics.batches.inc(job.served - served)
+        return answer
+
+    def _count(self, live: LiveJob, request: FeedbackRequest) -> list[FeedbackOutcome]:
+        outcomes = live.job.feedback(request)
+        if any(outcome != "repeated" for outcome in outcomes):
+            self._record(live, "feedback", request)
+        for outcome in outcomes:
+            self._metrics.feedback.labels(outcome).inc()
+        return outcomes
+
+    def _record(
+        self, live: LiveJob, kind: str, message: Message | Mapping[str, Any], commit: bool = True
+    ) -> Transaction:
+        """Journal a change that has happened, and wake up whoever waits for one."""
+        live.seq += 1
+        entry = Entry.of(live.seq, kind, message.model_dump() if isinstance(message, Message) else message)
+        live.bytes_since_snapshot += len(entry.body)
+        live.entries_since_snapshot += 1
+        transaction = Transaction(live.job.spec.name, live.lease, entries=[entry])
+        if commit:
+            self._commit(live, transaction)
+        return transaction
+
+    def _commit(self, live: LiveJob, transaction: Transaction) -> None:
+        live.durable = self._store.commit(transaction)
+        live.changed.notify_all()
+
+    def _draws(self, job: Job, index: int, limit: int) -> list[tuple[int, float, int]]:
+        """The latest draws of a sample as (step, probability, policy version), newest first."""
+        found: list[tuple[int, float, int]] = []
+        for first in self._store.plans_before(job.spec.name, job.served):
+            for plan in self._store.plans(job.spec.name, first, first + 1):
+                found += [draw for draw in plan.draws_of(index) if draw[0] < job.served]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+
+def _unknown(name: str) -> NotFoundError:
+    return NotFoundError(f"job {name!r} is not known", field="job", value=name)
+
+
+def _load(stored: Stored) -> tuple[Job, int]:
+    """A job from its snapshot and the journal entries after it."""
+    job = Job(stored.spec) if stored.snapshot is None else restore(Snapshot.from_frame(stored.snapshot))
+    for entry in stored.entries:
+        job.replay(entry.kind, entry.message())
+    return job, stored.entries[-1].seq if stored.entries else stored.seq
+
+
+def _check_same(known: JobSpec, asked: JobSpec) -> None:
+    for name in JobSpec.model_fields:
+        if getattr(known, name) != getattr(asked, name):
+            raise ConflictError(
+                f"{name} of job {known.name!r} is {_shown(getattr(known, name))}, got {_shown(getattr(asked, name))}",
+                field=name,
+                value=_shown(getattr(asked, name)),
+            )
+
+
+def _shown(value: Any) -> Any:
+    return value.model_dump() if isinstance(value, Message) else value
+
+
+async def _committed(future: Future[None]) -> None:
+    # Shielded: a client that hangs up must not cancel what the writer has in hand.
+    await asyncio.shield(asyncio.wrap_future(future))

@@ -1,0 +1,301 @@
+"""A job: one training run's sample table, policy, plans and decisions. Every state change is one method; no I/O."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from bss_service import checks
+from bss_service.core.observation import observe
+from bss_service.core.reward import Validation
+from bss_service.core.sampling import draw_plan
+from bss_service.core.table import MAX_STEP, SampleTable
+from bss_service.errors import ConflictError, InvalidValueError, NotReproducibleError, UnknownStepError
+from bss_service.history import History
+from bss_service.ledger import FeedbackLedger, Measured
+from bss_service.plans import Plan, batches, drawn_before
+from bss_service.policies.base import Decision
+from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
+from bss_service.wire import (
+    LOCAL_VERSION,
+    Batches,
+    Feedback,
+    FeedbackOutcome,
+    FeedbackRequest,
+    JobSpec,
+    LocalBatches,
+    PolicyAnswer,
+    Scores,
+    SwapRequest,
+    ValidationAnswer,
+    ValidationReport,
+)
+
+_POLICY_STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
+
+
+class Job:
+    """State of one job. Whoever calls must hold the job's lock; a method that raises has changed nothing."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.calendar = spec.calendar()
+        self.table = SampleTable.empty(spec.samples, len(spec.modalities))
+        self.ledger = FeedbackLedger(spec.batch_size)
+        self.history = History(spec.reward)
+        self.versions = PolicyVersions(spec.seed, [PolicyVersion(1, spec.policy, 0)])
+        self.plans: list[Plan] = []  # those that reach into the epoch being drawn or the one before
+        self.passes: list[Scores] = []  # measuring passes not yet learnt
+        self.planned_until = 0  # first step not yet planned
+        self.served = 0  # first step not yet handed out
+        make_policy(spec.policy)  # a wrong one is refused here
+
+    # What comes in.
+
+    def feedback(self, request: FeedbackRequest) -> list[FeedbackOutcome]:
+        """Count feedback, each row of each step once; it is learnt when the next interval is planned."""
+        rows = checks.rank_rows(self.spec, request.rank, request.world_size)
+        checks.check_feedback(self.spec, request.feedback, len(rows), self.served)
+        return [self._count(request.feedback, k, rows) for k in range(len(request.feedback.step))]
+
+    def validate(self, report: ValidationReport) -> ValidationAnswer:
+        """Take in a validation report and reward the decisions whose plans it ends."""
+        checks.check_report(self.spec, report, self.served)
+        known = [r.step for r in self.history.reports]
+        if known and report.step <= known[-1]:
+            return ValidationAnswer(outcome="repeated" if report.step in known else "late")
+        heads = [report.modalities[name] for name in self.spec.modalities]
+        validation = Validation(
+            report.step,
+            report.loss,
+            report.accuracy,
+            tuple(head.accuracy for head in heads),
+            tuple(head.probability for head in heads),
+        )
+        return ValidationAnswer(outcome="applied", rewards=self.history.report(validation))
+
+    def measure(self, scores: Scores) -> None:
+        """Take in a part of a measuring pass; it is learnt when the next interval is planned."""
+        checks.check_indices(self.spec, scores.indices)
+        checks.check_heads(self.spec, "probabilities", scores.probabilities)
+        self.passes.append(scores)
+
+    def swap(self, request: SwapRequest) -> PolicyAnswer:
+        """Change the policy, from the first step not handed out or from the next interval on."""
+        make_policy(request.policy)
+        first_step = self.served if request.at == "now" else self._next_interval()
+        newest = self.versions.versions[-1]
+        if request.policy == newest.spec and newest.first_step <= first_step:
+            return _answer(newest)
+        if request.at == "now":
+            self._undraw(self.served)
+        return _answer(self.versions.add(request.policy, first_step), changed=True)
+
+    def adopt(self, local: LocalBatches) -> bool:
+        """Put on record what a client drew by itself from a step on; False if it already is.
+
+        The client has trained on these batches, so they take the place of any that were drawn for the same steps.
+        """
+        self.check_start(local.start)
+        checks.check_local(self.spec, local)
+        stop = local.start + len(local.indices)
+        if self.holds(local.start) and stop <= self.planned_until:
+            recorded = batches(self.plans, self.calendar, local.start, stop).indices
+            if np.array_equal(recorded, local.indices):
+                return False
+        if self.ledger.any_since(local.start):
+            raise ConflictError(
+                f"start must follow every step with feedback, got {local.start}", field="start", value=local.start
+            )
+        if self.plans and local.start < self.plans[0].first_step:
+            raise ConflictError(
+                f"start must lie in this epoch or the one before, got {local.start}", field="start", value=local.start
+            )
+        checks.check_coverage(self.calendar, self.plans, local)
+        self._undraw(local.start)
+        probabilities = np.full(local.indices.shape, 1 / self.spec.samples, dtype=np.float32)
+        self._append(Plan(local.start, local.indices, probabilities, LOCAL_VERSION, self.ledger.first_missing))
+        self.served = stop
+        return True
+
+    # What goes out.
+
+    def is_ready(self, step: int) -> bool:
+        """Whether a step's batch is planned, or all feedback that belongs to its interval's plan has come."""
+        return step < self.planned_until or self.ledger.first_missing >= self._cut(step)
+
+    def plan(self) -> Plan:
+        """Draw the next interval, or the rest of one that was interrupted."""
+        first = self.planned_until
+        _, end = self.calendar.interval_bounds(first)
+        if end > MAX_STEP:
+            raise InvalidValueError(f"a job has at most {MAX_STEP} steps, got step {end}", field="start", value=end)
+        cut = self._cut(first)
+        self._learn_measurements(cut)
+        decision = self._decide(first, end, self._reports_until(cut))
+        action = decision.choice.action
+        self.table.refresh(action.ema)
+        drawn = draw_plan(
+            self.calendar,
+            first,
+            end,
+            action,
+            self.table,
+            drawn_before(self.plans, self.calendar, first),
+            self.spec.seed,
+        )
+        shape = (end - first, self.spec.batch_size)
+        scored_until = min(cut, self.ledger.first_missing)
+        self.history.decisions.append(decision)
+        return self._append(
+            Plan(
+                first,
+                drawn.indices.reshape(shape),
+                drawn.probabilities.reshape(shape),
+                decision.policy_version,
+                scored_until,
+            )
+        )
+
+    def check_start(self, step: int) -> None:
+        """Raises UnknownStepError for a step beyond the next one to be handed out."""
+        if step > self.served:
+            raise UnknownStepError(
+                f"step {step} cannot be handed out yet: the next is step {self.served}", field="start", value=step
+            )
+
+    def holds(self, step: int) -> bool:
+        """Whether the plan of a step is in memory."""
+        return bool(self.plans) and self.plans[0].first_step <= step < self.planned_until
+
+    def serve(self, start: int, count: int) -> Batches:
+        """Hand out the batches of up to `count` planned steps from `start` on."""
+        stop = min(start + count, self.planned_until)
+        self.served = max(self.served, stop)
+        return batches(self.plans, self.calendar, start, stop)
+
+    # The journal.
+
+    def replay(self, kind: str, entry: Mapping[str, Any]) -> None:
+        """Apply a journal entry; raises NotReproducibleError if a plan differs from the one that was handed out."""
+        _REPLAY[kind](self, entry)
+
+    def restore_policy(self) -> None:
+        """Bring the policy in force to the state in which it acted last; raises NotReproducibleError."""
+        version = self.versions.in_force(self.planned_until)
+        own = self.history.decisions_of(version.version)
+        self.versions.restore(version, own, [d for d in own if d.rewarded_at is not None])
+
+    # Inside.
+
+    def _cut(self, step: int) -> int:
+        """The step before which all feedback belongs to the plan of the interval of `step`.
+
+        Also where an interval is drawn anew in its middle: what it may know doesn't depend on when that happened.
+        """
+        return max(0, self.calendar.interval_bounds(step)[0] - self.spec.lag)
+
+    def _reports_until(self, cut: int) -> int:
+        # Where the loader runs ahead, a report made at the cut itself races with the request for the interval.
+        return cut if self.spec.lag == 0 else cut - 1
+
+    def _next_interval(self) -> int:
+        return self.calendar.interval_bounds(self.planned_until - 1)[1] if self.planned_until else 0
+
+    def _undraw(self, step: int) -> None:
+        """Forget what is planned from a step on."""
+        self.plans = [p if p.end_step <= step else p.cut(step) for p in self.plans if p.first_step < step]
+        self.history.cut(step)
+        self.planned_until = min(self.planned_until, step)
+
+    def _append(self, plan: Plan) -> Plan:
+        epoch = self.calendar.epoch_of(plan.first_step)
+        oldest = self.calendar.epoch_start(max(0, epoch - 1))
+        self.plans = [*(p for p in self.plans if p.end_step > oldest), plan]
+        self.planned_until = plan.end_step
+        return plan
+
+    def _learn_measurements(self, cut: int) -> None:
+        learnt = self.ledger.take(cut)
+        if learnt:
+            self.table.measure(
+                np.concatenate([m.indices for m in learnt]),
+                np.repeat([m.step for m in learnt], [len(m.indices) for m in learnt]),
+                np.concatenate([m.similarity for m in learnt]),
+                np.concatenate([m.loss for m in learnt]),
+                np.concatenate([m.probabilities for m in learnt]),
+            )
+        for scores in self.passes:
+            steps = np.full(len(scores.indices), cut)
+            self.table.measure(scores.indices, steps, scores.similarity, scores.loss, scores.probabilities)
+        self.passes = []
+
+    def _decide(self, first: int, end: int, reports_until: int) -> Decision:
+        version = self.versions.in_force(first).version
+        own = self.history.decisions_of(version)
+        rewarded = [d for d in self.history.rewarded(reports_until) if d.policy_version == version]
+        observation = observe(
+            self.table,
+            step=first,
+            epoch=self.calendar.epoch_of(first),
+            steps_per_epoch=self.calendar.epoch_positions / self.calendar.batch_size,
+            horizon=self.spec.horizon,
+            reports=self.history.reports_until(reports_until),
+            rewards=self.history.rewards_until(reports_until),
+            previous=self.history.decisions[-1].choice.action if self.history.decisions else None,
+        )
+        choice = self.versions.act(observation, own, rewarded)
+        return Decision(first, end, version, observation, choice, len(rewarded))
+
+    def _count(self, feedback: Feedback, k: int, rows: range) -> FeedbackOutcome:
+        """Count row k of a feedback message, whose columns are the rows `rows` of the step's batch."""
+        step = int(feedback.step[k])
+        new = self.ledger.new_rows(step, rows.start, rows.stop)
+        if len(new) == 0:
+            return "repeated"
+        plan = next((p for p in self.plans if p.first_step <= step < p.end_step), None)
+        if plan is None:
+            self.ledger.record(step, new, None)
+            return "late"
+        measured = new if feedback.measured is None else new[feedback.measured[k, new - rows.start]]
+        columns = measured - rows.start
+        shape = (len(columns), len(self.spec.modalities) + 1)
+        unknown = np.full(shape, np.nan, dtype=np.float32)
+        self.ledger.record(
+            step,
+            new,
+            Measured(
+                step,
+                int(new[0]),
+                plan.indices[step - plan.first_step, measured],
+                feedback.similarity[k, columns],
+                feedback.loss[k, columns],
+                unknown if feedback.probabilities is None else feedback.probabilities[k, columns],
+            ),
+        )
+        return "applied"
+
+
+def _answer(version: PolicyVersion, changed: bool = False) -> PolicyAnswer:
+    return PolicyAnswer(
+        policy=version.spec, policy_version=version.version, first_step=version.first_step, changed=changed
+    )
+
+
+def _replay_plan(job: Job, entry: Mapping[str, Any]) -> None:
+    plan = job.plan()
+    if (plan.first_step, plan.checksum()) != (entry["first_step"], entry["checksum"]):
+        raise NotReproducibleError(
+            f"the plan of job {job.spec.name!r} from step {plan.first_step} on is not the one that was handed out"
+        )
+
+
+_REPLAY: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], object]]] = {
+    "feedback": lambda job, entry: job.feedback(FeedbackRequest.model_validate(entry)),
+    "validation": lambda job, entry: job.validate(ValidationReport.model_validate(entry)),
+    "scores": lambda job, entry: job.measure(Scores.model_validate(entry)),
+    "swap": lambda job, entry: job.swap(SwapRequest.model_validate(entry)),
+    "local": lambda job, entry: job.adopt(LocalBatches.model_validate(entry)),
+    "plan": _replay_plan,
+    "serve": lambda job, entry: job.serve(entry["until"] - 1, 1),
+}

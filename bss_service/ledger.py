@@ -1,0 +1,70 @@
+"""The feedback ledger: which rows of which steps have come, each counted once, and what waits to be learnt."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bss_service.core.arrays import Bool, Float32, Int64
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of some rows of one step's batch; k rows."""
+
+    step: int
+    row: int  # the first of the rows
+    indices: Int64  # (k,) samples
+    similarity: Float32  # (k,)
+    loss: Float32  # (k,)
+    probabilities: Float32  # (k, M + 1), NaN where not given
+
+
+@dataclass(slots=True)
+class FeedbackLedger:
+    """Rows are kept apart by step and position, so that ranks may come in any order, number and repetition."""
+
+    batch_size: int
+    complete: Bool = field(default_factory=lambda: np.zeros(1024, dtype=np.bool_))  # by step; False beyond its end
+    partial: dict[int, Bool] = field(default_factory=dict)  # step -> (G,) rows that have come
+    waiting: dict[int, list[Measured]] = field(default_factory=dict)  # not yet learnt, by step
+    first_missing: int = 0  # every earlier step is complete
+
+    def is_complete(self, step: int) -> bool:
+        """Whether all rows of the step have come."""
+        return step < len(self.complete) and bool(self.complete[step])
+
+    def new_rows(self, step: int, start: int, stop: int) -> Int64:
+        """Those of the rows [start, stop) of a step that have not come yet."""
+        if self.is_complete(step):
+            return np.empty(0, dtype=np.int64)
+        rows = np.arange(start, stop, dtype=np.int64)
+        known = self.partial.get(step)
+        return rows if known is None else rows[~known[start:stop]]
+
+    def record(self, step: int, rows: Int64, measured: Measured | None) -> None:
+        """Count rows as come, and keep what was measured of them until it is learnt."""
+        come = self.partial.setdefault(step, np.zeros(self.batch_size, dtype=np.bool_))
+        come[rows] = True
+        if come.all():
+            del self.partial[step]
+            self._complete(step)
+        if measured is not None:
+            self.waiting.setdefault(step, []).append(measured)
+
+    def take(self, before: int) -> list[Measured]:
+        """Remove and return what waits of the steps before `before`, in order of step and row."""
+        steps = sorted(step for step in self.waiting if step < before)
+        return [m for step in steps for m in sorted(self.waiting.pop(step), key=lambda m: m.row)]
+
+    def any_since(self, step: int) -> bool:
+        """Whether feedback has come for the step or a later one."""
+        return bool(self.complete[step:].any()) or any(known >= step for known in self.partial)
+
+    def _complete(self, step: int) -> None:
+        if step >= len(self.complete):
+            grown = np.zeros(max(step + 1, 2 * len(self.complete)), dtype=np.bool_)
+            grown[: len(self.complete)] = self.complete
+            self.complete = grown
+        self.complete[step] = True
+        while self.is_complete(self.first_missing):
+            self.first_missing += 1

@@ -1,0 +1,74 @@
+"""Plans: intervals drawn, and the batches in them."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bss_service.core.arrays import Bool, Float32, Int64
+from bss_service.core.calendar import Calendar
+from bss_service.wire import Batches
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The batches of consecutive steps, all drawn at once; K·G rows."""
+
+    first_step: int
+    indices: Int64  # (K, G)
+    probabilities: Float32  # (K, G)
+    policy_version: int
+    scored_until: int  # drawn from the feedback of all steps before this one
+
+    @property
+    def end_step(self) -> int:
+        """First step after the plan."""
+        return self.first_step + len(self.indices)
+
+    def cut(self, end_step: int) -> "Plan":
+        """The plan up to a step."""
+        keep = end_step - self.first_step
+        return replace(self, indices=self.indices[:keep], probabilities=self.probabilities[:keep])
+
+    def draws_of(self, sample: int) -> list[tuple[int, float, int]]:
+        """The draws of one sample as (step, probability, policy version), newest first."""
+        rows, columns = np.nonzero(self.indices == sample)
+        return [
+            (self.first_step + int(k), float(self.probabilities[k, column]), self.policy_version)
+            for k, column in zip(rows[::-1], columns[::-1], strict=True)
+        ]
+
+    def checksum(self) -> int:
+        """CRC-32 of the indices."""
+        return zlib.crc32(np.ascontiguousarray(self.indices).data)
+
+
+def drawn_before(plans: Sequence[Plan], calendar: Calendar, step: int) -> Bool:
+    """Which samples the epoch of the step's first position has already drawn, (n,)."""
+    drawn = np.zeros(calendar.samples, dtype=np.bool_)
+    position = step * calendar.batch_size
+    start = position // calendar.epoch_positions * calendar.epoch_positions
+    for plan in plans:
+        first = plan.first_step * calendar.batch_size
+        drawn[plan.indices.reshape(-1)[max(0, start - first) : max(0, position - first)]] = True
+    return drawn
+
+
+def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) -> Batches:
+    """The batches of the steps [start, stop), all of which the plans hold."""
+    parts = [p for p in plans if p.first_step < stop and p.end_step > start]
+
+    def rows(name: str) -> list[np.ndarray]:
+        return [getattr(p, name)[max(0, start - p.first_step) : stop - p.first_step] for p in parts]
+
+    indices = rows("indices")
+    lengths = [len(part) for part in indices]
+    return Batches(
+        start=start,
+        indices=np.concatenate(indices),
+        probabilities=np.concatenate(rows("probabilities")),
+        policy_version=np.repeat(np.array([p.policy_version for p in parts], dtype=np.int64), lengths),
+        epoch=np.array([calendar.epoch_of(step) for step in range(start, stop)], dtype=np.int64),
+        scored_until=np.repeat(np.array([p.scored_until for p in parts], dtype=np.int64), lengths),
+    )

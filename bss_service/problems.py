@@ -1,0 +1,86 @@
+"""Failures as problem+json (RFC 9457), with the field and the value that were wrong."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from bss_service.errors import BssError, StoreError
+
+CONTENT_TYPE: Final = "application/problem+json"
+SHOWN: Final = 200  # characters of a wrong value that are told back
+
+log = structlog.get_logger()
+
+
+class Problem(BaseModel):
+    """A failure."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str  # one sentence that holds the value
+    field: str | None = None
+    value: Any = None
+
+
+def install(app: FastAPI) -> None:
+    """Let an application answer its failures as problems."""
+    app.add_exception_handler(BssError, _expected)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _expected(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BssError)
+    headers = {"Retry-After": "1"} if isinstance(error, StoreError) else {}
+    return _answer(
+        Problem(
+            title=error.title, status=error.status, detail=error.detail, field=error.field, value=_shown(error.value)
+        ),
+        headers,
+    )
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if part not in ("path", "query", "header")) or None
+    said = first["msg"].removeprefix("Value error, ")
+    if field is None:  # a rule over several fields: its sentence begins with the field's name
+        field = said.split(" ", 1)[0]
+        detail, value = said, None
+    else:
+        value = _shown(first.get("input"))
+        detail = f"{field}: {said}" if "got" in said else f"{field}: {said}, got {value!r}"
+    return _answer(Problem(title="Invalid value", status=422, detail=detail, field=field, value=value))
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    title = HTTPStatus(error.status_code).phrase
+    return _answer(Problem(title=title, status=error.status_code, detail=detail), dict(error.headers or {}))
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+    return _answer(Problem(title="Internal error", status=500, detail="the service failed; its log says more"))
+
+
+def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    return Response(to_json(problem, inf_nan_mode="strings"), problem.status, headers, CONTENT_TYPE)
+
+
+def _shown(value: Any) -> Any:
+    """A wrong value as JSON can hold it, shortened."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

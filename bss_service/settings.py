@@ -1,0 +1,57 @@
+"""Settings of the service: flags of `bss serve`, environment variables BSS_*, or a TOML file."""
+
+from ipaddress import ip_address
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+class Settings(BaseSettings):
+    """Flags come before the environment, the environment before the file `bss.toml` in the working directory."""
+
+    model_config = SettingsConfigDict(env_prefix="BSS_", toml_file="bss.toml", extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8765  # 0: any free one, printed at the start
+    store: str = "sqlite:///bss.sqlite"  # SQLAlchemy URL
+    token: SecretStr | None = None  # needed for any address that is not loopback
+    log_format: Literal["console", "json"] = "console"
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
+    max_samples: Annotated[int, Field(ge=1)] = (
+        100_000_000  # of one job; about 40 bytes each, and 12 a draw of the last two epochs
+    )
+
+    @model_validator(mode="after")
+    def _nobody_gets_in(self) -> Self:
+        if self.token is None and not is_loopback(self.host):
+            raise ValueError(f"host {self.host} is not loopback: set a token (BSS_TOKEN)")
+        if self.token is not None and len(self.token.get_secret_value()) < 16:
+            raise ValueError("token must have at least 16 characters")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

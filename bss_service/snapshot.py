@@ -1,0 +1,292 @@
+"""The whole state of a job as one message: what the store keeps so as not to replay from the start, and what users
+carry from one service to another."""
+
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from bss_service.core.action import Action
+from bss_service.core.arrays import Bool, Float32, Int64, UInt32
+from bss_service.core.observation import FIELDS, Observation
+from bss_service.core.reward import Validation
+from bss_service.core.table import SampleTable
+from bss_service.job import Job
+from bss_service.ledger import Measured
+from bss_service.plans import Plan
+from bss_service.policies.base import Choice, Decision
+from bss_service.versions import PolicyVersion
+from bss_service.wire import ArrayType, JobSpec, Message, PolicySpec, Scores, Step, Unit
+
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+Column = Annotated[Float32, ArrayType(np.float32, "n", finite=False)]
+
+
+class TableState(Message):
+    """Columns of the sample table; NaN where nothing is known."""
+
+    similarity: Column
+    loss: Column
+    similarity_ema: Column
+    loss_ema: Column
+    first_score: Column
+    probabilities: Annotated[Float32, ArrayType(np.float32, "n, M + 1", 0, 1, finite=False)]
+    times_measured: Annotated[UInt32, ArrayType(np.uint32, "n")]
+    stamp: Annotated[UInt32, ArrayType(np.uint32, "n")]
+
+
+class PlanState(Message):
+    """A plan that reaches into the current epoch or the one before."""
+
+    first_step: Step
+    indices: Annotated[Int64, ArrayType(np.int64, "K, G", 0)]
+    probabilities: Annotated[Float32, ArrayType(np.float32, "K, G", 0, 1)]
+    policy_version: Number
+    scored_until: Step
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Self:
+        if self.indices.shape != self.probabilities.shape:
+            raise ValueError(f"probabilities must have shape {self.indices.shape}, got {self.probabilities.shape}")
+        return self
+
+
+class VersionState(Message):
+    """A policy version."""
+
+    version: Number
+    policy: PolicySpec
+    first_step: Step
+
+
+class DecisionState(Message):
+    """A decision; its observation stands in the snapshot's array of observations."""
+
+    first_step: Step
+    end_step: Step
+    epoch: Number
+    policy_version: Number
+    action: dict[str, float | str]
+    propensity: float
+    detail: dict[str, Any]
+    learned: Number
+    gain: float | None
+    reward: float | None
+    rewarded_at: Step | None
+
+
+class ReportState(Message):
+    """A validation report."""
+
+    step: Step
+    loss: float
+    accuracy: Unit
+    accuracies: list[Unit]
+    probabilities: list[Unit]
+
+
+class WaitingState(Message):
+    """Feedback of one step and rank that has not been learnt yet."""
+
+    step: Step
+    row: Number
+    indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
+    similarity: Annotated[Float32, ArrayType(np.float32, "k", -1, 1)]
+    loss: Annotated[Float32, ArrayType(np.float32, "k")]
+    probabilities: Annotated[Float32, ArrayType(np.float32, "k, M + 1", 0, 1, finite=False)]
+
+
+class LedgerState(Message):
+    """The feedback ledger."""
+
+    complete: Annotated[Bool, ArrayType(np.bool_, "steps")]
+    partial_steps: Annotated[Int64, ArrayType(np.int64, "p", 0)]
+    partial_rows: Annotated[Bool, ArrayType(np.bool_, "p, G")]
+    waiting: list[WaitingState]
+
+
+class Snapshot(Message):
+    """State of a job. Batches of epochs long past are not in it: they stay with the service that handed them out."""
+
+    format: Literal[1] = 1
+    spec: JobSpec
+    served: Step
+    table: TableState
+    plans: list[PlanState]
+    versions: Annotated[list[VersionState], Field(min_length=1)]
+    decisions: list[DecisionState]
+    observations: Annotated[Float32, ArrayType(np.float32, "decisions, fields", -1, 1)]
+    reports: list[ReportState]
+    ledger: LedgerState
+    passes: list[Scores]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        n, heads = self.spec.samples, len(self.spec.modalities) + 1
+        for name, column in self.table:
+            expected = (n, heads) if name == "probabilities" else (n,)
+            if column.shape != expected:
+                raise ValueError(f"table.{name} must have shape {expected}, got {column.shape}")
+        if self.observations.shape != (len(self.decisions), len(FIELDS)):
+            raise ValueError(
+                f"observations must have shape {(len(self.decisions), len(FIELDS))}, got {self.observations.shape}"
+            )
+        self._check_plans()
+        self._check_ledger()
+        for scores in self.passes:
+            _check_samples("passes.indices", scores.indices, n)
+        for report in self.reports:
+            if not len(report.accuracies) == len(report.probabilities) == heads - 1:
+                raise ValueError(f"reports must have {heads - 1} modalities, got {len(report.accuracies)}")
+        return self
+
+    def _check_plans(self) -> None:
+        expected = self.plans[0].first_step if self.plans else 0
+        for plan in self.plans:
+            if plan.first_step != expected:
+                raise ValueError(f"plans.first_step must follow the plan before, {expected}, got {plan.first_step}")
+            if plan.indices.shape[1] != self.spec.batch_size:
+                raise ValueError(f"plans.indices must have {self.spec.batch_size} columns, got {plan.indices.shape[1]}")
+            _check_samples("plans.indices", plan.indices, self.spec.samples)
+            expected = plan.first_step + len(plan.indices)
+        if self.served > expected or (self.served == 0) != (not self.plans):
+            raise ValueError(f"served must lie within the plans, which end at step {expected}, got {self.served}")
+
+    def _check_ledger(self) -> None:
+        shape = (len(self.ledger.partial_steps), self.spec.batch_size)
+        if self.ledger.partial_rows.shape != shape:
+            raise ValueError(f"ledger.partial_rows must have shape {shape}, got {self.ledger.partial_rows.shape}")
+        for waiting in self.ledger.waiting:
+            shapes = waiting.similarity.shape, waiting.loss.shape, waiting.probabilities.shape
+            k = len(waiting.indices)
+            if shapes != ((k,), (k,), (k, len(self.spec.modalities) + 1)):
+                raise ValueError(f"ledger.waiting must have one row an index, {k}, got shapes {shapes}")
+            _check_samples("ledger.waiting.indices", waiting.indices, self.spec.samples)
+
+
+def take_snapshot(job: Job) -> Snapshot:
+    """The state of a job, its arrays copied where the job goes on changing them."""
+    ledger = job.ledger
+    partial = sorted(ledger.partial.items())
+    decisions = job.history.decisions
+    return Snapshot.model_construct(
+        format=1,
+        spec=job.spec,
+        served=job.served,
+        table=TableState.model_construct(None, **{name: column.copy() for name, column in job.table.columns().items()}),
+        plans=[
+            PlanState.model_construct(
+                first_step=p.first_step,
+                indices=p.indices,
+                probabilities=p.probabilities,
+                policy_version=p.policy_version,
+                scored_until=p.scored_until,
+            )
+            for p in job.plans
+        ],
+        versions=[
+            VersionState(version=v.version, policy=v.spec, first_step=v.first_step) for v in job.versions.versions
+        ],
+        decisions=[_decision_state(d) for d in decisions],
+        observations=np.array([d.observation.vector for d in decisions], np.float32).reshape(-1, len(FIELDS)),
+        reports=[
+            ReportState(
+                step=r.step,
+                loss=r.loss,
+                accuracy=r.accuracy,
+                accuracies=list(r.accuracies),
+                probabilities=list(r.probabilities),
+            )
+            for r in job.history.reports
+        ],
+        ledger=LedgerState.model_construct(
+            complete=ledger.complete.copy(),
+            partial_steps=np.array([step for step, _ in partial], dtype=np.int64),
+            partial_rows=np.array([rows for _, rows in partial], np.bool_).reshape(-1, job.spec.batch_size),
+            waiting=[
+                WaitingState.model_construct(
+                    step=m.step,
+                    row=m.row,
+                    indices=m.indices,
+                    similarity=m.similarity,
+                    loss=m.loss,
+                    probabilities=m.probabilities,
+                )
+                for step in sorted(ledger.waiting)
+                for m in ledger.waiting[step]
+            ],
+        ),
+        passes=list(job.passes),
+    )
+
+
+def restore(snapshot: Snapshot) -> Job:
+    """The job of a snapshot; raises errors.BssError where its policies are not installed or act otherwise."""
+    job = Job(snapshot.spec)
+    job.table = SampleTable(**{name: column.copy() for name, column in snapshot.table})
+    job.plans = [
+        Plan(p.first_step, p.indices, p.probabilities, p.policy_version, p.scored_until) for p in snapshot.plans
+    ]
+    job.planned_until = job.plans[-1].end_step if job.plans else 0
+    job.served = snapshot.served
+    job.versions.versions = [PolicyVersion(v.version, v.policy, v.first_step) for v in snapshot.versions]
+    job.history.decisions = [
+        _decision(state, vector) for state, vector in zip(snapshot.decisions, snapshot.observations, strict=True)
+    ]
+    job.history.reports = [
+        Validation(r.step, r.loss, r.accuracy, tuple(r.accuracies), tuple(r.probabilities)) for r in snapshot.reports
+    ]
+    job.passes = list(snapshot.passes)
+    _restore_ledger(job, snapshot.ledger)
+    job.restore_policy()
+    return job
+
+
+def _restore_ledger(job: Job, state: LedgerState) -> None:
+    ledger = job.ledger
+    if len(state.complete):
+        ledger.complete = state.complete.copy()
+    ledger.partial = {
+        step: rows.copy() for step, rows in zip(state.partial_steps.tolist(), state.partial_rows, strict=True)
+    }
+    for m in state.waiting:
+        ledger.waiting.setdefault(m.step, []).append(
+            Measured(m.step, m.row, m.indices, m.similarity, m.loss, m.probabilities)
+        )
+    while ledger.is_complete(ledger.first_missing):
+        ledger.first_missing += 1
+
+
+def _decision_state(decision: Decision) -> DecisionState:
+    return DecisionState(
+        first_step=decision.first_step,
+        end_step=decision.end_step,
+        epoch=decision.observation.epoch,
+        policy_version=decision.policy_version,
+        action=decision.choice.action.as_dict(),
+        propensity=decision.choice.propensity,
+        detail=dict(decision.choice.detail),
+        learned=decision.learned,
+        gain=decision.gain,
+        reward=decision.reward,
+        rewarded_at=decision.rewarded_at,
+    )
+
+
+def _decision(state: DecisionState, vector: Float32) -> Decision:
+    return Decision(
+        state.first_step,
+        state.end_step,
+        state.policy_version,
+        Observation(vector.copy(), state.first_step, state.epoch),
+        Choice(Action(**state.action), state.propensity, state.detail),  # type: ignore[arg-type]
+        state.learned,
+        state.gain,
+        state.reward,
+        state.rewarded_at,
+    )
+
+
+def _check_samples(field: str, indices: Int64, samples: int) -> None:
+    if indices.size and int(indices.max()) >= samples:
+        raise ValueError(f"{field} must be less than samples = {samples}, got {indices.max()}")

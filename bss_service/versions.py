@@ -1,0 +1,108 @@
+"""The policies that a job has had, and the one that is in force."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+import pydantic
+
+from bss_service.core.action import Action
+from bss_service.core.observation import Observation
+from bss_service.errors import InvalidValueError, NotReproducibleError
+from bss_service.policies.base import Choice, Decision, Policy, UnknownPolicyError, create_policy
+from bss_service.wire import PolicySpec
+
+_STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """A policy of the job and the first step that it may draw; a later version with an earlier or equal step wins."""
+
+    version: int
+    spec: PolicySpec
+    first_step: int
+
+
+@dataclass(slots=True)
+class PolicyVersions:
+    """All versions in order, and the live policy: the one that acted last."""
+
+    seed: int
+    versions: list[PolicyVersion]
+    _live: tuple[int, Policy] | None = field(default=None, init=False)
+
+    def in_force(self, step: int) -> PolicyVersion:
+        """The version that draws a step."""
+        return [v for v in self.versions if v.first_step <= step][-1]
+
+    def add(self, spec: PolicySpec, first_step: int) -> PolicyVersion:
+        """The next version."""
+        version = PolicyVersion(self.versions[-1].version + 1, spec, first_step)
+        self.versions.append(version)
+        return version
+
+    def act(self, observation: Observation, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Choice:
+        """Let the policy in force learn what is new to it, and act.
+
+        own: its decisions so far; rewarded: those of them whose reward is known, in order.
+        """
+        version = self.in_force(observation.step)
+        if self._live is None or self._live[0] != version.version:
+            self._live = (version.version, make_policy(version.spec))
+        taught = own[-1].learned if own else 0
+        return self._consult(self._live[1], version, observation, len(own), rewarded[taught:])
+
+    def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> None:
+        """Bring a policy to its state by letting it act and learn again as it did.
+
+        own: its decisions; rewarded: those of them whose reward is known. Raises NotReproducibleError if it acts
+        otherwise than it did.
+        """
+        policy = make_policy(version.spec)
+        taught = 0
+        for number, decision in enumerate(own):
+            again = self._consult(policy, version, decision.observation, number, rewarded[taught : decision.learned])
+            taught = decision.learned
+            if (again.action, again.propensity) != (decision.choice.action, decision.choice.propensity):
+                raise NotReproducibleError(
+                    f"policy {version.spec.name!r} chose otherwise when asked again about step {decision.first_step}: "
+                    "its act and learn must depend on their arguments alone"
+                )
+        self._live = (version.version, policy)
+
+    def _consult(
+        self,
+        policy: Policy,
+        version: PolicyVersion,
+        observation: Observation,
+        number: int,
+        untaught: Sequence[Decision],
+    ) -> Choice:
+        """A policy that fails must not end a training run: plain shuffling instead, and the decision log says why."""
+        key = np.array([self.seed, _STREAM + version.version], dtype=np.uint64)
+        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, number, 0, 0]))
+        try:
+            for decision in untaught:
+                if decision.reward is not None:
+                    policy.learn(decision)
+            choice = policy.act(observation, rng)
+            return replace(choice, detail=json.loads(json.dumps(dict(choice.detail), allow_nan=False)))
+        except Exception as error:
+            return Choice(Action(), 1.0, {"error": f"{type(error).__name__}: {error}"})
+
+
+def make_policy(spec: PolicySpec) -> Policy:
+    """Raises InvalidValueError naming the policy or the parameter."""
+    try:
+        return create_policy(spec.name, spec.parameters)
+    except UnknownPolicyError as error:
+        raise InvalidValueError(str(error), field="policy.name", value=spec.name) from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field_name = ".".join(["policy.parameters", *map(str, first["loc"])])
+        raise InvalidValueError(
+            f"{field_name}: {first['msg']}, got {first['input']!r}", field=field_name, value=first["input"]
+        ) from None

@@ -1,0 +1,108 @@
+"""What the service shows of a job."""
+
+from collections.abc import Sequence
+
+from bss_service.core.arrays import Float32
+from bss_service.core.observation import FIELDS
+from bss_service.job import Job
+from bss_service.policies.base import Decision
+from bss_service.versions import PolicyVersion
+from bss_service.wire import (
+    DecisionLog,
+    DecisionRow,
+    DrawRow,
+    JobState,
+    ModalityReport,
+    PolicyAnswer,
+    SampleState,
+    ValidationReport,
+)
+
+LATEST_REWARDS = 20
+
+
+def state(job: Job, *, created: bool = False) -> JobState:
+    """Where a job is."""
+    epoch = job.calendar.epoch_of(job.served)
+    current = job.versions.in_force(job.served)
+    newest = job.versions.versions[-1]
+    return JobState(
+        spec=job.spec,
+        created=created,
+        next_step=job.served,
+        epoch=epoch,
+        epoch_start=job.calendar.epoch_start(epoch),
+        policy=_policy(current),
+        pending_policy=_policy(newest) if newest.first_step > job.served else None,
+        steps_fed_back=int(job.ledger.complete.sum()),
+        samples_measured=int(job.table.measured.sum()),
+        validation=_last_report(job),
+        rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],
+    )
+
+
+def decisions(job: Job, start: int, count: int) -> DecisionLog:
+    """The decisions number `start` to `start + count`."""
+    rows = job.history.decisions[start : start + count]
+    names = {v.version: v.spec.name for v in job.versions.versions}
+    return DecisionLog(
+        start=start,
+        total=len(job.history.decisions),
+        decisions=[_decision(row, names[row.policy_version]) for row in rows],
+    )
+
+
+def sample(job: Job, index: int, draws: Sequence[tuple[int, float, int]]) -> SampleState:
+    """One sample's row of the table, and when it was drawn."""
+    table = job.table
+    heads = [*job.spec.modalities, "joint"]
+    measured = bool(table.measured[index])
+    return SampleState(
+        index=index,
+        similarity=_known(table.similarity[index]),
+        loss=_known(table.loss[index]),
+        balance_score=_known(table.similarity_ema[index] - table.loss_ema[index]),
+        first_score=_known(table.first_score[index]),
+        probabilities={name: _known(p) for name, p in zip(heads, table.probabilities[index], strict=True)},
+        times_measured=int(table.times_measured[index]),
+        last_measured=int(table.last_step[index]) if measured else None,
+        draws=[DrawRow(step=step, probability=p, policy_version=version) for step, p, version in draws],
+    )
+
+
+def _policy(version: PolicyVersion) -> PolicyAnswer:
+    return PolicyAnswer(policy=version.spec, policy_version=version.version, first_step=version.first_step)
+
+
+def _last_report(job: Job) -> ValidationReport | None:
+    if not job.history.reports:
+        return None
+    report = job.history.reports[-1]
+    heads = zip(job.spec.modalities, report.accuracies, report.probabilities, strict=True)
+    return ValidationReport(
+        step=report.step,
+        loss=report.loss,
+        accuracy=report.accuracy,
+        modalities={name: ModalityReport(accuracy=a, probability=p) for name, a, p in heads},
+    )
+
+
+def _decision(decision: Decision, policy: str) -> DecisionRow:
+    return DecisionRow(
+        first_step=decision.first_step,
+        end_step=decision.end_step,
+        epoch=decision.observation.epoch,
+        policy_version=decision.policy_version,
+        policy=policy,
+        observation=dict(zip(FIELDS, decision.observation.vector.tolist(), strict=True)),
+        action=decision.choice.action.as_dict(),
+        propensity=decision.choice.propensity,
+        detail=dict(decision.choice.detail),
+        gain=decision.gain,
+        reward=decision.reward,
+    )
+
+
+def _known(value: Float32) -> float | None:
+    number = float(value)
+    return None if number != number else number

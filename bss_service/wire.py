@@ -1,0 +1,383 @@
+"""The messages that service and client exchange, and that the journal keeps."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core import core_schema
+
+from bss_service import frames
+from bss_service.core.arrays import Bool, Float32, Int64
+from bss_service.core.calendar import Calendar, Tail
+from bss_service.core.reward import Metric
+from bss_service.core.table import MAX_STEP
+
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_ROUNDING: Final = 1e-3  # a cosine or probability of half-precision training may exceed 1 by as much
+LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
+
+
+class ArrayType:
+    """Validates nested lists or NumPy arrays into an array of one dtype, number of axes and range."""
+
+    def __init__(
+        self,
+        dtype: type[np.generic],
+        axes: str,
+        low: float | None = None,
+        high: float | None = None,
+        *,
+        finite: bool = True,
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        self.axes = axes
+        self.finite = finite
+        self.low = -np.inf if low is None else low
+        self.high = np.inf if high is None else high
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(np.ndarray.tolist, when_used="json"),
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        kind = {"b": "boolean", "i": "integer", "u": "integer", "f": "number"}[self.dtype.kind]
+        nested: dict[str, Any] = {"type": kind}
+        for _ in self.axes.split(","):
+            nested = {"type": "array", "items": nested}
+        return {**nested, "description": f"array of shape ({self.axes}), {self.dtype}"}
+
+    def _validate(self, value: Any) -> np.ndarray:
+        array = value if isinstance(value, np.ndarray) else self._of_list(value)
+        if array.ndim != len(self.axes.split(",")):
+            raise ValueError(f"must have shape ({self.axes}), got {array.shape}")
+        if array.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[self.dtype.kind] and array.size:
+            raise ValueError(f"must hold {self.dtype} values, got {array.dtype}")
+        if self.dtype.kind in "iu" and array.size:
+            limits = np.iinfo(self.dtype)
+            if int(array.min()) < limits.min or int(array.max()) > limits.max:
+                raise ValueError(f"must hold {self.dtype} values, got {array.min()} to {array.max()}")
+        with np.errstate(over="ignore"):
+            cast = array.astype(self.dtype, copy=False)
+        if self.finite and self.dtype.kind == "f" and not np.isfinite(cast).all():
+            where = np.argwhere(~np.isfinite(cast))[0]
+            raise ValueError(f"must hold finite values, got {array[tuple(where)]} at {where.tolist()}")
+        outside = (cast < self.low - _ROUNDING) | (cast > self.high + _ROUNDING)
+        if outside.any():
+            where = np.argwhere(outside)[0]
+            raise ValueError(
+                f"must lie in [{self.low:g}, {self.high:g}], got {array[tuple(where)]} at {where.tolist()}"
+            )
+        return cast
+
+    def _of_list(self, value: Any) -> np.ndarray:
+        if not isinstance(value, list):
+            raise ValueError(f"must be an array of shape ({self.axes}), got {type(value).__name__}")
+        try:
+            return np.array(value) if value else np.empty((0,) * len(self.axes.split(",")), self.dtype)
+        except (ValueError, OverflowError):
+            raise ValueError(f"must be an array of shape ({self.axes}), got rows of unequal length") from None
+
+
+def similarities(axes: str) -> ArrayType:
+    """Cosines between the heads' predictions."""
+    return ArrayType(np.float32, axes, -1, 1)
+
+
+def label_probabilities(axes: str) -> ArrayType:
+    """Probabilities of the true label: the unimodal heads in the job's order, then the joint head."""
+    return ArrayType(np.float32, axes, 0, 1)
+
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
+
+
+class Message(BaseModel):
+    """Base of all messages: unknown fields are refused, types are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+
+    def to_frame(self) -> bytes:
+        """The message as a frame."""
+        return frames.encode(self.model_dump())
+
+    @classmethod
+    def from_frame(cls, data: bytes) -> Self:
+        """Raises frames.FrameError, or pydantic.ValidationError naming the field."""
+        return cls.model_validate(frames.decode(data))
+
+
+class PolicySpec(Message):
+    """A policy by name."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    parameters: dict[str, Any] = {}
+
+
+class RewardSpec(Message):
+    """How validation reports become the reward of an interval: normalised gain + balance_weight·(γ·B_t − B_{t−1})."""
+
+    metric: Metric = "loss"
+    balance_weight: Annotated[float, Field(ge=0, le=10)] = 0.1
+    discount: Unit = 1.0  # γ
+
+
+class JobSpec(Message):
+    """What a training job is. Fixed for the job's life, but for the policy, which can be swapped."""
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    samples: Annotated[int, Field(ge=1, lt=2**40)]  # n
+    modalities: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=64)]
+    batch_size: Annotated[int, Field(ge=1)]  # G, the global batch of one step, over all ranks
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    policy: PolicySpec = PolicySpec(name="uniform")
+    interval: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps between acts of the policy; null: one epoch
+    lag: Annotated[int, Field(ge=0, lt=2**31)] = 0  # batches that the loader pulls ahead within an interval
+    tail: Tail = "carry"  # of an epoch, where it does not fill a batch
+    horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps of the whole run, if known
+    patience: Annotated[float, Field(ge=0, le=3600)] = 30.0  # seconds to wait for feedback before an interval is drawn
+    reward: RewardSpec = RewardSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.batch_size > self.samples:
+            raise ValueError(f"batch_size must be at most samples = {self.samples}, got {self.batch_size}")
+        if len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities must differ from one another, got {self.modalities}")
+        return self
+
+    def calendar(self) -> Calendar:
+        """The job's arithmetic of steps, epochs and intervals."""
+        return Calendar(self.samples, self.batch_size, self.tail, self.interval)
+
+
+class Feedback(Message):
+    """What a trainer measured in F of its steps: one row a step, one column a sample of this rank's share.
+
+    Samples with measured = false were trained on but not measured; their values are not used.
+    """
+
+    step: Annotated[Int64, ArrayType(np.int64, "F", 0, MAX_STEP)]
+    similarity: Annotated[Float32, similarities("F, G / W")]
+    loss: Annotated[Float32, ArrayType(np.float32, "F, G / W")]
+    probabilities: Annotated[Float32, label_probabilities("F, G / W, M + 1")] | None = None
+    measured: Annotated[Bool, ArrayType(np.bool_, "F, G / W")] | None = None  # default: all
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Self:
+        _same_leading_axes(self, "similarity", axes=2, names=("loss", "measured", "probabilities"))
+        _same_leading_axes(self, "similarity", axes=1, names=("step",))
+        return self
+
+
+class Ranked(Message):
+    """A message of one of W data-parallel ranks; rank r owns the rows [r·G/W, (r+1)·G/W) of each batch."""
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    world_size: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _rank_exists(self) -> Self:
+        if self.rank >= self.world_size:
+            raise ValueError(f"rank must be less than world_size = {self.world_size}, got {self.rank}")
+        return self
+
+
+class FeedbackRequest(Ranked):
+    """Feedback alone."""
+
+    feedback: Feedback
+
+
+class StepsRequest(Ranked):
+    """The hot call: feedback for steps done, and the batches of up to `count` steps from `start` on."""
+
+    start: Step
+    count: Annotated[int, Field(ge=1, le=4096)] = 1
+    feedback: Feedback | None = None
+
+
+FeedbackOutcome = Literal["applied", "repeated", "late"]
+
+
+class FeedbackAnswer(Message):
+    """What became of the feedback of each step.
+
+    `repeated`: it is counted already, and this changed nothing. `late`: it is counted, but its batch is more than an
+    epoch old and its values are not used.
+    """
+
+    feedback: list[FeedbackOutcome]
+
+
+class Batches(Message):
+    """K global batches of consecutive steps. K may be less than was asked for, never less than 1."""
+
+    start: int
+    indices: Annotated[Int64, ArrayType(np.int64, "K, G")]
+    probabilities: Annotated[Float32, ArrayType(np.float32, "K, G")]  # each draw's, in the plan that drew it
+    policy_version: Annotated[Int64, ArrayType(np.int64, "K")]  # 0: drawn by the client during an outage
+    epoch: Annotated[Int64, ArrayType(np.int64, "K")]
+    scored_until: Annotated[Int64, ArrayType(np.int64, "K")]  # drawn from the feedback of all steps before this one
+
+
+class StepsAnswer(FeedbackAnswer):
+    """Answer of the hot call."""
+
+    batches: Batches
+
+
+class ModalityReport(Message):
+    """One unimodal head on the validation set."""
+
+    accuracy: Unit
+    probability: Unit  # mean, of the true label
+
+
+class ValidationReport(Message):
+    """The model on the validation set after `step` steps; `modalities` has an entry for each of the job's."""
+
+    step: Step
+    loss: float
+    accuracy: Unit  # of the joint head
+    modalities: dict[str, ModalityReport]
+
+
+class ValidationAnswer(Message):
+    """`repeated`: a report of this step is known and stays; `late`: a later one is known and this is not used."""
+
+    outcome: Literal["applied", "repeated", "late"]
+    rewards: list[float | None] = []  # of the decisions whose plans ended with this report, in order
+
+
+class Scores(Message):
+    """A part of a measuring pass over the training set, by the model as it is now."""
+
+    indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
+    similarity: Annotated[Float32, similarities("k")]
+    loss: Annotated[Float32, ArrayType(np.float32, "k")]
+    probabilities: Annotated[Float32, label_probabilities("k, M + 1")] | None = None
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Self:
+        _same_leading_axes(self, "indices", axes=1, names=("similarity", "loss", "probabilities"))
+        return self
+
+
+class ScoresAnswer(Message):
+    """How many samples of the job have been measured so far, counting these."""
+
+    accepted: int
+
+
+class SwapRequest(Message):
+    """Another policy for the job.
+
+    `now`: from the first step not yet handed out, the rest of the interval drawn anew from what has not come in the
+    epoch; `next_interval`: from the first step of the next interval to be drawn.
+    """
+
+    policy: PolicySpec
+    at: Literal["now", "next_interval"] = "next_interval"
+
+
+class PolicyAnswer(Message):
+    """A job's policy and the first step that it draws. `changed` is false where a swap asked for what already is."""
+
+    policy: PolicySpec
+    policy_version: int
+    first_step: int
+    changed: bool = False
+
+
+class LocalBatches(Message):
+    """Global batches that a client drew by itself while the service was out of reach, from step `start` on."""
+
+    start: Step
+    indices: Annotated[Int64, ArrayType(np.int64, "K, G", 0)]
+
+
+class LocalBatchesAnswer(Message):
+    """`repeated`: these very batches are already on record."""
+
+    outcome: Literal["applied", "repeated"]
+
+
+class JobState(Message):
+    """Where a job is."""
+
+    spec: JobSpec
+    created: bool = False  # by this very request
+    next_step: int  # the first step not yet handed out
+    epoch: int  # that step's
+    epoch_start: int  # its epoch's first step
+    policy: PolicyAnswer  # in force at that step
+    pending_policy: PolicyAnswer | None = None  # at the next interval
+    steps_fed_back: int
+    samples_measured: int
+    validation: ValidationReport | None = None  # the latest
+    rewards: list[float | None] = []  # of the latest decisions, up to 20
+
+
+class JobList(Message):
+    """All jobs, by name."""
+
+    jobs: list[JobState]
+
+
+class DecisionRow(Message):
+    """One act of a policy: what it saw, what it chose, what came of it."""
+
+    first_step: int
+    end_step: int
+    epoch: int
+    policy_version: int
+    policy: str
+    observation: dict[str, float]
+    action: dict[str, float | str]
+    propensity: float
+    detail: dict[str, Any]
+    gain: float | None
+    reward: float | None
+
+
+class DecisionLog(Message):
+    """Decisions in order, from number `start` on."""
+
+    start: int
+    total: int
+    decisions: list[DecisionRow]
+
+
+class DrawRow(Message):
+    """One time that a sample was drawn."""
+
+    step: int
+    probability: float
+    policy_version: int
+
+
+class SampleState(Message):
+    """Why a sample is drawn as it is. Scores are those that the latest interval was drawn from; null: not known."""
+
+    index: int
+    similarity: float | None
+    loss: float | None
+    balance_score: float | None  # ŝ, moving average
+    first_score: float | None
+    probabilities: dict[str, float | None]  # of the true label, by modality and `joint`
+    times_measured: int
+    last_measured: int | None  # step
+    draws: list[DrawRow]  # the latest, newest first
+
+
+def _same_leading_axes(message: BaseModel, reference: str, axes: int, names: tuple[str, ...]) -> None:
+    expected = getattr(message, reference).shape[:axes]
+    for name in names:
+        array = getattr(message, name)
+        if array is not None and array.shape[:axes] != expected:
+            raise ValueError(f"{name} must agree with {reference} in its first axes, {expected}, got {array.shape}")

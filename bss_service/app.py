@@ -37,7 +37,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     app.include_router(api.router)
     _add_operations(app, store, metrics)
     app.add_middleware(RequestMetrics, metrics=metrics)
-    openapi.install(app)
+    openapi.install(app, api.router)
     return app
 
 

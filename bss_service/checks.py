@@ -6,8 +6,9 @@ import numpy as np
 
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
+from bss_service.core.sampling import drawn_before
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
-from bss_service.plans import Plan, drawn_before
+from bss_service.plans import Plan
 from bss_service.wire import Feedback, JobSpec, LocalBatches, ValidationReport
 
 
@@ -94,7 +95,7 @@ def check_local(spec: JobSpec, local: LocalBatches) -> None:
 
 def check_coverage(calendar: Calendar, plans: Sequence[Plan], local: LocalBatches) -> None:
     """No sample that the epoch has already drawn, or that comes twice in it."""
-    drawn = drawn_before(plans, calendar, local.start)
+    drawn = drawn_before(((p.first_step, p.indices) for p in plans), calendar, local.start)
     samples = local.indices.reshape(-1)
     offset = local.start * calendar.batch_size
     for epoch, start, stop in calendar.segments(local.start, local.start + len(local.indices)):

@@ -8,12 +8,12 @@ import numpy as np
 from bss_service import checks
 from bss_service.core.observation import observe
 from bss_service.core.reward import Validation
-from bss_service.core.sampling import draw_plan
+from bss_service.core.sampling import draw_plan, drawn_before
 from bss_service.core.table import MAX_STEP, SampleTable
 from bss_service.errors import ConflictError, InvalidValueError, NotReproducibleError, UnknownStepError
 from bss_service.history import History
 from bss_service.ledger import FeedbackLedger, Measured
-from bss_service.plans import Plan, batches, drawn_before
+from bss_service.plans import Plan, batches
 from bss_service.policies.base import Decision
 from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
 from bss_service.wire import (
@@ -141,7 +141,7 @@ class Job:
             end,
             action,
             self.table,
-            drawn_before(self.plans, self.calendar, first),
+            drawn_before(((p.first_step, p.indices) for p in self.plans), self.calendar, first),
             self.spec.seed,
         )
         shape = (end - first, self.spec.batch_size)
@@ -218,8 +218,10 @@ class Job:
     def _learn_measurements(self, cut: int) -> None:
         learnt = self.ledger.take(cut)
         if learnt:
+            indices = np.concatenate([m.indices for m in learnt])
+            np.add.at(self.table.times_measured, indices, np.uint32(1))
             self.table.measure(
-                np.concatenate([m.indices for m in learnt]),
+                indices,
                 np.repeat([m.step for m in learnt], [len(m.indices) for m in learnt]),
                 np.concatenate([m.similarity for m in learnt]),
                 np.concatenate([m.loss for m in learnt]),

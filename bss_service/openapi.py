@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -57,20 +57,20 @@ EXAMPLES: Final[dict[str, Any]] = {
 }
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, router: APIRouter) -> None:
     """Let an application describe the bodies that its endpoints read by themselves."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _document(app, router)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI, router: APIRouter) -> dict[str, Any]:
     described = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    routes = [route for route in (*router.routes, *app.routes) if isinstance(route, APIRoute)]
     models: set[type[BaseModel]] = {model for route in routes if (model := _message(route))}
     models |= {*ANSWERS.values(), Problem}
     _, schemas = models_json_schema([(m, "validation") for m in sorted(models, key=str)], ref_template=_PREFIX)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bss_service.core.arrays import Bool, Float32, Int64
+from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
 from bss_service.wire import Batches
 
@@ -42,17 +42,6 @@ class Plan:
     def checksum(self) -> int:
         """CRC-32 of the indices."""
         return zlib.crc32(np.ascontiguousarray(self.indices).data)
-
-
-def drawn_before(plans: Sequence[Plan], calendar: Calendar, step: int) -> Bool:
-    """Which samples the epoch of the step's first position has already drawn, (n,)."""
-    drawn = np.zeros(calendar.samples, dtype=np.bool_)
-    position = step * calendar.batch_size
-    start = position // calendar.epoch_positions * calendar.epoch_positions
-    for plan in plans:
-        first = plan.first_step * calendar.batch_size
-        drawn[plan.indices.reshape(-1)[max(0, start - first) : max(0, position - first)]] = True
-    return drawn
 
 
 def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) -> Batches:

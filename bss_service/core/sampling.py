@@ -1,6 +1,6 @@
 """Counter-based random numbers, weighted orders and draws, and the plan of an interval."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,20 @@ class Drawn:
 
     indices: Int64  # (L,) in [0, n)
     probabilities: Float32  # (L,) in [0, 1]
+
+
+def drawn_before(batches: Iterable[tuple[int, Int64]], calendar: Calendar, step: int) -> Bool:
+    """Which samples the epoch of the step's first position has already drawn, (n,).
+
+    batches: (first step, (K, G) indices) of runs of consecutive steps, which reach back to the start of that epoch.
+    """
+    drawn = np.zeros(calendar.samples, dtype=np.bool_)
+    position = step * calendar.batch_size
+    start = position // calendar.epoch_positions * calendar.epoch_positions
+    for first_step, indices in batches:
+        first = first_step * calendar.batch_size
+        drawn[indices.reshape(-1)[max(0, start - first) : max(0, position - first)]] = True
+    return drawn
 
 
 def draw_plan(

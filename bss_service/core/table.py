@@ -25,7 +25,7 @@ class SampleTable:
     loss_ema: Float32  # (n,) in [0, 1]
     first_score: Float32  # (n,) balance score when first scored, in [−1, 1]
     probabilities: Float32  # (n, M + 1) of the true label: unimodal heads in order, then the joint head
-    times_measured: UInt32  # (n,)
+    times_measured: UInt32  # (n,) in training steps
     stamp: UInt32  # (n,) step of the latest measurement; the top bit: not yet in the moving averages
 
     @classmethod
@@ -76,8 +76,7 @@ class SampleTable:
         loss: Float32,  # (k,)
         probabilities: Float32 | None = None,  # (k, M + 1), rows of NaN where not measured
     ) -> None:
-        """Write measurements down. One that is older than what is known of its sample is counted, but not written."""
-        np.add.at(self.times_measured, indices, np.uint32(1))
+        """Write measurements down, unless a later one of the sample is known."""
         current = ~self.measured[indices] | (steps >= self.last_step[indices])
         if not current.all():
             indices, steps, similarity, loss = indices[current], steps[current], similarity[current], loss[current]

@@ -11,7 +11,10 @@ from bss_service.policies.base import Choice, Policy
 
 
 class Balance(Policy):
-    """Draw in proportion to e^ŝ, where ŝ is the moving average of the balance score, refreshed every few intervals."""
+    """Draw in proportion to e^ŝ, where ŝ is the moving average of the balance score, refreshed every few intervals.
+
+    While nothing has been measured every sample comes once an epoch, so that all of them get a score.
+    """
 
     ema: Annotated[float, Field(gt=0, le=1)] = 0.6  # β
     refresh_every: Annotated[int, Field(ge=1)] = 1  # E, in intervals
@@ -21,6 +24,8 @@ class Balance(Policy):
     _intervals: int = PrivateAttr(default=0)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        if observation["measured_share"] == 0:
+            return Choice(Action(ema=self.ema))
         refresh = self._intervals % self.refresh_every == 0
         self._intervals += 1
         return Choice(

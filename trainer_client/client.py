@@ -1,0 +1,205 @@
+"""The service's interface as Python calls."""
+
+import time
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+import httpx
+import pydantic
+
+from bss_service import frames
+from bss_service.wire import (
+    Batches,
+    DecisionLog,
+    FeedbackAnswer,
+    FeedbackRequest,
+    JobList,
+    JobSpec,
+    JobState,
+    LocalBatches,
+    LocalBatchesAnswer,
+    Message,
+    PolicyAnswer,
+    PolicySpec,
+    SampleState,
+    Scores,
+    ScoresAnswer,
+    StepsAnswer,
+    StepsRequest,
+    SwapRequest,
+    ValidationAnswer,
+    ValidationReport,
+)
+from trainer_client.errors import OutageError, UnknownJobError, refusal
+
+BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries, the last one repeated
+_PASSING: Final = {429, 502, 503, 504}
+A = TypeVar("A", bound=Message)
+
+
+class SchedulerClient:
+    """Calls a scheduler service. Thread-safe. Every call may be retried: asked twice, the service answers the same.
+
+    url: of the service, such as "http://127.0.0.1:8765". timeout: seconds for a connection or an answer; a call that
+    waits for feedback gets the job's patience on top. retries: how often a call is tried again after an outage, with
+    growing pauses, before OutageError is raised. wire: how arrays travel.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 10.0,
+        retries: int = 5,
+        wire: Literal["frame", "json"] = "frame",
+    ) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._media_type = frames.CONTENT_TYPE if wire == "frame" else "application/json"
+        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=False)
+        self._timeout = timeout
+        self._retries = retries
+
+    def create_job(self, spec: JobSpec) -> JobState:
+        """Create the job, or attach to it; ConflictError names the field in which a known job of the name differs."""
+        return self._call(JobState, "POST", "/v1/jobs", spec)
+
+    def jobs(self) -> JobList:
+        """All jobs by name."""
+        return self._call(JobList, "GET", "/v1/jobs")
+
+    def job(self, name: str) -> JobState:
+        """Where a job is."""
+        return self._call(JobState, "GET", f"/v1/jobs/{name}")
+
+    def delete_job(self, name: str) -> None:
+        """Delete a job and all that is known of it."""
+        try:
+            self._send("DELETE", f"/v1/jobs/{name}")
+        except UnknownJobError as error:
+            if not error.after_retry:
+                raise
+
+    def steps(self, name: str, request: StepsRequest, patience: float = 30.0) -> StepsAnswer:
+        """Give feedback, take batches. patience: the job's, for which the service may hold the call."""
+        return self._call(StepsAnswer, "POST", f"/v1/jobs/{name}/steps", request, timeout=self._timeout + patience)
+
+    def batches(self, name: str, start: int, count: int = 1) -> Batches:
+        """Batches handed out before; possibly fewer than `count`."""
+        return self._call(Batches, "GET", f"/v1/jobs/{name}/batches?start={start}&count={count}")
+
+    def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
+        """Give feedback alone."""
+        return self._call(FeedbackAnswer, "POST", f"/v1/jobs/{name}/feedback", request)
+
+    def validation(self, name: str, report: ValidationReport) -> ValidationAnswer:
+        """Report a validation."""
+        return self._call(ValidationAnswer, "POST", f"/v1/jobs/{name}/validation", report)
+
+    def scores(self, name: str, scores: Scores) -> ScoresAnswer:
+        """Send a part of a measuring pass."""
+        return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{name}/scores", scores)
+
+    def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
+        """Tell what was drawn while the service was out of reach."""
+        return self._call(LocalBatchesAnswer, "POST", f"/v1/jobs/{name}/local-batches", local)
+
+    def policy(self, name: str) -> PolicyAnswer:
+        """The policy in force."""
+        return self._call(PolicyAnswer, "GET", f"/v1/jobs/{name}/policy")
+
+    def swap(
+        self,
+        name: str,
+        policy: str,
+        parameters: dict[str, Any] | None = None,
+        at: Literal["now", "next_interval"] = "next_interval",
+    ) -> PolicyAnswer:
+        """Swap the policy; the answer names the version and the first step that it draws."""
+        request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters or {}), at=at)
+        return self._call(PolicyAnswer, "PUT", f"/v1/jobs/{name}/policy", request)
+
+    def decisions(self, name: str, start: int = 0, count: int = 100) -> DecisionLog:
+        """A part of the decision log."""
+        return self._call(DecisionLog, "GET", f"/v1/jobs/{name}/decisions?start={start}&count={count}")
+
+    def sample(self, name: str, index: int, draws: int = 10) -> SampleState:
+        """Why a sample is drawn as it is."""
+        return self._call(SampleState, "GET", f"/v1/jobs/{name}/samples/{index}?draws={draws}")
+
+    def snapshot(self, name: str) -> bytes:
+        """A job's whole state, for `put_snapshot`."""
+        return self._send("GET", f"/v1/jobs/{name}/snapshot").content
+
+    def put_snapshot(self, name: str, snapshot: bytes) -> JobState:
+        """Create a job of this name from a snapshot."""
+        response = self._send("PUT", f"/v1/jobs/{name}/snapshot", snapshot, frames.CONTENT_TYPE)
+        return self._read(JobState, response)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(
+        self, answer: type[A], method: str, path: str, message: Message | None = None, timeout: float | None = None
+    ) -> A:
+        content = None
+        if message is not None:
+            binary = self._media_type == frames.CONTENT_TYPE
+            content = message.to_frame() if binary else message.model_dump_json().encode()
+        return self._read(answer, self._send(method, path, content, self._media_type, timeout))
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        media_type: str | None = None,
+        timeout: float | None = None,
+    ) -> httpx.Response:
+        headers = {"accept": self._media_type}
+        if content is not None and media_type is not None:
+            headers["content-type"] = media_type
+        for tried in range(self._retries + 1):
+            try:
+                response = self._http.request(
+                    method, path, content=content, headers=headers, timeout=timeout or self._timeout
+                )
+            except httpx.TransportError as failure:
+                outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
+            else:
+                if response.status_code not in _PASSING:
+                    return _accepted(response, retried=tried > 0)
+                outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {response.text[:200]}")
+            if tried < self._retries:
+                time.sleep(BACKOFF[min(tried, len(BACKOFF) - 1)])
+        raise outage
+
+    def _read(self, answer: type[A], response: httpx.Response) -> A:
+        try:
+            if response.headers.get("content-type") == frames.CONTENT_TYPE:
+                return answer.from_frame(response.content)
+            return answer.model_validate_json(response.content)
+        except (frames.FrameError, pydantic.ValidationError) as error:
+            raise OutageError(f"{self._http.base_url} gave an answer that is not the scheduler's: {error}") from None
+
+
+def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+        detail, field, value = problem["detail"], problem.get("field"), problem.get("value")
+    except (ValueError, KeyError, TypeError):
+        detail, field, value = f"status {response.status_code}: {response.text[:200]}", None, None
+    error = refusal(response.status_code, detail, field, value)
+    error.after_retry = retried
+    raise error

@@ -1,0 +1,399 @@
+"""The courier: a thread that fetches batches ahead and brings feedback to the service, so that no step waits for it."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Final, Literal
+
+import numpy as np
+
+from bss_service.core.arrays import Int64
+from bss_service.wire import LOCAL_VERSION, Batches, FeedbackRequest, JobSpec, StepsRequest
+from trainer_client.client import BACKOFF, SchedulerClient
+from trainer_client.errors import LagError, OutageError, SchedulerError
+from trainer_client.local import LocalOrder
+from trainer_client.outbox import (
+    MESSAGE_STEPS,
+    FeedbackItem,
+    Item,
+    LocalItem,
+    ValidationItem,
+    feedback_request,
+)
+
+log = logging.getLogger(__name__)
+
+OnOutage = Literal["wait", "local", "raise"]
+LINGER: Final = 0.1  # seconds that feedback may wait for company
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledBatch:
+    """The global batch of a step."""
+
+    step: int
+    indices: Int64  # (G,)
+    epoch: int
+    policy_version: int  # 0: drawn by this client during an outage
+    scored_until: int  # drawn from the feedback of all steps before this one
+
+    @property
+    def age(self) -> int:
+        """Steps between the latest feedback that it was drawn from and this one."""
+        return self.step - self.scored_until
+
+
+@dataclass(slots=True)
+class Stats:
+    """What scheduling cost the training loop so far."""
+
+    batches: int = 0
+    waited_seconds: float = 0.0
+    worst_wait_seconds: float = 0.0  # for one batch, the first of the process left out
+    worst_age: int = 0  # see ScheduledBatch.age
+    local_batches: int = 0
+    outages: int = 0
+    unmeasured_samples: int = 0  # similarity, loss or a probability was not finite
+    repeated_feedback: int = 0  # steps that the service had feedback of already
+
+
+@dataclass
+class Courier:
+    """Prefetch and outbox of one rank. Its public methods are for the training thread alone."""
+
+    client: SchedulerClient
+    spec: JobSpec
+    rank: int
+    world_size: int
+    prefetch: int
+    on_outage: OnOutage
+    outage_after: float
+    stats: Stats = field(default_factory=Stats)
+
+    def __post_init__(self) -> None:
+        self._calendar = self.spec.calendar()
+        self._changed = threading.Condition()
+        self._outbox: deque[Item] = deque()
+        self._fetched: deque[ScheduledBatch] = deque()
+        self._known: dict[int, ScheduledBatch] = {}  # handed out to an earlier process, to be given out again
+        self._open: dict[int, ScheduledBatch] = {}  # given out, without feedback yet
+        self._next = self._stop = 0  # steps [next, stop) are to be fetched
+        self._window = 0  # counts calls of `begin`: an answer for an earlier one is not used
+        self._demand = False  # the training thread waits
+        self._hurry = False  # send what is in the outbox
+        self._closed = False
+        self._error: SchedulerError | None = None
+        self._down_since: float | None = None
+        self._local = LocalOrder(self.spec) if self.on_outage == "local" else None
+        self._local_run: LocalItem | None = None
+        self._thread = threading.Thread(target=self._run, name=f"bss-courier-{self.spec.name}", daemon=True)
+        self._thread.start()
+
+    # For the training thread.
+
+    def begin(self, start: int, stop: int) -> None:
+        """Give out the steps [start, stop) from now on."""
+        with self._changed:
+            self._fetched = deque(takewhile(lambda batch: batch is not None, map(self._known.get, range(start, stop))))
+            self._next = start + len(self._fetched)
+            self._known.clear()
+            self._stop = stop
+            self._window += 1
+            self._changed.notify_all()
+
+    def take(self) -> ScheduledBatch | None:
+        """The next batch, or None after the last; waits for it as long as `on_outage` says."""
+        started = time.monotonic()
+        with self._changed:
+            while (batch := self._available()) is None:
+                if self._next >= self._stop and self._local_run is None:
+                    return None
+                self._check_lag()
+                self._demand = True
+                self._changed.notify_all()
+                self._changed.wait(timeout=self._until_fallback())
+            self._demand = False
+            self._open[batch.step] = batch
+            self._note(batch, time.monotonic() - started)
+            self._changed.notify_all()
+        return batch
+
+    def put(self, item: Item) -> None:
+        """Queue something for the service."""
+        with self._changed:
+            self._raise_error()
+            if isinstance(item, FeedbackItem):
+                self._open.pop(item.step, None)
+                item.queued = time.monotonic()
+            self._outbox.append(item)
+            self._changed.notify_all()
+
+    def open_steps(self) -> dict[int, ScheduledBatch]:
+        """The batches given out that no feedback came for yet, by step."""
+        with self._changed:
+            return dict(self._open)
+
+    def unsent(self) -> list[Item]:
+        """What the service has not acknowledged yet."""
+        with self._changed:
+            return list(self._outbox)
+
+    def flush(self, timeout: float) -> bool:
+        """Send what is queued now; False if that did not succeed in `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._hurry = True
+            self._changed.notify_all()
+            while self._outbox and self._error is None and self._thread.is_alive():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._hurry = False
+            return not self._outbox
+
+    def reset(self) -> None:
+        """Forget what was fetched and given out; the outbox stays."""
+        with self._changed:
+            self._fetched.clear()
+            self._open.clear()
+            self._next = self._stop = 0
+            self._window += 1
+
+    def remember(self, batches: Batches, position: int) -> None:
+        """Learn what was handed out before this process came: what it must not draw again, and, from `position` on,
+        what it is to give out even while the service is out of reach."""
+        with self._changed:
+            for batch in _rows(batches):
+                if batch.step >= position:
+                    self._known[batch.step] = batch
+                elif self._local is not None:
+                    self._local.remember(batch.step, batch.indices)
+
+    def close(self, timeout: float) -> None:
+        """Send what is queued, at most for `timeout` seconds, and end the thread."""
+        if self._closed:
+            return
+        if not self.flush(timeout):
+            log.warning("closed with %d messages for the scheduler not sent", len(self._outbox))
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(timeout=1.0)  # it may be held in a call; as a daemon it won't outlive the process
+
+    # Inside, with the lock held.
+
+    def _available(self) -> ScheduledBatch | None:
+        if self._fetched:
+            return self._fetched.popleft()
+        if self._local_run is not None and self._next < self._stop:
+            return self._drawn_here()
+        self._raise_error()
+        if self._fell_back() and self._next < self._stop:
+            if self.on_outage == "raise":
+                raise OutageError(f"the scheduler has been out of reach for {self.outage_after:g} s")
+            if self.on_outage == "local":
+                log.warning("scheduler out of reach: drawing locally from step %d on", self._next)
+                assert self._local is not None
+                self._local.restart()
+                self._local_run = LocalItem(self._next)
+                self._outbox.append(self._local_run)
+                return self._drawn_here()
+        return None
+
+    def _drawn_here(self) -> ScheduledBatch:
+        assert self._local is not None
+        assert self._local_run is not None
+        step = self._next
+        indices = self._local.draw(step)
+        self._local_run.batches.append(indices)
+        self._next += 1
+        self.stats.local_batches += 1
+        return ScheduledBatch(step, indices, self._calendar.epoch_of(step), LOCAL_VERSION, step)
+
+    def _note(self, batch: ScheduledBatch, waited: float) -> None:
+        if self.stats.batches:
+            self.stats.worst_wait_seconds = max(self.stats.worst_wait_seconds, waited)
+        self.stats.batches += 1
+        self.stats.waited_seconds += waited
+        self.stats.worst_age = max(self.stats.worst_age, batch.age)
+        if self._local is not None:
+            self._local.remember(batch.step, batch.indices)
+
+    def _check_lag(self) -> None:
+        """A loader that waits here for the next interval can't bring the feedback that the interval needs."""
+        missing = [step for step in self._open if step < self._cut(self._next)]
+        if missing:
+            raise LagError(
+                f"step {self._next} begins an interval that needs the feedback of step {min(missing)}, but the loader "
+                f"has pulled {len(self._open)} batches ahead of it: create the job with lag = num_workers · "
+                f"prefetch_factor (now {self.spec.lag}), and call sampler.feedback(...) after every step"
+            )
+
+    def _cut(self, step: int) -> int:
+        return self._calendar.interval_bounds(step)[0] - self.spec.lag
+
+    def _fell_back(self) -> bool:
+        return self._down_since is not None and time.monotonic() - self._down_since >= self.outage_after
+
+    def _until_fallback(self) -> float | None:
+        if self._down_since is None or self.on_outage == "wait":
+            return None
+        return max(0.01, self._down_since + self.outage_after - time.monotonic())
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    # The thread.
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            with self._changed:
+                while not self._closed and (task := self._task()) is None:
+                    self._changed.wait(self._until_linger())
+                if self._closed:
+                    return
+            try:
+                task()  # type: ignore[misc]  # never None here
+                failures = 0
+                with self._changed:
+                    self._down_since = None
+            except OutageError as error:
+                self._note_outage(error, failures)
+                failures += 1
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, BACKOFF[min(failures, len(BACKOFF)) - 1])
+            except SchedulerError as error:
+                self._fail(error)
+                return
+            except Exception as error:  # a bug must reach the training thread, not leave it waiting
+                self._fail(SchedulerError(f"the courier failed: {type(error).__name__}: {error}"))
+                raise
+
+    def _fail(self, error: SchedulerError) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def _note_outage(self, error: OutageError, failures: int) -> None:
+        with self._changed:
+            if self._down_since is None:
+                self._down_since = time.monotonic()
+                self.stats.outages += 1
+            self._changed.notify_all()
+        if failures % 60 == 0:
+            log.warning("scheduler out of reach, trying on: %s", error)
+
+    def _task(self) -> Callable[[], None] | None:
+        """What to do next, if anything; with the lock held."""
+        head = self._outbox[0] if self._outbox else None
+        if isinstance(head, ValidationItem):
+            return lambda: self._send_validation(head)
+        if isinstance(head, LocalItem):
+            self._close_local(head)
+            return lambda: self._send_local(head)
+        items = list(takewhile(lambda i: isinstance(i, FeedbackItem), self._outbox))
+        feedback = [i for i in items if isinstance(i, FeedbackItem)][:MESSAGE_STEPS]
+        feedback = [i for i in feedback if (i.rank, i.world_size) == (feedback[0].rank, feedback[0].world_size)]
+        count = self._wanted()
+        if count and len(feedback) == len(self._outbox) and self._own(feedback):
+            window, start = self._window, self._next
+            return lambda: self._exchange(feedback, start, count, window)
+        if feedback and (count or self._is_due(feedback)):
+            return lambda: self._send_feedback(feedback)
+        return None
+
+    def _own(self, feedback: list[FeedbackItem]) -> bool:
+        return all((i.rank, i.world_size) == (self.rank, self.world_size) for i in feedback)
+
+    def _wanted(self) -> int:
+        """How many batches to fetch now."""
+        room = min(self.prefetch - len(self._fetched), self._stop - self._next)
+        if room <= 0 or self._local_run is not None or len(self._fetched) > self.prefetch // 2:
+            return 0
+        cut = self._cut(self._next)
+        waiting = bool(self._fetched) and self._fetched[0].step < cut
+        if waiting or any(step < cut for step in self._open):
+            return 0  # the service would hold the call until feedback comes that this thread is to send
+        return room
+
+    def _is_due(self, feedback: list[FeedbackItem]) -> bool:
+        return (
+            self._hurry
+            or self._demand
+            or len(self._outbox) > len(feedback)
+            or len(feedback) >= MESSAGE_STEPS // 4
+            or feedback[-1].step + 1 >= self._stop
+            or time.monotonic() - feedback[0].queued >= LINGER
+        )
+
+    def _until_linger(self) -> float | None:
+        head = self._outbox[0] if self._outbox else None
+        if not isinstance(head, FeedbackItem):
+            return None
+        return max(0.001, head.queued + LINGER - time.monotonic())
+
+    def _close_local(self, item: LocalItem) -> None:
+        item.closed = True
+        if self._local_run is item:
+            self._local_run = None
+
+    # Calls, without the lock.
+
+    def _exchange(self, items: list[FeedbackItem], start: int, count: int, window: int) -> None:
+        request = StepsRequest(start=start, count=count, rank=self.rank, world_size=self.world_size)
+        if items:
+            request = request.model_copy(update={"feedback": self._request(items).feedback})
+        answer = self.client.steps(self.spec.name, request, self.spec.patience)
+        self._done(len(items), answer.feedback.count("repeated"))
+        with self._changed:
+            if window == self._window and self._local_run is None and start == self._next:
+                self._fetched.extend(_rows(answer.batches))
+                self._next = start + len(answer.batches.indices)
+            self._changed.notify_all()
+
+    def _send_feedback(self, items: list[FeedbackItem]) -> None:
+        answer = self.client.feedback(self.spec.name, self._request(items))
+        self._done(len(items), answer.feedback.count("repeated"))
+
+    def _send_validation(self, item: ValidationItem) -> None:
+        self.client.validation(self.spec.name, item.report)
+        self._done(1)
+
+    def _send_local(self, item: LocalItem) -> None:
+        if item.batches:
+            self.client.local_batches(self.spec.name, item.message())
+            log.warning(
+                "scheduler back: told it of %d batches drawn here from step %d on", len(item.batches), item.start
+            )
+        self._done(1)
+
+    def _request(self, items: list[FeedbackItem]) -> FeedbackRequest:
+        share = self.spec.batch_size // items[0].world_size
+        request, unmeasured = feedback_request(items, share, len(self.spec.modalities) + 1)
+        self.stats.unmeasured_samples += unmeasured
+        return request
+
+    def _done(self, sent: int, repeated: int = 0) -> None:
+        with self._changed:
+            for _ in range(sent):
+                self._outbox.popleft()
+            self.stats.repeated_feedback += repeated
+            self._changed.notify_all()
+
+
+def _rows(batches: Batches) -> list[ScheduledBatch]:
+    columns = zip(
+        np.asarray(batches.indices),
+        batches.epoch.tolist(),
+        batches.policy_version.tolist(),
+        batches.scored_until.tolist(),
+        strict=True,
+    )
+    return [ScheduledBatch(batches.start + k, *row) for k, row in enumerate(columns)]

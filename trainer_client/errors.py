@@ -1,0 +1,52 @@
+"""What can go wrong with the scheduler, as one tree."""
+
+from typing import Any
+
+
+class SchedulerError(Exception):
+    """Base of all failures of the trainer's client."""
+
+
+class OutageError(SchedulerError):
+    """The service could not be reached, or could not answer for now; asking again later may help."""
+
+
+class RefusedError(SchedulerError):
+    """The service refused a request; asking again won't help. `field` and `value` say what was wrong."""
+
+    def __init__(self, status: int, detail: str, field: str | None = None, value: Any = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.field = field
+        self.value = value
+        self.after_retry = False  # an earlier try of the same call may have done what it asked
+
+
+class UnknownJobError(RefusedError):
+    """404: there is no such job."""
+
+
+class ConflictError(RefusedError):
+    """409: the request contradicts what the service knows."""
+
+
+class InvalidValueError(RefusedError):
+    """400, 413, 415 or 422: a value the service can't take."""
+
+
+class UnauthorisedError(RefusedError):
+    """401: the token is missing or wrong."""
+
+
+class LagError(SchedulerError):
+    """The loader has pulled more batches ahead than the job's `lag` allows for."""
+
+
+_OF_STATUS: dict[int, type[RefusedError]] = {401: UnauthorisedError, 404: UnknownJobError, 409: ConflictError}
+
+
+def refusal(status: int, detail: str, field: str | None, value: Any) -> RefusedError:
+    """The error of a status."""
+    kind = _OF_STATUS.get(status, InvalidValueError if status < 500 else RefusedError)
+    return kind(status, detail, field, value)

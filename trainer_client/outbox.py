@@ -1,0 +1,103 @@
+"""What waits to be sent to the service, and how it is packed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bss_service.core.arrays import Bool, Float32, Int64
+from bss_service.wire import Feedback, FeedbackRequest, LocalBatches, ValidationReport
+from trainer_client.measure import Measurement
+
+MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
+
+
+class Transfer:
+    """A tensor on its way from the device to the host; nobody waits for it until it is read."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+        else:
+            self._values = values.cpu()
+
+    def read(self) -> Float32:
+        """The values; waits for the copy to end."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._event = None
+        return self._values.numpy()
+
+
+@dataclass(slots=True)
+class FeedbackItem:
+    """Feedback of one rank for one step: columns similarity, loss and true-label probabilities, or nothing measured."""
+
+    step: int
+    rank: int
+    world_size: int
+    values: Transfer | None  # (g, 2 + M + 1)
+    queued: float = 0.0  # monotonic seconds
+
+
+@dataclass(slots=True)
+class ValidationItem:
+    """A validation report."""
+
+    report: ValidationReport
+
+
+@dataclass(slots=True)
+class LocalItem:
+    """Batches drawn by the client from step `start` on; it grows until it is sent."""
+
+    start: int
+    batches: list[Int64] = field(default_factory=list)  # (G,) each
+    closed: bool = False
+
+    def message(self) -> LocalBatches:
+        """The batches as a message."""
+        return LocalBatches(start=self.start, indices=np.stack(self.batches))
+
+
+Item = FeedbackItem | ValidationItem | LocalItem
+
+
+def packed(measurement: Measurement) -> Transfer:
+    """A measurement as one tensor on its way to the host."""
+    columns = [measurement.similarity.unsqueeze(1), measurement.loss.unsqueeze(1), measurement.probabilities]
+    return Transfer(torch.cat([column.detach().float() for column in columns], dim=1))
+
+
+def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> tuple[FeedbackRequest, int]:
+    """One message of feedback items of one rank, and how many samples in it could not be measured.
+
+    A row that is not finite (a diverged model, an overflow in half precision) is sent as trained but not measured.
+    share: samples of the rank in a batch; heads: M + 1.
+    """
+    shape = (len(items), share, 2 + heads)
+    values: Float32 = np.zeros(shape, dtype=np.float32)
+    given = np.zeros(len(items), dtype=np.bool_)
+    for k, item in enumerate(items):
+        if item.values is not None:
+            values[k] = item.values.read()
+            given[k] = True
+    measured: Bool = np.isfinite(values).min(axis=2)
+    unmeasured = int((~measured).sum())
+    values[~measured] = 0.0
+    measured &= given[:, None]
+    feedback = Feedback(
+        step=np.array([item.step for item in items], dtype=np.int64),
+        similarity=values[:, :, 0],
+        loss=values[:, :, 1],
+        probabilities=values[:, :, 2:],
+        measured=measured,
+    )
+    return FeedbackRequest(rank=items[0].rank, world_size=items[0].world_size, feedback=feedback), unmeasured

@@ -1,0 +1,7 @@
+"""Multi-modal data sets: two built in, any prepared `.npz`, and corrupted copies of either."""
+
+from .corrupt import Corruption, corrupt
+from .dataset import Dataset
+from .sources import load
+
+__all__ = ["Corruption", "Dataset", "corrupt", "load"]

@@ -1,0 +1,100 @@
+"""The one shape in which every data set reaches the trainer."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Flags = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+
+SPLITS = ("train", "validation", "test")
+"""Names of the values 0, 1 and 2 of `Dataset.split`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """n samples seen through two or more modalities, with labels and a fixed split.
+
+    A modality is float32 features: (n, d) vectors, (n, channels, time) signals or (n, channels, height,
+    width) images, normalised over the training samples by whoever made them; or int64 token ids (n, L) of
+    text, padded with 0. Raises ValueError, naming field and value, if the parts do not fit together.
+    """
+
+    name: str
+    modalities: dict[str, Array] = field(repr=False)  # first axis: sample
+    labels: Indices = field(repr=False)  # (n,) index into `classes`
+    split: NDArray[np.uint8] = field(repr=False)  # (n,) index into `SPLITS`
+    classes: tuple[str, ...]
+    captions: tuple[str, ...] = field(default=(), repr=False)  # a readable name a sample, or none at all
+    licence: str = ""  # licence and source, as a sentence
+
+    def __post_init__(self) -> None:
+        _check_labels(self.labels, self.classes)
+        _check_split(self.split, len(self.labels))
+        _check_captions(self.captions, len(self.labels))
+        if len(self.modalities) < 2:
+            raise ValueError(f"modalities must be at least 2, got {list(self.modalities)}")
+        for name, values in self.modalities.items():
+            _check_modality(name, values, len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def indices(self, split: str) -> Indices:
+        """Ascending indices of the samples of one split: "train", "validation" or "test"."""
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def vocabulary(self, modality: str) -> int:
+        """Rows that an embedding of the token ids of `modality` needs, padding included."""
+        values = self.modalities[modality]
+        if values.dtype != np.int64:
+            raise ValueError(f"modality {modality!r} holds {values.dtype} features, not token ids")
+        return int(values.max(initial=0)) + 1
+
+
+def _check_labels(labels: Array, classes: tuple[str, ...]) -> None:
+    if len(classes) < 2:
+        raise ValueError(f"classes must be at least 2, got {list(classes)}")
+    if labels.dtype != np.int64 or labels.ndim != 1:
+        raise ValueError(f"labels must be int64 of shape (n,), got {labels.dtype} of shape {labels.shape}")
+    wrong = labels[(labels < 0) | (labels >= len(classes))]
+    if wrong.size:
+        raise ValueError(f"labels must be 0 to {len(classes) - 1}, got {wrong[0]}")
+
+
+def _check_split(split: Array, n: int) -> None:
+    if split.dtype != np.uint8 or split.shape != (n,):
+        raise ValueError(f"split must be uint8 of shape ({n},), got {split.dtype} of shape {split.shape}")
+    wrong = split[split >= len(SPLITS)]
+    if wrong.size:
+        raise ValueError(f"split must be 0 (train), 1 (validation) or 2 (test), got {wrong[0]}")
+    for value, name in enumerate(SPLITS):
+        if not (split == value).any():
+            raise ValueError(f"split must hold at least one {name} sample, got no {value}")
+
+
+def _check_captions(captions: tuple[str, ...], n: int) -> None:
+    if captions and len(captions) != n:
+        raise ValueError(f"captions must be {n} or none, got {len(captions)}")
+
+
+def _check_modality(name: str, values: Array, n: int) -> None:
+    subject = f"modality {name!r}"
+    shape = f"{values.dtype} of shape {values.shape}"
+    if values.dtype not in (np.float32, np.int64):
+        raise ValueError(f"{subject} must be float32 features or int64 token ids, got {shape}")
+    if values.ndim not in ((2,) if values.dtype == np.int64 else (2, 3, 4)) or 0 in values.shape:
+        raise ValueError(f"{subject} must be (n, d), (n, channels, time) or (n, channels, h, w), got {shape}")
+    if len(values) != n:
+        raise ValueError(f"{subject} must have one row for each of {n} labels, got {len(values)}")
+    if values.dtype == np.int64 and values.min() < 0:
+        raise ValueError(f"{subject} must hold token ids of at least 0, got {values.min()}")
+    finite = np.isfinite(values)
+    if not finite.all():
+        place = tuple(int(axis[0]) for axis in np.nonzero(~finite))
+        raise ValueError(f"{subject} must be finite, got {values[place]} at {place}")

@@ -1,0 +1,312 @@
+"""A batch sampler whose order the scheduler decides."""
+
+import os
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from bss_service.core.arrays import Int64
+from bss_service.wire import JobSpec, ModalityReport, Scores, ValidationReport
+from trainer_client.client import SchedulerClient
+from trainer_client.courier import Courier, OnOutage, ScheduledBatch, Stats
+from trainer_client.measure import Measurement
+from trainer_client.outbox import FeedbackItem, Item, LocalItem, Transfer, ValidationItem, packed
+
+STATE_VERSION: Final = 1
+SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
+
+
+class WithIndex(Dataset[tuple[int, Any]]):
+    """A dataset that gives each sample together with its index, so that feedback finds its batch."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        return index, self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+
+class ScheduledBatchSampler(Sampler[list[int]]):
+    """For `DataLoader(WithIndex(dataset), batch_sampler=…)`: the scheduler chooses what is in each batch.
+
+    Creates the job, or attaches to it, and yields this rank's share of each global batch as sample indices. A thread
+    fetches batches ahead and brings feedback back; the training loop waits for neither. The sampler must see every
+    rank's own process exactly once: a loader that shards batch samplers again (Accelerate's `prepare`, Lightning's
+    default) is refused.
+
+    rank, world_size: by default those of torch.distributed, else of the environment (RANK, WORLD_SIZE), else 0 of 1.
+    prefetch: batches fetched ahead of the loader. on_outage: what happens when a batch is needed and the service has
+    been out of reach for `outage_after` seconds: "wait" for it, "raise" OutageError, or go on with a "local" uniform
+    order over what is left of the epoch, of which the service is told afterwards.
+    """
+
+    def __init__(
+        self,
+        client: SchedulerClient | str,
+        spec: JobSpec,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        prefetch: int = 16,
+        on_outage: OnOutage = "wait",
+        outage_after: float = 10.0,
+    ) -> None:
+        self.client = SchedulerClient(client) if isinstance(client, str) else client
+        self.spec = spec
+        self.rank, self.world_size = _placement(rank, world_size)
+        if spec.batch_size % self.world_size:
+            raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {self.world_size}")
+        if on_outage not in ("wait", "local", "raise"):
+            raise ValueError(f"on_outage must be wait, local or raise, got {on_outage!r}")
+        if on_outage == "local" and self.world_size > 1:
+            raise ValueError(
+                f"on_outage must be wait or raise with more than one rank, got local with {self.world_size}: ranks "
+                "that lose the service at different steps would draw different batches"
+            )
+        self._calendar = spec.calendar()
+        state = self.client.create_job(spec)
+        # What this process calls the service with from now on is the courier's to retry.
+        self._courier = Courier(self.client, spec, self.rank, self.world_size, prefetch, on_outage, outage_after)
+        self._finalizer = weakref.finalize(self, Courier.close, self._courier, 5.0)
+        self._position = 0  # first step not yet yielded
+        self._fed = False
+        self._by_indices: dict[bytes, list[int]] = {}  # this rank's rows -> steps given out, oldest first
+        self._handed_out = state.next_step  # to an earlier process
+
+    # What a DataLoader calls.
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self._finish_epoch()
+        epoch = self._calendar.epoch_of(self._position)
+        self._recall_epoch(epoch)
+        self._courier.begin(self._position, self._calendar.epoch_start(epoch + 1))
+        while (batch := self._courier.take()) is not None:
+            rows = self._rows(batch)
+            self._by_indices.setdefault(rows.tobytes(), []).append(batch.step)
+            self._position = batch.step + 1
+            yield rows.tolist()
+
+    def __len__(self) -> int:
+        """Batches of the epoch that the next batch belongs to."""
+        epoch = self._calendar.epoch_of(self._position)
+        return self._calendar.epoch_start(epoch + 1) - self._calendar.epoch_start(epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch (from 0), unless the position is within it already; without a call, epochs follow in turn."""
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, got {epoch}")
+        if self._calendar.epoch_of(self._position) != epoch:
+            self._finish_epoch()
+            self._skip_to(self._calendar.epoch_start(epoch))
+
+    # What a training loop calls.
+
+    def batch_of(self, index: Tensor | Sequence[int] | Int64) -> ScheduledBatch:
+        """The batch with these sample indices (g,), in the order in which `WithIndex` gave them.
+
+        ValueError if this rank was given no such batch, or its feedback is in.
+        """
+        rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64)
+        steps = self._by_indices.get(rows.tobytes())
+        if not steps:
+            raise ValueError(
+                f"index must be a batch of this rank that has no feedback yet, as WithIndex gave it, got {rows[:8]}…"
+            )
+        return self._courier.open_steps()[steps[0]]
+
+    def feedback(self, index: int | Tensor | Sequence[int], measurement: Measurement | None = None) -> None:
+        """Say that a batch was trained on, and what was measured of it. Call it once after every step.
+
+        index: the indices (g,) that `WithIndex` gave with the batch, or the number of the step. It returns at once:
+        values on a device are copied and sent in the background.
+        """
+        batch = self._open_step(index) if isinstance(index, int) else self.batch_of(index)
+        share = self.spec.batch_size // self.world_size
+        if measurement is not None and len(measurement.similarity) != share:
+            raise ValueError(f"measurement must have {share} samples, got {len(measurement.similarity)}")
+        heads = len(self.spec.modalities) + 1
+        if measurement is not None and measurement.probabilities.shape[1] != heads:
+            raise ValueError(f"measurement must have {heads} heads, got {measurement.probabilities.shape[1]}")
+        self._fed = True
+        self._send(batch, None if measurement is None else packed(measurement))
+
+    def validation(
+        self, *, loss: float, accuracy: float, modalities: Mapping[str, tuple[float, float]], step: int | None = None
+    ) -> None:
+        """Report a validation, from one rank. The reward of the intervals since the last report comes of it.
+
+        loss, accuracy: of the joint head; modalities: (accuracy, mean true-label probability) of each unimodal head;
+        step: steps trained so far, by default as many as have feedback. It returns at once.
+        """
+        report = ValidationReport(
+            step=self._consumed() if step is None else step,
+            loss=float(loss),
+            accuracy=float(accuracy),
+            modalities={
+                name: ModalityReport(accuracy=float(a), probability=float(p)) for name, (a, p) in modalities.items()
+            },
+        )
+        self._courier.put(ValidationItem(report))
+
+    def scores(self, indices: Int64, measurement: Measurement) -> None:
+        """Send a measuring pass over samples `indices` (k,), such as `curriculum` wants before training."""
+        values = packed(measurement).read()
+        for start in range(0, len(indices), SCORES_CHUNK):
+            part = slice(start, start + SCORES_CHUNK)
+            self.client.scores(
+                self.spec.name,
+                Scores(
+                    indices=np.asarray(indices[part], dtype=np.int64),
+                    similarity=values[part, 0],
+                    loss=values[part, 1],
+                    probabilities=values[part, 2:],
+                ),
+            )
+
+    @property
+    def stats(self) -> Stats:
+        """What scheduling cost so far."""
+        return self._courier.stats
+
+    def flush(self, timeout: float = 30.0) -> bool:
+        """Send all feedback now; False if that did not succeed in `timeout` seconds."""
+        return self._courier.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Send what is queued, at most for `timeout` seconds, and end the thread."""
+        self._finalizer.detach()
+        self._courier.close(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Checkpoints.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is: counts the batches trained on, not those that loader workers hold in advance.
+
+        A batch counts as trained on once its feedback is given; where a loop never gives feedback, once it is
+        yielded. Holds only numbers, strings and tensors, and with them the feedback still on its way.
+        """
+        return {
+            "version": STATE_VERSION,
+            "job": self.spec.name,
+            "step": self._consumed() if self._fed else self._position,
+            "unsent": [_saved(item) for item in self._courier.unsent()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was; on any number of ranks. Raises ValueError for another job's state."""
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"version must be {STATE_VERSION}, got {state.get('version')!r}")
+        if state["job"] != self.spec.name:
+            raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
+        self._courier.reset()
+        self._by_indices.clear()
+        self._position = int(state["step"])
+        for saved in state["unsent"]:
+            self._courier.put(_restored(saved))  # what the service has after all, it will take for a repetition
+
+    # Inside.
+
+    def _rows(self, batch: ScheduledBatch) -> Int64:
+        share = self.spec.batch_size // self.world_size
+        return batch.indices[self.rank * share : (self.rank + 1) * share]
+
+    def _consumed(self) -> int:
+        """First step that was not trained on yet."""
+        return min(self._courier.open_steps(), default=self._position)
+
+    def _open_step(self, step: int) -> ScheduledBatch:
+        batch = self._courier.open_steps().get(step)
+        if batch is None:
+            raise ValueError(f"step must be one that was given out and has no feedback yet, got {step}")
+        return batch
+
+    def _send(self, batch: ScheduledBatch, values: Transfer | None) -> None:
+        key = self._rows(batch).tobytes()
+        steps = self._by_indices.get(key, [])
+        if batch.step in steps:
+            steps.remove(batch.step)
+        if not steps:
+            self._by_indices.pop(key, None)
+        self._courier.put(FeedbackItem(batch.step, self.rank, self.world_size, values))
+
+    def _finish_epoch(self) -> None:
+        """Give the feedback that a loop left out: the batches were given out, and the service waits for them."""
+        left = self._courier.open_steps()
+        if left and self._fed:
+            warnings.warn(
+                f"no feedback was given for {len(left)} batches from step {min(left)} on: they count as not measured",
+                stacklevel=3,
+            )
+        for batch in left.values():
+            self._send(batch, None)
+
+    def _skip_to(self, step: int) -> None:
+        """Move on without training on what lies between; the service hands out every step in turn."""
+        if step > self._position:
+            warnings.warn(f"steps {self._position} to {step - 1} are skipped without training on them", stacklevel=3)
+            self._courier.begin(self._position, step)
+            while (batch := self._courier.take()) is not None:
+                self._send(batch, None)
+        self._position = step
+
+    def _recall_epoch(self, epoch: int) -> None:
+        """Where the local order is wanted, learn what the service handed out of the epoch to an earlier process."""
+        if self._courier.on_outage == "local":
+            step = self._calendar.epoch_start(max(0, epoch - 1))
+            stop = min(self._handed_out, self._calendar.epoch_start(epoch + 1))
+            while step < stop:
+                batches = self.client.batches(self.spec.name, step, min(1024, stop - step))
+                self._courier.remember(batches, self._position)
+                step += len(batches.indices)
+        self._handed_out = 0
+
+
+def _placement(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"rank and world_size must be given together, got {rank} and {world_size}")
+    if rank is not None and world_size is not None:
+        placement = rank, world_size
+    elif torch.distributed.is_available() and torch.distributed.is_initialized():
+        placement = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    else:
+        placement = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if not 0 <= placement[0] < placement[1]:
+        raise ValueError(f"rank must be at least 0 and less than world_size = {placement[1]}, got {placement[0]}")
+    return placement
+
+
+def _saved(item: Item) -> dict[str, Any]:
+    """An unsent item as numbers, strings and tensors."""
+    if isinstance(item, FeedbackItem):
+        values = None if item.values is None else torch.from_numpy(item.values.read())
+        return {"step": item.step, "rank": item.rank, "world_size": item.world_size, "values": values}
+    if isinstance(item, ValidationItem):
+        return {"validation": item.report.model_dump_json()}
+    return {"start": item.start, "batches": [torch.from_numpy(batch) for batch in item.batches]}
+
+
+def _restored(saved: Mapping[str, Any]) -> Item:
+    if "validation" in saved:
+        return ValidationItem(ValidationReport.model_validate_json(saved["validation"]))
+    if "batches" in saved:
+        return LocalItem(int(saved["start"]), [batch.numpy() for batch in saved["batches"]])
+    values = None if saved["values"] is None else Transfer(saved["values"])
+    return FeedbackItem(int(saved["step"]), int(saved["rank"]), int(saved["world_size"]), values)

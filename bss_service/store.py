@@ -312,9 +312,11 @@ def _lock_file(url: str) -> Any:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StoreError(f"another service has the store {database!r} open") from None
     except OSError as error:
         raise StoreError(f"the store {database!r} can't be opened: {error}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise StoreError(f"another service has the store {database!r} open") from None
     return handle

@@ -98,7 +98,7 @@ class Courier:
     def begin(self, start: int, stop: int) -> None:
         """Give out the steps [start, stop) from now on."""
         with self._changed:
-            self._fetched = deque(takewhile(lambda batch: batch is not None, map(self._known.get, range(start, stop))))
+            self._fetched = deque(self._known[step] for step in takewhile(self._known.__contains__, range(start, stop)))
             self._next = start + len(self._fetched)
             self._known.clear()
             self._stop = stop
@@ -110,7 +110,7 @@ class Courier:
         started = time.monotonic()
         with self._changed:
             while (batch := self._available()) is None:
-                if self._next >= self._stop and self._local_run is None:
+                if self._next >= self._stop:
                     return None
                 self._check_lag()
                 self._demand = True
@@ -161,6 +161,7 @@ class Courier:
         with self._changed:
             self._fetched.clear()
             self._open.clear()
+            self._known.clear()
             self._next = self._stop = 0
             self._window += 1
 

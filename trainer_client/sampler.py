@@ -66,6 +66,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self.rank, self.world_size = _placement(rank, world_size)
         if spec.batch_size % self.world_size:
             raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {self.world_size}")
+        if prefetch < 1:
+            raise ValueError(f"prefetch must be at least 1, got {prefetch}")
         if on_outage not in ("wait", "local", "raise"):
             raise ValueError(f"on_outage must be wait, local or raise, got {on_outage!r}")
         if on_outage == "local" and self.world_size > 1:
@@ -82,13 +84,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._fed = False
         self._by_indices: dict[bytes, list[int]] = {}  # this rank's rows -> steps given out, oldest first
         self._handed_out = state.next_step  # to an earlier process
+        self._recall()
 
     # What a DataLoader calls.
 
     def __iter__(self) -> Iterator[list[int]]:
         self._finish_epoch()
         epoch = self._calendar.epoch_of(self._position)
-        self._recall_epoch(epoch)
         self._courier.begin(self._position, self._calendar.epoch_start(epoch + 1))
         while (batch := self._courier.take()) is not None:
             rows = self._rows(batch)
@@ -149,7 +151,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         step: steps trained so far, by default as many as have feedback. It returns at once.
         """
         report = ValidationReport(
-            step=self._consumed() if step is None else step,
+            step=self.batches_trained if step is None else step,
             loss=float(loss),
             accuracy=float(accuracy),
             modalities={
@@ -172,6 +174,11 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                     probabilities=values[part, 2:],
                 ),
             )
+
+    @property
+    def batches_trained(self) -> int:
+        """Steps trained on, counted from the job's start: those before the first that has no feedback yet."""
+        return min(self._courier.open_steps(), default=self._position)
 
     @property
     def stats(self) -> Stats:
@@ -206,7 +213,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return {
             "version": STATE_VERSION,
             "job": self.spec.name,
-            "step": self._consumed() if self._fed else self._position,
+            "step": self.batches_trained if self._fed else self._position,
             "unsent": [_saved(item) for item in self._courier.unsent()],
         }
 
@@ -219,6 +226,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._courier.reset()
         self._by_indices.clear()
         self._position = int(state["step"])
+        self._recall()
         for saved in state["unsent"]:
             self._courier.put(_restored(saved))  # what the service has after all, it will take for a repetition
 
@@ -227,10 +235,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def _rows(self, batch: ScheduledBatch) -> Int64:
         share = self.spec.batch_size // self.world_size
         return batch.indices[self.rank * share : (self.rank + 1) * share]
-
-    def _consumed(self) -> int:
-        """First step that was not trained on yet."""
-        return min(self._courier.open_steps(), default=self._position)
 
     def _open_step(self, step: int) -> ScheduledBatch:
         batch = self._courier.open_steps().get(step)
@@ -267,16 +271,15 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 self._send(batch, None)
         self._position = step
 
-    def _recall_epoch(self, epoch: int) -> None:
-        """Where the local order is wanted, learn what the service handed out of the epoch to an earlier process."""
-        if self._courier.on_outage == "local":
-            step = self._calendar.epoch_start(max(0, epoch - 1))
-            stop = min(self._handed_out, self._calendar.epoch_start(epoch + 1))
-            while step < stop:
-                batches = self.client.batches(self.spec.name, step, min(1024, stop - step))
-                self._courier.remember(batches, self._position)
-                step += len(batches.indices)
-        self._handed_out = 0
+    def _recall(self) -> None:
+        """Where the local order is wanted, learn what the service handed out of this epoch to an earlier process."""
+        epoch = self._calendar.epoch_of(self._position)
+        step = self._calendar.epoch_start(max(0, epoch - 1))
+        stop = min(self._handed_out, self._calendar.epoch_start(epoch + 1))
+        while self._courier.on_outage == "local" and step < stop:
+            batches = self.client.batches(self.spec.name, step, min(1024, stop - step))
+            self._courier.remember(batches, self._position)
+            step += len(batches.indices)
 
 
 def _placement(rank: int | None, world_size: int | None) -> tuple[int, int]:

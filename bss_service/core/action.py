@@ -96,7 +96,7 @@ def admitted(action: Action, table: SampleTable) -> Int64:
     Ties go to the lower index; a sample without a score ranks at the mean of the others. Without any score there is
     no ranking and every sample is admitted.
     """
-    rank: Floats = {"balance": table.score, "first_balance": table.first_score, "loss": -table.loss_ema}[action.rank_by]
+    rank: Floats = {"balance": table.score, "first_balance": table.first_score, "loss": -table.loss}[action.rank_by]
     kept = max(1, int(len(table) * action.share + 1e-9))
     if kept >= len(table) or np.isnan(rank).all():
         return np.arange(len(table), dtype=np.int64)

@@ -87,10 +87,11 @@ def observe(
     values = dict.fromkeys(FIELDS, 0.0)
     values["progress"] = min(1.0, step / horizon) if horizon else epoch / (epoch + 30)
     values |= _of_reports(reports) | _of_rewards(rewards) | _of_previous(previous)
-    values |= _of_table(table, step, steps_per_epoch)
-    if reports and table.measured.any():
-        measured_loss = float(np.nanmean(table.loss))
-        values["loss_gap"] = float(np.tanh(reports[-1].loss - measured_loss))
+    measured = _of_table(table, step, steps_per_epoch)
+    values |= measured
+    if reports and measured:
+        values["loss_gap"] = float(np.tanh(reports[-1].loss - np.nanmean(table.loss, dtype=np.float64)))
+    if reports and "training_probability" in measured:
         values["generalisation_gap"] = values["training_probability"] - reports[-1].accuracy
     vector = np.array([values[name] for name in FIELDS], dtype=np.float32)
     return Observation(np.clip(vector, -1, 1), step, epoch)

@@ -15,10 +15,11 @@ def uniforms(seed: int, stream: int, counter: int, size: int) -> Float64:
     """Uniform numbers in the open interval (0, 1), (size,): a pure function of its arguments.
 
     seed, stream, counter: in [0, 2^64). Philox's raw output is fixed by NumPy's stability policy while its
-    distributions are not, so the 53-bit conversion is done here.
+    distributions are not, so the conversion is done here; to 52 bits, since half a unit more must not round up to 1.
     """
-    bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=[0, counter, 0, 0])
-    return ((bits.random_raw(size) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    key = np.array([seed, stream], dtype=np.uint64)
+    bits = np.random.Philox(key=key, counter=np.array([0, counter, 0, 0], dtype=np.uint64))
+    return ((bits.random_raw(size) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def weighted_order(weights_log: Float64, u: Float64) -> Int64:

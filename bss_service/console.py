@@ -1,0 +1,460 @@
+"""The commands of `bss`, and what they show."""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from typing import Annotated, Any, Final, NoReturn
+
+import httpx
+import pydantic
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bss_service.core.action import Action
+from bss_service.errors import StoreError
+from bss_service.settings import Settings
+from bss_service.wire import NAME_PATTERN, DecisionRow, JobSpec, JobState, Message, PolicyAnswer, ValidationReport
+from trainer_client.client import SchedulerClient
+from trainer_client.errors import OutageError, SchedulerError
+
+DECISIONS_SHOWN: Final = 5
+REWARDS_SHOWN: Final = 6
+FAILED: Final = 1  # exit codes
+MISUSED: Final = 2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Serves samples to multi-modal training jobs, shows the jobs, and swaps their policies.",
+    epilog="A service with a token is asked with BSS_TOKEN in the environment.",
+)
+
+
+class When(StrEnum):
+    """From when on a new policy draws."""
+
+    NOW = "now"
+    NEXT = "next"
+
+
+class Look(Message):
+    """What `bss watch` sees at one moment."""
+
+    state: JobState
+    decisions: list[DecisionRow]  # the latest, in order
+    steps_per_second: float | None  # handed out since the look before; null at the first
+
+
+def _setting(name: str, meaning: str) -> Any:
+    """The flag of a setting. It arrives as text or None: Settings alone judges the value."""
+    flag = f"--{name.replace('_', '-')}"
+    return typer.Option(flag, metavar="VALUE", help=f"{meaning} Default: {Settings.model_fields[name].default}")
+
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
+Url = Annotated[str, typer.Option("--url", envvar="BSS_URL", help="Where the service is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+LOCAL: Final = "http://127.0.0.1:8765"
+
+
+# Commands.
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, _setting("host", "Address; other than loopback it needs a token.")] = None,
+    port: Annotated[str | None, _setting("port", "Port; 0 takes a free one, told in the log.")] = None,
+    store: Annotated[str | None, _setting("store", "SQLAlchemy URL of the database.")] = None,
+    log_format: Annotated[str | None, _setting("log_format", "Console or json.")] = None,
+    max_body_bytes: Annotated[str | None, _setting("max_body_bytes", "Largest request, in bytes.")] = None,
+    max_samples: Annotated[str | None, _setting("max_samples", "Largest job, in samples.")] = None,
+) -> None:
+    """Run the service until Ctrl-C or SIGTERM.
+
+    A setting comes from its flag, else from the environment (BSS_PORT for
+    --port), else from bss.toml in the working directory.
+
+    The token has no flag, since others can read command lines: set BSS_TOKEN,
+    or token in bss.toml.
+    """
+    settings = _settings(
+        host=host,
+        port=port,
+        store=store,
+        log_format=log_format,
+        max_body_bytes=max_body_bytes,
+        max_samples=max_samples,
+    )
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, _end_well)  # uvicorn drains, and then raises the signal again for whoever had it before
+    from bss_service.serve import serve as run  # takes most of a second, which the other commands need not wait for
+
+    try:
+        run(settings)
+    except StoreError as error:
+        _fail(str(error))
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        _fail(f"can't listen on {settings.host} port {settings.port}: {reason}")
+
+
+@app.command()
+def jobs(url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """List all jobs."""
+    with _service(url) as client:
+        answer = client.jobs()
+    _tell(answer, as_json, lambda: jobs_view(answer.jobs))
+
+
+@app.command()
+def show(job: Job, url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """Show what a job is and where it is."""
+    with _service(url) as client:
+        state = client.job(_checked_name(job))
+    _tell(state, as_json, lambda: job_view(state))
+
+
+@app.command()
+def swap(
+    job: Job,
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the new policy.", show_default=False)],
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the policy: JSON, or else text. Repeatable."),
+    ] = None,
+    at: Annotated[When, typer.Option(help="From the next undrawn step on, or from the next interval on.")] = When.NEXT,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Give a running job another policy; its trainer does not notice."""
+    parameters = dict(_parameter(text) for text in param or ())
+    with _service(url) as client:
+        answer = client.swap(_checked_name(job), policy, parameters, "now" if at is When.NOW else "next_interval")
+    typer.echo(answer.model_dump_json() if as_json else swap_sentence(job, answer))
+
+
+@app.command()
+def watch(
+    job: Job,
+    interval: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds between two looks.")] = 1.0,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Watch a job until Ctrl-C. With --json, one object a line for each look."""
+    with suppress(KeyboardInterrupt), _service(url) as client:
+        looks = _looks(client, _checked_name(job), interval)
+        if as_json:
+            for look in looks:
+                typer.echo(look.model_dump_json())
+        else:
+            _show_live(looks, interval)
+
+
+# Settings.
+
+
+def _settings(**flags: str | None) -> Settings:
+    """The settings, with those flags that were given on top; ends the program where one is wrong."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    except pydantic.ValidationError as error:
+        _fail(_first_mistake(error), MISUSED)
+    except (OSError, ValueError) as error:
+        _fail(f"bss.toml can't be read: {error}", MISUSED)
+
+
+def _first_mistake(error: pydantic.ValidationError) -> str:
+    """A sentence that names what was wrong and its value."""
+    first = error.errors()[0]
+    name = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"{name} in bss.toml is not a setting"
+    said = first["msg"].removeprefix("Value error, ")
+    if name in ("", "token"):  # a rule over several settings tells their values itself; a token is told to nobody
+        return f"{name}: {said}".removeprefix(": ")
+    return f"{name}: {said}, got {first['input']!r}"
+
+
+def _end_well(*_: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+# Talking to the service.
+
+
+@contextmanager
+def _service(url: str) -> Iterator[SchedulerClient]:
+    """A client of the service. What may be expected to go wrong ends the program with a sentence."""
+    try:
+        with SchedulerClient(_checked_url(url), token=_token(), retries=0) as client:
+            yield client
+    except OutageError as error:
+        _fail(f"{error} (is a scheduler running there? `bss serve` starts one, --url or BSS_URL names another)")
+    except SchedulerError as error:
+        _fail(str(error))
+    except pydantic.ValidationError as error:
+        _fail(_first_mistake(error))
+
+
+def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[Look]:
+    """Look at a job for ever, each time when the one before has been shown and `interval` seconds have passed."""
+    seen, seen_at = 0, 0.0
+    rate = None
+    while True:
+        state, now = client.job(job), time.monotonic()
+        if seen_at:
+            rate = (state.next_step - seen) / (now - seen_at)
+        seen, seen_at = state.next_step, now
+        yield Look(state=state, decisions=_latest_decisions(client, job), steps_per_second=rate)
+        time.sleep(interval)
+
+
+def _latest_decisions(client: SchedulerClient, job: str) -> list[DecisionRow]:
+    total = client.decisions(job, count=1).total
+    return client.decisions(job, max(0, total - DECISIONS_SHOWN), DECISIONS_SHOWN).decisions
+
+
+def _checked_name(job: str) -> str:
+    """A name that can stand in a URL."""
+    if not re.fullmatch(NAME_PATTERN, job):
+        _fail(f"JOB must match {NAME_PATTERN}, got {job!r}", MISUSED)
+    return job
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        _fail(f"--url {url!r} can't be read: {error}", MISUSED)
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        _fail(f"--url must be like {LOCAL}, got {url!r}", MISUSED)
+    return url
+
+
+def _token() -> str | None:
+    token = os.environ.get("BSS_TOKEN", "").strip()
+    if not (token.isascii() and token.isprintable()):
+        _fail("BSS_TOKEN must hold printable ASCII characters only", MISUSED)
+    return token or None
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as JSON if it is that."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        _fail(f"--param must be KEY=VALUE, got {text!r}", MISUSED)
+    try:
+        parsed = json.loads(value)
+        json.dumps(parsed, allow_nan=False)
+    except ValueError:
+        return key, value
+    return key, parsed
+
+
+# Printing.
+
+
+def _tell(answer: Message, as_json: bool, view: Callable[[], RenderableType]) -> None:
+    if as_json:
+        typer.echo(answer.model_dump_json())
+    else:
+        _screen().print(view())
+
+
+def _show_live(looks: Iterator[Look], interval: float) -> None:
+    """One table that changes in place; where that can't be, as in a file, one after another."""
+    screen = _screen()
+    views = (look_view(look, interval) for look in looks)
+    if not screen.is_terminal:
+        for view in views:
+            screen.print(view)
+    with Live(next(views), console=screen, auto_refresh=False) as live:
+        for view in views:
+            live.update(view, refresh=True)
+
+
+def _screen(*, stderr: bool = False) -> Console:
+    """A console that takes what it is given for text: names come from others and may look like markup."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def _fail(sentence: str, code: int = FAILED) -> NoReturn:
+    """End the program with one line on standard error."""
+    one_line = " ".join(sentence.split())
+    _screen(stderr=True).print(Text.assemble(("error: ", "bold red"), one_line), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+# Views.
+
+
+def jobs_view(states: Sequence[JobState]) -> RenderableType:
+    """All jobs, one a row."""
+    if not states:
+        return Text("no jobs yet")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("job", style="cyan", overflow="fold")
+    table.add_column("step", justify="right")
+    table.add_column("epoch", justify="right")
+    table.add_column("policy", overflow="fold")
+    table.add_column("accuracy", justify="right")
+    table.add_column("reward", justify="right")
+    for state in states:
+        accuracy = f"{state.validation.accuracy:.3f}" if state.validation else "–"
+        policy = _versioned(state.policy.policy.name, state.policy.policy_version)
+        table.add_row(
+            state.spec.name, f"{state.next_step:,}", str(state.epoch), policy, accuracy, _rewards(state.rewards, 1)
+        )
+    return table
+
+
+def job_view(state: JobState) -> RenderableType:
+    """What a job is, and where it is."""
+    return _panel(state.spec.name, _facts([*_of_spec(state.spec), *_of_state(state)]))
+
+
+def swap_sentence(job: str, answer: PolicyAnswer) -> str:
+    """What became of a swap."""
+    outcome = "" if answer.changed else "nothing changed, "
+    version = f"policy version {answer.policy_version}{'' if answer.changed else ' already'}"
+    return f"{job}: {outcome}{answer.policy.name} is {version} and draws from step {answer.first_step:,} on"
+
+
+def look_view(look: Look, interval: float) -> RenderableType:
+    """What a watcher sees."""
+    state = look.state
+    rate = "–" if look.steps_per_second is None else f"{look.steps_per_second:,.1f} steps/s"
+    facts = _facts([("speed", rate), *_of_state(state)])
+    return _panel(state.spec.name, Group(facts, "", _decisions(look.decisions)), f"every {interval:g} s, Ctrl-C ends")
+
+
+def _panel(title: str, content: RenderableType, note: str | None = None) -> Panel:
+    return Panel(
+        content,
+        title=Text(title, "bold cyan"),
+        subtitle=None if note is None else Text(note, "dim"),
+        title_align="left",
+        subtitle_align="right",
+        border_style="dim",
+        padding=(0, 1),
+    )
+
+
+def _facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
+    interval = "one epoch" if spec.interval is None else f"{spec.interval:,} steps"
+    reward = spec.reward
+    return [
+        ("samples", f"{spec.samples:,} in batches of {spec.batch_size:,}, tail: {spec.tail}, seed {spec.seed}"),
+        ("modalities", ", ".join(spec.modalities)),
+        ("interval", f"{interval}, lag {spec.lag:,}, patience {spec.patience:g} s"),
+        ("reward", f"{reward.metric}, balance weight {reward.balance_weight:g}, discount {reward.discount:g}"),
+        ("", ""),
+    ]
+
+
+def _of_state(state: JobState) -> list[tuple[str, str | Text]]:
+    pending = state.pending_policy
+    return [
+        ("step", _position(state)),
+        ("epoch", _position_in_epoch(state)),
+        ("policy", _policy(state.policy)),
+        ("pending", "–" if pending is None else _policy(pending)),
+        ("fed back", f"{state.steps_fed_back:,} steps, {state.samples_measured:,} of {state.spec.samples:,} samples"),
+        *_of_validation(state.validation),
+        ("rewards", Text.assemble(_rewards(state.rewards, REWARDS_SHOWN), ("  newest last", "dim"))),
+    ]
+
+
+def _position(state: JobState) -> str:
+    horizon = state.spec.horizon
+    return f"{state.next_step:,}" if horizon is None else f"{state.next_step:,} of {horizon:,}"
+
+
+def _position_in_epoch(state: JobState) -> str:
+    steps = state.spec.calendar().epoch_start(state.epoch + 1) - state.epoch_start
+    return f"{state.epoch}, {state.next_step - state.epoch_start:,} of its {steps:,} steps handed out"
+
+
+def _policy(answer: PolicyAnswer) -> str:
+    named = _versioned(answer.policy.name, answer.policy_version)
+    return f"{named} from step {answer.first_step:,}{_parenthesised(answer.policy.parameters)}"
+
+
+def _versioned(policy: str, version: int) -> str:
+    return f"{policy} v{version}"
+
+
+def _parenthesised(values: dict[str, Any]) -> str:
+    return f" ({_assignments(values)})" if values else ""
+
+
+def _assignments(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _of_validation(report: ValidationReport | None) -> list[tuple[str, str | Text]]:
+    if report is None:
+        return [("validation", "–"), ("accuracy", "–")]
+    heads = [f"{name} {of.accuracy:.3f}" for name, of in report.modalities.items()]
+    return [
+        ("validation", f"loss {report.loss:.4f} after step {report.step:,}"),
+        ("accuracy", ", ".join([f"joint {report.accuracy:.3f}", *heads])),
+    ]
+
+
+def _rewards(rewards: Sequence[float | None], count: int) -> Text:
+    return Text("  ").join([_reward(reward) for reward in rewards[-count:]] or [Text("–")])
+
+
+def _reward(reward: float | None) -> Text:
+    if reward is None:
+        return Text("–")
+    return Text(f"{reward:+.3f}", "green" if reward > 0 else "red" if reward < 0 else "")
+
+
+def _decisions(rows: Sequence[DecisionRow]) -> Table:
+    """One decision a row, the newest on top: what a small terminal cuts off is the oldest."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("policy", overflow="fold")
+    table.add_column("chose", overflow="fold", ratio=1)
+    table.add_column("reward", justify="right", no_wrap=True)
+    for row in reversed(rows):
+        policy = _versioned(row.policy, row.policy_version)
+        table.add_row(f"{row.first_step:,}–{row.end_step - 1:,}", policy, _choice(row), _reward(row.reward))
+    return table
+
+
+def _choice(row: DecisionRow) -> Text:
+    """The arm that was pulled, else what sets the action apart from plain shuffling."""
+    if "error" in row.detail:
+        return Text(f"plain shuffling: {row.detail['error']}", "red")
+    if "arm" in row.detail:
+        return Text(f"{row.detail['arm']}, probability {row.propensity:.3f}")
+    plain = Action().as_dict()
+    return Text(_assignments({k: v for k, v in row.action.items() if v != plain.get(k)}) or "plain shuffling")

@@ -1,0 +1,154 @@
+"""Train with four policies over real HTTP, swap one while it trains, and write down what came of it.
+
+python -m demo
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from demo.crew import Crew, Finished, RunFailedError, working
+from demo.plan import POLICIES, Run, compared_runs, swapped_run
+from demo.progress import board
+from demo.report import write_report
+from demo.results import Announcement, Facts, Results, RunResult, write_results
+from demo.service import ServiceError, running_service
+from demo.summary import headline, rows
+from demo.swap import SwapError, prove, swap_mid_epoch
+from demo.table import print_swap, print_tables
+from trainer_client.errors import SchedulerError
+from trainer_client.reference.data import Dataset, load
+
+DATA: Final = "emoji"
+EPOCHS: Final = 40
+SEEDS: Final = 3
+SWAP_EPOCHS: Final = 8
+SWAP_TO: Final = "balance"
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line; one line under each knob."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--seeds", type=int, default=SEEDS, help=f"runs of each policy on each state of the data (default: {SEEDS})")
+    add("--epochs", type=int, default=EPOCHS, help=f"epochs of each run (default: {EPOCHS})")
+    add("--swap-epochs", type=int, default=SWAP_EPOCHS, help=f"epochs of the swapped run (default: {SWAP_EPOCHS})")
+    add("--policies", nargs="+", default=list(POLICIES), metavar="POLICY", help="what to compare (default: all four)")
+    add("--output", type=Path, help="folder for what is written (default: runs/demo-DATE-TIME)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo; 0 when all went well and the swap was seamless, 1 if not, 130 when it was interrupted."""
+    args = arguments().parse_args(argv)
+    console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with everything stopped
+    try:
+        folder = _new_folder(args.output)
+        results = _run(console, folder, args)
+    except (ServiceError, RunFailedError, SwapError, SchedulerError, OSError, ValueError, ImportError) as error:
+        console.print(f"[red]{type(error).__name__}:[/] {error}", markup=True, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("interrupted; the service and the trainers are stopped")
+        return 130
+    _tell(console, folder, results)
+    return 0 if results.swap.agrees else 1
+
+
+def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
+    """Service up, all runs, service down."""
+    started = time.monotonic()
+    with console.status(f"loading {DATA} (made on first use)"):
+        dataset = load(DATA)
+    swapped = swapped_run(args.swap_epochs)
+    runs = [swapped, *compared_runs(args.policies, args.seeds, args.epochs)]
+    with running_service(folder) as url:
+        console.print(f"service at {url}, its log and database in {folder}", highlight=False)
+        with working(url, DATA, runs) as crew, ThreadPoolExecutor(1) as operators:
+            operator = operators.submit(
+                swap_mid_epoch, url, swapped.job, SWAP_TO, swapped.epochs // 2, crew.stop.is_set
+            )
+            done = _follow(console, crew, runs, operator)
+    announced = operator.result()
+    result = next(r for r in done if r.run == swapped)
+    return Results(
+        facts=_facts(dataset, time.monotonic() - started),
+        runs=[r for r in done if r.run != swapped],
+        swap=prove(announced, result),
+        swapped=result,
+    )
+
+
+def _follow(console: Console, crew: Crew, runs: list[Run], operator: "Future[Announcement]") -> list[RunResult]:
+    """Show what happens until all runs are done; their results in the order of the plan."""
+    done: dict[str, RunResult] = {}
+    told = False
+    try:
+        with board(console, runs) as shown:
+            for event in crew.events():
+                shown.show(event)
+                if isinstance(event, Finished):
+                    done[event.result.run.job] = event.result
+                if operator.done() and not told:
+                    told = True
+                    said = operator.result()
+                    shown.say(
+                        f"       swapped to {said.policy} from outside: version {said.policy_version} "
+                        f"from step {said.first_step} on"
+                    )
+    except BaseException:
+        crew.stop.set()  # or the operator would look on for a job that nobody trains
+        raise
+    return [done[run.job] for run in runs]
+
+
+def _tell(console: Console, folder: Path, results: Results) -> None:
+    """Print the table, write the report and the raw results."""
+    table = rows(results)
+    console.print()
+    print_tables(console, table, len(results.seeds))
+    console.print(f"\n[bold]{headline(table)}[/]", highlight=False)
+    print_swap(console, results.swap)
+    write_results(folder / "results.json", results, table)
+    with console.status("drawing the report"):
+        write_report(folder / "report.html", results, table, load(DATA))
+    console.print(f"\n{results.facts.seconds:.0f} s. Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _new_folder(wanted: Path | None) -> Path:
+    folder = wanted or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _facts(dataset: Dataset, seconds: float) -> Facts:
+    packages = ("bss-scheduler", "torch", "numpy", "fastapi", "uvicorn", "sqlalchemy", "matplotlib")
+    return Facts(
+        command=shlex.join(["python", "-m", "demo", *sys.argv[1:]]),
+        date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        seconds=seconds,
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        machine=f"{platform.system()} {platform.machine()}",
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        training_samples=len(dataset.indices("train")),
+        validation_samples=len(dataset.indices("validation")),
+        test_samples=len(dataset.indices("test")),
+        licence=dataset.licence,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""One training run of the demo: a real trainer, its samples chosen over HTTP, watched from beside the loop."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bss_service.snapshot import Snapshot
+from bss_service.wire import DecisionRow, PolicySpec
+from demo.plan import Run
+from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Decision, Epoch, RunResult, ScoreBands, Step
+from trainer_client.client import SchedulerClient
+from trainer_client.reference.data import Dataset, corrupt
+from trainer_client.reference.evaluation import Report
+from trainer_client.reference.training import Config, EpochRecord, Result, StepRecord, Trainer, job_spec
+from trainer_client.sampler import ScheduledBatchSampler
+
+Flags = NDArray[np.bool_]
+Scores = NDArray[np.float32]
+
+
+class StoppedError(Exception):
+    """The run was told to stop before its end."""
+
+
+def execute(
+    run: Run,
+    dataset: Dataset,
+    url: str,
+    tell: Callable[[int, float], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> RunResult:
+    """Train one run to its end.
+
+    tell: is given the number of each epoch that ended and its validation accuracy. stopped: asked after every step
+    whether to leave off, with StoppedError.
+    """
+    corrupted = corrupt(dataset, noisy_labels=run.condition.noisy_labels, seed=run.seed).dataset
+    training = dataset.indices("train")
+    wrong = corrupted.labels[training] != dataset.labels[training]
+    spec = job_spec(
+        run.job,
+        corrupted,
+        batch_size=run.batch_size,
+        epochs=run.epochs,
+        seed=run.seed,
+        policy=PolicySpec(name=run.policy, parameters=run.parameters),
+    )
+    config = Config(
+        epochs=run.epochs, seed=run.seed, workers=run.loader_workers, measure_first=run.measure_first, on_outage="raise"
+    )
+    with (
+        SchedulerClient(url) as client,
+        ScheduledBatchSampler(client, spec, prefetch=run.prefetch, on_outage="raise", outage_after=30.0) as sampler,
+    ):
+        trainer = Trainer(corrupted, sampler, config)
+        watcher = Watcher(run, trainer, client, wrong, tell, stopped)
+        result = trainer.train(watcher)
+        if result.test is None:
+            raise StoppedError(run.job)
+        sampler.flush()
+        log = client.decisions(run.job, 0, 1000).decisions
+        return RunResult(
+            run=run,
+            epochs=[_epoch(record) for record in result.epochs],
+            best_epoch=result.best_epoch,
+            test=_accuracies(result.test),
+            seconds=result.seconds - watcher.seconds,
+            extra_forward_samples=result.extra_forward_samples,
+            worst_wait_seconds=result.worst_wait_seconds,
+            batches=sampler.stats.batches,
+            decisions=[_decision(row) for row in log],
+            bands=watcher.bands,
+            scores=[None if np.isnan(score) else float(score) for score in read_scores(client, run.job)],
+            wrong_label=wrong.tolist(),
+            steps=watcher.steps,
+        )
+
+
+@dataclass
+class Watcher:
+    """Called by the trainer after each step; looks at the scores once an epoch and counts what that costs."""
+
+    run: Run
+    trainer: Trainer
+    client: SchedulerClient
+    wrong: Flags
+    tell: Callable[[int, float], None]
+    stopped: Callable[[], bool]
+    seconds: float = 0.0
+    bands: list[ScoreBands] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    _epoch: int = -1
+    _began: float = 0.0
+
+    def __call__(self, record: StepRecord) -> None:
+        """One step is done."""
+        started = time.monotonic()
+        if self.stopped():
+            self.trainer.stop()
+        if self.run.purpose == "swap":
+            self._note_step(record, started)
+        elif record.batch.epoch != self._epoch:
+            self._note_scores(record.batch.epoch)
+        if record.batch.epoch != self._epoch:
+            self._epoch = record.batch.epoch
+            self._tell_epoch(self.trainer.result)
+        self.seconds += time.monotonic() - started
+
+    def _note_step(self, record: StepRecord, now: float) -> None:
+        self._began = self._began or now
+        batch = record.batch
+        self.steps.append(Step(batch.step, batch.epoch, batch.policy_version, now - self._began))
+
+    def _note_scores(self, epoch: int) -> None:
+        scores = read_scores(self.client, self.run.job)
+        if not np.isnan(scores).all():
+            self.bands.append(ScoreBands(epoch, score_quantiles(scores, self.wrong)))
+
+    def _tell_epoch(self, result: Result) -> None:
+        if result.epochs:
+            self.tell(len(result.epochs), result.epochs[-1].validation.accuracy)
+
+
+def read_scores(client: SchedulerClient, job: str) -> Scores:
+    """The balance score ŝ of every sample, (n,), NaN where it has none, from the job's snapshot."""
+    table = Snapshot.from_frame(client.snapshot(job)).table
+    scores: Scores = table.similarity_ema - table.loss_ema
+    return scores
+
+
+def score_quantiles(scores: Scores, wrong: Flags) -> dict[str, list[float]]:
+    """QUANTILES of the known scores, of all samples and, where some labels are wrong, of both groups."""
+    known = ~np.isnan(scores)
+    groups = {EVERYONE: known, RIGHT: known & ~wrong, WRONG: known & wrong}
+    return {
+        name: np.quantile(scores[members], QUANTILES).tolist()
+        for name, members in groups.items()
+        if members.any() and (wrong.any() or name == EVERYONE)
+    }
+
+
+def _epoch(record: EpochRecord) -> Epoch:
+    return Epoch(
+        record.epoch, record.step, record.policy_version, record.validation.loss, _accuracies(record.validation)
+    )
+
+
+def _accuracies(report: Report) -> dict[str, float]:
+    return {name: accuracy for name, (accuracy, _) in report.modalities.items()} | {JOINT: report.accuracy}
+
+
+def _decision(row: DecisionRow) -> Decision:
+    return Decision(
+        epoch=row.epoch,
+        first_step=row.first_step,
+        end_step=row.end_step,
+        policy=row.policy,
+        policy_version=row.policy_version,
+        action=row.action,
+        propensity=row.propensity,
+        detail=row.detail,
+        gain=row.gain,
+        reward=row.reward,
+    )

@@ -1,0 +1,132 @@
+"""What was answered survives kill -9, and a restarted service goes on as if nothing had happened."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from bss_service.host import SNAPSHOT_ENTRIES
+from bss_service.job import Job
+from bss_service.policies.base import policy_names
+from bss_service.store import Store
+from bss_service.wire import FeedbackRequest, StepsRequest
+from tests.services import Service
+from tests.simulated import measured, order, report, spec, take, train, versions
+
+StartService = Callable[..., Service]
+
+
+def test_a_killed_service_draws_what_an_undisturbed_one_draws(start_service: StartService) -> None:
+    service = start_service()
+    with service.client() as client:
+        undisturbed = [spec(f"{policy}-undisturbed", policy=policy) for policy in policy_names()]
+        disturbed = [spec(f"{policy}-disturbed", policy=policy) for policy in policy_names()]
+        for job in (*undisturbed, *disturbed):
+            client.create_job(job)
+        expected = [order(train(client, job, range(33))) for job in undisturbed]
+        came = []
+        for steps in (range(10), range(10, 21), range(21, 33)):
+            came.append([order(train(client, job, steps)) for job in disturbed])
+            service.kill()
+            service.start()
+    for k, name in enumerate(policy_names()):
+        assert (np.concatenate([part[k] for part in came]) == expected[k]).all(), name
+
+
+def test_a_step_is_the_same_after_a_crash(start_service: StartService) -> None:
+    service = start_service()
+    with service.client() as client:
+        client.create_job(spec("job"))
+        before = client.steps("job", StepsRequest(start=0, count=5)).batches
+        service.kill()
+        service.start()
+        after = client.steps("job", StepsRequest(start=0, count=5)).batches
+    assert before.model_dump_json() == after.model_dump_json()
+
+
+def test_acknowledged_feedback_survives_and_is_not_counted_twice(start_service: StartService) -> None:
+    service = start_service()
+    with service.client() as client:
+        client.create_job(spec("job"))
+        batches = client.steps("job", StepsRequest(start=0)).batches
+        request = FeedbackRequest(feedback=measured(0, batches.indices[0]))
+        client.feedback("job", request)
+        service.kill()
+        service.start()
+        assert client.feedback("job", request).feedback == ["repeated"]
+        assert client.job("job").steps_fed_back == 1
+
+
+def test_a_swap_survives(start_service: StartService) -> None:
+    service = start_service()
+    with service.client() as client:
+        client.create_job(spec("job", policy="uniform"))
+        client.steps("job", StepsRequest(start=0, count=2))
+        told = client.swap("job", "balance_code", at="now")
+        service.kill()
+        service.start()
+        batches = take(client, "job", range(4))
+    assert versions(batches) == [1, 1, told.policy_version, told.policy_version]
+
+
+def test_a_stopped_service_exits_cleanly_and_goes_on(start_service: StartService) -> None:
+    service = start_service()
+    with service.client() as client:
+        job = spec("job")
+        client.create_job(job)
+        first = train(client, job, range(8))
+        assert service.stop() == 0
+        service.start()
+        again = client.batches("job", 0, 8)
+    assert (again.indices.reshape(-1) == order(first)).all()
+
+
+def test_a_restart_replays_only_what_came_after_the_last_snapshot(start_service: StartService) -> None:
+    service = start_service()
+    job = spec("job", samples=2000, batch_size=1000, policy="balance", patience=0.0)
+    with service.client() as client:
+        client.create_job(job)
+        expected = train(client, job, range(150), count=1)
+        service.kill()
+        service.start()
+        again = client.batches("job", 0, 150)
+    assert (again.indices.reshape(-1) == order(expected)).all()
+    replayed = next(line for line in service.log if "job loaded" in line)
+    assert int(replayed.split("replayed=")[1].split()[0]) < 150 < SNAPSHOT_ENTRIES
+
+
+def test_the_journal_alone_reproduces_every_plan(start_service: StartService) -> None:
+    service = start_service()
+    with service.client() as client:
+        job = spec("job", policy="bandit", interval=4, lag=2)
+        client.create_job(job)
+        train(client, job, range(30), count=1)
+        client.swap("job", "balance", {"coverage": "epoch"}, at="now")
+        train(client, job, range(30, 60), count=1)
+        drawn = client.batches("job", 0, 60).indices
+    service.stop()
+    store = Store(f"sqlite:///{service.store}")
+    replayed, plans = Job(job), {}
+    for entry in store.journal("job"):
+        replayed.replay(entry.kind, entry.message())  # compares each plan with the checksum of the one handed out
+        plans |= {plan.first_step + k: batch for plan in replayed.plans for k, batch in enumerate(plan.indices)}
+    store.close()
+    assert (np.array([plans[step] for step in range(60)]) == drawn).all()
+
+
+def test_two_services_cannot_share_a_file(start_service: StartService) -> None:
+    service = start_service()
+    with pytest.raises(Exception, match="another service has the store"):
+        Store(f"sqlite:///{service.store}")
+
+
+def test_the_plan_waits_for_feedback_of_the_interval_before(start_service: StartService) -> None:
+    service = start_service()
+    with service.client(timeout=1.0, retries=0) as client:
+        impatient = spec("impatient", patience=0.2)
+        client.create_job(impatient)
+        client.validation("impatient", report(0))
+        client.steps("impatient", StepsRequest(start=0, count=6))
+        late = client.steps("impatient", StepsRequest(start=6)).batches
+        assert late.scored_until.tolist() == [0]
+    assert any("patience ran out" in line for line in service.log)

@@ -1,0 +1,356 @@
+"""The batch sampler in a DataLoader, against a real service."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from bss_service.wire import JobSpec
+from tests.services import Service
+from tests.simulated import spec
+from trainer_client.client import SchedulerClient
+from trainer_client.errors import ConflictError, LagError, OutageError
+from trainer_client.measure import Measurement
+from trainer_client.sampler import ScheduledBatchSampler, WithIndex
+
+StartService = Callable[..., Service]
+SAMPLES = 50
+
+
+def loader(sampler: ScheduledBatchSampler, workers: int = 0) -> DataLoader[Any]:
+    return DataLoader(WithIndex(TensorDataset(torch.arange(SAMPLES))), batch_sampler=sampler, num_workers=workers)
+
+
+def measured(step: int, index: torch.Tensor) -> Measurement:
+    x = torch.sin(index * 12.9898 + step * 0.37) * 0.5 + 0.5
+    return Measurement(similarity=x, loss=3 - 2 * x, probabilities=x[:, None].repeat(1, 3))
+
+
+def train_epoch(
+    sampler: ScheduledBatchSampler, batches: DataLoader[Any], stop_at: int | None = None
+) -> list[list[int]]:
+    """One epoch of a training loop without a model; the batches as they came out of the loader."""
+    came = []
+    for index, (sample,) in batches:
+        assert (index == sample).all()
+        step = sampler.batch_of(index).step
+        sampler.feedback(index, measured(step, index))
+        came.append(index.tolist())
+        if step + 1 == stop_at:
+            return came
+    end = sampler.batches_trained
+    sampler.validation(
+        loss=2 - end / 100, accuracy=0.5, modalities={"audio": (0.5, 0.5), "video": (0.3, 0.3 + end / 1000)}
+    )
+    return came
+
+
+def train(client: SchedulerClient, job: JobSpec, epochs: int, workers: int = 0, **options: Any) -> list[list[int]]:
+    with ScheduledBatchSampler(client, job, **options) as sampler:
+        batches = loader(sampler, workers)
+        return [batch for _ in range(epochs) for batch in train_epoch(sampler, batches)]
+
+
+def flat(batches: list[list[int]]) -> list[int]:
+    return [index for batch in batches for index in batch]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_sample_comes_once_an_epoch(client: SchedulerClient, job_name: str, workers: int) -> None:
+    came = flat(train(client, spec(job_name, policy="balance_code"), 4, workers))
+    for epoch in range(3):
+        assert sorted(came[SAMPLES * epoch : SAMPLES * (epoch + 1)]) == list(range(SAMPLES))
+
+
+def test_loader_workers_change_neither_order_nor_scores(client: SchedulerClient, job_name: str) -> None:
+    alone = train(client, spec(f"{job_name}-0", policy="balance"), 4, workers=0)
+    workers = train(client, spec(f"{job_name}-2", policy="balance"), 4, workers=2)
+    assert alone == workers
+
+
+def test_short_intervals_are_the_same_with_and_without_workers(client: SchedulerClient, job_name: str) -> None:
+    fields: dict[str, Any] = {"interval": 2, "lag": 4, "samples": 50, "batch_size": 4, "policy": "balance_code"}
+    alone = train(client, spec(f"{job_name}-0", **fields), 3, workers=0)
+    workers = train(client, spec(f"{job_name}-2", **fields), 3, workers=2)
+    assert alone == workers
+
+
+def test_a_loader_that_pulls_further_ahead_than_the_lag_is_told_so(client: SchedulerClient, job_name: str) -> None:
+    job = spec(job_name, interval=2, lag=0, batch_size=4)
+    with pytest.raises(LagError, match=r"num_workers · prefetch_factor \(now 0\)"):
+        train(client, job, 1, workers=2)
+
+
+def test_the_length_is_that_of_the_epoch(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        batches = loader(sampler)
+        lengths = [(len(batches), len(train_epoch(sampler, batches))) for _ in range(4)]
+    assert lengths == [(6, 6), (6, 6), (6, 6), (7, 7)]
+
+
+def test_feedback_finds_its_batch_in_any_order(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name, policy="uniform")) as sampler:
+        came = [index for index, _ in loader(sampler)]
+        for step in reversed(range(len(came))):
+            sampler.feedback(came[step], measured(step, came[step]))
+        sampler.flush()
+        list(loader(sampler))  # the next plan learns the feedback
+        for step, index in enumerate(came):
+            told = client.sample(job_name, int(index[0]))
+            assert told.last_measured == step
+            assert told.similarity == pytest.approx(float(measured(step, index).similarity[0]))
+
+
+def test_feedback_for_a_batch_that_was_never_given_is_refused(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        index, _ = next(iter(loader(sampler)))
+        with pytest.raises(ValueError, match="index must be a batch of this rank"):
+            sampler.feedback(index.flip(0))
+        sampler.feedback(index)
+        with pytest.raises(ValueError, match="no feedback yet"):
+            sampler.feedback(index)
+        with pytest.raises(ValueError, match="step must be one that was given out"):
+            sampler.feedback(40)
+
+
+def test_a_diverged_model_does_not_end_the_run(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        for index, _ in loader(sampler):
+            bad = measured(0, index)
+            bad.loss[0] = float("nan")
+            sampler.feedback(index, bad)
+        sampler.flush()
+        assert sampler.stats.unmeasured_samples == 6
+        assert client.job(job_name).steps_fed_back == 6
+
+
+@pytest.mark.filterwarnings("ignore:no feedback was given")
+def test_a_loop_that_forgets_feedback_is_not_held_up(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name, policy="uniform", patience=60)) as sampler:
+        came = [index for _ in range(3) for index, _ in loader(sampler)]
+    assert len(came) == 18
+
+
+def test_a_swap_from_outside_takes_effect_at_the_announced_step_despite_prefetch(
+    client: SchedulerClient, job_name: str
+) -> None:
+    versions, told = {}, None
+    job = spec(job_name, samples=400, batch_size=8, policy="uniform")
+    with ScheduledBatchSampler(client, job, prefetch=4) as sampler:
+        batches = DataLoader(WithIndex(TensorDataset(torch.arange(400))), batch_sampler=sampler, num_workers=2)
+        came = []
+        for index, _ in batches:
+            batch = sampler.batch_of(index)
+            versions[batch.step] = batch.policy_version
+            sampler.feedback(index, measured(batch.step, index))
+            came += index.tolist()
+            if batch.step == 10:
+                told = client.swap(job_name, "balance_code", at="now")
+    assert told is not None
+    assert 10 < told.first_step < 30
+    assert versions == {step: 1 if step < told.first_step else 2 for step in range(50)}
+    assert sorted(came) == list(range(400))
+
+
+@pytest.mark.parametrize("stop_at", [3, 6, 8, 17])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_stopped_in_an_epoch_goes_on_as_if_it_had_not(
+    client: SchedulerClient, job_name: str, stop_at: int, workers: int
+) -> None:
+    expected = train(client, spec(f"{job_name}-whole"), 4)
+    job = spec(f"{job_name}-parts")
+    came: list[list[int]] = []
+    with ScheduledBatchSampler(client, job) as sampler:
+        batches = loader(sampler, workers)
+        while len(came) < stop_at:
+            came += train_epoch(sampler, batches, stop_at)
+        state = sampler.state_dict()
+    assert state["step"] == stop_at
+    with ScheduledBatchSampler(client, job) as sampler:
+        sampler.load_state_dict(state)
+        batches = loader(sampler, workers)
+        while len(came) < len(expected):
+            came += train_epoch(sampler, batches)
+    assert came == expected
+
+
+def test_the_state_passes_through_a_file_that_can_hold_no_code(
+    client: SchedulerClient, job_name: str, tmp_path: Any
+) -> None:
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        train_epoch(sampler, loader(sampler), stop_at=2)
+        torch.save(sampler.state_dict(), tmp_path / "state.pt")
+        state = torch.load(tmp_path / "state.pt", weights_only=True)
+        sampler.load_state_dict(state)
+        assert sampler.batches_trained == 2
+
+
+def test_another_jobs_state_is_refused(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        state = sampler.state_dict()
+        with pytest.raises(ValueError, match="job must be"):
+            sampler.load_state_dict({**state, "job": "another"})
+        with pytest.raises(ValueError, match="version must be 1, got 9"):
+            sampler.load_state_dict({**state, "version": 9})
+
+
+@pytest.mark.filterwarnings("ignore:steps 0 to 11 are skipped")
+def test_epochs_can_be_set(client: SchedulerClient, job_name: str) -> None:
+    expected = train(client, spec(f"{job_name}-whole", policy="uniform"), 3)
+    with ScheduledBatchSampler(client, spec(f"{job_name}-set", policy="uniform")) as sampler:
+        sampler.set_epoch(2)
+        third = train_epoch(sampler, loader(sampler))
+        sampler.set_epoch(0)
+        first = train_epoch(sampler, loader(sampler))
+    assert (first, third) == (expected[:6], expected[12:18])
+
+
+def test_ranks_share_each_batch_and_the_order_of_one(client: SchedulerClient, job_name: str) -> None:
+    expected = train(client, spec(f"{job_name}-1"), 3)
+    job = spec(f"{job_name}-2")
+    came: list[list[list[int]]] = [[], []]
+    barrier = threading.Barrier(2)
+
+    def run(rank: int) -> None:
+        with ScheduledBatchSampler(client, job, rank=rank, world_size=2) as sampler:
+            batches = loader(sampler)
+            for _ in range(3):
+                for index, _ in batches:
+                    sampler.feedback(index, measured(sampler.batch_of(index).step, index))
+                    came[rank].append(index.tolist())
+                if rank == 0:
+                    end = sampler.batches_trained
+                    video = (0.3, 0.3 + end / 1000)
+                    sampler.validation(
+                        loss=2 - end / 100, accuracy=0.5, modalities={"audio": (0.5, 0.5), "video": video}
+                    )
+                barrier.wait(timeout=30)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [a + b for a, b in zip(*came, strict=True)] == expected
+
+
+def test_rank_and_world_size_come_from_the_environment(
+    client: SchedulerClient, job_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with ScheduledBatchSampler(client, spec(job_name, patience=0.1)) as sampler:
+        assert (sampler.rank, sampler.world_size, len(next(iter(sampler)))) == (1, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"rank": 2, "world_size": 2}, "rank must be at least 0 and less than world_size = 2, got 2"),
+        ({"rank": 0}, "rank and world_size must be given together"),
+        ({"rank": 0, "world_size": 3}, "world_size must divide the batch size 8, got 3"),
+        ({"on_outage": "panic"}, "on_outage must be wait, local or raise, got 'panic'"),
+        ({"on_outage": "local", "rank": 0, "world_size": 2}, "on_outage must be wait or raise with more than one rank"),
+        ({"prefetch": 0}, "prefetch must be at least 1, got 0"),
+    ],
+)
+def test_wrong_arguments_are_named(client: SchedulerClient, job_name: str, options: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        ScheduledBatchSampler(client, spec(job_name), **options)
+
+
+def test_another_spec_of_the_job_is_refused_at_once(client: SchedulerClient, job_name: str) -> None:
+    client.create_job(spec(job_name))
+    with pytest.raises(ConflictError, match="seed of job"):
+        ScheduledBatchSampler(client, spec(job_name, seed=3))
+
+
+class TestOutage:
+    """The service is killed while a loop trains."""
+
+    def test_wait_gives_the_batches_of_an_undisturbed_run(self, start_service: StartService) -> None:
+        service = start_service()
+        with service.client(retries=0) as client:
+            expected = train(client, spec("undisturbed"), 5)
+            with ScheduledBatchSampler(client, spec("disturbed"), on_outage="wait", prefetch=2) as sampler:
+                batches, came = loader(sampler), []
+                for epoch in range(5):
+                    if epoch in (1, 3):
+                        came += train_epoch(sampler, batches, stop_at=sampler.batches_trained + 2)
+                        service.kill()
+                        threading.Timer(0.5, service.start).start()
+                    came += train_epoch(sampler, batches)
+                assert sampler.stats.outages >= 1
+        assert came == expected
+
+    def test_local_sees_every_sample_once_and_tells_the_service(self, start_service: StartService) -> None:
+        service = start_service()
+        job = spec("job", policy="balance_code")
+        with service.client(retries=0, timeout=2) as client:
+            sampler = ScheduledBatchSampler(client, job, on_outage="local", outage_after=0.2, prefetch=2)
+            with sampler:
+                batches = loader(sampler)
+                came = train_epoch(sampler, batches, stop_at=3)
+                service.kill()
+                while len(came) < 9:  # through the end of the epoch and into the next
+                    came += train_epoch(sampler, batches, stop_at=9)
+                service.start()
+                assert sampler.flush(10)
+                while len(came) < 25:
+                    came += train_epoch(sampler, batches)
+                assert sampler.stats.local_batches >= 5
+            recorded = client.batches("job", 0, 25)
+            assert client.job("job").steps_fed_back == 25
+        assert recorded.indices.tolist() == came
+        assert 0 in recorded.policy_version.tolist()
+        for epoch in range(4):
+            assert sorted(flat(came)[SAMPLES * epoch : SAMPLES * (epoch + 1)]) == list(range(SAMPLES))
+
+    def test_local_goes_on_from_a_checkpoint(self, start_service: StartService) -> None:
+        service = start_service()
+        job = spec("job", policy="uniform")
+        with service.client(retries=0, timeout=2) as client:
+            with ScheduledBatchSampler(client, job) as sampler:
+                came = train_epoch(sampler, loader(sampler), stop_at=3)
+                state = sampler.state_dict()
+            with ScheduledBatchSampler(client, job, on_outage="local", outage_after=0.1) as sampler:
+                sampler.load_state_dict(state)
+                batches = iter(loader(sampler))
+                service.kill()
+                for _ in range(3):
+                    index, _ = next(batches)
+                    sampler.feedback(index, measured(0, index))
+                    came.append(index.tolist())
+                service.start()
+        assert len(set(flat(came))) == 48
+
+    def test_raise_raises(self, start_service: StartService) -> None:
+        service = start_service()
+        with (
+            service.client(retries=0, timeout=2) as client,
+            ScheduledBatchSampler(client, spec("job"), on_outage="raise", outage_after=0.2, prefetch=1) as sampler,
+        ):
+            batches = loader(sampler)
+            train_epoch(sampler, batches, stop_at=2)
+            service.kill()
+            with pytest.raises(OutageError, match=r"out of reach for 0\.2 s"):
+                for _ in range(2):
+                    train_epoch(sampler, batches)
+
+    def test_an_exception_in_the_loop_leaves_no_thread_behind(self, client: SchedulerClient, job_name: str) -> None:
+        with pytest.raises(ZeroDivisionError), ScheduledBatchSampler(client, spec(job_name)) as sampler:
+            train_epoch(sampler, loader(sampler), stop_at=2)
+            raise ZeroDivisionError
+        assert not [t for t in threading.enumerate() if t.name == f"bss-courier-{job_name}"]
+        assert client.job(job_name).steps_fed_back == 2
+
+
+def test_a_measuring_pass_reaches_the_service(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name, policy="curriculum")) as sampler:
+        sampler.scores(np.arange(SAMPLES), measured(0, torch.arange(SAMPLES)))
+        first = flat(train_epoch(sampler, loader(sampler)))
+    assert len(set(first)) == 9  # share .1864 of 50

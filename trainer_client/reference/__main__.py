@@ -1,0 +1,219 @@
+"""Train the reference network on a data set, its samples chosen by a scheduler service.
+
+python -m trainer_client.reference --data emoji --policy balance --url http://127.0.0.1:8765
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bss_service.wire import PolicySpec
+from trainer_client.client import SchedulerClient
+from trainer_client.errors import SchedulerError
+from trainer_client.reference.data import Dataset, corrupt, load
+from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
+from trainer_client.sampler import ScheduledBatchSampler
+
+DEFAULT_PREFETCH_FACTOR = 2  # of a DataLoader with workers
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The command line; one line under each knob."""
+    parser = argparse.ArgumentParser(prog="python -m trainer_client.reference", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", default="emoji", help="emoji, watch, or a prepared file.npz[:modality,modality]")
+    add("--policy", default="uniform", help="initial policy of the job")
+    add("--param", action="append", default=[], metavar="K=V", help="a parameter of the policy; may be given again")
+    add("--url", default=os.environ.get("BSS_URL", "http://127.0.0.1:8765"), help="of the scheduler (BSS_URL)")
+    add("--job", help="name of the job (default: DATA-POLICY-SEED); an existing one of the same spec is joined")
+    add("--epochs", type=int, default=25, help="epochs to train")
+    add("--batch-size", type=int, default=64, help="global batch size")
+    add("--lr", type=float, default=1e-3, help="learning rate")
+    add("--optimiser", choices=("adam", "sgd"), default="adam", help="sgd has momentum 0.9")
+    add("--seed", type=int, default=0, help="of the initial weights, the order and the corruption")
+    add("--interval", type=int, help="steps between acts of the policy (default: one epoch)")
+    add("--workers", type=int, default=0, help="loader processes")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    add("--measure-first", action="store_true", help="one measuring pass over the training set before the first step")
+    add("--noisy-labels", type=float, default=0.0, help="share of training labels drawn at random")
+    add("--mispaired", type=float, default=0.0, help="share of training samples with another's second modality")
+    add("--modality-noise", action="append", default=[], metavar="M=SD", help="noise on a modality; may be given again")
+    add("--checkpoint", type=Path, help="file to resume from and to write")
+    add("--checkpoint-every", type=int, default=0, help="steps between checkpoints (default: each epoch)")
+    add("--on-outage", choices=("wait", "local", "raise"), default="wait", help="when the scheduler is out of reach")
+    add("--tensorboard", type=Path, help="folder for TensorBoard logs, if tensorboard is installed")
+    add("--json", action="store_true", help="print the result as one line of JSON on standard output")
+    return parser
+
+
+def main() -> int:
+    """Run the command line; 0 after a whole run, 1 after a failure, 3 when stopped by a signal."""
+    args = arguments().parse_args()
+    console = Console(stderr=args.json)
+    try:
+        dataset = _dataset(args)
+        spec = job_spec(
+            args.job or f"{args.data.replace('/', '_').replace(':', '_')}-{args.policy}-{args.seed}",
+            dataset,
+            batch_size=args.batch_size,
+            epochs=args.epochs,
+            seed=args.seed,
+            policy=PolicySpec(name=args.policy, parameters=dict(map(_parameter, args.param))),
+            interval=args.interval,
+            lag=args.workers * DEFAULT_PREFETCH_FACTOR if args.interval else 0,
+        )
+        client = SchedulerClient(args.url, token=os.environ.get("BSS_TOKEN"))
+        with ScheduledBatchSampler(client, spec, on_outage=args.on_outage) as sampler:
+            trainer = Trainer(dataset, sampler, _config(args))
+            with _stopped_by_signals(trainer), _shown(console, trainer, args) as watch:
+                result = trainer.train(watch)
+    except (ValueError, ImportError, SchedulerError) as error:
+        console.print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
+        return 1
+    if result.test is None:
+        console.print(f"stopped at step {trainer.step}; run the same command again to go on")
+        return 3
+    _print_result(console, result, args.json)
+    return 0
+
+
+def _dataset(args: argparse.Namespace) -> Dataset:
+    dataset = load(args.data)
+    noise = {name: float(value) for name, value in map(_parameter, args.modality_noise)}
+    corruption = corrupt(
+        dataset, noisy_labels=args.noisy_labels, mispaired=args.mispaired, modality_noise=noise, seed=args.seed
+    )
+    return corruption.dataset
+
+
+def _config(args: argparse.Namespace) -> Config:
+    return Config(
+        epochs=args.epochs,
+        learning_rate=args.lr,
+        optimiser=args.optimiser,
+        seed=args.seed,
+        workers=args.workers,
+        device=args.device,
+        measure_first=args.measure_first,
+        checkpoint=args.checkpoint,
+        checkpoint_every=args.checkpoint_every,
+        on_outage=args.on_outage,
+    )
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"a parameter has the form name=value, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+@contextmanager
+def _stopped_by_signals(trainer: Trainer) -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends the run after its step, with a checkpoint; a second one ends it at once."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def stop(number: int, frame: object) -> None:
+        trainer.stop()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _shown(console: Console, trainer: Trainer, args: argparse.Namespace) -> Iterator[Callable[[StepRecord], None]]:
+    """A progress bar, a line for each epoch and each change of policy, and TensorBoard if it was asked for."""
+    calendar = trainer.sampler.spec.calendar()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    writer = _tensorboard(args.tensorboard)
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("steps", total=calendar.epoch_start(args.epochs))
+        version = 0
+        told = 0
+
+        def watch(record: StepRecord) -> None:
+            nonlocal version, told
+            if record.batch.policy_version != version:
+                version = record.batch.policy_version
+                progress.console.print(f"step {record.batch.step}: policy version {version}", highlight=False)
+            for epoch in trainer.result.epochs[told:]:
+                progress.console.print(_epoch_line(epoch.epoch, trainer), highlight=False)
+            told = len(trainer.result.epochs)
+            if writer is not None:
+                writer(record)
+            progress.update(bar, completed=record.batch.step + 1)
+
+        yield watch
+        for epoch in trainer.result.epochs[told:]:
+            progress.console.print(_epoch_line(epoch.epoch, trainer), highlight=False)
+
+
+def _epoch_line(epoch: int, trainer: Trainer) -> str:
+    report = next(r for r in trainer.result.epochs if r.epoch == epoch).validation
+    heads = "  ".join(f"{name} {accuracy:.3f}" for name, (accuracy, _) in report.modalities.items())
+    return f"epoch {epoch:3d}  validation loss {report.loss:.3f}  accuracy {report.accuracy:.3f}  {heads}"
+
+
+def _tensorboard(folder: Path | None) -> Callable[[StepRecord], None] | None:
+    if folder is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+    writer = SummaryWriter(str(folder))
+
+    def write(record: StepRecord) -> None:
+        step = record.batch.step
+        writer.add_scalar("loss/train", record.loss, step)
+        writer.add_scalar("scheduler/policy_version", record.batch.policy_version, step)
+        writer.add_scalar("scheduler/score_age_steps", record.batch.age, step)
+
+    return write
+
+
+def _print_result(console: Console, result: Result, as_json: bool) -> None:
+    assert result.test is not None
+    if as_json:
+        line = {
+            "test_accuracy": result.test.accuracy,
+            "test_modalities": {name: accuracy for name, (accuracy, _) in result.test.modalities.items()},
+            "best_epoch": result.best_epoch,
+            "seconds": round(result.seconds, 3),
+            "extra_forward_samples": result.extra_forward_samples,
+            "worst_wait_seconds": round(result.worst_wait_seconds, 6),
+        }
+        sys.stdout.write(json.dumps(line) + "\n")
+        return
+    heads = "  ".join(f"{name} {accuracy:.3f}" for name, (accuracy, _) in result.test.modalities.items())
+    console.print(f"test accuracy {result.test.accuracy:.3f} at validation epoch {result.best_epoch}  {heads}")
+    console.print(
+        f"{result.seconds:.1f} s, {result.extra_forward_samples} extra samples through the model, "
+        f"longest wait for a batch {1000 * result.worst_wait_seconds:.1f} ms",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""The reference training loop: a late-fusion network whose samples the scheduler chooses."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from bss_service.core.arrays import Int64
+from bss_service.wire import JobSpec
+from trainer_client.courier import OnOutage, ScheduledBatch
+from trainer_client.measure import measure, multimodal_loss
+from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
+from trainer_client.reference.data import Dataset
+from trainer_client.reference.evaluation import Report, evaluate, measuring_pass
+from trainer_client.reference.model import build_model
+from trainer_client.sampler import ScheduledBatchSampler, WithIndex
+
+UNIMODAL_WEIGHT: Final = 0.5  # λ of the joint loss: the paper's form
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How a run trains; with the job's spec, all that its result depends on."""
+
+    epochs: int = 25
+    learning_rate: float = 1e-3
+    optimiser: Literal["adam", "sgd"] = "adam"
+    seed: int = 0  # of the initial weights
+    workers: int = 0
+    device: str = "cpu"
+    measure_first: bool = False  # a measuring pass over the training set before the first step
+    checkpoint: Path | None = None  # written after every epoch, and every `checkpoint_every` steps
+    checkpoint_every: int = 0
+    on_outage: OnOutage = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """What one epoch came to."""
+
+    epoch: int
+    step: int  # steps trained so far
+    policy_version: int  # of the epoch's last batch
+    validation: Report
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run came to. The test set is looked at once, with the weights of the best validation epoch."""
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    best_epoch: int = -1
+    test: Report | None = None
+    seconds: float = 0.0
+    extra_forward_samples: int = 0  # passed through the model for the scheduler's sake alone
+    worst_wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What a watcher of the loop is told after each step."""
+
+    batch: ScheduledBatch
+    loss: Tensor  # of the batch, on the device
+
+
+class Samples(TorchDataset[tuple[list[Tensor], Tensor]]):
+    """The training samples of a data set, numbered from 0."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._indices = dataset.indices("train")
+        self._arrays = [torch.from_numpy(array) for array in dataset.modalities.values()]
+        self._labels = torch.from_numpy(dataset.labels)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, number: int) -> tuple[list[Tensor], Tensor]:
+        index = self._indices[number]
+        return [array[index] for array in self._arrays], self._labels[index]
+
+
+class Trainer:
+    """One run: model, optimiser, scheduled sampler, and where it is."""
+
+    def __init__(self, dataset: Dataset, sampler: ScheduledBatchSampler, config: Config) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self.config = config
+        self.device = torch.device(config.device)
+        self.model = build_model(dataset, config.seed).to(self.device)
+        self.optimiser = _optimiser(self.model, config)
+        self.step = 0
+        self.result = Result()
+        self.best_weights: dict[str, Tensor] = {}
+        self.forward_samples = 0  # counted by the model itself, whoever calls it
+        self.model.register_forward_hook(self._count_forward)
+        self._expected_forward_samples = 0  # those that training and evaluation need anyway
+        self._stop = False
+
+    def stop(self) -> None:
+        """End after the current step, with a checkpoint; safe to call from a signal handler."""
+        self._stop = True
+
+    def train(self, watch: Callable[[StepRecord], None] = lambda record: None) -> Result:
+        """Train to the end, or until `stop` is called; goes on from the checkpoint if there is one."""
+        started = time.monotonic()
+        loader = self._loader()
+        if self.config.checkpoint is not None and self.config.checkpoint.exists():
+            self.load_state_dict(read_checkpoint(self.config.checkpoint, self.device))
+        elif self.step == 0:
+            self._begin()
+        calendar = self.sampler.spec.calendar()
+        while not self._stop and (epoch := calendar.epoch_of(self.step)) < self.config.epochs:
+            self._epoch(epoch, loader, watch)
+        self._save()
+        if not self._stop:
+            self._test()
+        self.result.seconds += time.monotonic() - started
+        self.result.worst_wait_seconds = self.sampler.stats.worst_wait_seconds
+        self.result.extra_forward_samples = self.forward_samples - self._expected_forward_samples
+        return self.result
+
+    def _loader(self) -> "DataLoader[Any]":
+        return DataLoader(
+            WithIndex(Samples(self.dataset)),
+            batch_sampler=self.sampler,
+            num_workers=self.config.workers,
+            persistent_workers=self.config.workers > 0,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _begin(self) -> None:
+        """Before the first step: the measuring pass if one is wanted, and a report for the first gain to start from."""
+        if self.config.measure_first:
+            train = self.dataset.indices("train")
+            measured = measuring_pass(self.model, self.dataset, train, self.device, UNIMODAL_WEIGHT)
+            self.sampler.scores(_numbers(len(train)), measured)
+        self._report(self._validate())
+
+    def _epoch(self, epoch: int, loader: "DataLoader[Any]", watch: Callable[[StepRecord], None]) -> None:
+        self.model.train()
+        version = 0
+        for index, (inputs, labels) in loader:
+            batch = self.sampler.batch_of(index)
+            loss = self._train_step(index, inputs, labels)
+            version = batch.policy_version
+            self.step = batch.step + 1
+            watch(StepRecord(batch, loss))
+            if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
+                self._save()
+            if self._stop:
+                return
+        validation = self._validate()
+        self._report(validation)
+        self.result.epochs.append(EpochRecord(epoch, self.step, version, validation))
+        self._keep_best(validation)
+        self._save()
+
+    def _train_step(self, index: Tensor, inputs: list[Tensor], labels: Tensor) -> Tensor:
+        inputs = [x.to(self.device, non_blocking=True) for x in inputs]
+        labels = labels.to(self.device, non_blocking=True)
+        self._expected_forward_samples += len(index)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            unimodal, joint = self.model(inputs)
+        loss = multimodal_loss(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.sampler.feedback(index, measure(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT))
+        return loss.detach()
+
+    def _validate(self) -> Report:
+        indices = self.dataset.indices("validation")
+        self._expected_forward_samples += len(indices)
+        return evaluate(self.model, self.dataset, indices, self.device, UNIMODAL_WEIGHT)
+
+    def _report(self, report: Report) -> None:
+        self.sampler.validation(
+            step=self.step, loss=report.loss, accuracy=report.accuracy, modalities=report.modalities
+        )
+
+    def _keep_best(self, validation: Report) -> None:
+        best = max((r.validation.accuracy for r in self.result.epochs[:-1]), default=-1.0)
+        if validation.accuracy > best:
+            self.result.best_epoch = self.result.epochs[-1].epoch
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def _test(self) -> None:
+        last = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.model.load_state_dict(self.best_weights or last)
+        indices = self.dataset.indices("test")
+        self._expected_forward_samples += len(indices)
+        self.result.test = evaluate(self.model, self.dataset, indices, self.device, UNIMODAL_WEIGHT)
+        self.model.load_state_dict(last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the run depends on."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "best_weights": self.best_weights,
+            "best_epoch": self.result.best_epoch,
+            "epochs": [asdict(record) for record in self.result.epochs],
+            "seconds": self.result.seconds,
+            "forward_samples": [self.forward_samples, self._expected_forward_samples],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.best_weights = state["best_weights"]
+        self.result.best_epoch = state["best_epoch"]
+        self.result.epochs = [
+            EpochRecord(**{**record, "validation": Report(**record["validation"])}) for record in state["epochs"]
+        ]
+        self.result.seconds = state["seconds"]
+        self.forward_samples, self._expected_forward_samples = state["forward_samples"]
+
+    def _save(self) -> None:
+        if self.config.checkpoint is not None:
+            write_checkpoint(self.config.checkpoint, self.state_dict())
+
+    def _count_forward(self, module: torch.nn.Module, inputs: tuple[list[Tensor]], output: object) -> None:
+        self.forward_samples += len(inputs[0][0])
+
+
+def job_spec(name: str, dataset: Dataset, *, batch_size: int, epochs: int, **fields: Any) -> JobSpec:
+    """The job of a run over a data set's training samples; `fields` are those of JobSpec."""
+    samples = len(dataset.indices("train"))
+    spec = JobSpec(name=name, samples=samples, modalities=list(dataset.modalities), batch_size=batch_size, **fields)
+    return spec.model_copy(update={"horizon": spec.calendar().epoch_start(epochs)})
+
+
+def _optimiser(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9)
+    return torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+
+
+def _numbers(count: int) -> Int64:
+    return torch.arange(count).numpy()

@@ -1,7 +1,8 @@
 # make demo   set everything up, start the service, train on real data, write a report (about four minutes)
 # make test   set everything up and run the tests
+# make test-gpu   the tests that need a CUDA device
 # make check  lint, types, import directions
-.PHONY: demo test check bench clean
+.PHONY: demo test test-gpu check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,6 +13,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
 
 check: $(READY)
 	$(BIN)/ruff check .

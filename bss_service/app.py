@@ -33,7 +33,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    problems.install(app)
+    problems.install(app, api.router.routes)
     app.include_router(api.router)
     _add_operations(app, store, metrics)
     app.add_middleware(RequestMetrics, metrics=metrics)

@@ -1,11 +1,11 @@
-"""The commands of `bss`, and what they show."""
+"""The commands of `bss`."""
 
 import json
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Annotated, Any, Final, NoReturn
@@ -13,21 +13,19 @@ from typing import Annotated, Any, Final, NoReturn
 import httpx
 import pydantic
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from bss_service.core.action import Action
 from bss_service.errors import StoreError
 from bss_service.settings import Settings
-from bss_service.wire import NAME_PATTERN, DecisionRow, JobSpec, JobState, Message, PolicyAnswer, ValidationReport
+from bss_service.tables import Look, job_view, jobs_view, look_view, swap_sentence
+from bss_service.wire import NAME_PATTERN, DecisionRow, Message
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 
+LOCAL: Final = "http://127.0.0.1:8765"
 DECISIONS_SHOWN: Final = 5
-REWARDS_SHOWN: Final = 6
 FAILED: Final = 1  # exit codes
 MISUSED: Final = 2
 
@@ -47,14 +45,6 @@ class When(StrEnum):
     NEXT = "next"
 
 
-class Look(Message):
-    """What `bss watch` sees at one moment."""
-
-    state: JobState
-    decisions: list[DecisionRow]  # the latest, in order
-    steps_per_second: float | None  # handed out since the look before; null at the first
-
-
 def _setting(name: str, meaning: str) -> Any:
     """The flag of a setting. It arrives as text or None: Settings alone judges the value."""
     flag = f"--{name.replace('_', '-')}"
@@ -64,7 +54,6 @@ def _setting(name: str, meaning: str) -> Any:
 Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
 Url = Annotated[str, typer.Option("--url", envvar="BSS_URL", help="Where the service is.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-LOCAL: Final = "http://127.0.0.1:8765"
 
 
 # Commands.
@@ -275,12 +264,12 @@ def _show_live(looks: Iterator[Look], interval: float) -> None:
     """One table that changes in place; where that can't be, as in a file, one after another."""
     screen = _screen()
     views = (look_view(look, interval) for look in looks)
-    if not screen.is_terminal:
-        for view in views:
-            screen.print(view)
-    with Live(next(views), console=screen, auto_refresh=False) as live:
-        for view in views:
-            live.update(view, refresh=True)
+    if screen.is_terminal:
+        with Live(next(views), console=screen, auto_refresh=False) as live:
+            for view in views:
+                live.update(view, refresh=True)
+    for view in views:
+        screen.print(view)
 
 
 def _screen(*, stderr: bool = False) -> Console:
@@ -293,168 +282,3 @@ def _fail(sentence: str, code: int = FAILED) -> NoReturn:
     one_line = " ".join(sentence.split())
     _screen(stderr=True).print(Text.assemble(("error: ", "bold red"), one_line), soft_wrap=True)
     raise typer.Exit(code)
-
-
-# Views.
-
-
-def jobs_view(states: Sequence[JobState]) -> RenderableType:
-    """All jobs, one a row."""
-    if not states:
-        return Text("no jobs yet")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("job", style="cyan", overflow="fold")
-    table.add_column("step", justify="right")
-    table.add_column("epoch", justify="right")
-    table.add_column("policy", overflow="fold")
-    table.add_column("accuracy", justify="right")
-    table.add_column("reward", justify="right")
-    for state in states:
-        accuracy = f"{state.validation.accuracy:.3f}" if state.validation else "–"
-        policy = _versioned(state.policy.policy.name, state.policy.policy_version)
-        table.add_row(
-            state.spec.name, f"{state.next_step:,}", str(state.epoch), policy, accuracy, _rewards(state.rewards, 1)
-        )
-    return table
-
-
-def job_view(state: JobState) -> RenderableType:
-    """What a job is, and where it is."""
-    return _panel(state.spec.name, _facts([*_of_spec(state.spec), *_of_state(state)]))
-
-
-def swap_sentence(job: str, answer: PolicyAnswer) -> str:
-    """What became of a swap."""
-    outcome = "" if answer.changed else "nothing changed, "
-    version = f"policy version {answer.policy_version}{'' if answer.changed else ' already'}"
-    return f"{job}: {outcome}{answer.policy.name} is {version} and draws from step {answer.first_step:,} on"
-
-
-def look_view(look: Look, interval: float) -> RenderableType:
-    """What a watcher sees."""
-    state = look.state
-    rate = "–" if look.steps_per_second is None else f"{look.steps_per_second:,.1f} steps/s"
-    facts = _facts([("speed", rate), *_of_state(state)])
-    return _panel(state.spec.name, Group(facts, "", _decisions(look.decisions)), f"every {interval:g} s, Ctrl-C ends")
-
-
-def _panel(title: str, content: RenderableType, note: str | None = None) -> Panel:
-    return Panel(
-        content,
-        title=Text(title, "bold cyan"),
-        subtitle=None if note is None else Text(note, "dim"),
-        title_align="left",
-        subtitle_align="right",
-        border_style="dim",
-        padding=(0, 1),
-    )
-
-
-def _facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, value)
-    return table
-
-
-def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
-    interval = "one epoch" if spec.interval is None else f"{spec.interval:,} steps"
-    reward = spec.reward
-    return [
-        ("samples", f"{spec.samples:,} in batches of {spec.batch_size:,}, tail: {spec.tail}, seed {spec.seed}"),
-        ("modalities", ", ".join(spec.modalities)),
-        ("interval", f"{interval}, lag {spec.lag:,}, patience {spec.patience:g} s"),
-        ("reward", f"{reward.metric}, balance weight {reward.balance_weight:g}, discount {reward.discount:g}"),
-        ("", ""),
-    ]
-
-
-def _of_state(state: JobState) -> list[tuple[str, str | Text]]:
-    pending = state.pending_policy
-    return [
-        ("step", _position(state)),
-        ("epoch", _position_in_epoch(state)),
-        ("policy", _policy(state.policy)),
-        ("pending", "–" if pending is None else _policy(pending)),
-        ("fed back", f"{state.steps_fed_back:,} steps, {state.samples_measured:,} of {state.spec.samples:,} samples"),
-        *_of_validation(state.validation),
-        ("rewards", Text.assemble(_rewards(state.rewards, REWARDS_SHOWN), ("  newest last", "dim"))),
-    ]
-
-
-def _position(state: JobState) -> str:
-    horizon = state.spec.horizon
-    return f"{state.next_step:,}" if horizon is None else f"{state.next_step:,} of {horizon:,}"
-
-
-def _position_in_epoch(state: JobState) -> str:
-    steps = state.spec.calendar().epoch_start(state.epoch + 1) - state.epoch_start
-    return f"{state.epoch}, {state.next_step - state.epoch_start:,} of its {steps:,} steps handed out"
-
-
-def _policy(answer: PolicyAnswer) -> str:
-    named = _versioned(answer.policy.name, answer.policy_version)
-    return f"{named} from step {answer.first_step:,}{_parenthesised(answer.policy.parameters)}"
-
-
-def _versioned(policy: str, version: int) -> str:
-    return f"{policy} v{version}"
-
-
-def _parenthesised(values: dict[str, Any]) -> str:
-    return f" ({_assignments(values)})" if values else ""
-
-
-def _assignments(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _of_validation(report: ValidationReport | None) -> list[tuple[str, str | Text]]:
-    if report is None:
-        return [("validation", "–"), ("accuracy", "–")]
-    heads = [f"{name} {of.accuracy:.3f}" for name, of in report.modalities.items()]
-    return [
-        ("validation", f"loss {report.loss:.4f} after step {report.step:,}"),
-        ("accuracy", ", ".join([f"joint {report.accuracy:.3f}", *heads])),
-    ]
-
-
-def _rewards(rewards: Sequence[float | None], count: int) -> Text:
-    return Text("  ").join([_reward(reward) for reward in rewards[-count:]] or [Text("–")])
-
-
-def _reward(reward: float | None) -> Text:
-    if reward is None:
-        return Text("–")
-    return Text(f"{reward:+.3f}", "green" if reward > 0 else "red" if reward < 0 else "")
-
-
-def _decisions(rows: Sequence[DecisionRow]) -> Table:
-    """One decision a row, the newest on top: what a small terminal cuts off is the oldest."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("steps", justify="right", no_wrap=True)
-    table.add_column("policy", overflow="fold")
-    table.add_column("chose", overflow="fold", ratio=1)
-    table.add_column("reward", justify="right", no_wrap=True)
-    for row in reversed(rows):
-        policy = _versioned(row.policy, row.policy_version)
-        table.add_row(f"{row.first_step:,}–{row.end_step - 1:,}", policy, _choice(row), _reward(row.reward))
-    return table
-
-
-def _choice(row: DecisionRow) -> Text:
-    """The arm that was pulled, else what sets the action apart from plain shuffling."""
-    if "error" in row.detail:
-        return Text(f"plain shuffling: {row.detail['error']}", "red")
-    if "arm" in row.detail:
-        return Text(f"{row.detail['arm']}, probability {row.propensity:.3f}")
-    plain = Action().as_dict()
-    return Text(_assignments({k: v for k, v in row.action.items() if v != plain.get(k)}) or "plain shuffling")

@@ -26,16 +26,20 @@ def decode(data: bytes) -> dict[str, Any]:
     try:
         arrays = safetensors.numpy.load(data)  # checks lengths, offsets and dtypes before anything is read
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        message = json.loads(header.get("__metadata__", {}).get("message", "{}"))
+        message = json.loads(header.get("__metadata__", {}).get("message", "{}"), parse_constant=_refuse)
+        if not isinstance(message, dict):
+            raise ValueError(f"its message must be an object, got {type(message).__name__}")
+        for path, array in arrays.items():
+            _place(message, path, array)
     except KeyError as error:
         raise FrameError(f"body is not a frame: NumPy has no dtype for {error}") from None
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise FrameError(f"body is not a frame: {error}") from None
-    if not isinstance(message, dict):
-        raise FrameError(f"body is not a frame: its message must be an object, got {type(message).__name__}")
-    for path, array in arrays.items():
-        _place(message, path, array)
     return message
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"JSON has no {constant}")
 
 
 def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -62,7 +66,7 @@ def _place(message: Any, path: str, array: np.ndarray) -> None:
                 message[key] = {}
             message = message[key]
         else:
-            raise FrameError(f"body is not a frame: nothing in its message holds {path!r}")
+            raise ValueError(f"nothing in its message holds {path!r}")
     if not isinstance(message, dict):
-        raise FrameError(f"body is not a frame: nothing in its message holds {path!r}")
+        raise ValueError(f"nothing in its message holds {path!r}")
     message[last] = array

@@ -53,7 +53,8 @@ class LiveJob:
     seq: int
     lease: Lease = field(default_factory=Lease)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
-    durable: Future[None] | None = None  # the last change handed to the store
+    pending: Transaction | None = None  # changes not yet handed to the store
+    durable: Future[None] | None = None  # the last changes that were
     bytes_since_snapshot: int = 0
     entries_since_snapshot: int = 0
 
@@ -67,6 +68,14 @@ class Host:
         self._max_samples = max_samples
         self._live: dict[str, LiveJob] = {}
         self._loading = asyncio.Lock()
+        self._stopping = False
+
+    async def release(self) -> None:
+        """Before a stop: let go of the requests that wait for feedback; whoever asked will ask again."""
+        self._stopping = True
+        for live in list(self._live.values()):
+            async with live.changed:
+                live.changed.notify_all()
 
     # Jobs.
 
@@ -101,7 +110,6 @@ class Host:
             async with live.changed:
                 self._drop(name, live)
                 await _committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
-                live.changed.notify_all()
         log.info("job deleted", job=name)
 
     # The training loop.
@@ -117,6 +125,7 @@ class Host:
                     FeedbackRequest(rank=request.rank, world_size=request.world_size, feedback=request.feedback),
                 )
             if request.start >= live.job.planned_until:
+                self._hand_over(live)  # others may change the job while this call waits
                 await self._wait_for_turn(live, request)
             if request.start >= live.job.planned_until:
                 await self._plan(live)
@@ -159,10 +168,9 @@ class Host:
         async with self._open(name) as live:
             if not live.job.adopt(local):
                 return LocalBatchesAnswer(outcome="repeated")
-            transaction = self._record(live, "local", local, commit=False)
+            transaction = self._record(live, "local", local)
             transaction.undrawn = local.start
             transaction.plans = [live.job.plans[-1]]
-            self._commit(live, transaction)
             log.warning("batches drawn by a client", job=name, start=local.start, steps=len(local.indices))
             return LocalBatchesAnswer(outcome="applied")
 
@@ -179,10 +187,9 @@ class Host:
             planned_until = live.job.planned_until
             answer = live.job.swap(request)
             if answer.changed:
-                transaction = self._record(live, "swap", request, commit=False)
+                transaction = self._record(live, "swap", request)
                 if live.job.planned_until < planned_until:
                     transaction.undrawn = live.job.planned_until
-                self._commit(live, transaction)
                 log.info("policy swapped", job=name, policy=request.policy.name, version=answer.policy_version)
             return answer
 
@@ -241,20 +248,25 @@ class Host:
             except BssError:
                 raise  # raised before anything changed
             except BaseException:
-                self._drop(name, live)  # a change may be half done: what is stored is whole
+                live.pending = None  # a change may be half done: what is stored is whole
+                self._drop(name, live)
                 raise
+            finally:
+                self._hand_over(live)
             durable = live.durable
         if durable is not None:
             try:
                 await _committed(durable)
             except StoreError as error:
                 log.error("store failed", job=name, error=str(error))
-                self._drop(name, live)
+                async with live.changed:
+                    self._drop(name, live)
                 raise
 
     def _drop(self, name: str, live: LiveJob) -> None:
-        """Forget what memory holds of a job; the next request loads what is stored."""
+        """Forget what memory holds of a job, whose lock the caller has; the next request loads what is stored."""
         live.lease.broken = True
+        live.changed.notify_all()
         if self._live.get(name) is live:
             del self._live[name]
 
@@ -295,8 +307,8 @@ class Host:
             async with asyncio.timeout(job.spec.patience):
                 while request.start >= job.planned_until and not (request.rank == 0 and job.is_ready(request.start)):
                     await live.changed.wait()
-                    if live.lease.broken:
-                        raise _unknown(job.spec.name)
+                    if live.lease.broken or self._stopping:
+                        raise StoreError(f"job {job.spec.name!r} is not held by this process any more, ask again")
         except TimeoutError:
             if request.start >= job.planned_until:
                 log.warning(
@@ -319,16 +331,13 @@ class Host:
         if "error" in detail:
             log.error("policy failed, shuffled uniformly", job=live.job.spec.name, error=detail["error"])
             self._metrics.policy_failures.inc()
-        transaction = self._record(
-            live, "plan", {"first_step": plan.first_step, "checksum": plan.checksum()}, commit=False
-        )
+        transaction = self._record(live, "plan", {"first_step": plan.first_step, "checksum": plan.checksum()})
         transaction.plans = [plan]
         live.bytes_since_snapshot += plan.indices.nbytes
         if self._snapshot_is_due(live):
             taken = take_snapshot(live.job)
             transaction.snapshot = (live.seq, await asyncio.to_thread(taken.to_frame))
             live.bytes_since_snapshot = live.entries_since_snapshot = 0
-        self._commit(live, transaction)
 
     def _snapshot_is_due(self, live: LiveJob) -> bool:
         table_bytes = sum(column.nbytes for column in live.job.table.columns().values())
@@ -362,22 +371,23 @@ class Host:
             self._metrics.feedback.labels(outcome).inc()
         return outcomes
 
-    def _record(
-        self, live: LiveJob, kind: str, message: Message | Mapping[str, Any], commit: bool = True
-    ) -> Transaction:
-        """Journal a change that has happened, and wake up whoever waits for one."""
+    def _record(self, live: LiveJob, kind: str, message: Message | Mapping[str, Any]) -> Transaction:
+        """Journal a change that has happened; returns the transaction that it is part of."""
         live.seq += 1
         entry = Entry.of(live.seq, kind, message.model_dump() if isinstance(message, Message) else message)
         live.bytes_since_snapshot += len(entry.body)
         live.entries_since_snapshot += 1
-        transaction = Transaction(live.job.spec.name, live.lease, entries=[entry])
-        if commit:
-            self._commit(live, transaction)
-        return transaction
+        if live.pending is None:
+            live.pending = Transaction(live.job.spec.name, live.lease)
+        live.pending.entries.append(entry)
+        return live.pending
 
-    def _commit(self, live: LiveJob, transaction: Transaction) -> None:
-        live.durable = self._store.commit(transaction)
-        live.changed.notify_all()
+    def _hand_over(self, live: LiveJob) -> None:
+        """Hand the changes to the store, in their order, and wake up whoever waits for one."""
+        if live.pending is not None:
+            live.durable = self._store.commit(live.pending)
+            live.pending = None
+            live.changed.notify_all()
 
     def _draws(self, job: Job, index: int, limit: int) -> list[tuple[int, float, int]]:
         """The latest draws of a sample as (step, probability, policy version), newest first."""

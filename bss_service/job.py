@@ -31,8 +31,6 @@ from bss_service.wire import (
     ValidationReport,
 )
 
-_POLICY_STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
-
 
 class Job:
     """State of one job. Whoever calls must hold the job's lock; a method that raises has changed nothing."""
@@ -99,7 +97,7 @@ class Job:
         self.check_start(local.start)
         checks.check_local(self.spec, local)
         stop = local.start + len(local.indices)
-        if self.holds(local.start) and stop <= self.planned_until:
+        if self.holds(local.start) and stop <= self.served:
             recorded = batches(self.plans, self.calendar, local.start, stop).indices
             if np.array_equal(recorded, local.indices):
                 return False
@@ -247,7 +245,8 @@ class Job:
             previous=self.history.decisions[-1].choice.action if self.history.decisions else None,
         )
         choice = self.versions.act(observation, own, rewarded)
-        return Decision(first, end, version, observation, choice, len(rewarded))
+        learned = max([len(rewarded), *(d.learned for d in own[-1:])])  # it forgets nothing when a client goes back
+        return Decision(first, end, version, observation, choice, learned)
 
     def _count(self, feedback: Feedback, k: int, rows: range) -> FeedbackOutcome:
         """Count row k of a feedback message, whose columns are the rows `rows` of the step's batch."""

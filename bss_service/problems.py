@@ -1,14 +1,17 @@
 """Failures as problem+json (RFC 9457), with the field and the value that were wrong."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from bss_service.errors import BssError, StoreError
 
@@ -29,8 +32,9 @@ class Problem(BaseModel):
     value: Any = None
 
 
-def install(app: FastAPI) -> None:
-    """Let an application answer its failures as problems."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Let an application with these routes answer its failures as problems."""
+    app.state.routes = routes
     app.add_exception_handler(BssError, _expected)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -66,7 +70,19 @@ def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     detail = f"{request.method} {request.url.path}: {error.detail}"
     title = HTTPStatus(error.status_code).phrase
-    return _answer(Problem(title=title, status=error.status_code, detail=detail), dict(error.headers or {}))
+    headers = {"Allow": _allowed(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else {}
+    return _answer(Problem(title=title, status=error.status_code, detail=detail), headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes of a path; the framework tells those of the first alone."""
+    methods = {
+        method
+        for route in (*request.app.state.routes, *request.app.routes)
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

@@ -1,7 +1,8 @@
 """Settings of the service: flags of `bss serve`, environment variables BSS_*, or a TOML file."""
 
+import re
 from ipaddress import ip_address
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -10,6 +11,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+TOKEN_PATTERN: Final = r"[!-~]{16,}"  # what a header can carry
 
 
 class Settings(BaseSettings):
@@ -31,8 +34,8 @@ class Settings(BaseSettings):
     def _nobody_gets_in(self) -> Self:
         if self.token is None and not is_loopback(self.host):
             raise ValueError(f"host {self.host} is not loopback: set a token (BSS_TOKEN)")
-        if self.token is not None and len(self.token.get_secret_value()) < 16:
-            raise ValueError("token must have at least 16 characters")
+        if self.token is not None and not re.fullmatch(TOKEN_PATTERN, self.token.get_secret_value()):
+            raise ValueError("token must be at least 16 printable ASCII characters without spaces")
         return self
 
     @classmethod

@@ -19,7 +19,7 @@ from bss_service.versions import PolicyVersion
 from bss_service.wire import ArrayType, JobSpec, Message, PolicySpec, Scores, Step, Unit
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
-Column = Annotated[Float32, ArrayType(np.float32, "n", finite=False)]
+Column = Annotated[Float32, ArrayType(np.float32, "n", nan=True)]
 
 
 class TableState(Message):
@@ -30,7 +30,7 @@ class TableState(Message):
     similarity_ema: Column
     loss_ema: Column
     first_score: Column
-    probabilities: Annotated[Float32, ArrayType(np.float32, "n, M + 1", 0, 1, finite=False)]
+    probabilities: Annotated[Float32, ArrayType(np.float32, "n, M + 1", 0, 1, nan=True)]
     times_measured: Annotated[UInt32, ArrayType(np.uint32, "n")]
     stamp: Annotated[UInt32, ArrayType(np.uint32, "n")]
 
@@ -93,7 +93,7 @@ class WaitingState(Message):
     indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
     similarity: Annotated[Float32, ArrayType(np.float32, "k", -1, 1)]
     loss: Annotated[Float32, ArrayType(np.float32, "k")]
-    probabilities: Annotated[Float32, ArrayType(np.float32, "k, M + 1", 0, 1, finite=False)]
+    probabilities: Annotated[Float32, ArrayType(np.float32, "k, M + 1", 0, 1, nan=True)]
 
 
 class LedgerState(Message):

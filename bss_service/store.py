@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import sqlalchemy as sa
 
@@ -105,19 +105,26 @@ class Store:
     """Opens or makes the database at a SQLAlchemy URL. Raises StoreError where it can't, or where another has it."""
 
     def __init__(self, url: str) -> None:
-        self._lock = _lock_file(url)
+        self._engine = _engine(url)
+        self._lock = _lock_file(self._engine.url)
         try:
-            self._engine = sa.create_engine(url)
-            if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _tune_sqlite)
             _metadata.create_all(self._engine)
             self._check_version()
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(f"the store can't be opened: {error}") from None
+            self._let_go()
+            raise StoreError(f"the store can't be opened: {_reason(error)}") from None
+        except StoreError:
+            self._let_go()
+            raise
         self._insert_entry = str(_journal.insert().compile(dialect=self._engine.dialect))
         self._queue: queue.SimpleQueue[tuple[Transaction, Future[None]] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="bss-store-writer", daemon=True)
         self._writer.start()
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
 
     def commit(self, transaction: Transaction) -> Future[None]:
         """Queue a transaction; transactions of a job are committed in the order of their calls.
@@ -132,9 +139,7 @@ class Store:
         """Commit what is queued, and let go of the database."""
         self._queue.put(None)
         self._writer.join()
-        self._engine.dispose()
-        if self._lock is not None:
-            self._lock.close()
+        self._let_go()
 
     def job_names(self) -> list[str]:
         """All jobs, sorted."""
@@ -183,6 +188,11 @@ class Store:
         with self._reading() as connection:
             return list(connection.scalars(query.order_by(_plans.c.first_step.desc())))
 
+    def _let_go(self) -> None:
+        self._engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+
     def _reading(self) -> "_Reading":
         return _Reading(self._engine)
 
@@ -221,7 +231,7 @@ class Store:
             if last_try:
                 for transaction, future in batch:
                     transaction.lease.broken = True
-                    future.set_exception(StoreError(f"the change was not stored: {error}"))
+                    future.set_exception(StoreError(f"the change was not stored: {_reason(error)}"))
             return False
         for _, future in batch:
             future.set_result(None)
@@ -258,13 +268,13 @@ class _Reading:
         try:
             self._connection = self._engine.connect()
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(f"the store can't be read: {error}") from None
+            raise StoreError(f"the store can't be read: {_reason(error)}") from None
         return self._connection
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._connection.close()
         if isinstance(error, sa.exc.SQLAlchemyError):
-            raise StoreError(f"the store can't be read: {error}") from None
+            raise StoreError(f"the store can't be read: {_reason(error)}") from None
 
 
 def _plan_body(plan: Plan) -> bytes:
@@ -297,26 +307,42 @@ def _checked(row: Any) -> Entry:
     return Entry(row.seq, row.kind, row.body)
 
 
+def _reason(error: Exception) -> str:
+    """The database's own words, without the statement and its parameters."""
+    return str(getattr(error, "orig", None) or error).split("\n")[0]
+
+
 def _tune_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # a commit outlives the process, not a loss of power
     connection.execute("PRAGMA busy_timeout=5000")
 
 
-def _lock_file(url: str) -> Any:
+def _engine(url: str) -> sa.Engine:
+    try:
+        engine = sa.create_engine(url)
+    except ImportError as error:
+        raise StoreError(f"the store can't be opened: its driver {error.name} is not installed") from None
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreError(f"the store can't be opened: {_reason(error)}") from None
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _tune_sqlite)
+    return engine
+
+
+def _lock_file(url: sa.URL) -> TextIO | None:
     """Hold a lock beside an SQLite file: two services on one file would contradict each other."""
-    database = sa.make_url(url).database
-    if sa.make_url(url).get_backend_name() != "sqlite" or not database:
+    if url.get_backend_name() != "sqlite" or not url.database:
         return None
-    path = Path(f"{database}.lock")
+    path = Path(f"{url.database}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")
     except OSError as error:
-        raise StoreError(f"the store {database!r} can't be opened: {error}") from None
+        raise StoreError(f"the store {url.database!r} can't be opened: {error}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         handle.close()
-        raise StoreError(f"another service has the store {database!r} open") from None
+        raise StoreError(f"another service has the store {url.database!r} open") from None
     return handle

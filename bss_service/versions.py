@@ -1,8 +1,9 @@
 """The policies that a job has had, and the one that is in force."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -88,10 +89,19 @@ class PolicyVersions:
             for decision in untaught:
                 if decision.reward is not None:
                     policy.learn(decision)
-            choice = policy.act(observation, rng)
-            return replace(choice, detail=json.loads(json.dumps(dict(choice.detail), allow_nan=False)))
+            return _plain(policy.act(observation, rng))
         except Exception as error:
             return Choice(Action(), 1.0, {"error": f"{type(error).__name__}: {error}"})
+
+
+def _plain(choice: Choice) -> Choice:
+    """The choice in floats and JSON values, as the store gives it back; raises whatever is wrong with it."""
+    values = choice.action.as_dict().items()
+    action = Action(**{name: v if isinstance(v, str) else float(v) for name, v in values})  # type: ignore[arg-type]
+    propensity = float(choice.propensity)
+    if not 0 < propensity < math.inf:
+        raise ValueError(f"propensity must be positive and finite, got {propensity}")
+    return Choice(action, propensity, json.loads(json.dumps(dict(choice.detail), allow_nan=False)))
 
 
 def make_policy(spec: PolicySpec) -> Policy:

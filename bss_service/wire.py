@@ -13,12 +13,17 @@ from bss_service.core.reward import Metric
 from bss_service.core.table import MAX_STEP
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+_FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _ROUNDING: Final = 1e-3  # a cosine or probability of half-precision training may exceed 1 by as much
+JOINT: Final = "joint"  # what the joint head is called beside the modalities
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
 
 
 class ArrayType:
-    """Validates nested lists or NumPy arrays into an array of one dtype, number of axes and range."""
+    """Validates nested lists or NumPy arrays into an array of one dtype, number of axes and range.
+
+    Infinite values are refused, and so is NaN unless `nan` allows it to mark what is not known.
+    """
 
     def __init__(
         self,
@@ -27,11 +32,11 @@ class ArrayType:
         low: float | None = None,
         high: float | None = None,
         *,
-        finite: bool = True,
+        nan: bool = False,
     ) -> None:
         self.dtype = np.dtype(dtype)
         self.axes = axes
-        self.finite = finite
+        self.nan = nan
         self.low = -np.inf if low is None else low
         self.high = np.inf if high is None else high
 
@@ -62,8 +67,9 @@ class ArrayType:
                 raise ValueError(f"must hold {self.dtype} values, got {array.min()} to {array.max()}")
         with np.errstate(over="ignore"):
             cast = array.astype(self.dtype, copy=False)
-        if self.finite and self.dtype.kind == "f" and not np.isfinite(cast).all():
-            where = np.argwhere(~np.isfinite(cast))[0]
+        bad = ~np.isfinite(cast) & ~(self.nan & np.isnan(cast))
+        if bad.any():
+            where = np.argwhere(bad)[0]
             raise ValueError(f"must hold finite values, got {array[tuple(where)]} at {where.tolist()}")
         outside = (cast < self.low - _ROUNDING) | (cast > self.high + _ROUNDING)
         if outside.any():
@@ -93,6 +99,7 @@ def label_probabilities(axes: str) -> ArrayType:
 
 
 Unit = Annotated[float, Field(ge=0, le=1)]
+Loss = Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]  # so that the difference of two is finite
 Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
 
 
@@ -146,8 +153,8 @@ class JobSpec(Message):
     def _consistent(self) -> Self:
         if self.batch_size > self.samples:
             raise ValueError(f"batch_size must be at most samples = {self.samples}, got {self.batch_size}")
-        if len(set(self.modalities)) < len(self.modalities):
-            raise ValueError(f"modalities must differ from one another, got {self.modalities}")
+        if len({*self.modalities, JOINT}) <= len(self.modalities):
+            raise ValueError(f"modalities must differ from one another and from {JOINT!r}, got {self.modalities}")
         return self
 
     def calendar(self) -> Calendar:
@@ -242,7 +249,7 @@ class ValidationReport(Message):
     """The model on the validation set after `step` steps; `modalities` has an entry for each of the job's."""
 
     step: Step
-    loss: float
+    loss: Loss
     accuracy: Unit  # of the joint head
     modalities: dict[str, ModalityReport]
 

@@ -61,7 +61,8 @@ def image_bytes(dataset: Dataset) -> NDArray[np.uint8] | None:
     low = values.min(axis=(0, 2, 3), keepdims=True)
     high = values.max(axis=(0, 2, 3), keepdims=True)
     scaled = 255 * (values - low) / np.where(high > low, high - low, 1)
-    return np.rint(scaled).astype(np.uint8).transpose(0, 2, 3, 1)
+    pictures: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8).transpose(0, 2, 3, 1)
+    return pictures
 
 
 def png_uri(picture: NDArray[np.uint8]) -> str:

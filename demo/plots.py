@@ -1,7 +1,8 @@
 """The report's pictures, each a function of the results."""
 
 from collections.abc import Sequence
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from demo.canvas import GRID, INK, MUTED, PAPER, Picture, colour_of, label_ends, panel, place, style, to_picture
 from demo.plan import Condition
 from demo.ranking import DECILES, wrong_share_by_decile
-from demo.results import EVERYONE, JOINT, RIGHT, WRONG, Decision, Results, RunResult, SwapProof
+from demo.results import EVERYONE, JOINT, RIGHT, WRONG, Announcement, Decision, Results, RunResult, SwapProof
 from demo.statistics import share
 from demo.summary import Row, signed
 
@@ -49,7 +50,7 @@ def gains(rows: Sequence[Row], condition: Condition) -> Picture:
 def accuracy(results: Results, condition: Condition, head: str) -> Picture:
     """Validation accuracy of a head over epochs: mean over seeds, band from the lowest to the highest seed."""
     with style():
-        figure, axes = panel(2.5, right=0.75)
+        figure, axes = panel(2.8, right=0.78)
         ends = []
         for policy in results.policies:
             curves = 100 * np.array([[e.accuracy[head] for e in r.epochs] for r in results.of(condition, policy)])
@@ -74,7 +75,7 @@ def score_bands(result: RunResult, limits: tuple[float, float]) -> Picture:
     run = result.run
     colour = colour_of(run.policy)
     with style():
-        figure, axes = panel(2.2)
+        figure, axes = panel(2.2, width=2.9, right=0.75)
         epochs = np.array([b.epoch + 1 for b in result.bands])
         bands = np.array([b.quantiles[EVERYONE] for b in result.bands]).reshape(-1, 5)
         axes.fill_between(epochs, bands[:, 0], bands[:, 4], color=colour, alpha=0.14, linewidth=0)
@@ -111,7 +112,7 @@ def decisions(result: RunResult) -> Picture:
         figure, _ = panel(1.0)
         figure.clear()
         figure.set_size_inches(figure.get_size_inches()[0], 3.1)
-        place(figure, left=0.95, right=0.3 if arms else 1.05, hspace=0.16)
+        place(figure, left=0.95, right=0.3 if arms else 0.6, hspace=0.16)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.5, 1))
         if arms:
             _draw_arms(above, result.decisions, arms, colour_of(run.policy))
@@ -130,7 +131,7 @@ def decisions(result: RunResult) -> Picture:
 def wrong_labels(results: Results, condition: Condition) -> Picture:
     """Share of wrong labels among samples ranked by their last balance score, in tenths."""
     with style():
-        figure, axes = panel(2.6, width=5.0, left=0.6, right=0.85, bottom=0.55)
+        figure, axes = panel(2.6, width=4.1, left=0.6, right=0.85, bottom=0.55)
         tenths = np.arange(1, DECILES + 1)
         axes.set_xlim(0.6, DECILES + 0.4)
         curves = {
@@ -139,12 +140,12 @@ def wrong_labels(results: Results, condition: Condition) -> Picture:
         }
         top = max(curve.max() for curve in curves.values())
         axes.set_ylim(0, 1.1 * top + 1)
-        overall = 100 * np.mean([share(r.wrong_label) for r in results.of(condition, results.policies[0])])
+        overall = float(100 * np.mean([share(r.wrong_label) for r in results.of(condition, results.policies[0])]))
         axes.axhline(overall, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        axes.text(0.75, overall + 0.015 * top, "all samples", color=MUTED, fontsize=7.5, va="bottom")
         for policy, curve in curves.items():
             axes.plot(tenths, curve, color=colour_of(policy), marker="o", markersize=3)
         ends = [(policy, float(curve[-1]), colour_of(policy)) for policy, curve in curves.items()]
+        ends.append(("all samples", overall, MUTED))
         label_ends(axes, ends, DECILES, gap=1.1 * top / 13)
         axes.set_xticks(tenths, ["least\nbalanced", *map(str, tenths[1:-1]), "most\nbalanced"])
         axes.set_xlabel("tenth of the training samples, ranked by their last ŝ")
@@ -160,44 +161,37 @@ def swap_timeline(proof: SwapProof, result: RunResult) -> Picture:
     around = range(said.epoch_start - length // 4, said.epoch_end + length // 4)
     shown = [
         (after.step, 1000 * (after.at - before.at), after.policy_version)
-        for before, after in zip(result.steps, result.steps[1:], strict=False)
+        for before, after in pairwise(result.steps)
         if after.step in around
     ]
     with style():
-        figure, axes = panel(2.5, width=5.0, right=0.2, top=0.62)
-        top = 1.25 * max((ms for _, ms, _ in shown), default=1.0)
+        figure, axes = panel(2.5, width=4.2, right=0.15, top=0.55)
+        top = 1.3 * max((ms for _, ms, _ in shown), default=1.0)
         axes.set_ylim(0, top)
         axes.set_xlim(around.start - 1, around.stop)
         versions = ((result.run.policy, lambda v: v != said.policy_version), (said.policy, said.policy_version.__eq__))
         for policy, drew in versions:
             points = [(step, ms) for step, ms, version in shown if drew(version)]
             axes.vlines([s for s, _ in points], 0, [m for _, m in points], color=colour_of(policy), linewidth=1.6)
-        for boundary in (said.epoch_start, said.epoch_end):
-            axes.axvline(boundary - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.text(said.epoch_start, 1.01 * top, f"epoch {said.epoch} begins", color=MUTED, fontsize=7.5, va="bottom")
+        _mark_epochs(axes, said, around, top)
         axes.axvline(said.first_step - 0.5, color=INK, linewidth=1.0)
-        axes.text(
-            said.first_step,
-            0.97 * top,
-            f" announced: version {said.policy_version} from step {said.first_step} on",
-            fontsize=7.5,
-            va="top",
-            color=colour_of(said.policy),
-        )
-        axes.text(
-            said.first_step - 1,
-            0.97 * top,
-            f"drawn by {result.run.policy} ",
-            fontsize=7.5,
-            va="top",
-            ha="right",
-            color=colour_of(result.run.policy),
-        )
+        written: dict[str, Any] = {"y": 0.96 * top, "fontsize": 7.5, "va": "top"}
+        axes.text(around.start, s=f"drawn by {result.run.policy}", color=colour_of(result.run.policy), **written)
+        announced = f" version {said.policy_version} ({said.policy}) from step {said.first_step} on"
+        axes.text(said.first_step, s=announced, color=colour_of(said.policy), **written)
         axes.set_title("The trainer's batches around the swap", pad=16)
         axes.set_xlabel("step")
         axes.set_ylabel("time of the step, ms")
         axes.grid(False, axis="x")
         return to_picture(figure, f"Time of each step around step {said.first_step}, by policy version")
+
+
+def _mark_epochs(axes: Axes, said: Announcement, around: range, top: float) -> None:
+    for boundary in (said.epoch_start, said.epoch_end):
+        axes.vlines(boundary - 0.5, 0, 0.84 * top, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+    ends = (around.start, said.epoch_start, said.epoch_end, around.stop)
+    for epoch, (start, stop) in enumerate(pairwise(ends), start=said.epoch - 1):
+        axes.text((start + stop) / 2, 1.02 * top, f"epoch {epoch}", color=MUTED, fontsize=7.5, ha="center", va="bottom")
 
 
 def _extent(row: Row) -> list[float]:
@@ -217,8 +211,14 @@ def _draw_gain(axes: Axes, row: Row, y: float) -> None:
 
 
 def _accuracy_range(results: Results) -> tuple[float, float]:
-    values = [100 * a for r in results.runs for e in r.epochs for a in e.accuracy.values()]
-    return 10 * np.floor(min(values) / 10), 5 * np.ceil(max(values) / 5)
+    """One range for all heads and conditions, from the mean curves: a band may leave it."""
+    means = [
+        np.mean([[100 * e.accuracy[head] for e in r.epochs] for r in results.of(condition, policy)], axis=0)
+        for condition in results.conditions
+        for policy in results.policies
+        for head in results.heads
+    ]
+    return float(10 * np.floor(np.min(means) / 10)), float(5 * np.ceil(np.max(means) / 5 + 0.2))
 
 
 def _has_wrong(result: RunResult) -> bool:
@@ -274,7 +274,8 @@ def _draw_fields(axes: Axes, chosen: Sequence[Decision], colour: str) -> None:
     axes.set_yticks(range(len(FIELDS)), list(FIELDS.values()), color=INK)
     axes.set_ylim(len(FIELDS) + 0.4, -0.55)
     axes.grid(False)
-    axes.spines["left"].set_visible(False)
+    axes.tick_params(bottom=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
 
 
 def _value(field: str, value: float) -> str:

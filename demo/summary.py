@@ -47,7 +47,7 @@ def headline(table: Sequence[Row]) -> str:
         sentences.append(f"{_joined([_finding(row, 'beat') for row in better])}.")
     else:
         sentences.append(
-            f"No policy beat {BASELINE}: in none of the {_count(len(tried), 'comparison')} does the 95 % interval of "
+            f"No policy beat {BASELINE}: in none of the {count(len(tried), 'comparison')} does the 95 % interval of "
             "the gain lie above 0."
         )
     if worse:
@@ -105,5 +105,6 @@ def _which(number: int, others_decided: bool) -> str:
     return f"{'the other' if others_decided else 'all'} {number} comparisons"
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """A number of things, in the singular where it is one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

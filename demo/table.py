@@ -19,8 +19,8 @@ def print_tables(console: Console, rows: Sequence[Row], seeds: int) -> None:
         console.print(_table(condition, [row for row in rows if row.condition == condition]))
     console.print(
         f"[dim]Accuracy in % on the test set at the best validation epoch: mean ± 95 % interval (Student t) over "
-        f"{seeds} seeds. Gain: fused, over uniform, in points, paired by seed. Forward: samples passed through the "
-        "model for the scheduler's sake alone. Wait: the longest for one batch.[/]"
+        f"{seeds} seeds. Gain: fused, over uniform, in points, paired by seed. s: seconds of a run. Extra: samples "
+        "passed through the model for the scheduler's sake alone. Wait: the longest for one batch.[/]"
     )
 
 
@@ -38,13 +38,21 @@ def print_swap(console: Console, proof: SwapProof) -> None:
 
 
 def _table(condition: Condition, rows: Sequence[Row]) -> Table:
-    table = Table(title=f"emoji, {condition.title}", box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
+    table = Table(
+        title=f"emoji, {condition.title}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+        padding=(0, 1),
+    )
     heads = [head for head in rows[0].accuracy if head != JOINT]
     table.add_column("policy", no_wrap=True)
     for name in ("fused", *heads, "gain"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for name in ("time", "forward", "wait"):
+    for name in ("s", "extra", "wait"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*_cells(row, heads))
@@ -59,7 +67,7 @@ def _cells(row: Row, heads: Sequence[str]) -> list[str]:
         *(f"{row.accuracy[head].mean:.1f}" for head in heads),
         "" if row.gain is None else f"[{colour}]{with_interval(row.gain, sign=True)}[/]",
         f"[{colour}]{row.verdict or 'baseline'}[/]",
-        f"{row.seconds:.0f} s",
+        f"{row.seconds:.0f}",
         str(row.extra_forward_samples),
         f"{1000 * row.worst_wait_seconds:.0f} ms",
     ]

@@ -113,11 +113,12 @@ class Trainer:
     def adopt(self, start: int, batches: Sequence[np.ndarray]) -> bool:
         """Train on batches of one's own, and tell the service."""
         local = LocalBatches(start=start, indices=np.array(batches))
-        adopted = self.job.adopt(local)
+        if not self.job.adopt(local):
+            return False
         self.journal.append(("local", local.model_dump()))
         kept = {step: batch for step, batch in self.batches.items() if step < start}
-        self.batches = {**kept, **{start + k: batch for k, batch in enumerate(local.indices)}}
-        return adopted
+        self.batches = kept | {start + k: batch for k, batch in enumerate(local.indices)}
+        return True
 
     def train(self, steps: int) -> None:
         """The plain loop: get a batch, send what was measured, validate at the end of each epoch."""

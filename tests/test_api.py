@@ -1,6 +1,6 @@
 """The interface over real HTTP: one contract, in JSON and in frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import numpy as np
@@ -215,7 +215,8 @@ def test_health_readiness_and_metrics_answer(service: Service, client: Scheduler
     assert job_name not in metrics
 
 
-def test_the_examples_of_the_openapi_document_work(service: Service, client: SchedulerClient) -> None:
+def test_the_examples_of_the_openapi_document_work(start_service: Callable[..., Service]) -> None:
+    service = start_service()
     with httpx.Client(base_url=service.url) as http:
         document = http.get("/openapi.json").json()
         bodies = {

@@ -1,10 +1,15 @@
 """What was answered survives kill -9, and a restarted service goes on as if nothing had happened."""
 
+import sqlite3
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bss_service.errors import StoreError
 from bss_service.host import SNAPSHOT_ENTRIES
 from bss_service.job import Job
 from bss_service.policies.base import policy_names
@@ -12,6 +17,7 @@ from bss_service.store import Store
 from bss_service.wire import FeedbackRequest, StepsRequest
 from tests.services import Service
 from tests.simulated import measured, order, report, spec, take, train, versions
+from trainer_client.errors import OutageError
 
 StartService = Callable[..., Service]
 
@@ -130,3 +136,77 @@ def test_the_plan_waits_for_feedback_of_the_interval_before(start_service: Start
         late = client.steps("impatient", StepsRequest(start=6)).batches
         assert late.scored_until.tolist() == [0]
     assert any("patience ran out" in line for line in service.log)
+
+
+def test_a_stop_lets_go_of_a_request_that_waits_for_feedback(start_service: StartService) -> None:
+    service = start_service()
+    outcome: list[Exception] = []
+    with service.client(retries=0) as client:
+        client.create_job(spec("job", patience=60))
+        client.steps("job", StepsRequest(start=0, count=6))
+
+        def wait() -> None:
+            try:
+                client.steps("job", StepsRequest(start=6))
+            except OutageError as error:
+                outcome.append(error)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.5)  # until the service holds the request
+        started = time.monotonic()
+        assert service.stop() == 0
+        waiting.join()
+    assert time.monotonic() - started < 5
+    assert "503" in str(outcome[0])
+
+
+def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="the store can't be opened: Could not parse SQLAlchemy URL"):
+        Store("nonsense")
+    with pytest.raises(StoreError, match="is not installed"):
+        Store("mysql+pymysql://localhost/bss")
+    (tmp_path / "file").write_text("not a database")
+    with pytest.raises(StoreError, match="file is not a database"):
+        Store(f"sqlite:///{tmp_path}/file")
+
+
+def test_a_store_of_another_schema_version_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bss.sqlite"
+    Store(url).close()
+    with sqlite3.connect(tmp_path / "bss.sqlite") as connection:
+        connection.execute("UPDATE meta SET schema_version = 99")
+    connection.close()
+    with pytest.raises(StoreError, match="schema version 99, this service needs 1"):
+        Store(url)
+
+
+def test_a_damaged_journal_entry_is_detected(start_service: StartService) -> None:
+    service = start_service()
+    with service.client(retries=0) as client:
+        client.create_job(spec("job"))
+        client.steps("job", StepsRequest(start=0))
+        service.kill()
+        with sqlite3.connect(service.store) as connection:
+            connection.execute("UPDATE journal SET body = x'00' WHERE seq = 1")
+        connection.close()
+        service.start()
+        with pytest.raises(OutageError, match="journal entry 1 of job 'job' is damaged"):
+            client.job("job")
+
+
+def test_a_commit_that_fails_is_told_and_leaves_what_was_stored(start_service: StartService) -> None:
+    service = start_service()
+    with service.client(retries=0, timeout=20) as client:
+        client.create_job(spec("job"))
+        first = client.steps("job", StepsRequest(start=0)).batches
+        blocker = sqlite3.connect(service.store, isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")  # another process has the file locked for longer than the service waits
+        with pytest.raises(OutageError, match="database is locked"):
+            client.steps("job", StepsRequest(start=1, feedback=measured(0, first.indices[0])))
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        assert client.job("job").steps_fed_back == 0
+        assert client.job("job").next_step == 1
+        answer = client.steps("job", StepsRequest(start=1, feedback=measured(0, first.indices[0])))
+        assert answer.feedback == ["applied"]

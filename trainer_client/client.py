@@ -3,6 +3,7 @@
 import time
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import pydantic
@@ -70,43 +71,45 @@ class SchedulerClient:
 
     def job(self, name: str) -> JobState:
         """Where a job is."""
-        return self._call(JobState, "GET", f"/v1/jobs/{name}")
+        return self._call(JobState, "GET", f"/v1/jobs/{_quoted(name)}")
 
     def delete_job(self, name: str) -> None:
         """Delete a job and all that is known of it."""
         try:
-            self._send("DELETE", f"/v1/jobs/{name}")
+            self._send("DELETE", f"/v1/jobs/{_quoted(name)}")
         except UnknownJobError as error:
             if not error.after_retry:
                 raise
 
     def steps(self, name: str, request: StepsRequest, patience: float = 30.0) -> StepsAnswer:
         """Give feedback, take batches. patience: the job's, for which the service may hold the call."""
-        return self._call(StepsAnswer, "POST", f"/v1/jobs/{name}/steps", request, timeout=self._timeout + patience)
+        return self._call(
+            StepsAnswer, "POST", f"/v1/jobs/{_quoted(name)}/steps", request, timeout=self._timeout + patience
+        )
 
     def batches(self, name: str, start: int, count: int = 1) -> Batches:
         """Batches handed out before; possibly fewer than `count`."""
-        return self._call(Batches, "GET", f"/v1/jobs/{name}/batches?start={start}&count={count}")
+        return self._call(Batches, "GET", f"/v1/jobs/{_quoted(name)}/batches?start={start}&count={count}")
 
     def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
         """Give feedback alone."""
-        return self._call(FeedbackAnswer, "POST", f"/v1/jobs/{name}/feedback", request)
+        return self._call(FeedbackAnswer, "POST", f"/v1/jobs/{_quoted(name)}/feedback", request)
 
     def validation(self, name: str, report: ValidationReport) -> ValidationAnswer:
         """Report a validation."""
-        return self._call(ValidationAnswer, "POST", f"/v1/jobs/{name}/validation", report)
+        return self._call(ValidationAnswer, "POST", f"/v1/jobs/{_quoted(name)}/validation", report)
 
     def scores(self, name: str, scores: Scores) -> ScoresAnswer:
         """Send a part of a measuring pass."""
-        return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{name}/scores", scores)
+        return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/scores", scores)
 
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Tell what was drawn while the service was out of reach."""
-        return self._call(LocalBatchesAnswer, "POST", f"/v1/jobs/{name}/local-batches", local)
+        return self._call(LocalBatchesAnswer, "POST", f"/v1/jobs/{_quoted(name)}/local-batches", local)
 
     def policy(self, name: str) -> PolicyAnswer:
         """The policy in force."""
-        return self._call(PolicyAnswer, "GET", f"/v1/jobs/{name}/policy")
+        return self._call(PolicyAnswer, "GET", f"/v1/jobs/{_quoted(name)}/policy")
 
     def swap(
         self,
@@ -117,23 +120,23 @@ class SchedulerClient:
     ) -> PolicyAnswer:
         """Swap the policy; the answer names the version and the first step that it draws."""
         request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters or {}), at=at)
-        return self._call(PolicyAnswer, "PUT", f"/v1/jobs/{name}/policy", request)
+        return self._call(PolicyAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/policy", request)
 
     def decisions(self, name: str, start: int = 0, count: int = 100) -> DecisionLog:
         """A part of the decision log."""
-        return self._call(DecisionLog, "GET", f"/v1/jobs/{name}/decisions?start={start}&count={count}")
+        return self._call(DecisionLog, "GET", f"/v1/jobs/{_quoted(name)}/decisions?start={start}&count={count}")
 
     def sample(self, name: str, index: int, draws: int = 10) -> SampleState:
         """Why a sample is drawn as it is."""
-        return self._call(SampleState, "GET", f"/v1/jobs/{name}/samples/{index}?draws={draws}")
+        return self._call(SampleState, "GET", f"/v1/jobs/{_quoted(name)}/samples/{index}?draws={draws}")
 
     def snapshot(self, name: str) -> bytes:
         """A job's whole state, for `put_snapshot`."""
-        return self._send("GET", f"/v1/jobs/{name}/snapshot").content
+        return self._send("GET", f"/v1/jobs/{_quoted(name)}/snapshot").content
 
     def put_snapshot(self, name: str, snapshot: bytes) -> JobState:
         """Create a job of this name from a snapshot."""
-        response = self._send("PUT", f"/v1/jobs/{name}/snapshot", snapshot, frames.CONTENT_TYPE)
+        response = self._send("PUT", f"/v1/jobs/{_quoted(name)}/snapshot", snapshot, frames.CONTENT_TYPE)
         return self._read(JobState, response)
 
     def close(self) -> None:
@@ -178,7 +181,7 @@ class SchedulerClient:
             else:
                 if response.status_code not in _PASSING:
                     return _accepted(response, retried=tried > 0)
-                outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {response.text[:200]}")
+                outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {_problem(response)[0]}")
             if tried < self._retries:
                 time.sleep(BACKOFF[min(tried, len(BACKOFF) - 1)])
         raise outage
@@ -188,18 +191,26 @@ class SchedulerClient:
             if response.headers.get("content-type") == frames.CONTENT_TYPE:
                 return answer.from_frame(response.content)
             return answer.model_validate_json(response.content)
-        except (frames.FrameError, pydantic.ValidationError) as error:
-            raise OutageError(f"{self._http.base_url} gave an answer that is not the scheduler's: {error}") from None
+        except (frames.FrameError, pydantic.ValidationError):
+            raise OutageError(f"{self._http.base_url} gave an answer that is not the scheduler's") from None
 
 
 def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:
     if response.is_success:
         return response
-    try:
-        problem = response.json()
-        detail, field, value = problem["detail"], problem.get("field"), problem.get("value")
-    except (ValueError, KeyError, TypeError):
-        detail, field, value = f"status {response.status_code}: {response.text[:200]}", None, None
-    error = refusal(response.status_code, detail, field, value)
+    error = refusal(response.status_code, *_problem(response))
     error.after_retry = retried
     raise error
+
+
+def _problem(response: httpx.Response) -> tuple[str, str | None, Any]:
+    """Detail, field and value of a problem; whatever else was answered, shortened."""
+    try:
+        problem = response.json()
+        return problem["detail"], problem.get("field"), problem.get("value")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"status {response.status_code}: {response.text[:200]}", None, None
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

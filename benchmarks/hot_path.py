@@ -1,0 +1,166 @@
+"""The hot call, and what a training loop waits for a batch, against what a user would otherwise use.
+
+    make bench        (or: python benchmarks/hot_path.py --samples 1000000)
+
+One run measures all of them in turn, round after round, so that a noisy machine disturbs them alike; what counts are
+the ratios.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, RandomSampler
+
+from bss_service.wire import Feedback, JobSpec, PolicySpec, StepsRequest
+from trainer_client.client import SchedulerClient
+from trainer_client.measure import Measurement
+from trainer_client.sampler import ScheduledBatchSampler
+
+G = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=1_000_000, help="n")
+    parser.add_argument("--rounds", type=int, default=300, help="measurements of each")
+    parser.add_argument("--step-ms", type=float, default=5.0, help="length of a simulated training step")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as url:
+        calls(url, args.samples, args.rounds)
+        waits(url, args.samples, args.rounds, args.step_ms / 1000)
+
+
+@contextmanager
+def service(folder: Path) -> Iterator[str]:
+    """A service of its own on a fresh file."""
+    command = [
+        str(Path(sys.executable).with_name("bss")),
+        "serve",
+        "--port",
+        "0",
+        "--store",
+        f"sqlite:///{folder}/b.sqlite",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "listening" in line)
+    try:
+        yield "http://" + line.split("http://")[1].split()[0]
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+
+
+def calls(url: str, samples: int, rounds: int) -> None:
+    """Feedback for a batch and the next one or sixteen, and the same in process."""
+    weights = torch.rand(samples, generator=torch.Generator().manual_seed(0))
+    with SchedulerClient(url) as client:
+        one = HotCall(client, "one", samples, 1)
+        sixteen = HotCall(client, "sixteen", samples, 16)
+        timed = measure(
+            rounds,
+            {
+                "hot call: feedback for 1 batch, next batch": one,
+                "hot call: feedback for 16 batches, next 16": sixteen,
+                "torch.multinomial, 1 batch with replacement": lambda: torch.multinomial(weights, G, True),
+                "torch.multinomial, 1 batch without replacement": lambda: torch.multinomial(weights, G),
+            },
+        )
+    say(f"n = {samples:,}, batch {G}, medians of {rounds} rounds; the service commits every call to SQLite")
+    table(timed, "torch.multinomial, 1 batch with replacement")
+
+
+class HotCall:
+    """One trainer's sequence of hot calls."""
+
+    def __init__(self, client: SchedulerClient, name: str, samples: int, count: int) -> None:
+        spec = JobSpec(
+            name=name,
+            samples=samples,
+            modalities=["a", "b"],
+            batch_size=G,
+            policy=PolicySpec(name="balance"),
+            patience=0,
+        )
+        client.create_job(spec)
+        self._client, self._name, self._count = client, name, count
+        x = np.random.default_rng(0).random((count, G), dtype=np.float32)
+        self._values: dict[str, Any] = {"similarity": x, "loss": x, "probabilities": np.stack([x, x, x], axis=2)}
+        self._steps = np.arange(len(client.steps(name, StepsRequest(start=0, count=count)).batches.indices))
+
+    def __call__(self) -> None:
+        done = len(self._steps)
+        feedback = Feedback(step=self._steps, **{name: values[:done] for name, values in self._values.items()})
+        start = int(self._steps[-1]) + 1
+        answer = self._client.steps(self._name, StepsRequest(start=start, count=self._count, feedback=feedback))
+        self._steps = start + np.arange(len(answer.batches.indices))
+
+
+def waits(url: str, samples: int, rounds: int, step_seconds: float) -> None:
+    """What a loop with steps of some milliseconds waits for each batch of indices, feedback included."""
+    spec = JobSpec(name="loop", samples=samples, modalities=["a", "b"], batch_size=G, policy=PolicySpec(name="balance"))
+    x = torch.rand(G, generator=torch.Generator().manual_seed(0))
+    measurement = Measurement(similarity=x, loss=x, probabilities=torch.stack([x, x, x], dim=1))
+    plain = iter(BatchSampler(RandomSampler(range(samples), generator=torch.Generator().manual_seed(0)), G, True))
+    with ScheduledBatchSampler(url, spec) as sampler:
+        scheduled = iter(sampler)
+        next(plain), next(scheduled)  # both draw their epoch's order at the first batch
+        sampler.feedback(0, measurement)
+        scheduled_waits, feedback_times, plain_waits = [], [], []
+        for step in range(1, min(rounds, samples // G - 1)):
+            scheduled_waits.append(seconds(lambda: next(scheduled)))
+            time.sleep(step_seconds)
+            feedback_times.append(seconds(lambda step=step: sampler.feedback(step, measurement)))
+            plain_waits.append(seconds(lambda: next(plain)))
+    say(f"\na loop with {1000 * step_seconds:g} ms a step, prefetch 16")
+    table(
+        {
+            "scheduled: wait for a batch": scheduled_waits,
+            "scheduled: hand over feedback": feedback_times,
+            "RandomSampler: wait for a batch": plain_waits,
+        },
+        "RandomSampler: wait for a batch",
+    )
+    say(f"longest wait: scheduled {1000 * max(scheduled_waits):.2f} ms, RandomSampler {1000 * max(plain_waits):.2f} ms")
+
+
+def measure(rounds: int, subjects: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """Seconds of each call, the subjects in turn."""
+    timed: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, subject in subjects.items():
+            timed[name].append(seconds(subject))
+    return timed
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def table(timed: dict[str, list[float]], reference: str) -> None:
+    """Median, 99th percentile, and the ratio of medians to a reference."""
+    base = float(np.median(timed[reference]))
+    say(f"{'':48} {'p50 ms':>8} {'p99 ms':>8} {'ratio':>7}")
+    for name, values in timed.items():
+        p50, p99 = np.quantile(values, [0.5, 0.99])
+        say(f"{name:48} {1000 * p50:8.3f} {1000 * p99:8.3f} {p50 / base:7.2f}")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""The reference trainer against a real service, on a small set of vectors."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bss_service.wire import PolicySpec
+from tests.services import Service
+from trainer_client.client import SchedulerClient
+from trainer_client.reference.checkpoint import read_checkpoint
+from trainer_client.reference.data import Dataset
+from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
+from trainer_client.sampler import ScheduledBatchSampler
+
+EPOCHS = 4
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    """Two noisy views of four clusters: 230 samples to train on, 60 to validate, 60 to test."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=350)
+    centres = rng.normal(size=(2, 4, 6))
+    views = [(centres[k, labels] + rng.normal(size=(350, 6))).astype(np.float32) for k in range(2)]
+    split = np.repeat(np.array([0, 1, 2], dtype=np.uint8), [230, 60, 60])
+    return Dataset("clusters", {"left": views[0], "right": views[1]}, labels, split, tuple("abcd"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums of floats in the same order in every run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(
+    client: SchedulerClient,
+    dataset: Dataset,
+    name: str,
+    policy: str = "balance",
+    config: Config | None = None,
+    stop_at: int | None = None,
+    **fields: object,
+) -> tuple[Result, dict[str, torch.Tensor], list[StepRecord]]:
+    """Train, at most up to a step; the result, the final weights and what a watcher saw."""
+    spec = job_spec(name, dataset, batch_size=32, epochs=EPOCHS, policy=PolicySpec(name=policy), **fields)
+    seen: list[StepRecord] = []
+    with ScheduledBatchSampler(client, spec) as sampler:
+        trainer = Trainer(dataset, sampler, config or Config(epochs=EPOCHS))
+
+        def watch(record: StepRecord) -> None:
+            seen.append(record)
+            if record.batch.step + 1 == stop_at:
+                trainer.stop()
+
+        result = trainer.train(watch)
+    return result, trainer.model.state_dict(), seen
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_it_learns(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
+    result, _, _ = run(client, dataset, job_name, "uniform")
+    assert result.test is not None
+    assert result.test.accuracy > 0.6  # chance is 0.25
+
+
+@pytest.mark.parametrize("stop_at", [3, 10, 17])
+@pytest.mark.parametrize("policy", ["balance", "bandit"])
+def test_a_run_stopped_in_an_epoch_ends_with_the_same_weights(
+    client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path, policy: str, stop_at: int
+) -> None:
+    _, expected, _ = run(client, dataset, f"{job_name}-whole", policy)
+    config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
+    stopped, _, _ = run(client, dataset, f"{job_name}-parts", policy, config, stop_at)
+    resumed, weights, seen = run(client, dataset, f"{job_name}-parts", policy, config)
+    assert stopped.test is None
+    assert seen[0].batch.step == stop_at
+    assert equal(weights, expected)
+    assert len(resumed.epochs) == EPOCHS
+
+
+def test_a_run_killed_after_its_checkpoint_ends_with_the_same_weights(
+    client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path
+) -> None:
+    _, expected, _ = run(client, dataset, f"{job_name}-whole")
+    config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt", checkpoint_every=5)
+    run(client, dataset, f"{job_name}-parts", config=config, stop_at=5)
+    earlier = (tmp_path / "run.pt").read_bytes()
+    run(client, dataset, f"{job_name}-parts", config=config, stop_at=12)  # what came after step 5 is lost
+    (tmp_path / "run.pt").write_bytes(earlier)
+    _, weights, _ = run(client, dataset, f"{job_name}-parts", config=config)
+    assert equal(weights, expected)
+
+
+def test_loader_workers_change_nothing(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
+    _, alone, _ = run(client, dataset, f"{job_name}-0")
+    _, workers, _ = run(client, dataset, f"{job_name}-2", config=Config(epochs=EPOCHS, workers=2))
+    assert equal(alone, workers)
+
+
+@pytest.mark.parametrize("policy", ["balance", "balance_code", "self_paced", "bandit"])
+def test_scores_from_training_logits_cost_no_forward_pass(
+    client: SchedulerClient, dataset: Dataset, job_name: str, policy: str
+) -> None:
+    result, _, _ = run(client, dataset, job_name, policy)
+    assert result.extra_forward_samples == 0
+    assert client.job(job_name).samples_measured > 200
+
+
+def test_a_measuring_pass_is_counted(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
+    result, _, _ = run(client, dataset, job_name, "curriculum", Config(epochs=EPOCHS, measure_first=True))
+    assert result.extra_forward_samples == 230
+
+
+def test_every_interval_is_rewarded(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
+    run(client, dataset, job_name, "bandit")
+    log = client.decisions(job_name)
+    assert len(log.decisions) == EPOCHS
+    assert all(row.gain is not None and row.reward is not None for row in log.decisions)
+
+
+def test_the_test_set_is_looked_at_with_the_best_validation_weights(
+    client: SchedulerClient, dataset: Dataset, job_name: str
+) -> None:
+    result, _, _ = run(client, dataset, job_name)
+    accuracies = [record.validation.accuracy for record in result.epochs]
+    assert result.best_epoch == int(np.argmax(accuracies))
+
+
+def test_a_checkpoint_holds_nothing_that_can_execute(
+    client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path
+) -> None:
+    config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
+    run(client, dataset, job_name, config=config, stop_at=4)
+    assert read_checkpoint(tmp_path / "run.pt", torch.device("cpu"))["step"] == 4
+
+
+@pytest.mark.gpu
+def test_it_learns_on_a_gpu(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
+    result, _, _ = run(client, dataset, job_name, config=Config(epochs=EPOCHS, device="cuda"))
+    assert result.test is not None
+    assert result.test.accuracy > 0.6
+
+
+def test_killing_the_service_changes_nothing(dataset: Dataset, start_service: type[Service]) -> None:
+    service = start_service()
+    with service.client() as client:
+        _, expected, undisturbed = run(client, dataset, "undisturbed")
+        spec = job_spec("disturbed", dataset, batch_size=32, epochs=EPOCHS, policy=PolicySpec(name="balance"))
+        came: list[StepRecord] = []
+        with ScheduledBatchSampler(client, spec, prefetch=2) as sampler:
+            trainer = Trainer(dataset, sampler, Config(epochs=EPOCHS))
+
+            def watch(record: StepRecord) -> None:
+                came.append(record)
+                if record.batch.step in (4, 17):
+                    service.kill()
+                    service.start()
+
+            trainer.train(watch)
+    assert [r.batch.indices.tolist() for r in came] == [r.batch.indices.tolist() for r in undisturbed]
+    assert equal(trainer.model.state_dict(), expected)

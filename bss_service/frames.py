@@ -1,4 +1,4 @@
-"""Frames: a message's arrays and scalars as safetensors bytes (DESIGN.md, section 4)."""
+"""Frames: a message's arrays and scalars as safetensors bytes."""
 
 import json
 from typing import Any, Final

@@ -181,7 +181,7 @@ def test_an_older_measurement_that_comes_later_does_not_win() -> None:
 
 
 def planned_after(feedback: list[tuple[int, int, int]], **spec: Any) -> tuple[bytes, int]:
-    """The plan of steps 5 to 9, drawn once (step, rank, world size) of steps 0 to 4 had come; and scored until where."""
+    """The plan of steps 5 to 9 and what it is scored until, given the (step, rank, world size) that were fed back."""
     trainer = Trainer("fixed", parameters=LEARNS, samples=20, interval=5, **spec)
     trainer.take(5)
     for step, rank, world_size in feedback:

@@ -31,7 +31,7 @@ def measure(
 
     unimodal_logits: M ≥ 2 tensors (g, c), in the order of the job's modalities; joint_logits: (g, c); labels: (g,)
     int64. The weights are those of the training loss: by default ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j with
-    λ = unimodal_weight. Formulas: METHOD.md section 2, in `bss_service.core.measure`. No forward pass, no wait for the
+    λ = unimodal_weight. The formulas are those of `bss_service.core.measure`. No forward pass, no wait for the
     device.
     """
     if len(unimodal_logits) < 2:

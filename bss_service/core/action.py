@@ -34,7 +34,7 @@ DIMENSION: Final = len(RANGES) + len(CHOICES)
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """How the next plan uses the sample table. Every scheduler of METHOD.md is a point or a path in this space.
+    """How the next plan uses the sample table. Every scheduler served here is a point or a path in this space.
 
     A sample's score is κ_sim·similarity − κ_loss·loss + κ_weak·weakness + κ_stale·staleness, of normalised features;
     `link` turns scores into weights, `floor` is added to each weight (exponential weights have mean 1 first).

@@ -1,4 +1,4 @@
-"""From logits to similarity, loss and true-label probability: METHOD.md sections 1 and 2.
+"""From logits to similarity, loss and true-label probability (BSS paper, sections 3.1 and 3.2).
 
 Written once for NumPy arrays and torch tensors: `xp` is the module that owns the arrays (`numpy` or `torch`), so that
 the trainer measures on its device with the very formulas that the tests check in NumPy. Only names that both

@@ -1,4 +1,4 @@
-"""From validation reports to the reward of an interval (METHOD.md, section 6)."""
+"""From validation reports to the reward of an interval: gains, their normalisation, and the balance term."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Balance scores: min-max normalisation, the score itself and its moving average (METHOD.md, section 2)."""
+"""Balance scores: min-max normalisation, the score itself and its moving average (BSS paper, section 3.2)."""
 
 import numpy as np
 

@@ -22,7 +22,7 @@ ARMS: Final[Mapping[str, Action]] = {
 
 
 class Bandit(Policy):
-    """EXP3.S (Auer et al. 2002, section 8), with the reward of each interval (METHOD.md, section 6).
+    """EXP3.S (Auer et al. 2002, section 8) on the reward of each interval.
 
     π = (1 − ε)·softmax(w) + ε/K; r̂_i = r·1[a = i]/π_i;
     w_i ← log[(1 − α_t)·e^{w_i + η·r̂_i} + α_t/(K − 1)·Σ_{j≠i} e^{w_j + η·r̂_j}], α_t = 1/t, where t counts from 2: at

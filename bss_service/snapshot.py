@@ -1,10 +1,11 @@
 """The whole state of a job as one message: what the store keeps so as not to replay from the start, and what users
 carry from one service to another."""
 
-from typing import Annotated, Any, Literal, Self
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from bss_service.core.action import Action
 from bss_service.core.arrays import Bool, Float32, Int64, UInt32
@@ -16,20 +17,24 @@ from bss_service.ledger import Measured
 from bss_service.plans import Plan
 from bss_service.policies.base import Choice, Decision
 from bss_service.versions import PolicyVersion
-from bss_service.wire import ArrayType, JobSpec, Message, PolicySpec, Scores, Step, Unit
+from bss_service.wire import LOCAL_VERSION, ArrayType, JobSpec, Loss, Message, PolicySpec, Scores, Step, Unit
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
-Column = Annotated[Float32, ArrayType(np.float32, "n", nan=True)]
+Gain = Annotated[float, Field(ge=-1e39, le=1e39)]  # the difference of two losses of float32
+Reward = Annotated[float, Field(ge=-11, le=11)]  # normalised gain and at most ten times the balance term
+Losses = Annotated[Float32, ArrayType(np.float32, "n", nan=True)]
+Shares = Annotated[Float32, ArrayType(np.float32, "n", 0, 1, nan=True)]
+Cosines = Annotated[Float32, ArrayType(np.float32, "n", -1, 1, nan=True)]
 
 
 class TableState(Message):
     """Columns of the sample table; NaN where nothing is known."""
 
-    similarity: Column
-    loss: Column
-    similarity_ema: Column
-    loss_ema: Column
-    first_score: Column
+    similarity: Cosines
+    loss: Losses
+    similarity_ema: Shares
+    loss_ema: Shares
+    first_score: Cosines
     probabilities: Annotated[Float32, ArrayType(np.float32, "n, M + 1", 0, 1, nan=True)]
     times_measured: Annotated[UInt32, ArrayType(np.uint32, "n")]
     stamp: Annotated[UInt32, ArrayType(np.uint32, "n")]
@@ -67,19 +72,34 @@ class DecisionState(Message):
     epoch: Number
     policy_version: Number
     action: dict[str, float | str]
-    propensity: float
-    detail: dict[str, Any]
+    propensity: Annotated[float, Field(gt=0)]
+    detail: dict[str, JsonValue]
     learned: Number
-    gain: float | None
-    reward: float | None
+    gain: Gain | None
+    reward: Reward | None
     rewarded_at: Step | None
+
+    @field_validator("action")
+    @classmethod
+    def _is_an_action(cls, action: dict[str, float | str]) -> dict[str, float | str]:
+        try:
+            Action(**action)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+        return action
+
+    @model_validator(mode="after")
+    def _ends_after_its_start(self) -> Self:
+        if self.end_step < self.first_step:
+            raise ValueError(f"end_step must be at least first_step = {self.first_step}, got {self.end_step}")
+        return self
 
 
 class ReportState(Message):
     """A validation report."""
 
     step: Step
-    loss: float
+    loss: Loss
     accuracy: Unit
     accuracies: list[Unit]
     probabilities: list[Unit]
@@ -122,46 +142,79 @@ class Snapshot(Message):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        n, heads = self.spec.samples, len(self.spec.modalities) + 1
-        for name, column in self.table:
-            expected = (n, heads) if name == "probabilities" else (n,)
-            if column.shape != expected:
-                raise ValueError(f"table.{name} must have shape {expected}, got {column.shape}")
-        if self.observations.shape != (len(self.decisions), len(FIELDS)):
-            raise ValueError(
-                f"observations must have shape {(len(self.decisions), len(FIELDS))}, got {self.observations.shape}"
-            )
+        self._check_table()
+        self._check_versions()
         self._check_plans()
+        self._check_decisions()
         self._check_ledger()
         for scores in self.passes:
-            _check_samples("passes.indices", scores.indices, n)
-        for report in self.reports:
-            if not len(report.accuracies) == len(report.probabilities) == heads - 1:
-                raise ValueError(f"reports must have {heads - 1} modalities, got {len(report.accuracies)}")
+            _check_samples("passes.indices", scores.indices, self.spec.samples)
+            if scores.probabilities is not None:
+                _check_shape("passes.probabilities", scores.probabilities, (len(scores.indices), self._heads))
         return self
 
+    @property
+    def _heads(self) -> int:
+        return len(self.spec.modalities) + 1
+
+    def _check_table(self) -> None:
+        n = self.spec.samples
+        for name, column in self.table:
+            _check_shape(f"table.{name}", column, (n, self._heads) if name == "probabilities" else (n,))
+        for one, other in (("similarity", "loss"), ("similarity_ema", "loss_ema")):
+            if (np.isnan(getattr(self.table, one)) != np.isnan(getattr(self.table, other))).any():
+                raise ValueError(f"table.{other} must be known where table.{one} is, and nowhere else")
+
+    def _check_versions(self) -> None:
+        numbers = [v.version for v in self.versions]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(f"versions must count up from 1, got {numbers}")
+        if self.versions[0].first_step != 0:
+            raise ValueError(f"the first of versions must begin at step 0, got {self.versions[0].first_step}")
+
     def _check_plans(self) -> None:
-        expected = self.plans[0].first_step if self.plans else 0
+        start = expected = self.plans[0].first_step if self.plans else 0
         for plan in self.plans:
             if plan.first_step != expected:
                 raise ValueError(f"plans.first_step must follow the plan before, {expected}, got {plan.first_step}")
-            if plan.indices.shape[1] != self.spec.batch_size:
-                raise ValueError(f"plans.indices must have {self.spec.batch_size} columns, got {plan.indices.shape[1]}")
+            _check_shape("plans.indices", plan.indices, (len(plan.indices), self.spec.batch_size))
             _check_samples("plans.indices", plan.indices, self.spec.samples)
+            self._check_version("plans.policy_version", plan.policy_version, LOCAL_VERSION)
             expected = plan.first_step + len(plan.indices)
-        if self.served > expected or (self.served == 0) != (not self.plans):
-            raise ValueError(f"served must lie within the plans, which end at step {expected}, got {self.served}")
+        if not start <= self.served <= expected:
+            raise ValueError(f"served must lie within the plans, [{start}, {expected}], got {self.served}")
+
+    def _check_decisions(self) -> None:
+        _check_shape("observations", self.observations, (len(self.decisions), len(FIELDS)))
+        for decision in self.decisions:
+            self._check_version("decisions.policy_version", decision.policy_version, 1)
+        for report in self.reports:
+            if not len(report.accuracies) == len(report.probabilities) == len(self.spec.modalities):
+                raise ValueError(
+                    f"reports must have {len(self.spec.modalities)} modalities, "
+                    f"got {len(report.accuracies)} and {len(report.probabilities)}"
+                )
+        steps = [report.step for report in self.reports]
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError(f"reports must be in order of step, got steps {steps}")
 
     def _check_ledger(self) -> None:
-        shape = (len(self.ledger.partial_steps), self.spec.batch_size)
-        if self.ledger.partial_rows.shape != shape:
-            raise ValueError(f"ledger.partial_rows must have shape {shape}, got {self.ledger.partial_rows.shape}")
-        for waiting in self.ledger.waiting:
-            shapes = waiting.similarity.shape, waiting.loss.shape, waiting.probabilities.shape
+        ledger = self.ledger
+        _check_shape("ledger.partial_rows", ledger.partial_rows, (len(ledger.partial_steps), self.spec.batch_size))
+        for waiting in ledger.waiting:
             k = len(waiting.indices)
-            if shapes != ((k,), (k,), (k, len(self.spec.modalities) + 1)):
-                raise ValueError(f"ledger.waiting must have one row an index, {k}, got shapes {shapes}")
+            _check_shape("ledger.waiting.similarity", waiting.similarity, (k,))
+            _check_shape("ledger.waiting.loss", waiting.loss, (k,))
+            _check_shape("ledger.waiting.probabilities", waiting.probabilities, (k, self._heads))
             _check_samples("ledger.waiting.indices", waiting.indices, self.spec.samples)
+        steps = [*np.flatnonzero(ledger.complete), *ledger.partial_steps, *(w.step for w in ledger.waiting)]
+        latest = max(steps, default=-1)
+        if latest >= self.served:
+            raise ValueError(f"ledger must hold steps before served = {self.served}, got step {latest}")
+
+    def _check_version(self, field: str, version: int, least: int) -> None:
+        if not least <= version <= len(self.versions):
+            raise ValueError(f"{field} must lie in [{least}, {len(self.versions)}], got {version}")
 
 
 def take_snapshot(job: Job) -> Snapshot:
@@ -285,6 +338,11 @@ def _decision(state: DecisionState, vector: Float32) -> Decision:
         state.reward,
         state.rewarded_at,
     )
+
+
+def _check_shape(field: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
+    if array.shape != expected:
+        raise ValueError(f"{field} must have shape {expected}, got {array.shape}")
 
 
 def _check_samples(field: str, indices: Int64, samples: int) -> None:

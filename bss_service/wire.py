@@ -3,7 +3,15 @@
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    model_validator,
+)
 from pydantic_core import core_schema
 
 from bss_service import frames
@@ -122,7 +130,7 @@ class PolicySpec(Message):
     """A policy by name."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, JsonValue] = {}
 
 
 class RewardSpec(Message):

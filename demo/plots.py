@@ -175,10 +175,13 @@ def swap_timeline(proof: SwapProof, result: RunResult) -> Picture:
             axes.vlines([s for s, _ in points], 0, [m for _, m in points], color=colour_of(policy), linewidth=1.6)
         _mark_epochs(axes, said, around, top)
         axes.axvline(said.first_step - 0.5, color=INK, linewidth=1.0)
-        written: dict[str, Any] = {"y": 0.96 * top, "fontsize": 7.5, "va": "top"}
-        axes.text(around.start, s=f"drawn by {result.run.policy}", color=colour_of(result.run.policy), **written)
-        announced = f" version {said.policy_version} ({said.policy}) from step {said.first_step} on"
-        axes.text(said.first_step, s=announced, color=colour_of(said.policy), **written)
+        written: dict[str, Any] = {"fontsize": 7.5, "va": "top"}
+        before = f"drawn by {result.run.policy}"
+        axes.text(around.start, 0.96 * top, before, color=colour_of(result.run.policy), **written)
+        after = f" version {said.policy_version} ({said.policy}) from step {said.first_step} on "
+        late = said.first_step > (around.start + around.stop) / 2
+        height, side = (0.88 * top, "right") if late else (0.96 * top, "left")
+        axes.text(said.first_step - 0.5, height, after, color=colour_of(said.policy), ha=side, **written)
         axes.set_title("The trainer's batches around the swap", pad=16)
         axes.set_xlabel("step")
         axes.set_ylabel("time of the step, ms")
@@ -188,7 +191,7 @@ def swap_timeline(proof: SwapProof, result: RunResult) -> Picture:
 
 def _mark_epochs(axes: Axes, said: Announcement, around: range, top: float) -> None:
     for boundary in (said.epoch_start, said.epoch_end):
-        axes.vlines(boundary - 0.5, 0, 0.84 * top, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.vlines(boundary - 0.5, 0, 0.78 * top, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     ends = (around.start, said.epoch_start, said.epoch_end, around.stop)
     for epoch, (start, stop) in enumerate(pairwise(ends), start=said.epoch - 1):
         axes.text((start + stop) / 2, 1.02 * top, f"epoch {epoch}", color=MUTED, fontsize=7.5, ha="center", va="bottom")

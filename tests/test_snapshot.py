@@ -15,6 +15,7 @@ from bss_service.errors import BssError, InvalidValueError, NotReproducibleError
 from bss_service.snapshot import Snapshot, restore, take_snapshot
 from bss_service.wire import Scores
 from tests.conftest import Trainer
+from tests.simulated import report
 
 NAN = float("nan")
 
@@ -28,21 +29,15 @@ def through_bytes(trainer: Trainer) -> Trainer:
 def world() -> Trainer:
     """A run in the middle of an interval, with something in every part of its state."""
     trainer = Trainer("bandit", parameters={"warm_up": 1}, samples=20, interval=4, lag=1)
-    trainer.job.validate(report_at(0))
-    trainer.train(9)
+    trainer.job.validate(report(0))
+    trainer.train(17)
     trainer.swap("balance", "next_interval")
     trainer.take()
-    trainer.feed(9, rank=1, world_size=2)
+    trainer.feed(17, rank=1, world_size=2)
     trainer.job.measure(
         Scores(indices=np.array([3, 4]), similarity=np.ones(2, np.float32), loss=np.ones(2, np.float32))
     )
     return trainer
-
-
-def report_at(step: int) -> Any:
-    from tests.simulated import report
-
-    return report(step)
 
 
 def planned_not_served() -> Trainer:
@@ -107,8 +102,10 @@ def test_policies_that_are_not_installed_are_refused_by_name() -> None:
 
 
 def test_decisions_that_the_policy_would_not_make_are_refused() -> None:
-    message = hostile()
-    message["decisions"][-1]["action"]["kappa_loss"] = 7.0
+    trainer = Trainer("bandit")
+    trainer.train(6)
+    message = frames.decode(trainer.state())
+    message["decisions"][1]["action"]["kappa_loss"] = 7.0
     with pytest.raises(NotReproducibleError, match="'bandit' chose otherwise"):
         restore(Snapshot.model_validate(message))
 
@@ -157,13 +154,13 @@ HOSTILE = [
     ("ledger", None, "ledger"),
     ("spec.samples", 21, r"table.similarity must have shape \(21,\), got \(20,\)"),
     ("spec.modalities", ["a", "b", "c"], r"table.probabilities must have shape \(20, 4\)"),
-    ("spec.batch_size", 5, "plans.indices must have 5 columns, got 4"),
+    ("spec.batch_size", 5, r"plans.indices must have shape \(\d+, 5\), got"),
     ("spec.seed", -1, "spec.seed"),
     ("table.similarity", first_is(2.0), "table.similarity\n.*must lie in"),
     ("table.similarity_ema", first_is(-0.5), "table.similarity_ema\n.*must lie in"),
     ("table.loss", first_is(np.inf), "table.loss\n.*finite values, got inf"),
-    ("table.loss", first_is(NAN), "table.loss must be known where table.similarity is"),
-    ("table.loss_ema", first_is(NAN), "table.loss_ema must be known where table.similarity_ema is"),
+    ("table.loss", lambda a: a * NAN, "table.loss must be known where table.similarity is"),
+    ("table.loss_ema", lambda a: a * NAN, "table.loss_ema must be known where table.similarity_ema is"),
     ("table.probabilities", first_is(1.5), "table.probabilities\n.*must lie in"),
     ("table.probabilities", lambda a: a[:, :2], "table.probabilities must have shape"),
     ("table.times_measured", first_is(-1), "table.times_measured\n.*uint32"),
@@ -178,14 +175,13 @@ HOSTILE = [
     ("plans.0.indices", lambda a: a[0], r"plans.0.indices\n.*must have shape \(K, G\)"),
     ("plans.0.probabilities", first_is(NAN), "plans.0.probabilities\n.*finite values, got nan"),
     ("plans.0.probabilities", lambda a: a[:1], "probabilities must have shape"),
-    ("plans.0.policy_version", 9, "plans.policy_version must be at most 2, got 9"),
+    ("plans.0.policy_version", 9, r"plans.policy_version must lie in \[0, 2\], got 9"),
     ("plans.0.policy_version", -1, "plans.0.policy_version"),
     ("versions", [], "versions"),
     ("versions.1.version", 7, r"versions must count up from 1, got \[1, 7\]"),
     ("versions.0.first_step", 1, "the first of versions must begin at step 0, got 1"),
-    ("decisions.0.policy_version", 0, "decisions.policy_version must be at least 1, got 0"),
-    ("decisions.0.policy_version", 9, "decisions.policy_version must be at most 2, got 9"),
-    ("decisions.0.end_step", 0, None),
+    ("decisions.0.policy_version", 0, r"decisions.policy_version must lie in \[1, 2\], got 0"),
+    ("decisions.0.policy_version", 9, r"decisions.policy_version must lie in \[1, 2\], got 9"),
     ("decisions.1.end_step", 1, "end_step must be at least first_step = 4, got 1"),
     ("decisions.0.propensity", 0.0, "decisions.0.propensity"),
     ("decisions.0.propensity", NAN, "decisions.0.propensity"),
@@ -205,25 +201,29 @@ HOSTILE = [
     ("reports.0.loss", 1e300, "reports.0.loss"),
     ("reports.0.accuracies", [0.5], "reports must have 2 modalities, got 1"),
     ("reports.0.step", 2**20, "reports must be in order of step"),
-    ("ledger.complete", lambda a: np.ones_like(a), "ledger must not hold step 1023, served is 10"),
-    ("ledger.partial_steps", first_is(10), "ledger must not hold step 10, served is 10"),
+    ("ledger.complete", lambda a: np.ones_like(a), "ledger must hold steps before served = 18, got step 1023"),
+    ("ledger.partial_steps", first_is(18), "ledger must hold steps before served = 18, got step 18"),
     ("ledger.partial_steps", first_is(-1), "ledger.partial_steps\n.*got -1"),
     ("ledger.partial_rows", lambda a: a[:, :3], "ledger.partial_rows must have shape"),
     ("ledger.partial_rows", lambda a: a.astype(np.int64), "ledger.partial_rows\n.*must hold bool values"),
-    ("ledger.waiting.0.step", 10, "ledger must not hold step 10, served is 10"),
+    ("ledger.waiting.0.step", 18, "ledger must hold steps before served = 18, got step 18"),
     ("ledger.waiting.0.row", -1, "ledger.waiting.0.row"),
     ("ledger.waiting.0.indices", first_is(20), "ledger.waiting.indices must be less than samples = 20"),
     ("ledger.waiting.0.loss", first_is(NAN), "ledger.waiting.0.loss\n.*finite"),
-    ("ledger.waiting.0.loss", lambda a: a[:1], "ledger.waiting must have one row an index"),
+    ("ledger.waiting.0.loss", lambda a: a[:1], "ledger.waiting.loss must have shape"),
     ("passes.0.indices", first_is(20), "passes.indices must be less than samples = 20"),
-    ("passes.0.probabilities", np.ones((2, 9), np.float32), "passes.probabilities must have 3 columns, got 9"),
+    (
+        "passes.0.probabilities",
+        np.ones((2, 9), np.float32),
+        r"passes.probabilities must have shape \(2, 3\), got \(2, 9\)",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
     ("path", "value", "words"),
-    [case for case in HOSTILE if case[2]],
-    ids=[f"{path}-{k}" for k, (path, _, words) in enumerate(HOSTILE) if words],
+    HOSTILE,
+    ids=[f"{path}-{k}" for k, (path, _, _) in enumerate(HOSTILE)],
 )
 def test_a_snapshot_that_was_tampered_with_is_refused_by_field(path: str, value: Any, words: str) -> None:
     message = hostile()
@@ -247,7 +247,11 @@ nonsense = (
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from(leaves(WORLD)), nonsense), min_size=1, max_size=2))
+# An interval of 2^31 steps is no nonsense, but too long to be drawn here.
+PLACES = [path for path in leaves(WORLD) if path != "spec.interval"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(PLACES), nonsense), min_size=1, max_size=2))
 @settings(max_examples=300)
 def test_what_is_not_refused_is_a_job_that_runs_and_can_be_stored(changes: list[tuple[str, Any]]) -> None:
     message = hostile()

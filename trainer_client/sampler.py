@@ -40,9 +40,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     """For `DataLoader(WithIndex(dataset), batch_sampler=…)`: the scheduler chooses what is in each batch.
 
     Creates the job, or attaches to it, and yields this rank's share of each global batch as sample indices. A thread
-    fetches batches ahead and brings feedback back; the training loop waits for neither. The sampler must see every
-    rank's own process exactly once: a loader that shards batch samplers again (Accelerate's `prepare`, Lightning's
-    default) is refused.
+    fetches batches ahead and brings feedback back; the training loop waits for neither. The batches are this rank's
+    already: nothing must shard them again (Accelerate's `prepare`, Lightning's `use_distributed_sampler`).
 
     rank, world_size: by default those of torch.distributed, else of the environment (RANK, WORLD_SIZE), else 0 of 1.
     prefetch: batches fetched ahead of the loader. on_outage: what happens when a batch is needed and the service has
@@ -79,7 +78,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         state = self.client.create_job(spec)
         # What this process calls the service with from now on is the courier's to retry.
         self._courier = Courier(self.client, spec, self.rank, self.world_size, prefetch, on_outage, outage_after)
-        self._finalizer = weakref.finalize(self, Courier.close, self._courier, 5.0)
+        own = self.client if isinstance(client, str) else None
+        self._finalizer = weakref.finalize(self, _close, self._courier, own, 5.0)
+        self._own_client = own
         self._position = 0  # first step not yet yielded
         self._fed = False
         self._by_indices: dict[bytes, list[int]] = {}  # this rank's rows -> steps given out, oldest first
@@ -192,7 +193,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def close(self, timeout: float = 5.0) -> None:
         """Send what is queued, at most for `timeout` seconds, and end the thread."""
         self._finalizer.detach()
-        self._courier.close(timeout)
+        _close(self._courier, self._own_client, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -280,6 +281,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             batches = self.client.batches(self.spec.name, step, min(1024, stop - step))
             self._courier.remember(batches, self._position)
             step += len(batches.indices)
+
+
+def _close(courier: Courier, client: SchedulerClient | None, timeout: float) -> None:
+    courier.close(timeout)
+    if client is not None:
+        client.close()
 
 
 def _placement(rank: int | None, world_size: int | None) -> tuple[int, int]:

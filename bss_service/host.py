@@ -1,6 +1,7 @@
 """The host owns the live jobs: it loads one, locks it, lets it change, journals the change and only then answers."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -42,6 +43,7 @@ log = structlog.get_logger()
 
 THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
+IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
 
 
@@ -55,6 +57,7 @@ class LiveJob:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
     pending: Transaction | None = None  # changes not yet handed to the store
     durable: Future[None] | None = None  # the last changes that were
+    used: float = field(default_factory=time.monotonic)  # when it was last asked for
     bytes_since_snapshot: int = 0
     entries_since_snapshot: int = 0
 
@@ -94,7 +97,8 @@ class Host:
     async def jobs(self) -> JobList:
         """All jobs by name."""
         names = await asyncio.to_thread(self._store.job_names)
-        return JobList(jobs=[await self.state(name) for name in names])
+        states = [await (self.state(name) if name in self._live else self._stored_state(name)) for name in names]
+        return JobList(jobs=[state for state in states if state is not None])
 
     async def state(self, name: str) -> JobState:
         """Where a job is."""
@@ -243,6 +247,7 @@ class Host:
         async with live.changed:
             if live.lease.broken:
                 raise StoreError(f"job {name!r} is being loaded again, ask once more")
+            live.used = time.monotonic()
             try:
                 yield live
             except BssError:
@@ -270,6 +275,14 @@ class Host:
         if self._live.get(name) is live:
             del self._live[name]
 
+    async def _stored_state(self, name: str) -> JobState | None:
+        """Where a job is that nobody uses now: looked at, but not kept in memory."""
+        stored = await asyncio.to_thread(self._store.load, name)
+        if stored is None:  # deleted meanwhile
+            return None
+        job, _ = await asyncio.to_thread(_load, stored)
+        return views.state(job)
+
     async def _find(self, name: str) -> LiveJob | None:
         """The live job, loaded if need be; the caller holds `_loading`."""
         if name not in self._live:
@@ -277,16 +290,24 @@ class Host:
             if stored is None:
                 return None
             job, seq = await asyncio.to_thread(_load, stored)
-            self._live[name] = LiveJob(job, seq, entries_since_snapshot=len(stored.entries))
-            self._metrics.live_jobs.set(len(self._live))
+            self._keep(LiveJob(job, seq, entries_since_snapshot=len(stored.entries)))
             log.info("job loaded", job=name, replayed=len(stored.entries), next_step=job.served)
         return self._live[name]
 
     async def _put(self, job: Job, transaction: Transaction) -> None:
         await _committed(self._store.commit(transaction))
-        self._live[job.spec.name] = LiveJob(job, seq=0)
-        self._metrics.live_jobs.set(len(self._live))
+        self._keep(LiveJob(job, seq=0))
         log.info("job created", job=job.spec.name, samples=job.spec.samples, policy=job.spec.policy.name)
+
+    def _keep(self, live: LiveJob) -> None:
+        """Keep a job in memory, and let go of those that nobody has asked for in a long time."""
+        now = time.monotonic()
+        for name, other in list(self._live.items()):
+            if now - other.used > IDLE_SECONDS and not other.changed.locked():
+                other.lease.broken = True
+                del self._live[name]
+        self._live[live.job.spec.name] = live
+        self._metrics.live_jobs.set(len(self._live))
 
     def _check_size(self, spec: JobSpec) -> None:
         if spec.samples > self._max_samples:

@@ -13,7 +13,7 @@ from bss_service.core.table import MAX_STEP, SampleTable
 from bss_service.errors import ConflictError, InvalidValueError, NotReproducibleError, UnknownStepError
 from bss_service.history import History
 from bss_service.ledger import FeedbackLedger, Measured
-from bss_service.plans import Plan, batches
+from bss_service.plans import Plan, batches, plan_of
 from bss_service.policies.base import Decision
 from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
 from bss_service.wire import (
@@ -254,7 +254,7 @@ class Job:
         new = self.ledger.new_rows(step, rows.start, rows.stop)
         if len(new) == 0:
             return "repeated"
-        plan = next((p for p in self.plans if p.first_step <= step < p.end_step), None)
+        plan = plan_of(self.plans, step)
         if plan is None:
             self.ledger.record(step, new, None)
             return "late"

@@ -1,6 +1,7 @@
 """Plans: intervals drawn, and the batches in them."""
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -44,9 +45,15 @@ class Plan:
         return zlib.crc32(np.ascontiguousarray(self.indices).data)
 
 
+def plan_of(plans: Sequence[Plan], step: int) -> Plan | None:
+    """The plan that holds a step, among plans in order."""
+    found = plans[max(0, _position(plans, step))] if plans else None
+    return found if found is not None and found.first_step <= step < found.end_step else None
+
+
 def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) -> Batches:
     """The batches of the steps [start, stop), all of which the plans hold."""
-    parts = [p for p in plans if p.first_step < stop and p.end_step > start]
+    parts = plans[_position(plans, start) : _position(plans, stop - 1) + 1]
 
     def rows(name: str) -> list[np.ndarray]:
         return [getattr(p, name)[max(0, start - p.first_step) : stop - p.first_step] for p in parts]
@@ -61,3 +68,7 @@ def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) ->
         epoch=np.array([calendar.epoch_of(step) for step in range(start, stop)], dtype=np.int64),
         scored_until=np.repeat(np.array([p.scored_until for p in parts], dtype=np.int64), lengths),
     )
+
+
+def _position(plans: Sequence[Plan], step: int) -> int:
+    return bisect_right(plans, step, key=lambda plan: plan.first_step) - 1

@@ -29,7 +29,7 @@ def head_name(head: str) -> str:
 def gains(rows: Sequence[Row], condition: Condition) -> Picture:
     """Gain of each policy over the baseline: mean, interval, and each seed."""
     shown = [row for row in rows if row.condition == condition and row.gain is not None]
-    reach = 1.1 * max((abs(v) for row in rows for v in _extent(row)), default=1.0)
+    reach = 1.1 * max((abs(v) for row in rows for v in _extent(row)), default=0.0) or 1.0
     with style():
         figure, axes = panel(0.75 + 0.4 * max(1, len(shown)), left=0.85, right=0.2)
         axes.axvline(0, color=INK, linewidth=0.9)

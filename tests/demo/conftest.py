@@ -25,7 +25,7 @@ SAMPLES = 40  # for training
 ARMS = ("uniform", "hard")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dataset() -> Dataset:
     """60 pictures of 4 × 4 pixels, whose names and classes try to break out of a page."""
     rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def dataset() -> Dataset:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def results() -> Results:
     """Two seeds, three epochs: every policy gains 3 points over uniform with seed 0 and 5 with seed 1."""
     runs = [_result(run) for run in compared_runs(POLICIES, 2, 3)]

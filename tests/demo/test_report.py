@@ -30,7 +30,7 @@ class Reader(HTMLParser):
         self.text.append(data)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def html(results: Results, dataset: Dataset) -> str:
     return page(results, rows(results), dataset)
 

@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300, help="measurements of each")
     parser.add_argument("--step-ms", type=float, default=5.0, help="length of a simulated training step")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # its idle threads spin, and would take the second core from the service
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as url:
         calls(url, args.samples, args.rounds)
         waits(url, args.samples, args.rounds, args.step_ms / 1000)

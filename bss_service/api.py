@@ -22,8 +22,8 @@ from bss_service.wire import (
 )
 
 
-def host_of(request: Request) -> Host:
-    """The application's host."""
+async def host_of(request: Request) -> Host:
+    """The application's host; async, since a sync dependency would cost every request a thread."""
     host: Host = request.app.state.host
     return host
 

@@ -14,7 +14,7 @@ class UnauthorisedError(BssError):
     title = "Unauthorised"
 
 
-def authorised(request: Request) -> None:
+async def authorised(request: Request) -> None:
     """Raises UnauthorisedError unless the request carries the service's token; loopback may do without one."""
     token = request.app.state.settings.token
     if token is None:

@@ -128,6 +128,7 @@ class Job:
         _, end = self.calendar.interval_bounds(first)
         if end > MAX_STEP:
             raise InvalidValueError(f"a job has at most {MAX_STEP} steps, got step {end}", field="start", value=end)
+        end = self.versions.until(first, end)
         cut = self._cut(first)
         self._learn_measurements(cut)
         decision = self._decide(first, end, self._reports_until(cut))

@@ -39,6 +39,11 @@ class PolicyVersions:
         """The version that draws a step."""
         return [v for v in self.versions if v.first_step <= step][-1]
 
+    def until(self, step: int, end: int) -> int:
+        """The first step after `step` that another version draws, at most `end`."""
+        later = [v.first_step for v in self.versions if step < v.first_step < end]
+        return min([end, *(start for start in later if self.in_force(start) != self.in_force(step))])
+
     def add(self, spec: PolicySpec, first_step: int) -> PolicyVersion:
         """The next version."""
         version = PolicyVersion(self.versions[-1].version + 1, spec, first_step)

@@ -1,10 +1,11 @@
 """What the terminal shows while the demo runs."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from demo.crew import EpochEnded, Finished, Started
 from demo.plan import Run
@@ -18,7 +19,8 @@ class Board:
         self._progress = progress
         self._total = len(runs)
         self._done = 0
-        self._whole = progress.add_task("[bold]all runs[/]", total=sum(r.epochs for r in runs), note="")
+        self._began = time.monotonic()
+        self._whole = progress.add_task("[bold]all epochs[/]", total=sum(r.epochs for r in runs), note="")
         self._lines: dict[str, TaskID] = {}
 
     def show(self, event: Started | EpochEnded | Finished) -> None:
@@ -29,6 +31,11 @@ class Board:
             self._move(event.run, event.epochs, f"validation {100 * event.accuracy:.1f} %")
         else:
             self._finish(event)
+        self._progress.update(self._whole, note=f"{self._done} of {self._total} runs, {self._elapsed()}")
+
+    def _elapsed(self) -> str:
+        seconds = int(time.monotonic() - self._began)
+        return f"{seconds // 60}:{seconds % 60:02d}"
 
     def say(self, text: str) -> None:
         """A line of its own, above the bars."""
@@ -45,9 +52,8 @@ class Board:
         self._move(result.run, result.run.epochs, "")
         self._progress.remove_task(self._lines.pop(result.run.job))
         self._done += 1
-        self._progress.update(self._whole, note=f"{self._done} of {self._total} runs done")
         self.say(
-            f"[dim]{self._done:2d}/{self._total}[/]  {title(result.run):52s}  {result.seconds:4.1f} s  "
+            f"[dim]{self._done:2d}/{self._total}[/]  {title(result.run):30s}  {result.seconds:4.1f} s  "
             f"test {100 * result.test[JOINT]:.1f} %"
         )
 
@@ -57,10 +63,8 @@ def board(console: Console, runs: list[Run]) -> Iterator[Board]:
     """The board, shown until the block ends."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TextColumn("epochs"),
-        TimeElapsedColumn(),
         TextColumn("[dim]{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
@@ -70,5 +74,5 @@ def board(console: Console, runs: list[Run]) -> Iterator[Board]:
 def title(run: Run) -> str:
     """A run in a few words."""
     if run.purpose == "swap":
-        return f"swapped while it trains, {run.loader_workers} loader processes"
-    return f"{run.condition.title} · {run.policy} · seed {run.seed}"
+        return "swapped while it trains"
+    return f"{run.condition.key} · {run.policy} · seed {run.seed}"

@@ -16,7 +16,7 @@ from demo.ranking import least_and_most, wrong_share_by_decile
 from demo.results import JOINT, Facts, Results, RunResult
 from demo.statistics import share
 from demo.summary import Row, count, headline, with_interval
-from trainer_client.reference.data import Dataset
+from trainer_client.reference.data import Dataset, watch
 
 SHOWN: Final = 16  # samples at either end of the ranking
 GALLERY_POLICY: Final = "balance"
@@ -326,6 +326,7 @@ def _made(facts: Facts) -> str:
             ),
             ("versions", ", ".join(f"{name} {number}" for name, number in facts.versions.items())),
             ("data and licences", facts.licence),
+            ("built in too, not used", watch.LICENCE),
             ("raw results", "`results.json` beside this page"),
         )
     )

@@ -227,6 +227,13 @@ def test_an_interval_is_ready_when_all_feedback_before_it_has_come() -> None:
     assert trainer.job.is_ready(4)
 
 
+def test_a_plan_drawn_without_all_of_its_feedback_says_so() -> None:
+    trainer = Trainer(samples=20, interval=5)
+    trainer.take(5)
+    trainer.feed(0, 1, 3)
+    assert trainer.job.plan().scored_until == 2
+
+
 def test_what_a_plan_may_know_does_not_depend_on_when_it_is_drawn_anew() -> None:
     """Swapped in the middle of an interval, before or after feedback from within it came: the same rest."""
     rests = []
@@ -252,6 +259,16 @@ def test_a_measuring_pass_serves_the_next_plan_and_later_feedback_replaces_it() 
     trainer.feed(0)
     trainer.take()
     assert sorted(np.flatnonzero(trainer.job.table.loss != 1)) == sorted(trainer.batches[0])
+
+
+def test_a_measuring_pass_replaces_what_was_measured_before() -> None:
+    trainer = Trainer(samples=8)
+    trainer.train(2)
+    trainer.take(2)
+    everything = np.arange(8)
+    trainer.job.measure(Scores(indices=everything, similarity=np.ones(8, np.float32), loss=np.ones(8, np.float32)))
+    trainer.take()
+    assert trainer.job.table.loss.tolist() == [1] * 8
 
 
 # Validation.
@@ -396,6 +413,16 @@ def test_local_batches_replace_batches_that_were_handed_out_in_vain() -> None:
     assert trainer.adopt(4, left(trainer, 4, 1))
     assert trainer.job.served == 5
     trainer.take(5)
+    assert_covered(trainer)
+
+
+def test_a_swap_keeps_the_step_that_it_announced_when_the_client_goes_back_before_it() -> None:
+    trainer = Trainer(samples=40)
+    trainer.take(8)
+    assert trainer.swap("balance_code").first_step == 8
+    trainer.adopt(3, left(trainer, 3, 3))
+    trainer.take(4)
+    assert trainer.job.serve(3, 7).policy_version.tolist() == [LOCAL_VERSION] * 3 + [1, 1, 2, 2]
     assert_covered(trainer)
 
 

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
 from bss_service.core.calendar import Calendar
-from bss_service.plans import Plan, batches
+from bss_service.plans import Plan, batches, plan_of
 
 CALENDAR = Calendar(6, 2, "carry", 2)
 
@@ -21,6 +22,16 @@ def test_a_plan_ends_after_its_last_batch() -> None:
 def test_a_plan_can_be_cut_short() -> None:
     assert PLANS[1].cut(3).indices.tolist() == [[4, 5]]
     assert PLANS[1].cut(3).end_step == 3
+
+
+@pytest.mark.parametrize(("step", "found"), [(0, PLANS[0]), (1, PLANS[0]), (2, PLANS[1]), (3, PLANS[1]), (4, None)])
+def test_the_plan_of_a_step_is_found(step: int, found: Plan | None) -> None:
+    assert plan_of(PLANS, step) is found
+
+
+def test_a_step_before_all_plans_has_none() -> None:
+    assert plan_of(PLANS[1:], 1) is None
+    assert plan_of([], 0) is None
 
 
 def test_batches_may_span_plans_and_say_which_drew_them() -> None:

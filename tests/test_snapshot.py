@@ -88,9 +88,12 @@ def test_a_snapshot_stays_as_it_was_taken() -> None:
 
 
 def test_a_restored_job_shares_nothing_with_its_snapshot() -> None:
-    taken = Snapshot.from_frame(world().state())
+    trainer = world()
+    taken = Snapshot.from_frame(trainer.state())
     before = taken.to_frame()
-    Trainer(job=restore(taken)).train(12)
+    trainer.job = restore(taken)
+    trainer.feed(17)
+    trainer.train(12)
     assert taken.to_frame() == before
 
 

@@ -36,6 +36,14 @@ def test_the_latest_version_that_may_draw_a_step_draws_it(first_steps: list[int]
     assert {step: world.in_force(step).version for step in in_force} == in_force
 
 
+@pytest.mark.parametrize(
+    ("first_steps", "until"),
+    [([0], 30), ([0, 20], 20), ([0, 10], 30), ([0, 20, 15], 15), ([0, 20, 5], 30), ([0, 30], 30), ([0, 40], 30)],
+)
+def test_a_version_draws_until_the_next_one_may(first_steps: list[int], until: int) -> None:
+    assert versions(*first_steps).until(10, end=30) == until
+
+
 def test_versions_count_up() -> None:
     world = versions(0)
     assert [world.add(PolicySpec(name="uniform"), step).version for step in (5, 5, 9)] == [2, 3, 4]
@@ -178,6 +186,14 @@ def test_each_act_has_chance_of_its_own_that_depends_on_nothing_else(install: In
         kappas.append([d.choice.action.kappa_loss for d in trainer.job.history.decisions])
     assert kappas[0] == kappas[1]
     assert len({*kappas[0], *kappas[2]}) == 6
+
+
+def test_a_policy_that_comes_back_has_other_chance() -> None:
+    world = PolicyVersions(0, [PolicyVersion(k, PolicySpec(name="bandit"), 0) for k in (1, 2)])
+    bandit = make_policy(PolicySpec(name="bandit", parameters={"warm_up": 0}))
+    seen = Observation(np.zeros(0, np.float32), 0, 0)
+    arms = [[world._consult(bandit, v, seen, k, []).detail["arm"] for k in range(30)] for v in world.versions]
+    assert arms[0] != arms[1]
 
 
 def test_a_policy_is_restored_to_what_it_had_learnt(install: Install) -> None:

@@ -185,6 +185,10 @@ def test_a_sample_of_probability_0_is_never_drawn_even_at_the_ends(u: float) -> 
     assert weighted_draws(np.array([0.0, 1.0, 0.0]), np.array([u])).tolist() == [1]
 
 
+def test_a_draw_on_the_border_of_two_samples_is_the_later_one() -> None:
+    assert weighted_draws(np.array([0.5, 0.5]), np.array([0.5])).tolist() == [1]
+
+
 @given(arrays(np.float64, st.integers(1, 50), elements=log_values))
 def test_probabilities_are_finite_not_negative_and_sum_to_1(weights: np.ndarray) -> None:
     p = normalised(weights)
@@ -303,6 +307,13 @@ def test_another_seed_or_another_step_gives_another_order() -> None:
         for first, seed in [(0, 0), (0, 1), (10, 0), (10, 1)]
     ]
     assert len(set(orders)) == 4
+
+
+@pytest.mark.parametrize("coverage", ["epoch", "subset"])
+def test_each_pass_of_a_plan_has_an_order_of_its_own(coverage: str) -> None:
+    calendar, table = Calendar(100, 10, "carry", 20), SampleTable.empty(100, 2)
+    rows = draw_plan(calendar, 0, 20, Action(coverage=coverage), table, np.zeros(100, bool), 0)
+    assert rows.indices[:100].tolist() != rows.indices[100:].tolist()
 
 
 @pytest.mark.parametrize("coverage", ["epoch", "subset", "draw"])

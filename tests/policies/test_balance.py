@@ -44,9 +44,13 @@ def test_how_it_draws_is_its_parameter(coverage: str) -> None:
     assert (action.coverage, action.share) == (coverage, 0.5)
 
 
-def test_scores_are_refreshed_every_few_intervals() -> None:
-    rates = [action.ema for action in acts(Balance(refresh_every=3), 8)]
-    assert rates == [0.6, 0.6, 0, 0, 0.6, 0, 0, 0.6]
+@pytest.mark.parametrize(("every", "refreshed"), [(1, [1, 2, 3, 4, 5, 6, 7]), (2, [1, 3, 5, 7]), (3, [1, 4, 7])])
+def test_scores_are_refreshed_every_few_intervals_from_the_first_with_scores_on(
+    every: int, refreshed: list[int]
+) -> None:
+    rates = [action.ema for action in acts(Balance(refresh_every=every), 8)]
+    assert [epoch for epoch in range(1, 8) if rates[epoch] == 0.6] == refreshed
+    assert set(rates) <= {0.6, 0.0}
 
 
 @pytest.mark.parametrize(("name", "value"), [("ema", 0), ("refresh_every", 0), ("coverage", "all"), ("share", 1.5)])

@@ -11,6 +11,7 @@ from bss_service.core.table import MAX_STEP
 from bss_service.host import Host
 from bss_service.snapshot import Snapshot
 from bss_service.wire import (
+    MAX_COUNT,
     NAME_PATTERN,
     FeedbackRequest,
     JobSpec,
@@ -78,7 +79,7 @@ async def read_batches(
     host: TheHost,
     name: JobName,
     start: Annotated[int, Query(ge=0, le=MAX_STEP)],
-    count: Annotated[int, Query(ge=1, le=4096)] = 1,
+    count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
 ) -> Response:
     """The batches of past steps. It never hands out new ones: `POST …/steps` does."""
     return reply(request, await host.batches(name, start, count))

@@ -36,6 +36,13 @@ class UnknownStepError(ConflictError):
     title = "Unknown step"
 
 
+class TooEarlyError(BssError):
+    """A rank other than 0 asks for an interval that rank 0 has not asked for; it may ask again at once."""
+
+    status = 425
+    title = "Too early"
+
+
 class NotFoundError(BssError):
     """There is no such job, policy or sample."""
 

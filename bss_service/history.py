@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
-from bss_service.core.reward import Validation, normalised_gain, shaping
+from bss_service.core.reward import Validation, normalised_gain, shaping, unexpected_gain
 from bss_service.policies.base import Decision
 from bss_service.wire import RewardSpec
+
+HISTORY: Final = 100  # earlier gains that a gain is judged by
 
 
 @dataclass(slots=True)
@@ -57,6 +60,8 @@ class History:
         if not before:
             return replace(decision, rewarded_at=after.step)
         gain = after.value(self.spec.metric) - before[-1].value(self.spec.metric)
-        known = [d.gain for d in self.decisions if d.gain is not None]
+        gains = [d.gain for d in self.decisions if d.gain is not None][-HISTORY:]
+        unexpected = [unexpected_gain(g, gains[:k]) for k, g in enumerate(gains)]
         balance = self.spec.balance_weight * shaping(before[-1], after, self.spec.discount)
-        return replace(decision, gain=gain, reward=normalised_gain(gain, known) + balance, rewarded_at=after.step)
+        reward = normalised_gain(unexpected_gain(gain, gains), unexpected) + balance
+        return replace(decision, gain=gain, reward=reward, rewarded_at=after.step)

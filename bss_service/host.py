@@ -11,7 +11,17 @@ from typing import Any, Final
 import structlog
 
 from bss_service import plans, views
-from bss_service.errors import BssError, ConflictError, NotFoundError, StoreError, TooLargeError, UnknownStepError
+from bss_service.errors import (
+    BssError,
+    ConflictError,
+    InvalidValueError,
+    NotFoundError,
+    NotReproducibleError,
+    StoreError,
+    TooEarlyError,
+    TooLargeError,
+    UnknownStepError,
+)
 from bss_service.job import Job
 from bss_service.metrics import Metrics
 from bss_service.snapshot import Snapshot, restore, take_snapshot
@@ -224,7 +234,10 @@ class Host:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
         renamed = snapshot.model_copy(update={"spec": snapshot.spec.model_copy(update={"name": name})})
-        job = await asyncio.to_thread(restore, renamed)
+        try:
+            job = await asyncio.to_thread(restore, renamed)
+        except NotReproducibleError as error:
+            raise InvalidValueError(str(error), field="decisions") from None
         async with self._loading:
             if await self._find(name) is not None:
                 raise ConflictError(f"job {name!r} exists already", field="job", value=name)
@@ -299,6 +312,16 @@ class Host:
         self._keep(LiveJob(job, seq=0))
         log.info("job created", job=job.spec.name, samples=job.spec.samples, policy=job.spec.policy.name)
 
+    def _check_interval(self, spec: JobSpec) -> None:
+        rows = (spec.interval or 0) * spec.batch_size
+        if rows > max(self._max_samples, spec.samples):
+            raise TooLargeError(
+                f"interval must be at most {self._max_samples // spec.batch_size} steps of {spec.batch_size} samples "
+                f"(setting max_samples), got {spec.interval}",
+                field="interval",
+                value=spec.interval,
+            )
+
     def _keep(self, live: LiveJob) -> None:
         """Keep a job in memory, and let go of those that nobody has asked for in a long time."""
         now = time.monotonic()
@@ -316,11 +339,13 @@ class Host:
                 field="samples",
                 value=spec.samples,
             )
+        self._check_interval(spec)
 
     async def _wait_for_turn(self, live: LiveJob, request: StepsRequest) -> None:
         """Wait until the interval can be planned with the feedback that belongs to it, at most `patience` seconds.
 
-        Rank 0 leads: it alone validates, and asks for the next interval only after it has reported.
+        Rank 0 leads: it alone validates, and asks for the next interval only after it has reported. Another rank's
+        request never draws one, or a validation longer than `patience` would be left out of the plan.
         """
         job = live.job
         started = asyncio.get_running_loop().time()
@@ -331,6 +356,12 @@ class Host:
                     if live.lease.broken or self._stopping:
                         raise StoreError(f"job {job.spec.name!r} is not held by this process any more, ask again")
         except TimeoutError:
+            if request.start >= job.planned_until and request.rank != 0:
+                raise TooEarlyError(
+                    f"step {request.start} begins an interval that rank 0 has not asked for yet",
+                    field="start",
+                    value=request.start,
+                ) from None
             if request.start >= job.planned_until:
                 log.warning(
                     "patience ran out: planned without all feedback",

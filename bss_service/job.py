@@ -145,6 +145,7 @@ class Job:
         )
         shape = (end - first, self.spec.batch_size)
         scored_until = min(cut, self.ledger.first_missing)
+        self.ledger.forgive(cut)
         self.history.decisions.append(decision)
         return self._append(
             Plan(

@@ -27,7 +27,7 @@ class FeedbackLedger:
     complete: Bool = field(default_factory=lambda: np.zeros(1024, dtype=np.bool_))  # by step; False beyond its end
     partial: dict[int, Bool] = field(default_factory=dict)  # step -> (G,) rows that have come
     waiting: dict[int, list[Measured]] = field(default_factory=dict)  # not yet learnt, by step
-    first_missing: int = 0  # every earlier step is complete
+    first_missing: int = 0  # every earlier step is complete, or no longer waited for
 
     def is_complete(self, step: int) -> bool:
         """Whether all rows of the step have come."""
@@ -56,6 +56,11 @@ class FeedbackLedger:
         steps = sorted(step for step in self.waiting if step < before)
         return [m for step in steps for m in sorted(self.waiting.pop(step), key=lambda m: m.row)]
 
+    def forgive(self, until: int) -> None:
+        """Wait no longer for what is missing of the steps before `until`; it still counts if it comes."""
+        self.first_missing = max(self.first_missing, until)
+        self._advance()
+
     def any_since(self, step: int) -> bool:
         """Whether feedback has come for the step or a later one."""
         return bool(self.complete[step:].any()) or any(known >= step for known in self.partial)
@@ -66,5 +71,8 @@ class FeedbackLedger:
             grown[: len(self.complete)] = self.complete
             self.complete = grown
         self.complete[step] = True
+        self._advance()
+
+    def _advance(self) -> None:
         while self.is_complete(self.first_missing):
             self.first_missing += 1

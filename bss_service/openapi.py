@@ -119,7 +119,7 @@ def _responses(route: APIRoute) -> dict[str, Any]:
             "content": {"application/json": {"schema": _ref(ANSWERS[route.name])}, frames.CONTENT_TYPE: _FRAME},
         }
     codes = ["200", "201"] if route.name == "create_job" else [str(route.status_code or 200)]
-    failures = ["400", "401", "404", "409", "413", "415", "422", "500", "503"]
+    failures = ["400", "401", "404", "409", "413", "415", "422", "425", "500", "503"]
     return dict.fromkeys(codes, done) | dict.fromkeys(failures, problem)
 
 

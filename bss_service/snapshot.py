@@ -120,6 +120,7 @@ class LedgerState(Message):
     """The feedback ledger."""
 
     complete: Annotated[Bool, ArrayType(np.bool_, "steps")]
+    first_missing: Step
     partial_steps: Annotated[Int64, ArrayType(np.int64, "p", 0)]
     partial_rows: Annotated[Bool, ArrayType(np.bool_, "p, G")]
     waiting: list[WaitingState]
@@ -254,6 +255,7 @@ def take_snapshot(job: Job) -> Snapshot:
         ],
         ledger=LedgerState.model_construct(
             complete=ledger.complete.copy(),
+            first_missing=ledger.first_missing,
             partial_steps=np.array([step for step, _ in partial], dtype=np.int64),
             partial_rows=np.array([rows for _, rows in partial], np.bool_).reshape(-1, job.spec.batch_size),
             waiting=[
@@ -306,8 +308,7 @@ def _restore_ledger(job: Job, state: LedgerState) -> None:
         ledger.waiting.setdefault(m.step, []).append(
             Measured(m.step, m.row, m.indices, m.similarity, m.loss, m.probabilities)
         )
-    while ledger.is_complete(ledger.first_missing):
-        ledger.first_missing += 1
+    ledger.first_missing = state.first_missing
 
 
 def _decision_state(decision: Decision) -> DecisionState:

@@ -12,7 +12,7 @@ import pydantic
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
-from bss_service.policies.base import Choice, Decision, Policy, UnknownPolicyError, create_policy
+from bss_service.policies.base import BrokenPolicyError, Choice, Decision, Policy, UnknownPolicyError, create_policy
 from bss_service.wire import PolicySpec
 
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
@@ -113,7 +113,7 @@ def make_policy(spec: PolicySpec) -> Policy:
     """Raises InvalidValueError naming the policy or the parameter."""
     try:
         return create_policy(spec.name, spec.parameters)
-    except UnknownPolicyError as error:
+    except (UnknownPolicyError, BrokenPolicyError) as error:
         raise InvalidValueError(str(error), field="policy.name", value=spec.name) from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]

@@ -24,6 +24,7 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _ROUNDING: Final = 1e-3  # a cosine or probability of half-precision training may exceed 1 by as much
 JOINT: Final = "joint"  # what the joint head is called beside the modalities
+MAX_COUNT: Final = 4096  # steps in one request
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
 
 
@@ -212,7 +213,7 @@ class StepsRequest(Ranked):
     """The hot call: feedback for steps done, and the batches of up to `count` steps from `start` on."""
 
     start: Step
-    count: Annotated[int, Field(ge=1, le=4096)] = 1
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
     feedback: Feedback | None = None
 
 
@@ -284,7 +285,7 @@ class Scores(Message):
 
 
 class ScoresAnswer(Message):
-    """How many samples of the job have been measured so far, counting these."""
+    """How many measurements were taken in."""
 
     accepted: int
 

@@ -17,7 +17,7 @@ from bss_service.store import Store
 from bss_service.wire import FeedbackRequest, StepsRequest
 from tests.services import Service
 from tests.simulated import measured, order, report, spec, take, train, versions
-from trainer_client.errors import OutageError
+from trainer_client.errors import OutageError, TooEarlyError
 
 StartService = Callable[..., Service]
 
@@ -136,6 +136,32 @@ def test_the_plan_waits_for_feedback_of_the_interval_before(start_service: Start
         late = client.steps("impatient", StepsRequest(start=6)).batches
         assert late.scored_until.tolist() == [0]
     assert any("patience ran out" in line for line in service.log)
+
+
+def test_what_was_missing_once_is_not_waited_for_again(start_service: StartService) -> None:
+    service = start_service()
+    job = spec("job", patience=1.0)
+    with service.client(retries=0) as client:
+        client.create_job(job)
+        first = client.steps("job", StepsRequest(start=0, count=6)).batches
+        for step in range(1, 6):  # the feedback of step 0 is lost
+            client.feedback("job", FeedbackRequest(feedback=measured(step, first.indices[step])))
+        train(client, job, range(6, 12))
+        service.kill()
+        service.start()
+        started = time.monotonic()
+        train(client, job, range(12, 30))
+    assert time.monotonic() - started < 1
+
+
+def test_only_rank_0_has_intervals_drawn(start_service: StartService) -> None:
+    service = start_service()
+    with service.client(retries=0) as client:
+        client.create_job(spec("job", patience=0.1))
+        with pytest.raises(TooEarlyError, match="rank 0 has not asked for yet"):
+            client.steps("job", StepsRequest(start=0, rank=1, world_size=2))
+        client.steps("job", StepsRequest(start=0, rank=0, world_size=2))
+        assert client.steps("job", StepsRequest(start=0, rank=1, world_size=2)).batches.start == 0
 
 
 def test_a_stop_lets_go_of_a_request_that_waits_for_feedback(start_service: StartService) -> None:

@@ -1,6 +1,7 @@
 """The service's interface as Python calls."""
 
 import time
+from copy import copy
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -31,7 +32,7 @@ from bss_service.wire import (
     ValidationAnswer,
     ValidationReport,
 )
-from trainer_client.errors import OutageError, UnknownJobError, refusal
+from trainer_client.errors import ConflictError, OutageError, SchedulerError, UnknownJobError, refusal
 
 BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries, the last one repeated
 _PASSING: Final = {429, 502, 503, 504}
@@ -60,6 +61,12 @@ class SchedulerClient:
         self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=False)
         self._timeout = timeout
         self._retries = retries
+
+    def without_retries(self) -> "SchedulerClient":
+        """A client over the same connections that tries each call once."""
+        once = copy(self)
+        once._retries = 0
+        return once
 
     def create_job(self, spec: JobSpec) -> JobState:
         """Create the job, or attach to it; ConflictError names the field in which a known job of the name differs."""
@@ -136,7 +143,12 @@ class SchedulerClient:
 
     def put_snapshot(self, name: str, snapshot: bytes) -> JobState:
         """Create a job of this name from a snapshot."""
-        response = self._send("PUT", f"/v1/jobs/{_quoted(name)}/snapshot", snapshot, frames.CONTENT_TYPE)
+        try:
+            response = self._send("PUT", f"/v1/jobs/{_quoted(name)}/snapshot", snapshot, frames.CONTENT_TYPE)
+        except ConflictError as error:
+            if not error.after_retry:
+                raise
+            return self.job(name)
         return self._read(JobState, response)
 
     def close(self) -> None:
@@ -174,8 +186,14 @@ class SchedulerClient:
         for tried in range(self._retries + 1):
             try:
                 response = self._http.request(
-                    method, path, content=content, headers=headers, timeout=timeout or self._timeout
+                    method,
+                    path,
+                    content=content,
+                    headers=headers,
+                    timeout=httpx.Timeout(timeout or self._timeout, connect=self._timeout),
                 )
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as failure:
+                raise ValueError(f"url must be like http://127.0.0.1:8765, got {self._http.base_url}") from failure
             except httpx.TransportError as failure:
                 outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
             else:
@@ -192,7 +210,7 @@ class SchedulerClient:
                 return answer.from_frame(response.content)
             return answer.model_validate_json(response.content)
         except (frames.FrameError, pydantic.ValidationError):
-            raise OutageError(f"{self._http.base_url} gave an answer that is not the scheduler's") from None
+            raise SchedulerError(f"{self._http.base_url} gave an answer that is not the scheduler's") from None
 
 
 def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:

@@ -4,9 +4,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Final, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from bss_service.core.arrays import Int64
 from bss_service.wire import LOCAL_VERSION, Batches, FeedbackRequest, JobSpec, StepsRequest
 from trainer_client.client import BACKOFF, SchedulerClient
-from trainer_client.errors import LagError, OutageError, SchedulerError
+from trainer_client.errors import LagError, OutageError, SchedulerError, TooEarlyError
 from trainer_client.local import LocalOrder
 from trainer_client.outbox import (
     MESSAGE_STEPS,
@@ -72,10 +72,13 @@ class Courier:
     prefetch: int
     on_outage: OnOutage
     outage_after: float
+    handed_out: int  # steps before this one were given out, by this process or an earlier one
     stats: Stats = field(default_factory=Stats)
 
     def __post_init__(self) -> None:
+        self.client = self.client.without_retries()  # trying again is this thread's own work
         self._calendar = self.spec.calendar()
+        self._newest_fed = -1
         self._changed = threading.Condition()
         self._outbox: deque[Item] = deque()
         self._fetched: deque[ScheduledBatch] = deque()
@@ -98,6 +101,8 @@ class Courier:
     def begin(self, start: int, stop: int) -> None:
         """Give out the steps [start, stop) from now on."""
         with self._changed:
+            if start != self._next:
+                self._end_local_run()
             self._fetched = deque(self._known[step] for step in takewhile(self._known.__contains__, range(start, stop)))
             self._next = start + len(self._fetched)
             self._known.clear()
@@ -110,6 +115,8 @@ class Courier:
         started = time.monotonic()
         with self._changed:
             while (batch := self._available()) is None:
+                if self._closed:
+                    raise SchedulerError("the sampler is closed")
                 if self._next >= self._stop:
                     return None
                 self._check_lag()
@@ -126,8 +133,11 @@ class Courier:
         """Queue something for the service."""
         with self._changed:
             self._raise_error()
+            if self._closed:
+                raise SchedulerError("the sampler is closed")
             if isinstance(item, FeedbackItem):
                 self._open.pop(item.step, None)
+                self._newest_fed = max(self._newest_fed, item.step)
                 item.queued = time.monotonic()
             self._outbox.append(item)
             self._changed.notify_all()
@@ -156,9 +166,16 @@ class Courier:
             self._hurry = False
             return not self._outbox
 
+    def abandon(self, step: int) -> None:
+        """Take back the batches from a step on that were given out, but not trained on."""
+        with self._changed:
+            self._open = {open_step: batch for open_step, batch in self._open.items() if open_step < step}
+
     def reset(self) -> None:
         """Forget what was fetched and given out; the outbox stays."""
         with self._changed:
+            self._end_local_run()
+            self._newest_fed = -1
             self._fetched.clear()
             self._open.clear()
             self._known.clear()
@@ -175,12 +192,27 @@ class Courier:
                 elif self._local is not None:
                     self._local.remember(batch.step, batch.indices)
 
+    def restore(self, item: Item, position: int) -> None:
+        """Queue what an earlier process had not sent; batches that it drew by itself are given out again."""
+        if isinstance(item, LocalItem):
+            item.closed = True
+            with self._changed:
+                self._known = {step: batch for step, batch in self._known.items() if step < item.start}
+                for k, indices in enumerate(item.batches):
+                    batch = self._local_batch(item.start + k, indices)
+                    if batch.step >= position:
+                        self._known[batch.step] = batch
+                    elif self._local is not None:
+                        self._local.remember(batch.step, indices)
+        self.put(item)
+
     def close(self, timeout: float) -> None:
         """Send what is queued, at most for `timeout` seconds, and end the thread."""
         if self._closed:
             return
         if not self.flush(timeout):
-            log.warning("closed with %d messages for the scheduler not sent", len(self._outbox))
+            why = self._error or "it is out of reach"
+            log.warning("closed with %d messages for the scheduler not sent: %s", len(self._outbox), why)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -197,7 +229,7 @@ class Courier:
         if self._fell_back() and self._next < self._stop:
             if self.on_outage == "raise":
                 raise OutageError(f"the scheduler has been out of reach for {self.outage_after:g} s")
-            if self.on_outage == "local":
+            if self.on_outage == "local" and self._next >= self.handed_out:
                 log.warning("scheduler out of reach: drawing locally from step %d on", self._next)
                 assert self._local is not None
                 self._local.restart()
@@ -214,20 +246,27 @@ class Courier:
         self._local_run.batches.append(indices)
         self._next += 1
         self.stats.local_batches += 1
+        return self._local_batch(step, indices)
+
+    def _local_batch(self, step: int, indices: Int64) -> ScheduledBatch:
         return ScheduledBatch(step, indices, self._calendar.epoch_of(step), LOCAL_VERSION, step)
 
     def _note(self, batch: ScheduledBatch, waited: float) -> None:
         if self.stats.batches:
             self.stats.worst_wait_seconds = max(self.stats.worst_wait_seconds, waited)
         self.stats.batches += 1
+        self.handed_out = max(self.handed_out, batch.step + 1)
         self.stats.waited_seconds += waited
         self.stats.worst_age = max(self.stats.worst_age, batch.age)
         if self._local is not None:
             self._local.remember(batch.step, batch.indices)
 
     def _check_lag(self) -> None:
-        """A loader that waits here for the next interval can't bring the feedback that the interval needs."""
-        missing = [step for step in self._open if step < self._cut(self._next)]
+        """A loader that waits here for the next interval can't bring the feedback that the interval needs.
+
+        A batch older than one that has feedback was passed over: the service waits for it no longer than `patience`.
+        """
+        missing = [step for step in self._open if self._newest_fed < step < self._cut(self._next)]
         if missing:
             raise LagError(
                 f"step {self._next} begins an interval that needs the feedback of step {min(missing)}, but the loader "
@@ -260,13 +299,20 @@ class Courier:
                     self._changed.wait(self._until_linger())
                 if self._closed:
                     return
+            started = time.monotonic()
             try:
-                task()  # type: ignore[misc]  # never None here
+                assert task is not None
+                task()
                 failures = 0
                 with self._changed:
                     self._down_since = None
+            except TooEarlyError:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, BACKOFF[0])
             except OutageError as error:
-                self._note_outage(error, failures)
+                if self._closed:
+                    return
+                self._note_outage(error, failures, started)
                 failures += 1
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, BACKOFF[min(failures, len(BACKOFF)) - 1])
@@ -282,10 +328,10 @@ class Courier:
             self._error = error
             self._changed.notify_all()
 
-    def _note_outage(self, error: OutageError, failures: int) -> None:
+    def _note_outage(self, error: OutageError, failures: int, started: float) -> None:
         with self._changed:
             if self._down_since is None:
-                self._down_since = time.monotonic()
+                self._down_since = started
                 self.stats.outages += 1
             self._changed.notify_all()
         if failures % 60 == 0:
@@ -299,9 +345,7 @@ class Courier:
         if isinstance(head, LocalItem):
             self._close_local(head)
             return lambda: self._send_local(head)
-        items = list(takewhile(lambda i: isinstance(i, FeedbackItem), self._outbox))
-        feedback = [i for i in items if isinstance(i, FeedbackItem)][:MESSAGE_STEPS]
-        feedback = [i for i in feedback if (i.rank, i.world_size) == (feedback[0].rank, feedback[0].world_size)]
+        feedback = self._first_feedback()
         count = self._wanted()
         if count and len(feedback) == len(self._outbox) and self._own(feedback):
             window, start = self._window, self._next
@@ -309,6 +353,17 @@ class Courier:
         if feedback and (count or self._is_due(feedback)):
             return lambda: self._send_feedback(feedback)
         return None
+
+    def _first_feedback(self) -> list[FeedbackItem]:
+        """The feedback at the head of the outbox that one message can hold."""
+        feedback: list[FeedbackItem] = []
+        for item in islice(self._outbox, MESSAGE_STEPS):
+            if not isinstance(item, FeedbackItem):
+                break
+            if feedback and (item.rank, item.world_size) != (feedback[0].rank, feedback[0].world_size):
+                break
+            feedback.append(item)
+        return feedback
 
     def _own(self, feedback: list[FeedbackItem]) -> bool:
         return all((i.rank, i.world_size) == (self.rank, self.world_size) for i in feedback)
@@ -320,7 +375,7 @@ class Courier:
             return 0
         cut = self._cut(self._next)
         waiting = bool(self._fetched) and self._fetched[0].step < cut
-        if waiting or any(step < cut for step in self._open):
+        if waiting or any(self._newest_fed < step < cut for step in self._open):
             return 0  # the service would hold the call until feedback comes that this thread is to send
         return room
 
@@ -345,6 +400,10 @@ class Courier:
         if self._local_run is item:
             self._local_run = None
 
+    def _end_local_run(self) -> None:
+        if self._local_run is not None:
+            self._close_local(self._local_run)
+
     # Calls, without the lock.
 
     def _exchange(self, items: list[FeedbackItem], start: int, count: int, window: int) -> None:
@@ -352,7 +411,7 @@ class Courier:
         if items:
             request = request.model_copy(update={"feedback": self._request(items).feedback})
         answer = self.client.steps(self.spec.name, request, self.spec.patience)
-        self._done(len(items), answer.feedback.count("repeated"))
+        self._done(items, answer.feedback)
         with self._changed:
             if window == self._window and self._local_run is None and start == self._next:
                 self._fetched.extend(_rows(answer.batches))
@@ -361,31 +420,32 @@ class Courier:
 
     def _send_feedback(self, items: list[FeedbackItem]) -> None:
         answer = self.client.feedback(self.spec.name, self._request(items))
-        self._done(len(items), answer.feedback.count("repeated"))
+        self._done(items, answer.feedback)
 
     def _send_validation(self, item: ValidationItem) -> None:
         self.client.validation(self.spec.name, item.report)
-        self._done(1)
+        self._done([item])
 
     def _send_local(self, item: LocalItem) -> None:
+        for message in item.messages():
+            self.client.local_batches(self.spec.name, message)
         if item.batches:
-            self.client.local_batches(self.spec.name, item.message())
             log.warning(
                 "scheduler back: told it of %d batches drawn here from step %d on", len(item.batches), item.start
             )
-        self._done(1)
+        self._done([item])
 
     def _request(self, items: list[FeedbackItem]) -> FeedbackRequest:
         share = self.spec.batch_size // items[0].world_size
-        request, unmeasured = feedback_request(items, share, len(self.spec.modalities) + 1)
-        self.stats.unmeasured_samples += unmeasured
-        return request
+        return feedback_request(items, share, len(self.spec.modalities) + 1)
 
-    def _done(self, sent: int, repeated: int = 0) -> None:
+    def _done(self, sent: Sequence[Item], outcomes: Sequence[str] = ()) -> None:
         with self._changed:
-            for _ in range(sent):
+            for item in sent:
                 self._outbox.popleft()
-            self.stats.repeated_feedback += repeated
+                if isinstance(item, FeedbackItem) and item.values is not None:
+                    self.stats.unmeasured_samples += int((~np.isfinite(item.values.read()).all(axis=1)).sum())
+            self.stats.repeated_feedback += list(outcomes).count("repeated")
             self._changed.notify_all()
 
 

@@ -39,11 +39,20 @@ class UnauthorisedError(RefusedError):
     """401: the token is missing or wrong."""
 
 
+class TooEarlyError(RefusedError):
+    """425: rank 0 has not asked for this interval yet; asking again helps."""
+
+
 class LagError(SchedulerError):
     """The loader has pulled more batches ahead than the job's `lag` allows for."""
 
 
-_OF_STATUS: dict[int, type[RefusedError]] = {401: UnauthorisedError, 404: UnknownJobError, 409: ConflictError}
+_OF_STATUS: dict[int, type[RefusedError]] = {
+    401: UnauthorisedError,
+    404: UnknownJobError,
+    409: ConflictError,
+    425: TooEarlyError,
+}
 
 
 def refusal(status: int, detail: str, field: str | None, value: Any) -> RefusedError:

@@ -1,6 +1,6 @@
 """What waits to be sent to the service, and how it is packed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ from bss_service.wire import Feedback, FeedbackRequest, LocalBatches, Validation
 from trainer_client.measure import Measurement
 
 MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
+LOCAL_STEPS: Final = 1024  # batches drawn locally in one message
 
 
 class Transfer:
@@ -23,8 +24,9 @@ class Transfer:
         if values.is_cuda:
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
             self._values.copy_(values, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record()
+            # Of the values' own device, which need not be the current one; blocking, or its waiter spins a core.
+            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(values.device))
         else:
             self._values = values.cpu()
 
@@ -62,9 +64,10 @@ class LocalItem:
     batches: list[Int64] = field(default_factory=list)  # (G,) each
     closed: bool = False
 
-    def message(self) -> LocalBatches:
-        """The batches as a message."""
-        return LocalBatches(start=self.start, indices=np.stack(self.batches))
+    def messages(self) -> Iterator[LocalBatches]:
+        """The batches as messages of bounded size, to be sent in order."""
+        for k in range(0, len(self.batches), LOCAL_STEPS):
+            yield LocalBatches(start=self.start + k, indices=np.stack(self.batches[k : k + LOCAL_STEPS]))
 
 
 Item = FeedbackItem | ValidationItem | LocalItem
@@ -76,8 +79,8 @@ def packed(measurement: Measurement) -> Transfer:
     return Transfer(torch.cat([column.detach().float() for column in columns], dim=1))
 
 
-def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> tuple[FeedbackRequest, int]:
-    """One message of feedback items of one rank, and how many samples in it could not be measured.
+def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> FeedbackRequest:
+    """One message of feedback items of one rank.
 
     A row that is not finite (a diverged model, an overflow in half precision) is sent as trained but not measured.
     share: samples of the rank in a batch; heads: M + 1.
@@ -90,7 +93,6 @@ def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> t
             values[k] = item.values.read()
             given[k] = True
     measured: Bool = np.isfinite(values).min(axis=2)
-    unmeasured = int((~measured).sum())
     values[~measured] = 0.0
     measured &= given[:, None]
     feedback = Feedback(
@@ -100,4 +102,4 @@ def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> t
         probabilities=values[:, :, 2:],
         measured=measured,
     )
-    return FeedbackRequest(rank=items[0].rank, world_size=items[0].world_size, feedback=feedback), unmeasured
+    return FeedbackRequest(rank=items[0].rank, world_size=items[0].world_size, feedback=feedback)

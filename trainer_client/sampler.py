@@ -1,6 +1,8 @@
 """A batch sampler whose order the scheduler decides."""
 
+import logging
 import os
+import time
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from bss_service.core.arrays import Int64
-from bss_service.wire import JobSpec, ModalityReport, Scores, ValidationReport
+from bss_service.wire import MAX_COUNT, JobSpec, JobState, ModalityReport, Scores, ValidationReport
 from trainer_client.client import SchedulerClient
 from trainer_client.courier import Courier, OnOutage, ScheduledBatch, Stats
+from trainer_client.errors import OutageError
 from trainer_client.measure import Measurement
 from trainer_client.outbox import FeedbackItem, Item, LocalItem, Transfer, ValidationItem, packed
+
+log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
@@ -31,6 +36,12 @@ class WithIndex(Dataset[tuple[int, Any]]):
 
     def __getitem__(self, index: int) -> tuple[int, Any]:
         return index, self.dataset[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
+        """All samples of a batch in one call, where the dataset can do that."""
+        batched = getattr(self.dataset, "__getitems__", None)
+        samples = batched(indices) if batched is not None else [self.dataset[index] for index in indices]
+        return list(zip(indices, samples, strict=True))
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
@@ -65,8 +76,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self.rank, self.world_size = _placement(rank, world_size)
         if spec.batch_size % self.world_size:
             raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {self.world_size}")
-        if prefetch < 1:
-            raise ValueError(f"prefetch must be at least 1, got {prefetch}")
+        if not 1 <= prefetch <= MAX_COUNT:
+            raise ValueError(f"prefetch must be at least 1 and at most {MAX_COUNT}, got {prefetch}")
         if on_outage not in ("wait", "local", "raise"):
             raise ValueError(f"on_outage must be wait, local or raise, got {on_outage!r}")
         if on_outage == "local" and self.world_size > 1:
@@ -75,29 +86,35 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 "that lose the service at different steps would draw different batches"
             )
         self._calendar = spec.calendar()
-        state = self.client.create_job(spec)
-        # What this process calls the service with from now on is the courier's to retry.
-        self._courier = Courier(self.client, spec, self.rank, self.world_size, prefetch, on_outage, outage_after)
+        state = _attach(self.client, spec, None if on_outage == "wait" else outage_after)
+        self.joined_at = state.next_step  # steps that were handed out before this process came
+        self._courier = Courier(
+            self.client, spec, self.rank, self.world_size, prefetch, on_outage, outage_after, state.next_step
+        )
         own = self.client if isinstance(client, str) else None
         self._finalizer = weakref.finalize(self, _close, self._courier, own, 5.0)
         self._own_client = own
         self._position = 0  # first step not yet yielded
+        self._started = 0  # where the latest iteration began
+        self._exhausted = True  # whether it ended by itself
+        self._last_fed = -1
         self._fed = False
         self._by_indices: dict[bytes, list[int]] = {}  # this rank's rows -> steps given out, oldest first
-        self._handed_out = state.next_step  # to an earlier process
         self._recall()
 
     # What a DataLoader calls.
 
     def __iter__(self) -> Iterator[list[int]]:
-        self._finish_epoch()
+        self._settle()
         epoch = self._calendar.epoch_of(self._position)
         self._courier.begin(self._position, self._calendar.epoch_start(epoch + 1))
+        self._started, self._exhausted = self._position, False
         while (batch := self._courier.take()) is not None:
             rows = self._rows(batch)
             self._by_indices.setdefault(rows.tobytes(), []).append(batch.step)
             self._position = batch.step + 1
             yield rows.tolist()
+        self._exhausted = True
 
     def __len__(self) -> int:
         """Batches of the epoch that the next batch belongs to."""
@@ -109,7 +126,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0, got {epoch}")
         if self._calendar.epoch_of(self._position) != epoch:
-            self._finish_epoch()
+            self._settle()
             self._skip_to(self._calendar.epoch_start(epoch))
 
     # What a training loop calls.
@@ -119,7 +136,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
         ValueError if this rank was given no such batch, or its feedback is in.
         """
-        rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64)
+        rows = np.atleast_1d(np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64))
         steps = self._by_indices.get(rows.tobytes())
         if not steps:
             raise ValueError(
@@ -127,13 +144,15 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             )
         return self._courier.open_steps()[steps[0]]
 
-    def feedback(self, index: int | Tensor | Sequence[int], measurement: Measurement | None = None) -> None:
+    def feedback(
+        self, index: int | np.integer[Any] | Tensor | Sequence[int], measurement: Measurement | None = None
+    ) -> None:
         """Say that a batch was trained on, and what was measured of it. Call it once after every step.
 
         index: the indices (g,) that `WithIndex` gave with the batch, or the number of the step. It returns at once:
         values on a device are copied and sent in the background.
         """
-        batch = self._open_step(index) if isinstance(index, int) else self.batch_of(index)
+        batch = self._open_step(int(index)) if isinstance(index, int | np.integer) else self.batch_of(index)
         share = self.spec.batch_size // self.world_size
         if measurement is not None and len(measurement.similarity) != share:
             raise ValueError(f"measurement must have {share} samples, got {len(measurement.similarity)}")
@@ -141,6 +160,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if measurement is not None and measurement.probabilities.shape[1] != heads:
             raise ValueError(f"measurement must have {heads} heads, got {measurement.probabilities.shape[1]}")
         self._fed = True
+        self._last_fed = max(self._last_fed, batch.step)
         self._send(batch, None if measurement is None else packed(measurement))
 
     def validation(
@@ -149,14 +169,21 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """Report a validation, from one rank. The reward of the intervals since the last report comes of it.
 
         loss, accuracy: of the joint head; modalities: (accuracy, mean true-label probability) of each unimodal head;
-        step: steps trained so far, by default as many as have feedback. It returns at once.
+        step: steps trained so far, by default `batches_trained`. It returns at once. A report that is not finite (a
+        diverged model) is left out, with a warning.
         """
+        if set(modalities) != set(self.spec.modalities):
+            raise ValueError(f"modalities must be {self.spec.modalities}, got {sorted(modalities)}")
+        numbers = [loss, accuracy, *(number for head in modalities.values() for number in head)]
+        if not np.isfinite(np.array([float(number) for number in numbers])).all():
+            warnings.warn(f"a validation report was left out: it is not finite, {numbers}", stacklevel=2)
+            return
         report = ValidationReport(
             step=self.batches_trained if step is None else step,
             loss=float(loss),
-            accuracy=float(accuracy),
+            accuracy=_share(accuracy),
             modalities={
-                name: ModalityReport(accuracy=float(a), probability=float(p)) for name, (a, p) in modalities.items()
+                name: ModalityReport(accuracy=_share(a), probability=_share(p)) for name, (a, p) in modalities.items()
             },
         )
         self._courier.put(ValidationItem(report))
@@ -178,8 +205,11 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     @property
     def batches_trained(self) -> int:
-        """Steps trained on, counted from the job's start: those before the first that has no feedback yet."""
-        return min(self._courier.open_steps(), default=self._position)
+        """Steps trained on, counted from the job's start: those before the first that has no feedback yet.
+
+        In a loop that never gives feedback, those that were yielded.
+        """
+        return min(self._courier.open_steps(), default=self._position) if self._fed else self._position
 
     @property
     def stats(self) -> Stats:
@@ -214,7 +244,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return {
             "version": STATE_VERSION,
             "job": self.spec.name,
-            "step": self.batches_trained if self._fed else self._position,
+            "step": self.batches_trained,
+            "fed": self._fed,
             "unsent": [_saved(item) for item in self._courier.unsent()],
         }
 
@@ -226,10 +257,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
         self._courier.reset()
         self._by_indices.clear()
-        self._position = int(state["step"])
+        self._position = self._started = int(state["step"])
+        self._fed = bool(state["fed"])
+        self._exhausted, self._last_fed = True, -1
         self._recall()
         for saved in state["unsent"]:
-            self._courier.put(_restored(saved))  # what the service has after all, it will take for a repetition
+            # What the service has after all, it will take for a repetition.
+            self._courier.restore(_restored(saved), self._position)
 
     # Inside.
 
@@ -244,16 +278,31 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return batch
 
     def _send(self, batch: ScheduledBatch, values: Transfer | None) -> None:
+        self._forget_rows(batch)
+        self._courier.put(FeedbackItem(batch.step, self.rank, self.world_size, values))
+
+    def _forget_rows(self, batch: ScheduledBatch) -> None:
         key = self._rows(batch).tobytes()
         steps = self._by_indices.get(key, [])
         if batch.step in steps:
             steps.remove(batch.step)
         if not steps:
             self._by_indices.pop(key, None)
-        self._courier.put(FeedbackItem(batch.step, self.rank, self.world_size, values))
 
-    def _finish_epoch(self) -> None:
-        """Give the feedback that a loop left out: the batches were given out, and the service waits for them."""
+    def _settle(self) -> None:
+        """Before another iteration: what became of the batches that were given out and have no feedback?
+
+        An iteration that was broken off is taken up behind the last batch with feedback: what loader workers had
+        pulled ahead, and what was only peeked at, comes again. All else was trained on without telling, and the
+        service waits for it: it counts as not measured.
+        """
+        if not self._exhausted:
+            self._position = max(self._started, self._last_fed + 1)
+            for step, batch in self._courier.open_steps().items():
+                if step >= self._position:
+                    self._forget_rows(batch)
+            self._courier.abandon(self._position)
+            self._exhausted = True
         left = self._courier.open_steps()
         if left and self._fed:
             warnings.warn(
@@ -276,11 +325,28 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """Where the local order is wanted, learn what the service handed out of this epoch to an earlier process."""
         epoch = self._calendar.epoch_of(self._position)
         step = self._calendar.epoch_start(max(0, epoch - 1))
-        stop = min(self._handed_out, self._calendar.epoch_start(epoch + 1))
+        stop = min(self._courier.handed_out, self._calendar.epoch_start(epoch + 1))
         while self._courier.on_outage == "local" and step < stop:
             batches = self.client.batches(self.spec.name, step, min(1024, stop - step))
             self._courier.remember(batches, self._position)
             step += len(batches.indices)
+
+
+def _attach(client: SchedulerClient, spec: JobSpec, patience: float | None) -> JobState:
+    """Create the job or attach to it; while the service is out of reach, try on, at most `patience` seconds."""
+    started = time.monotonic()
+    while True:
+        try:
+            return client.create_job(spec)
+        except OutageError as error:
+            if patience is not None and time.monotonic() - started >= patience:
+                raise
+            log.warning("scheduler out of reach, trying on: %s", error)
+
+
+def _share(value: float) -> float:
+    """A share in [0, 1]; half precision may exceed it a little."""
+    return min(1.0, float(value)) if value <= 1.001 else float(value)
 
 
 def _close(courier: Courier, client: SchedulerClient | None, timeout: float) -> None:
@@ -317,6 +383,6 @@ def _restored(saved: Mapping[str, Any]) -> Item:
     if "validation" in saved:
         return ValidationItem(ValidationReport.model_validate_json(saved["validation"]))
     if "batches" in saved:
-        return LocalItem(int(saved["start"]), [batch.numpy() for batch in saved["batches"]])
+        return LocalItem(int(saved["start"]), [batch.cpu().numpy() for batch in saved["batches"]])
     values = None if saved["values"] is None else Transfer(saved["values"])
     return FeedbackItem(int(saved["step"]), int(saved["rank"]), int(saved["world_size"]), values)

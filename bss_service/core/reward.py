@@ -37,13 +37,28 @@ def modality_balance(probabilities: Sequence[float]) -> float:
 def normalised_gain(gain: float, history: Sequence[float], window: int = 20) -> float:
     """r = 2(g − q20)/(q80 − q20) − 1, clipped to [−1, 1] (Graves et al. 2017, section 3).
 
-    history: earlier gains, oldest first. Gains shrink as training goes on, so the quantiles are those of the last
-    `window` gains, this one included. 0 where they don't tell gains apart.
+    history: earlier values, oldest first; the quantiles are those of the last `window`, this one included. 0 where
+    they don't tell values apart.
     """
     low, high = np.quantile([*history[-(window - 1) :], gain], [0.2, 0.8])
     if high <= low:
         return 0.0
     return float(np.clip(2 * (gain - low) / (high - low) - 1, -1, 1))
+
+
+def unexpected_gain(gain: float, history: Sequence[float]) -> float:
+    """By how much a gain exceeds what this phase of training lets one expect.
+
+    Gains shrink as training goes on, so that nearly every one is small among those before it, whatever the policy did.
+    The next gain is expected to be ρ times the last one, ρ in [0, 1] fitted to the history by least squares; 0 for the
+    first gain, of which nothing can be expected.
+    """
+    if not history:
+        return 0.0
+    before, after = np.array(history[:-1]), np.array(history[1:])
+    energy = float(before @ before)
+    rate = float(np.clip(before @ after / energy, 0, 1)) if energy > 0 else 1.0
+    return gain - rate * history[-1]
 
 
 def shaping(before: Validation, after: Validation, discount: float) -> float:

@@ -95,6 +95,8 @@ class SampleTable:
         the last refresh is normalised together and updated. Under full coverage that is every sample, as in the
         paper. A sample's first score is kept in `first_score`.
         """
+        if rate == 0:
+            return  # what was measured waits for the next refresh
         cohort = np.flatnonzero(self.stamp & _FRESH)
         self.stamp[cohort] &= ~_FRESH
         similarity, loss = self.similarity[cohort], self.loss[cohort]

@@ -65,6 +65,13 @@ class UnknownPolicyError(ValueError):
         super().__init__(f"policy must be one of {', '.join(sorted(_installed()))}, got {name!r}")
 
 
+class BrokenPolicyError(ValueError):
+    """The package that provides a policy can't be imported."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(f"policy {name!r} can't be loaded: {type(error).__name__}: {error}")
+
+
 def create_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
     """The policy that an installed package provides under `name` in the entry-point group `bss_service.policies`.
 
@@ -73,7 +80,10 @@ def create_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
     entry = _installed().get(name)
     if entry is None:
         raise UnknownPolicyError(name)
-    kind: type[Policy] = entry.load()
+    try:
+        kind: type[Policy] = entry.load()
+    except Exception as error:  # of a package that this one knows nothing about
+        raise BrokenPolicyError(name, error) from error
     return kind.model_validate(dict(parameters))
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bss_service.core.reward import Validation, modality_balance, normalised_gain, shaping
+from bss_service.core.reward import Validation, modality_balance, normalised_gain, shaping, unexpected_gain
 
 gains = st.floats(-1e30, 1e30)
 chances = st.lists(st.floats(0, 1), min_size=2, max_size=5)
@@ -81,3 +81,14 @@ def test_discounted_shaping_sums_to_the_ends_alone(course: list[list[float]], di
 def test_gains_as_large_as_float32_holds_stay_finite() -> None:
     top = 2 * float(np.finfo(np.float32).max)
     assert normalised_gain(top, [-top, 0.0, top]) == 1.0
+
+
+def test_a_gain_as_large_as_the_trend_is_no_surprise() -> None:
+    gains = [0.8**k for k in range(10)]
+    surprises = [unexpected_gain(gain, gains[:k]) for k, gain in enumerate(gains)]
+    np.testing.assert_allclose(surprises[2:], 0, atol=1e-12)
+    assert unexpected_gain(0.5, gains) > 0 > unexpected_gain(-0.5, gains)
+
+
+def test_of_the_first_gain_nothing_is_expected() -> None:
+    assert unexpected_gain(3.0, []) == 0.0

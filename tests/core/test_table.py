@@ -109,13 +109,15 @@ def test_the_first_score_stays() -> None:
     assert (table.first_score.tolist(), table.score.tolist()) == ([1, -1], [-1, 1])
 
 
-def test_at_rate_0_scores_stay_but_a_sample_without_one_gets_its_first() -> None:
+def test_at_rate_0_what_was_measured_waits_for_the_next_refresh() -> None:
     table = SampleTable.empty(3, 2)
     measure(table, 0, s0=1, s1=2)
     table.refresh(1.0)
     measure(table, 1, s0=9, s1=5, s2=1)
     table.refresh(0.0)
-    np.testing.assert_allclose(table.loss_ema, [0, 1, 0])
+    np.testing.assert_allclose(table.loss_ema, [0, 1, np.nan])
+    table.refresh(1.0)
+    np.testing.assert_allclose(table.loss_ema, [1, 0.5, 0])
 
 
 def test_a_refresh_without_news_changes_nothing() -> None:

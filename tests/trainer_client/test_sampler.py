@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from bss_service.wire import JobSpec
+from bss_service.wire import JobSpec, StepsRequest
 from tests.services import Service
 from tests.simulated import spec
 from trainer_client.client import SchedulerClient
-from trainer_client.errors import ConflictError, LagError, OutageError
+from trainer_client.errors import ConflictError, LagError, OutageError, SchedulerError
 from trainer_client.measure import Measurement
 from trainer_client.sampler import ScheduledBatchSampler, WithIndex
 
@@ -189,6 +189,69 @@ def test_the_state_passes_through_a_file_that_can_hold_no_code(
         assert sampler.batches_trained == 2
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_peek_at_the_first_batch_costs_no_sample(client: SchedulerClient, job_name: str, workers: int) -> None:
+    with ScheduledBatchSampler(client, spec(job_name, policy="uniform")) as sampler:
+        batches = loader(sampler, workers)
+        peeked, _ = next(iter(batches))
+        came = train_epoch(sampler, batches)
+    assert came[0] == peeked.tolist()
+    assert len(set(flat(came))) == 48
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_that_was_broken_off_goes_on_behind_its_last_feedback(
+    client: SchedulerClient, job_name: str, workers: int
+) -> None:
+    expected = train(client, spec(f"{job_name}-whole"), 2)
+    with ScheduledBatchSampler(client, spec(f"{job_name}-parts")) as sampler:
+        batches = loader(sampler, workers)
+        came = train_epoch(sampler, batches, stop_at=2)
+        came += train_epoch(sampler, batches)
+        came += train_epoch(sampler, batches)
+    assert came == expected
+
+
+def test_a_state_taken_before_any_feedback_counts_no_prefetched_batch(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        train_epoch(sampler, loader(sampler), stop_at=2)
+        state = sampler.state_dict()
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        sampler.load_state_dict(state)
+        next(iter(loader(sampler, 2)))
+        assert sampler.state_dict()["step"] == 2
+
+
+def test_a_validation_that_is_not_finite_is_left_out(client: SchedulerClient, job_name: str) -> None:
+    heads = {"audio": (0.5, 0.5), "video": (0.5, 1.0004)}
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        with pytest.warns(UserWarning, match="a validation report was left out: it is not finite"):
+            sampler.validation(loss=float("nan"), accuracy=0.5, modalities=heads)
+        sampler.validation(loss=1.0, accuracy=0.5, modalities=heads)
+        sampler.flush()
+        with pytest.raises(ValueError, match="modalities must be"):
+            sampler.validation(loss=1.0, accuracy=0.5, modalities={"audio": (0.5, 0.5)})
+    told = client.job(job_name).validation
+    assert told is not None
+    assert told.modalities["video"].probability == 1.0
+
+
+def test_a_closed_sampler_says_so(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        pass
+    with pytest.raises(SchedulerError, match="the sampler is closed"):
+        next(iter(sampler))
+
+
+def test_a_passed_over_batch_does_not_end_a_run_with_short_intervals(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(client, spec(job_name, interval=2, patience=0.1)) as sampler:
+        for index, _ in loader(sampler):
+            step = sampler.batch_of(index).step
+            if step != 2:
+                sampler.feedback(index, measured(step, index))
+        assert sampler.stats.batches == 6
+
+
 def test_another_jobs_state_is_refused(client: SchedulerClient, job_name: str) -> None:
     with ScheduledBatchSampler(client, spec(job_name)) as sampler:
         state = sampler.state_dict()
@@ -243,7 +306,9 @@ def test_rank_and_world_size_come_from_the_environment(
 ) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with ScheduledBatchSampler(client, spec(job_name, patience=0.1)) as sampler:
+    client.create_job(spec(job_name))
+    client.steps(job_name, StepsRequest(start=0))  # rank 0 leads
+    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
         assert (sampler.rank, sampler.world_size, len(next(iter(sampler)))) == (1, 4, 2)
 
 
@@ -255,7 +320,7 @@ def test_rank_and_world_size_come_from_the_environment(
         ({"rank": 0, "world_size": 3}, "world_size must divide the batch size 8, got 3"),
         ({"on_outage": "panic"}, "on_outage must be wait, local or raise, got 'panic'"),
         ({"on_outage": "local", "rank": 0, "world_size": 2}, "on_outage must be wait or raise with more than one rank"),
-        ({"prefetch": 0}, "prefetch must be at least 1, got 0"),
+        ({"prefetch": 0}, "prefetch must be at least 1 and at most 4096, got 0"),
     ],
 )
 def test_wrong_arguments_are_named(client: SchedulerClient, job_name: str, options: Any, sentence: str) -> None:
@@ -327,6 +392,41 @@ class TestOutage:
                     came.append(index.tolist())
                 service.start()
         assert len(set(flat(came))) == 48
+
+    def test_what_was_drawn_locally_is_given_out_again_after_a_restart(self, start_service: StartService) -> None:
+        service = start_service()
+        job = spec("job", policy="uniform")
+        options: dict[str, Any] = {"on_outage": "local", "outage_after": 0.1, "prefetch": 2}
+        with service.client(retries=0, timeout=2) as client:
+            with ScheduledBatchSampler(client, job, **options) as sampler:
+                batches = loader(sampler)
+                came = train_epoch(sampler, batches, stop_at=1)
+                service.kill()
+                while len(came) < 4:
+                    came += train_epoch(sampler, batches, stop_at=4)
+                state = sampler.state_dict()
+                sampler.close(timeout=0.1)
+            service.start()
+            with ScheduledBatchSampler(client, job, **options) as sampler:
+                sampler.load_state_dict(state)
+                assert sampler.flush(10)
+                batches = loader(sampler)
+                came += train_epoch(sampler, batches, stop_at=5)
+                service.kill()
+                while len(came) < 12:
+                    came += train_epoch(sampler, batches, stop_at=12)
+                service.start()
+                assert sampler.flush(10)
+            recorded = client.batches("job", 0, 12).indices.tolist()
+        assert recorded == came
+        assert sorted(flat(came)[:SAMPLES]) == list(range(SAMPLES))
+
+    def test_a_run_may_start_while_the_service_is_away(self, start_service: StartService) -> None:
+        service = start_service()
+        service.kill()
+        threading.Timer(0.5, service.start).start()
+        with service.client(retries=0) as client, ScheduledBatchSampler(client, spec("job")) as sampler:
+            assert len(train_epoch(sampler, loader(sampler))) == 6
 
     def test_raise_raises(self, start_service: StartService) -> None:
         service = start_service()

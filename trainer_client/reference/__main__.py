@@ -6,6 +6,7 @@ python -m trainer_client.reference --data emoji --policy balance --url http://12
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--policy", default="uniform", help="initial policy of the job")
     add("--param", action="append", default=[], metavar="K=V", help="a parameter of the policy; may be given again")
     add("--url", default=os.environ.get("BSS_URL", "http://127.0.0.1:8765"), help="of the scheduler (BSS_URL)")
-    add("--job", help="name of the job (default: DATA-POLICY-SEED); an existing one of the same spec is joined")
+    add("--job", help="name of the job (default: made of the above); with --checkpoint an existing one is gone on with")
     add("--epochs", type=int, default=25, help="epochs to train")
     add("--batch-size", type=int, default=64, help="global batch size")
     add("--lr", type=float, default=1e-3, help="learning rate")
@@ -63,7 +64,7 @@ def main() -> int:
     try:
         dataset = _dataset(args)
         spec = job_spec(
-            args.job or f"{args.data.replace('/', '_').replace(':', '_')}-{args.policy}-{args.seed}",
+            args.job or _default_name(args),
             dataset,
             batch_size=args.batch_size,
             epochs=args.epochs,
@@ -85,6 +86,14 @@ def main() -> int:
         return 3
     _print_result(console, result, args.json)
     return 0
+
+
+def _default_name(args: argparse.Namespace) -> str:
+    """A name that holds what sets a run apart, as far as names can."""
+    parts = [Path(args.data).name, args.policy]
+    parts += [f"noisy{args.noisy_labels:g}"] if args.noisy_labels else []
+    parts += [f"mispaired{args.mispaired:g}"] if args.mispaired else []
+    return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join([*parts, *args.modality_noise, str(args.seed)]))[:100]
 
 
 def _dataset(args: argparse.Namespace) -> Dataset:

@@ -15,7 +15,10 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a state onto a device; nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a state; nothing in the file is executed.
+
+    It is read onto the CPU: `load_state_dict` moves what must move, and Adam's step counts must not.
+    """
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state

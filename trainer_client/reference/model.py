@@ -33,7 +33,7 @@ class LateFusion(nn.Module):
 
 def build_model(dataset: Dataset, seed: int) -> LateFusion:
     """The network for a data set, its weights drawn from `seed` alone."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LateFusion({name: _encoder(dataset, name) for name in dataset.modalities}, len(dataset.classes))
 

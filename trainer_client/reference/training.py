@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from bss_service.core.arrays import Int64
 from bss_service.wire import JobSpec
 from trainer_client.courier import OnOutage, ScheduledBatch
 from trainer_client.measure import measure, multimodal_loss
@@ -97,6 +97,7 @@ class Trainer:
         self.model = build_model(dataset, config.seed).to(self.device)
         self.optimiser = _optimiser(self.model, config)
         self.step = 0
+        self.policy_version = 0  # of the latest batch
         self.result = Result()
         self.best_weights: dict[str, Tensor] = {}
         self.forward_samples = 0  # counted by the model itself, whoever calls it
@@ -113,14 +114,13 @@ class Trainer:
         started = time.monotonic()
         loader = self._loader()
         if self.config.checkpoint is not None and self.config.checkpoint.exists():
-            self.load_state_dict(read_checkpoint(self.config.checkpoint, self.device))
-        elif self.step == 0:
+            self.load_state_dict(read_checkpoint(self.config.checkpoint))
+        else:
             self._begin()
-        calendar = self.sampler.spec.calendar()
-        while not self._stop and (epoch := calendar.epoch_of(self.step)) < self.config.epochs:
-            self._epoch(epoch, loader, watch)
+        while not self._stop and len(self.result.epochs) < self.config.epochs:
+            self._epoch(len(self.result.epochs), loader, watch)
         self._save()
-        if not self._stop:
+        if len(self.result.epochs) == self.config.epochs:
             self._test()
         self.result.seconds += time.monotonic() - started
         self.result.worst_wait_seconds = self.sampler.stats.worst_wait_seconds
@@ -138,28 +138,35 @@ class Trainer:
 
     def _begin(self) -> None:
         """Before the first step: the measuring pass if one is wanted, and a report for the first gain to start from."""
+        if self.sampler.joined_at and self.config.checkpoint is None:
+            raise ValueError(
+                f"job must be new where there is no checkpoint to go on from, got {self.sampler.spec.name!r}, which "
+                f"has handed out {self.sampler.joined_at} steps: give this run another name"
+            )
         if self.config.measure_first:
             train = self.dataset.indices("train")
             measured = measuring_pass(self.model, self.dataset, train, self.device, UNIMODAL_WEIGHT)
-            self.sampler.scores(_numbers(len(train)), measured)
+            self.sampler.scores(np.arange(len(train)), measured)
         self._report(self._validate())
 
     def _epoch(self, epoch: int, loader: "DataLoader[Any]", watch: Callable[[StepRecord], None]) -> None:
-        self.model.train()
-        version = 0
-        for index, (inputs, labels) in loader:
-            batch = self.sampler.batch_of(index)
-            loss = self._train_step(index, inputs, labels)
-            version = batch.policy_version
-            self.step = batch.step + 1
-            watch(StepRecord(batch, loss))
-            if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
-                self._save()
-            if self._stop:
-                return
+        """Train what is left of an epoch and, unless stopped before its last step, close it."""
+        end = self.sampler.spec.calendar().epoch_start(epoch + 1)
+        if self.step < end:
+            self.model.train()
+            for index, (inputs, labels) in loader:
+                batch = self.sampler.batch_of(index)
+                loss = self._train_step(index, inputs, labels)
+                self.policy_version = batch.policy_version
+                self.step = batch.step + 1
+                watch(StepRecord(batch, loss))
+                if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
+                    self._save()
+                if self._stop and self.step < end:
+                    return
         validation = self._validate()
         self._report(validation)
-        self.result.epochs.append(EpochRecord(epoch, self.step, version, validation))
+        self.result.epochs.append(EpochRecord(epoch, self.step, self.policy_version, validation))
         self._keep_best(validation)
         self._save()
 
@@ -204,6 +211,7 @@ class Trainer:
         """All that the rest of the run depends on."""
         return {
             "step": self.step,
+            "policy_version": self.policy_version,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "sampler": self.sampler.state_dict(),
@@ -217,10 +225,11 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
         self.step = state["step"]
+        self.policy_version = state["policy_version"]
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.sampler.load_state_dict(state["sampler"])
-        self.best_weights = state["best_weights"]
+        self.best_weights = {name: value.to(self.device) for name, value in state["best_weights"].items()}
         self.result.best_epoch = state["best_epoch"]
         self.result.epochs = [
             EpochRecord(**{**record, "validation": Report(**record["validation"])}) for record in state["epochs"]
@@ -247,7 +256,3 @@ def _optimiser(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
     if config.optimiser == "sgd":
         return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9)
     return torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-
-
-def _numbers(count: int) -> Int64:
-    return torch.arange(count).numpy()

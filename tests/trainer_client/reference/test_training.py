@@ -72,19 +72,21 @@ def test_it_learns(client: SchedulerClient, dataset: Dataset, job_name: str) -> 
     assert result.test.accuracy > 0.6  # chance is 0.25
 
 
-@pytest.mark.parametrize("stop_at", [3, 10, 17])
+@pytest.mark.parametrize("stop_at", [3, 7, 10, 21, 28])  # epochs end at 7, 14, 21 and 28
 @pytest.mark.parametrize("policy", ["balance", "bandit"])
 def test_a_run_stopped_in_an_epoch_ends_with_the_same_weights(
     client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path, policy: str, stop_at: int
 ) -> None:
-    _, expected, _ = run(client, dataset, f"{job_name}-whole", policy)
+    whole, expected, _ = run(client, dataset, f"{job_name}-whole", policy)
     config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
     stopped, _, _ = run(client, dataset, f"{job_name}-parts", policy, config, stop_at)
     resumed, weights, seen = run(client, dataset, f"{job_name}-parts", policy, config)
-    assert stopped.test is None
-    assert seen[0].batch.step == stop_at
+    assert len(stopped.epochs) == stop_at // 7
+    assert [record.batch.step for record in seen] == list(range(stop_at, 28))
     assert equal(weights, expected)
-    assert len(resumed.epochs) == EPOCHS
+    assert (resumed.epochs, resumed.best_epoch) == (whole.epochs, whole.best_epoch)
+    whole_log, parts_log = client.decisions(f"{job_name}-whole"), client.decisions(f"{job_name}-parts")
+    assert [row.reward for row in parts_log.decisions] == [row.reward for row in whole_log.decisions]
 
 
 def test_a_run_killed_after_its_checkpoint_ends_with_the_same_weights(
@@ -98,6 +100,14 @@ def test_a_run_killed_after_its_checkpoint_ends_with_the_same_weights(
     (tmp_path / "run.pt").write_bytes(earlier)
     _, weights, _ = run(client, dataset, f"{job_name}-parts", config=config)
     assert equal(weights, expected)
+
+
+def test_a_used_job_is_not_joined_without_a_checkpoint(
+    client: SchedulerClient, dataset: Dataset, job_name: str
+) -> None:
+    run(client, dataset, job_name, stop_at=2)
+    with pytest.raises(ValueError, match="job must be new where there is no checkpoint"):
+        run(client, dataset, job_name)
 
 
 def test_loader_workers_change_nothing(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
@@ -140,7 +150,7 @@ def test_a_checkpoint_holds_nothing_that_can_execute(
 ) -> None:
     config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
     run(client, dataset, job_name, config=config, stop_at=4)
-    assert read_checkpoint(tmp_path / "run.pt", torch.device("cpu"))["step"] == 4
+    assert read_checkpoint(tmp_path / "run.pt")["step"] == 4
 
 
 @pytest.mark.gpu

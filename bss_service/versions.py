@@ -57,12 +57,15 @@ class PolicyVersions:
         """
         version = self.in_force(observation.step)
         if self._live is None or self._live[0] != version.version:
-            self._live = (version.version, make_policy(version.spec))
+            # Not always a new one: batches drawn by a client can lead back to a step before a swap.
+            policy = self.restore(version, own, [d for d in own if d.rewarded_at is not None])
+        else:
+            policy = self._live[1]
         taught = own[-1].learned if own else 0
-        return self._consult(self._live[1], version, observation, len(own), rewarded[taught:])
+        return self._consult(policy, version, observation, len(own), rewarded[taught:])
 
-    def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> None:
-        """Bring a policy to its state by letting it act and learn again as it did.
+    def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Policy:
+        """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
 
         own: its decisions; rewarded: those of them whose reward is known. Raises NotReproducibleError if it acts
         otherwise than it did.
@@ -78,6 +81,7 @@ class PolicyVersions:
                     "its act and learn must depend on their arguments alone"
                 )
         self._live = (version.version, policy)
+        return policy
 
     def _consult(
         self,

@@ -1,4 +1,4 @@
-# make demo   set everything up, start the service, train on real data, write a report (about four minutes)
+# make demo   set everything up, start the service, train on real data, write a report (about three minutes)
 # make test   set everything up and run the tests
 # make test-gpu   the tests that need a CUDA device
 # make check  lint, types, import directions

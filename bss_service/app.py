@@ -48,7 +48,7 @@ def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
 
     @app.get("/readyz", summary="Can it serve?")
     def readyz() -> dict[str, str]:
-        store.job_names()
+        store.check()
         return {"status": "ready"}
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=Response)

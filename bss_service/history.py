@@ -27,8 +27,9 @@ class History:
             for k, d in enumerate(self.decisions)
             if d.rewarded_at is None and d.first_step < d.end_step <= validation.step
         ]
+        earlier = self._gains()
         for k in ended:
-            self.decisions[k] = self._rewarded(self.decisions[k], validation)
+            self.decisions[k] = self._rewarded(self.decisions[k], validation, earlier)
         return [self.decisions[k].reward for k in ended]
 
     def cut(self, end_step: int) -> None:
@@ -55,13 +56,17 @@ class History:
         """The decisions whose rewards are known from the reports of a step or earlier ones."""
         return [d for d in self.decisions if d.rewarded_at is not None and d.rewarded_at <= step]
 
-    def _rewarded(self, decision: Decision, after: Validation) -> Decision:
+    def _gains(self) -> list[float]:
+        """The gains so far, one for each pair of reports, whatever the number of decisions between them."""
+        pairs = dict.fromkeys((d.rewarded_at, d.gain) for d in self.decisions if d.gain is not None)
+        return [gain for _, gain in pairs if gain is not None][-HISTORY:]
+
+    def _rewarded(self, decision: Decision, after: Validation, earlier: list[float]) -> Decision:
         before = [r for r in self.reports if r.step <= decision.first_step]
         if not before:
             return replace(decision, rewarded_at=after.step)
         gain = after.value(self.spec.metric) - before[-1].value(self.spec.metric)
-        gains = [d.gain for d in self.decisions if d.gain is not None][-HISTORY:]
-        unexpected = [unexpected_gain(g, gains[:k]) for k, g in enumerate(gains)]
+        unexpected = [unexpected_gain(g, earlier[:k]) for k, g in enumerate(earlier)]
         balance = self.spec.balance_weight * shaping(before[-1], after, self.spec.discount)
-        reward = normalised_gain(unexpected_gain(gain, gains), unexpected) + balance
+        reward = normalised_gain(unexpected_gain(gain, earlier), unexpected) + balance
         return replace(decision, gain=gain, reward=reward, rewarded_at=after.step)

@@ -54,6 +54,7 @@ log = structlog.get_logger()
 THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
+MAX_EPOCHS: Final = 1000  # in one interval
 ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
 
 
@@ -98,7 +99,8 @@ class Host:
         async with self._loading:
             known = await self._find(spec.name)
             if known is None:
-                await self._put(Job(spec), Transaction(spec.name, Lease(), created=spec))
+                job = await asyncio.to_thread(Job, spec)
+                await self._put(job, Transaction(spec.name, Lease(), created=spec))
         async with self._open(spec.name) as live:
             if known is not None:
                 _check_same(live.job.spec, spec)
@@ -107,8 +109,15 @@ class Host:
     async def jobs(self) -> JobList:
         """All jobs by name."""
         names = await asyncio.to_thread(self._store.job_names)
-        states = [await (self.state(name) if name in self._live else self._stored_state(name)) for name in names]
-        return JobList(jobs=[state for state in states if state is not None])
+        answer = JobList(jobs=[])
+        for name in names:
+            try:
+                state = await (self.state(name) if name in self._live else self._stored_state(name))
+            except BssError as error:  # one job that can't be read must not hide the others
+                answer.unreadable[name] = error.detail
+            else:
+                answer.jobs += [state] if state is not None else []
+        return answer
 
     async def state(self, name: str) -> JobState:
         """Where a job is."""
@@ -118,12 +127,13 @@ class Host:
     async def delete(self, name: str) -> None:
         """Forget a job and all that is stored of it."""
         async with self._loading:
-            live = await self._find(name)
-            if live is None:
+            live = self._live.get(name)  # not loaded for this: a job that can't be read can be deleted
+            if live is None and not await asyncio.to_thread(self._store.has, name):
                 raise _unknown(name)
-            async with live.changed:
-                self._drop(name, live)
-                await _committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
+            if live is not None:
+                async with live.changed:
+                    self._drop(name, live)
+            await _committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
         log.info("job deleted", job=name)
 
     # The training loop.
@@ -219,8 +229,9 @@ class Host:
                 raise NotFoundError(
                     f"sample must be less than samples = {live.job.spec.samples}, got {index}", field="i", value=index
                 )
-            found = await asyncio.to_thread(self._draws, live.job, index, draws)
-            return views.sample(live.job, index, found)
+            told, served = views.sample(live.job, index), live.job.served
+        found = await asyncio.to_thread(self._draws, name, served, index, draws)
+        return told.model_copy(update={"draws": views.draws(found)})
 
     # Snapshots.
 
@@ -263,8 +274,10 @@ class Host:
             live.used = time.monotonic()
             try:
                 yield live
-            except BssError:
-                raise  # raised before anything changed
+            except BssError as error:
+                if isinstance(error, NotReproducibleError):
+                    self._drop(name, live)
+                raise  # all others are raised before anything changes
             except BaseException:
                 live.pending = None  # a change may be half done: what is stored is whole
                 self._drop(name, live)
@@ -313,11 +326,11 @@ class Host:
         log.info("job created", job=job.spec.name, samples=job.spec.samples, policy=job.spec.policy.name)
 
     def _check_interval(self, spec: JobSpec) -> None:
-        rows = (spec.interval or 0) * spec.batch_size
-        if rows > max(self._max_samples, spec.samples):
+        rows = min(max(self._max_samples, spec.samples), MAX_EPOCHS * spec.samples)
+        if (spec.interval or 0) * spec.batch_size > rows:
             raise TooLargeError(
-                f"interval must be at most {self._max_samples // spec.batch_size} steps of {spec.batch_size} samples "
-                f"(setting max_samples), got {spec.interval}",
+                f"interval must be at most {rows // spec.batch_size} steps of {spec.batch_size} samples, "
+                f"got {spec.interval}",
                 field="interval",
                 value=spec.interval,
             )
@@ -333,9 +346,10 @@ class Host:
         self._metrics.live_jobs.set(len(self._live))
 
     def _check_size(self, spec: JobSpec) -> None:
-        if spec.samples > self._max_samples:
+        if spec.samples * (len(spec.modalities) + 8) > self._max_samples * 10:  # columns of the table; 10 for two
             raise TooLargeError(
-                f"samples must be at most {self._max_samples} (setting max_samples), got {spec.samples}",
+                f"samples must be at most {self._max_samples * 10 // (len(spec.modalities) + 8)} with "
+                f"{len(spec.modalities)} modalities (setting max_samples), got {spec.samples}",
                 field="samples",
                 value=spec.samples,
             )
@@ -352,7 +366,8 @@ class Host:
         try:
             async with asyncio.timeout(job.spec.patience):
                 while request.start >= job.planned_until and not (request.rank == 0 and job.is_ready(request.start)):
-                    await live.changed.wait()
+                    if not self._stopping:
+                        await live.changed.wait()
                     if live.lease.broken or self._stopping:
                         raise StoreError(f"job {job.spec.name!r} is not held by this process any more, ask again")
         except TimeoutError:
@@ -441,14 +456,16 @@ class Host:
             live.pending = None
             live.changed.notify_all()
 
-    def _draws(self, job: Job, index: int, limit: int) -> list[tuple[int, float, int]]:
-        """The latest draws of a sample as (step, probability, policy version), newest first."""
+    def _draws(self, name: str, served: int, index: int, limit: int) -> list[tuple[int, float, int]]:
+        """The latest draws of a sample before a step as (step, probability, policy version), newest first."""
         found: list[tuple[int, float, int]] = []
-        for first in self._store.plans_before(job.spec.name, job.served):
-            for plan in self._store.plans(job.spec.name, first, first + 1):
-                found += [draw for draw in plan.draws_of(index) if draw[0] < job.served]
+        end = served
+        for first in self._store.plans_before(name, served):
+            for plan in self._store.plans(name, first, first + 1):
+                found += plan.cut(min(end, plan.end_step)).draws_of(index)
             if len(found) >= limit:
                 break
+            end = first
         return found[:limit]
 
 

@@ -109,7 +109,16 @@ class Job:
             raise ConflictError(
                 f"start must lie in this epoch or the one before, got {local.start}", field="start", value=local.start
             )
+        position = local.start * self.spec.batch_size
+        epoch_start = position // self.calendar.epoch_positions * self.calendar.epoch_positions
+        if self.plans and self.plans[0].first_step * self.spec.batch_size > epoch_start:
+            raise ConflictError(
+                f"start must lie in an epoch that is still in memory, got {local.start}",
+                field="start",
+                value=local.start,
+            )
         checks.check_coverage(self.calendar, self.plans, local)
+        self.ledger.expect(local.start)
         self._undraw(local.start)
         probabilities = np.full(local.indices.shape, 1 / self.spec.samples, dtype=np.float32)
         self._append(Plan(local.start, local.indices, probabilities, LOCAL_VERSION, self.ledger.first_missing))

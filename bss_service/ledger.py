@@ -61,6 +61,10 @@ class FeedbackLedger:
         self.first_missing = max(self.first_missing, until)
         self._advance()
 
+    def expect(self, step: int) -> None:
+        """Wait again for the steps from `step` on: other batches have taken the place of theirs."""
+        self.first_missing = min(self.first_missing, step)
+
     def any_since(self, step: int) -> bool:
         """Whether feedback has come for the step or a later one."""
         return bool(self.complete[step:].any()) or any(known >= step for known in self.partial)

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
-from bss_service.errors import BssError, StoreError
+from bss_service.errors import BssError
 
 CONTENT_TYPE: Final = "application/problem+json"
 SHOWN: Final = 200  # characters of a wrong value that are told back
@@ -43,7 +43,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
-    headers = {"Retry-After": "1"} if isinstance(error, StoreError) else {}
+    headers = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(error.status, {})
     return _answer(
         Problem(
             title=error.title, status=error.status, detail=error.detail, field=error.field, value=_shown(error.value)

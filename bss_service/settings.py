@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = "console"
     max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
     max_samples: Annotated[int, Field(ge=1)] = (
-        100_000_000  # of one job; about 40 bytes each, and 12 a draw of the last two epochs
+        50_000_000  # of one job; about 40 bytes each, and 12 a draw of the last two epochs
     )
 
     @model_validator(mode="after")

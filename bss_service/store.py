@@ -18,6 +18,7 @@ from bss_service.plans import Plan
 from bss_service.wire import JobSpec
 
 SCHEMA_VERSION: Final = 1
+PART_BYTES: Final = 256 * 2**20  # of a snapshot in one row: SQLite holds at most 10⁹ bytes in one
 
 _metadata = sa.MetaData()
 _meta = sa.Table("meta", _metadata, sa.Column("schema_version", sa.Integer, nullable=False))
@@ -47,7 +48,8 @@ _snapshots = sa.Table(
     "snapshots",
     _metadata,
     sa.Column("job", sa.String(100), primary_key=True),
-    sa.Column("seq", sa.BigInteger, nullable=False),  # journal entries up to this one are in it
+    sa.Column("seq", sa.BigInteger, primary_key=True),  # journal entries up to this one are in it
+    sa.Column("part", sa.Integer, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
 
@@ -146,19 +148,35 @@ class Store:
         with self._reading() as connection:
             return list(connection.scalars(sa.select(_jobs.c.job).order_by(_jobs.c.job)))
 
+    def has(self, job: str) -> bool:
+        """Whether anything is stored of a job."""
+        with self._reading() as connection:
+            return connection.scalar(sa.select(_jobs.c.job).where(_jobs.c.job == job)) is not None
+
+    def check(self) -> None:
+        """Raises StoreError if the database does not answer."""
+        with self._reading() as connection:
+            connection.execute(sa.select(_meta))
+
     def load(self, job: str) -> Stored | None:
         """What is stored of a job; None if nothing is."""
         with self._reading() as connection:
             spec = connection.scalar(sa.select(_jobs.c.spec).where(_jobs.c.job == job))
             if spec is None:
                 return None
-            snapshot = connection.execute(sa.select(_snapshots).where(_snapshots.c.job == job)).one_or_none()
-            seq = snapshot.seq if snapshot else 0
+            newest = sa.select(sa.func.max(_snapshots.c.seq)).where(_snapshots.c.job == job).scalar_subquery()
+            parts = connection.execute(
+                sa.select(_snapshots)
+                .where(_snapshots.c.job == job, _snapshots.c.seq == newest)
+                .order_by(_snapshots.c.part)
+            ).all()
+            seq = parts[0].seq if parts else 0
             rows = connection.execute(
                 sa.select(_journal).where(_journal.c.job == job, _journal.c.seq > seq).order_by(_journal.c.seq)
             )
             entries = [_checked(row) for row in rows]
-        return Stored(JobSpec.model_validate_json(spec), snapshot.body if snapshot else None, seq, entries)
+        snapshot = b"".join(part.body for part in parts) if parts else None
+        return Stored(JobSpec.model_validate_json(spec), snapshot, seq, entries)
 
     def journal(self, job: str) -> list[Entry]:
         """All entries of a job's journal, from its first."""
@@ -254,8 +272,11 @@ class Store:
             connection.execute(_plans.insert().values(job=job, first_step=plan.first_step, body=_plan_body(plan)))
         if transaction.snapshot is not None:
             seq, body = transaction.snapshot
-            connection.execute(_snapshots.delete().where(_snapshots.c.job == job))
-            connection.execute(_snapshots.insert().values(job=job, seq=seq, body=body))
+            # The one that a job was imported with stays: its journal begins there.
+            connection.execute(_snapshots.delete().where(_snapshots.c.job == job, _snapshots.c.seq > 0))
+            for part, start in enumerate(range(0, len(body), PART_BYTES)):
+                chunk = body[start : start + PART_BYTES]
+                connection.execute(_snapshots.insert().values(job=job, seq=seq, part=part, body=chunk))
 
 
 class _Reading:

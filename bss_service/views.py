@@ -52,8 +52,13 @@ def decisions(job: Job, start: int, count: int) -> DecisionLog:
     )
 
 
-def sample(job: Job, index: int, draws: Sequence[tuple[int, float, int]]) -> SampleState:
-    """One sample's row of the table, and when it was drawn."""
+def draws(found: Sequence[tuple[int, float, int]]) -> list[DrawRow]:
+    """Draws of a sample, given as (step, probability, policy version)."""
+    return [DrawRow(step=step, probability=p, policy_version=version) for step, p, version in found]
+
+
+def sample(job: Job, index: int) -> SampleState:
+    """One sample's row of the table; when it was drawn is added by who knows."""
     table = job.table
     heads = [*job.spec.modalities, "joint"]
     measured = bool(table.measured[index])
@@ -66,7 +71,7 @@ def sample(job: Job, index: int, draws: Sequence[tuple[int, float, int]]) -> Sam
         probabilities={name: _known(p) for name, p in zip(heads, table.probabilities[index], strict=True)},
         times_measured=int(table.times_measured[index]),
         last_measured=int(table.last_step[index]) if measured else None,
-        draws=[DrawRow(step=step, probability=p, policy_version=version) for step, p, version in draws],
+        draws=[],
     )
 
 

@@ -91,10 +91,17 @@ class ArrayType:
     def _of_list(self, value: Any) -> np.ndarray:
         if not isinstance(value, list):
             raise ValueError(f"must be an array of shape ({self.axes}), got {type(value).__name__}")
+        if not _holds_numbers(value):
+            raise ValueError(f"must hold {self.dtype} values, got something else")
         try:
             return np.array(value) if value else np.empty((0,) * len(self.axes.split(",")), self.dtype)
         except (ValueError, OverflowError):
             raise ValueError(f"must be an array of shape ({self.axes}), got rows of unequal length") from None
+
+
+def _holds_numbers(value: list[Any]) -> bool:
+    """Whether nested lists hold nothing but numbers and truth values: NumPy would make room for anything."""
+    return all(_holds_numbers(item) if type(item) is list else type(item) in (int, float, bool) for item in value)
 
 
 def similarities(axes: str) -> ArrayType:
@@ -187,6 +194,8 @@ class Feedback(Message):
     def _shapes_agree(self) -> Self:
         _same_leading_axes(self, "similarity", axes=2, names=("loss", "measured", "probabilities"))
         _same_leading_axes(self, "similarity", axes=1, names=("step",))
+        if len(self.step) > MAX_COUNT:
+            raise ValueError(f"step must hold at most {MAX_COUNT} steps, got {len(self.step)}")
         return self
 
 
@@ -340,9 +349,10 @@ class JobState(Message):
 
 
 class JobList(Message):
-    """All jobs, by name."""
+    """All jobs, by name; of those that can't be read, why."""
 
     jobs: list[JobState]
+    unreadable: dict[str, str] = {}
 
 
 class DecisionRow(Message):

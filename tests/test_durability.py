@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -236,3 +237,28 @@ def test_a_commit_that_fails_is_told_and_leaves_what_was_stored(start_service: S
         assert client.job("job").next_step == 1
         answer = client.steps("job", StepsRequest(start=1, feedback=measured(0, first.indices[0])))
         assert answer.feedback == ["applied"]
+
+
+def test_a_job_that_cannot_be_read_is_told_apart_and_can_be_deleted(start_service: StartService) -> None:
+    service = start_service()
+    with service.client(retries=0) as client:
+        for name in ("good", "bad"):
+            client.create_job(spec(name))
+            client.steps(name, StepsRequest(start=0))
+        service.kill()
+        with sqlite3.connect(service.store) as connection:
+            connection.execute("UPDATE journal SET body = x'00' WHERE job = 'bad' AND seq = 1")
+        connection.close()
+        service.start()
+        listed = client.jobs()
+        assert [state.spec.name for state in listed.jobs] == ["good"]
+        assert "damaged" in listed.unreadable["bad"]
+        client.delete_job("bad")
+        assert client.jobs().unreadable == {}
+
+
+def test_a_page_that_was_made_to_point_here_gets_nothing(start_service: StartService) -> None:
+    service = start_service()
+    with httpx.Client(base_url=service.url) as http:
+        assert http.get("/v1/jobs").status_code == 200
+        assert http.get("/v1/jobs", headers={"host": "evil.example"}).status_code == 401

@@ -96,3 +96,11 @@ def test_rewards_are_known_from_the_step_of_the_report_on() -> None:
         world.report(report(step))
     assert [len(world.rewards_until(step)) for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
     assert [len(world.reports_until(step)) for step in (4, 5, 9, 10)] == [1, 2, 2, 3]
+
+
+def test_one_report_pays_all_decisions_before_it_alike() -> None:
+    told = history(*[(step, step + 2) for step in range(0, 16, 2)])
+    for step, loss in ((0, 2.0), (8, 1.8), (16, 1.9)):
+        rewards = told.report(report(step, loss))
+    assert len(rewards) == 4
+    assert len(set(rewards)) == 1

@@ -19,7 +19,7 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "kappa_loss": (-12.0, 12.0),
     "kappa_weak": (-6.0, 6.0),
     "kappa_stale": (-6.0, 6.0),
-    "share": (0.0, 1.0),
+    "share": (0.001, 1.0),
     "floor": (0.0, 1.0),
     "ema": (0.0, 1.0),
 }

@@ -1,6 +1,9 @@
 """Pacing: how large a share of the ranking is admitted at an epoch (paper, section 3.3)."""
 
 import math
+from typing import Final
+
+RANKED_SHARE: Final = 0.9  # of the samples must be measured before a ranking of them means anything
 
 
 def admitted_share(epoch: int, *, initial_share: float, growth_epochs: float) -> float:

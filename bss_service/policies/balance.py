@@ -19,7 +19,7 @@ class Balance(Policy):
     ema: Annotated[float, Field(gt=0, le=1)] = 0.6  # β
     refresh_every: Annotated[int, Field(ge=1)] = 1  # E, in intervals
     coverage: Coverage = "draw"
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0  # kept of the ranking by ŝ, under `subset` and `draw`
+    share: Annotated[float, Field(ge=0.001, le=1)] = 1.0  # kept of the ranking by ŝ, under `subset` and `draw`
 
     _intervals: int = PrivateAttr(default=0)
 

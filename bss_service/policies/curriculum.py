@@ -7,7 +7,7 @@ from pydantic import Field
 
 from bss_service.core.action import Action, Keep
 from bss_service.core.observation import Observation
-from bss_service.core.pacing import admitted_share
+from bss_service.core.pacing import RANKED_SHARE, admitted_share
 from bss_service.policies.base import Choice, Policy
 
 
@@ -18,11 +18,13 @@ class Curriculum(Policy):
     feedback of the first interval) every sample is used.
     """
 
-    initial_share: Annotated[float, Field(gt=0, le=1)] = 0.1  # λ0
+    initial_share: Annotated[float, Field(ge=0.001, le=1)] = 0.1  # λ0
     growth_epochs: Annotated[float, Field(gt=0)] = 40.0  # T_grow
     reverse: bool = False  # least balanced first: the anti-curriculum of the paper's Figure 1
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        if observation["measured_share"] < RANKED_SHARE:
+            return Choice(Action())
         share = admitted_share(observation.epoch, initial_share=self.initial_share, growth_epochs=self.growth_epochs)
         keep: Keep = "bottom" if self.reverse else "top"
         return Choice(Action(share=share, coverage="subset", rank_by="first_balance", keep=keep))

@@ -17,7 +17,7 @@ class Fixed(Policy):
     kappa_loss: float = 0.0
     kappa_weak: float = 0.0
     kappa_stale: float = 0.0
-    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    share: Annotated[float, Field(ge=0.001, le=1)] = 1.0
     floor: float = 0.0
     ema: float = 0.5
     link: Link = "exponential"

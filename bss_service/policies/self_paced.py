@@ -7,7 +7,7 @@ from pydantic import Field
 
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
-from bss_service.core.pacing import admitted_share
+from bss_service.core.pacing import RANKED_SHARE, admitted_share
 from bss_service.policies.base import Choice, Policy
 
 
@@ -18,9 +18,11 @@ class SelfPaced(Policy):
     pacing function gives; samples are ranked anew at every interval.
     """
 
-    initial_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    initial_share: Annotated[float, Field(ge=0.001, le=1)] = 0.5
     growth_epochs: Annotated[float, Field(gt=0)] = 20.0
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        if observation["measured_share"] < RANKED_SHARE:
+            return Choice(Action())
         share = admitted_share(observation.epoch, initial_share=self.initial_share, growth_epochs=self.growth_epochs)
         return Choice(Action(share=share, coverage="subset", rank_by="loss"))

@@ -170,7 +170,7 @@ def test_ties_of_the_ranking_go_to_the_lower_index() -> None:
 
 
 def test_at_least_one_sample_is_admitted() -> None:
-    assert len(admitted(Action(share=0.0), scored([0, 1], [0, 1]))) == 1
+    assert len(admitted(Action(share=0.001), scored([0, 1], [0, 1]))) == 1
 
 
 @pytest.mark.parametrize(("samples", "share", "kept"), [(10, 0.3, 3), (100, 0.29, 29), (1000, 0.1864, 186)])

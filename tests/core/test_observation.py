@@ -117,7 +117,7 @@ def test_without_probabilities_the_fields_that_need_them_are_0() -> None:
         ("similarity_loss_correlation", -1.0),
         ("previous_kappa_similarity", 0.5),
         ("previous_kappa_loss", -0.25),
-        ("previous_share", 0.0),
+        ("previous_share", 2 * (0.5 - 0.001) / 0.999 - 1),
     ],
 )
 def test_each_field_means_what_it_says(field: str, value: float) -> None:

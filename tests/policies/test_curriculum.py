@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import Action, admitted
-from bss_service.core.observation import Observation
+from bss_service.core.observation import FIELDS, Observation
 from bss_service.policies.curriculum import Curriculum
 from bss_service.wire import Scores
 from tests.conftest import Golden, Trainer
@@ -10,7 +10,8 @@ from tests.core.worlds import scored
 
 
 def action(policy: Curriculum, epoch: int) -> Action:
-    return policy.act(Observation(np.zeros(0, np.float32), 0, epoch), np.random.default_rng(0)).action
+    all_measured = np.ones(len(FIELDS), np.float32)
+    return policy.act(Observation(all_measured, 0, epoch), np.random.default_rng(0)).action
 
 
 def scores(samples: int) -> Scores:

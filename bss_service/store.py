@@ -347,6 +347,8 @@ def _engine(url: str) -> sa.Engine:
     except sa.exc.SQLAlchemyError as error:
         raise StoreError(f"the store can't be opened: {_reason(error)}") from None
     if engine.dialect.name == "sqlite":
+        if engine.url.database in (None, "", ":memory:"):
+            raise StoreError(f"the store must be a file, got {url!r}: memory does not outlive the service")
         sa.event.listen(engine, "connect", _tune_sqlite)
     return engine
 

@@ -203,7 +203,7 @@ class Host:
     async def policy(self, name: str) -> PolicyAnswer:
         """The policy that draws the next step to be handed out."""
         async with self._open(name) as live:
-            return views.state(live.job).policy
+            return live.job.versions.in_force(live.job.served).answer()
 
     async def swap(self, name: str, request: SwapRequest) -> PolicyAnswer:
         """Change the policy."""

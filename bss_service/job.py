@@ -84,10 +84,10 @@ class Job:
         first_step = self.served if request.at == "now" else self._next_interval()
         newest = self.versions.versions[-1]
         if request.policy == newest.spec and newest.first_step <= first_step:
-            return _answer(newest)
+            return newest.answer()
         if request.at == "now":
             self._undraw(self.served)
-        return _answer(self.versions.add(request.policy, first_step), changed=True)
+        return self.versions.add(request.policy, first_step).answer(changed=True)
 
     def adopt(self, local: LocalBatches) -> bool:
         """Put on record what a client drew by itself from a step on; False if it already is.
@@ -286,12 +286,6 @@ class Job:
             ),
         )
         return "applied"
-
-
-def _answer(version: PolicyVersion, changed: bool = False) -> PolicyAnswer:
-    return PolicyAnswer(
-        policy=version.spec, policy_version=version.version, first_step=version.first_step, changed=changed
-    )
 
 
 def _replay_plan(job: Job, entry: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.base import BrokenPolicyError, Choice, Decision, Policy, UnknownPolicyError, create_policy
-from bss_service.wire import PolicySpec
+from bss_service.wire import PolicyAnswer, PolicySpec
 
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
 
@@ -25,6 +25,10 @@ class PolicyVersion:
     version: int
     spec: PolicySpec
     first_step: int
+
+    def answer(self, *, changed: bool = False) -> PolicyAnswer:
+        """The version as a message."""
+        return PolicyAnswer(policy=self.spec, policy_version=self.version, first_step=self.first_step, changed=changed)
 
 
 @dataclass(slots=True)

@@ -6,14 +6,12 @@ from bss_service.core.arrays import Float32
 from bss_service.core.observation import FIELDS
 from bss_service.job import Job
 from bss_service.policies.base import Decision
-from bss_service.versions import PolicyVersion
 from bss_service.wire import (
     DecisionLog,
     DecisionRow,
     DrawRow,
     JobState,
     ModalityReport,
-    PolicyAnswer,
     SampleState,
     ValidationReport,
 )
@@ -32,8 +30,8 @@ def state(job: Job, *, created: bool = False) -> JobState:
         next_step=job.served,
         epoch=epoch,
         epoch_start=job.calendar.epoch_start(epoch),
-        policy=_policy(current),
-        pending_policy=_policy(newest) if newest.first_step > job.served else None,
+        policy=current.answer(),
+        pending_policy=newest.answer() if newest.first_step > job.served else None,
         steps_fed_back=int(job.ledger.complete.sum()),
         samples_measured=int(job.table.measured.sum()),
         validation=_last_report(job),
@@ -73,10 +71,6 @@ def sample(job: Job, index: int) -> SampleState:
         last_measured=int(table.last_step[index]) if measured else None,
         draws=[],
     )
-
-
-def _policy(version: PolicyVersion) -> PolicyAnswer:
-    return PolicyAnswer(policy=version.spec, policy_version=version.version, first_step=version.first_step)
 
 
 def _last_report(job: Job) -> ValidationReport | None:

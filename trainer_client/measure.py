@@ -36,16 +36,8 @@ def measure(
     """
     if len(unimodal_logits) < 2:
         raise ValueError(f"unimodal_logits must hold at least 2 tensors, got {len(unimodal_logits)}")
-    unimodal = formulas.log_softmax(torch.stack([logits.float() for logits in unimodal_logits]), torch)
-    joint = formulas.log_softmax(joint_logits.float(), torch)
-    loss = formulas.multimodal_loss(
-        joint,
-        unimodal,
-        labels,
-        torch,
-        joint_weight=1 - unimodal_weight if joint_weight is None else joint_weight,
-        unimodal_weight=unimodal_weight,
-    )
+    unimodal, joint = _log_probabilities(unimodal_logits, joint_logits)
+    loss = _loss(unimodal, joint, labels, unimodal_weight, joint_weight)
     heads = torch.cat([unimodal, joint.unsqueeze(0)])
     return Measurement(
         similarity=formulas.similarity(unimodal.exp(), torch),
@@ -63,9 +55,22 @@ def multimodal_loss(
     joint_weight: float | None = None,
 ) -> Tensor:
     """The training loss of each sample, (g,), to be averaged and differentiated; arguments as for `measure`."""
+    unimodal, joint = _log_probabilities(unimodal_logits, joint_logits)
+    return _loss(unimodal, joint, labels, unimodal_weight, joint_weight)
+
+
+def _log_probabilities(unimodal_logits: Sequence[Tensor], joint_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """(M, g, c) and (g, c), in single precision whatever the model computes in."""
+    unimodal = torch.stack([logits.float() for logits in unimodal_logits])
+    return formulas.log_softmax(unimodal, torch), formulas.log_softmax(joint_logits.float(), torch)
+
+
+def _loss(
+    unimodal: Tensor, joint: Tensor, labels: Tensor, unimodal_weight: float, joint_weight: float | None
+) -> Tensor:
     loss: Tensor = formulas.multimodal_loss(
-        formulas.log_softmax(joint_logits.float(), torch),
-        formulas.log_softmax(torch.stack([logits.float() for logits in unimodal_logits]), torch),
+        joint,
+        unimodal,
         labels,
         torch,
         joint_weight=1 - unimodal_weight if joint_weight is None else joint_weight,

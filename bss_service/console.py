@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Final, NoReturn
 
 import httpx
@@ -282,3 +283,9 @@ def _fail(sentence: str, code: int = FAILED) -> NoReturn:
     one_line = " ".join(sentence.split())
     _screen(stderr=True).print(Text.assemble(("error: ", "bold red"), one_line), soft_wrap=True)
     raise typer.Exit(code)
+
+
+# Groups of commands that other packages bring along; `bss research` comes from envs.
+for _group in entry_points(group="bss_service.commands"):
+    with suppress(ModuleNotFoundError):  # a package whose own dependencies are not installed
+        app.add_typer(_group.load(), name=_group.name)

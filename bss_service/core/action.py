@@ -1,5 +1,6 @@
 """The action of a policy, its vector form, and the weights that it gives to samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Literal, get_args
 
@@ -88,6 +89,16 @@ class Action:
     def as_dict(self) -> dict[str, float | str]:
         """The fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+NAMED_ACTIONS: Final[Mapping[str, Action]] = {
+    "uniform": Action(),
+    "balance": Action(kappa_similarity=1, kappa_loss=1, coverage="draw"),  # the paper's BSS-L
+    "agreement": Action(kappa_similarity=4, kappa_loss=2, coverage="draw"),
+    "low_loss": Action(kappa_loss=10, coverage="draw"),
+    "hard": Action(kappa_loss=-2, coverage="draw"),
+    "anti": Action(kappa_similarity=-1, kappa_loss=-1, coverage="draw"),
+}
 
 
 def admitted(action: Action, table: SampleTable) -> Int64:

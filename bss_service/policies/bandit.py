@@ -1,24 +1,14 @@
 """EXP3.S over named actions: the scheduler that learns from the reward while the job runs."""
 
-from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from bss_service.core.action import Action
+from bss_service.core.action import NAMED_ACTIONS
 from bss_service.core.arrays import Float64
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice, Decision, Policy
-
-ARMS: Final[Mapping[str, Action]] = {
-    "uniform": Action(),
-    "balance": Action(kappa_similarity=1, kappa_loss=1, coverage="draw"),  # the paper's BSS-L
-    "agreement": Action(kappa_similarity=4, kappa_loss=2, coverage="draw"),
-    "low_loss": Action(kappa_loss=10, coverage="draw"),
-    "hard": Action(kappa_loss=-2, coverage="draw"),
-    "anti": Action(kappa_similarity=-1, kappa_loss=-1, coverage="draw"),
-}
 
 
 class Bandit(Policy):
@@ -33,15 +23,15 @@ class Bandit(Policy):
     exploration: Annotated[float, Field(gt=0, le=1)] = 0.1  # ε
     warm_up: Annotated[int, Field(ge=0)] = 2  # intervals of plain shuffling: an untrained model's scores are noise
 
-    _weights: Float64 = PrivateAttr(default_factory=lambda: np.zeros(len(ARMS)))
+    _weights: Float64 = PrivateAttr(default_factory=lambda: np.zeros(len(NAMED_ACTIONS)))
     _acted: int = PrivateAttr(default=0)
     _learned: int = PrivateAttr(default=0)
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         self._acted += 1
-        names = list(ARMS)
+        names = list(NAMED_ACTIONS)
         if self._acted <= self.warm_up:
-            return Choice(ARMS["uniform"], 1.0, {"arm": "uniform", "warm_up": True})
+            return Choice(NAMED_ACTIONS["uniform"], 1.0, {"arm": "uniform", "warm_up": True})
         probabilities = self._probabilities()
         arm = int(np.searchsorted(np.cumsum(probabilities), rng.random() * probabilities.sum(), side="right"))
         detail = {
@@ -49,15 +39,15 @@ class Bandit(Policy):
             "warm_up": False,
             "probabilities": dict(zip(names, probabilities.tolist(), strict=True)),
         }
-        return Choice(ARMS[names[arm]], float(probabilities[arm]), detail)
+        return Choice(NAMED_ACTIONS[names[arm]], float(probabilities[arm]), detail)
 
     def learn(self, decision: Decision) -> None:
         detail = decision.choice.detail
         if detail["warm_up"] or decision.reward is None:
             return
         self._learned += 1
-        estimate = np.zeros(len(ARMS))
-        estimate[list(ARMS).index(detail["arm"])] = decision.reward / decision.choice.propensity
+        estimate = np.zeros(len(NAMED_ACTIONS))
+        estimate[list(NAMED_ACTIONS).index(detail["arm"])] = decision.reward / decision.choice.propensity
         self._weights = _exp3s(self._weights + self.learning_rate * estimate, share=1 / (self._learned + 1))
 
     def _probabilities(self) -> Float64:

@@ -3,12 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from bss_service.policies.bandit import ARMS, Bandit
+from bss_service.core.action import NAMED_ACTIONS
+from bss_service.policies.bandit import Bandit
 from bss_service.policies.base import Choice, Decision
 from tests.policies.observations import observation
 
 SEEN = observation(1)
-NAMES = list(ARMS)
+NAMES = list(NAMED_ACTIONS)
 K = len(NAMES)
 
 
@@ -72,7 +73,7 @@ def test_without_any_difference_in_reward_every_arm_is_played_alike() -> None:
 
 def test_it_plays_what_it_says() -> None:
     for choice in play(Bandit(), 50, {"hard": 1.0}):
-        assert choice.action == ARMS[choice.detail["arm"]]
+        assert choice.action == NAMED_ACTIONS[choice.detail["arm"]]
 
 
 def test_the_first_intervals_are_plain_shuffling_and_teach_nothing() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from bss_service.core.reward import Validation, normalised_gain, shaping, unexpected_gain
+from bss_service.core.reward import Validation, improvement, normalised_gain, shaping, unexpected_gain
 from bss_service.policies.base import Decision
 from bss_service.wire import RewardSpec
 
@@ -66,7 +66,14 @@ class History:
         if not before:
             return replace(decision, rewarded_at=after.step)
         gain = after.value(self.spec.metric) - before[-1].value(self.spec.metric)
-        unexpected = [unexpected_gain(g, earlier[:k]) for k, g in enumerate(earlier)]
         balance = self.spec.balance_weight * shaping(before[-1], after, self.spec.discount)
-        reward = normalised_gain(unexpected_gain(gain, earlier), unexpected) + balance
-        return replace(decision, gain=gain, reward=reward, rewarded_at=after.step)
+        basis = self._surprise(gain, earlier) if self.spec.basis == "surprise" else self._improvement(after)
+        return replace(decision, gain=gain, reward=basis + balance, rewarded_at=after.step)
+
+    def _surprise(self, gain: float, earlier: list[float]) -> float:
+        unexpected = [unexpected_gain(g, earlier[:k]) for k, g in enumerate(earlier)]
+        return normalised_gain(unexpected_gain(gain, earlier), unexpected)
+
+    def _improvement(self, after: Validation) -> float:
+        metric = self.spec.metric
+        return improvement(after.value(metric), [r.value(metric) for r in self.reports if r.step < after.step])

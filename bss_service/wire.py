@@ -17,7 +17,7 @@ from pydantic_core import core_schema
 from bss_service import frames
 from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.calendar import Calendar, Tail
-from bss_service.core.reward import Metric
+from bss_service.core.reward import Basis, Metric
 from bss_service.core.table import MAX_STEP
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -142,9 +142,15 @@ class PolicySpec(Message):
 
 
 class RewardSpec(Message):
-    """How validation reports become the reward of an interval: normalised gain + balance_weight·(γ·B_t − B_{t−1})."""
+    """How validation reports become the reward of an interval: basis + balance_weight·(γ·B_t − B_{t−1}).
+
+    The basis is what the gain exceeds its expectation by, normalised (`surprise`: alike in every phase of training, for
+    policies that learn within the run), or what the best value so far is exceeded by (`improvement`: adds up over the
+    run, for policies trained over many).
+    """
 
     metric: Metric = "loss"
+    basis: Basis = "surprise"
     balance_weight: Annotated[float, Field(ge=0, le=10)] = 0.1
     discount: Unit = 1.0  # γ
 

@@ -2,6 +2,14 @@
 
 import gymnasium
 
-gymnasium.register("BalanceScheduling-v0", entry_point="envs.scheduling:BalanceScheduling")
-gymnasium.register("BalanceScheduling-Discrete-v0", entry_point="envs.scheduling:DiscreteBalanceScheduling")
+gymnasium.register(
+    "BalanceScheduling-v0",
+    entry_point="envs.scheduling:BalanceScheduling",
+    vector_entry_point="envs.scheduling:VectorBalanceScheduling",
+)
+gymnasium.register(
+    "BalanceScheduling-Discrete-v0",
+    entry_point="envs.scheduling:DiscreteBalanceScheduling",
+    vector_entry_point="envs.scheduling:VectorDiscreteBalanceScheduling",
+)
 gymnasium.register("ServedScheduling-v0", entry_point="envs.served:ServedScheduling")

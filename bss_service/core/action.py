@@ -12,7 +12,7 @@ from bss_service.core.table import SampleTable
 
 Link = Literal["exponential", "linear"]
 Coverage = Literal["epoch", "subset", "draw"]
-RankBy = Literal["balance", "first_balance", "loss"]
+RankBy = Literal["balance", "first_balance", "loss", "weight"]
 Keep = Literal["top", "bottom"]
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
@@ -104,16 +104,22 @@ NAMED_ACTIONS: Final[Mapping[str, Action]] = {
 def admitted(action: Action, table: SampleTable) -> Int64:
     """The samples that a `subset` or `draw` plan may use, (k,) ascending, k = ⌊n·share⌋ and at least 1.
 
-    Ties go to the lower index; a sample without a score ranks at the mean of the others. Without any score there is
-    no ranking and every sample is admitted.
+    Ties go to the lower index; a sample without a score ranks at the mean of the others. Without any score, or
+    with weights that are all the same, there is no ranking and every sample is admitted.
     """
-    rank: Floats = {"balance": table.score, "first_balance": table.first_score, "loss": -table.loss}[action.rank_by]
     kept = max(1, int(len(table) * action.share + 1e-9))
-    if kept >= len(table) or np.isnan(rank).all():
+    rank = _rank(action, table)
+    if kept >= len(table) or np.isnan(rank).all() or (action.rank_by == "weight" and np.ptp(rank) == 0):
         return np.arange(len(table), dtype=np.int64)
     filled = _filled(rank)
     order = np.argsort(-filled if action.keep == "top" else filled, kind="stable")
     return np.sort(order[:kept]).astype(np.int64)
+
+
+def _rank(action: Action, table: SampleTable) -> Floats:
+    if action.rank_by == "weight":
+        return _scores(action, table)
+    return {"balance": table.score, "first_balance": table.first_score, "loss": -table.loss}[action.rank_by]
 
 
 def log_weights(action: Action, table: SampleTable) -> Float64:

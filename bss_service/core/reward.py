@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 Metric = Literal["loss", "accuracy"]
+Basis = Literal["surprise", "improvement"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,14 @@ def unexpected_gain(gain: float, history: Sequence[float]) -> float:
     energy = float(before @ before)
     rate = float(np.clip(before @ after / energy, 0, 1)) if energy > 0 else 1.0
     return gain - rate * history[-1]
+
+
+def improvement(value: float, earlier: Sequence[float]) -> float:
+    """By how much a value exceeds the best before, ≥ 0; 0 for the first.
+
+    Over a run these add up to its best value less its first: what choosing the best checkpoint makes of it.
+    """
+    return max(0.0, value - max(earlier)) if earlier else 0.0
 
 
 def shaping(before: Validation, after: Validation, discount: float) -> float:

@@ -14,40 +14,54 @@ class Corruption:
 
     dataset: Dataset
     label_is_noisy: Flags  # (n,) the label was drawn at random, though it may be the true one again
+    label_is_flipped: Flags  # (n,) the label is the class after the one it was
     is_mispaired: Flags  # (n,) every modality but the first is that of another sample
+    is_blank: Flags  # (n,) every modality but the first holds zeros
 
 
 def corrupt(
     dataset: Dataset,
     *,
     noisy_labels: float = 0.0,
+    flipped_labels: float = 0.0,
     mispaired: float = 0.0,
+    blank: float = 0.0,
     modality_noise: Mapping[str, float] | None = None,
     seed: int,
 ) -> Corruption:
     """Corrupt a copy of a data set; the same seed gives the same copy, a larger share the same and more.
 
     `noisy_labels`: share of training samples, rounded to whole samples, that get a label drawn uniformly
-    from all classes, so some keep theirs by chance. `mispaired`: share of training samples, rounded, that
+    from all classes, so some keep theirs by chance. `flipped_labels`: share that gets the class after its own,
+    the first after the last: noise that no majority of a class outvotes at random. `mispaired`: share of training samples, rounded, that
     get the second and later modalities of another training sample: the chosen pass them on in a ring, and
-    a single chosen one takes those of a sample that keeps its own. `modality_noise`: for features the
+    a single chosen one takes those of a sample that keeps its own. `blank`: share whose second and later
+    modalities are zeros, as those of a sensor that was off. `modality_noise`: for features the
     standard deviation of added Gaussian noise, for token ids the share of tokens replaced by tokens of
     other samples, in every split, since a sensor that is bad in training is as bad in use. `dataset` is
     left as it is; the copy may share arrays with it. Raises ValueError naming argument and value.
     """
     _check_share("noisy_labels", noisy_labels)
+    _check_share("flipped_labels", flipped_labels)
     _check_share("mispaired", mispaired)
+    _check_share("blank", blank)
     noise = dict(modality_noise or {})
     _check_noise(noise, dataset)
-    label_rng, pair_rng, *modality_rngs = np.random.default_rng(seed).spawn(2 + len(dataset.modalities))
+    label_rng, pair_rng, *modality_rngs, flip_rng, blank_rng = np.random.default_rng(seed).spawn(
+        4 + len(dataset.modalities)
+    )
     training = dataset.indices("train")
     labels, label_is_noisy = _redraw_labels(dataset, training, noisy_labels, label_rng)
+    label_is_flipped = _chosen(len(dataset), training, flipped_labels, flip_rng)
+    labels = np.where(label_is_flipped, (labels + 1) % len(dataset.classes), labels)
+    is_blank = _chosen(len(dataset), training, blank, blank_rng)
     partners = _partners(len(dataset), training, mispaired, pair_rng)
-    modalities = _pair(dataset.modalities, partners)
+    modalities = _blanked(_pair(dataset.modalities, partners), is_blank)
     for (name, values), rng in zip(modalities.items(), modality_rngs, strict=True):
         modalities[name] = _add_noise(values, noise.get(name, 0.0), rng)
     corrupted = replace(dataset, labels=labels, modalities=modalities)
-    return Corruption(corrupted, label_is_noisy, partners != np.arange(len(dataset)))
+    is_mispaired = partners != np.arange(len(dataset))
+    return Corruption(corrupted, label_is_noisy, label_is_flipped, is_mispaired, is_blank)
 
 
 def _check_share(argument: str, share: float) -> None:
@@ -76,6 +90,23 @@ def _redraw_labels(
     is_chosen = np.zeros(len(dataset), bool)
     is_chosen[chosen] = True
     return labels, is_chosen
+
+
+def _chosen(n: int, training: Indices, share: float, rng: np.random.Generator) -> Flags:
+    """Flags (n,) of a share of the training samples."""
+    flags = np.zeros(n, bool)
+    flags[rng.permutation(training)[: round(share * len(training))]] = True
+    return flags
+
+
+def _blanked(modalities: dict[str, Array], is_blank: Flags) -> dict[str, Array]:
+    if not is_blank.any():
+        return modalities
+    first, *later = modalities
+    blanked = {name: modalities[name].copy() for name in later}
+    for values in blanked.values():
+        values[is_blank] = 0
+    return {first: modalities[first]} | blanked
 
 
 def _partners(n: int, training: Indices, share: float, rng: np.random.Generator) -> Indices:

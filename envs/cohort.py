@@ -1,0 +1,123 @@
+"""A cohort: training runs of students side by side, each with a task, a scheduler's state and randomness of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bss_service.core.arrays import Float32
+from bss_service.core.reward import Validation
+from bss_service.policies.base import Choice
+from envs.run import Run
+from envs.sources import FEATURES
+from envs.students import Measured, Students
+from envs.tasks import Distribution, Lesson, Task, lesson
+
+BATCH_SIZE = 32
+MODALITIES = 2
+CLASSES = 10
+DIVERGED = -1.0  # reward of the interval in which a loss stopped being finite
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an interval."""
+
+    observation: Float32
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Place:
+    task: Task
+    run: Run
+    best: float
+    test_accuracy: float | None  # of the checkpoint with the best validation accuracy
+
+
+class Cohort:
+    """B runs. Where they begin and end is up to each: `start` a place anew whenever its run is over.
+
+    tasks: what episodes are drawn from. judged: also measure the test accuracy of the checkpoint with the best
+    validation accuracy, which is told in the info of the last interval; no policy sees it.
+    """
+
+    def __init__(self, number: int, tasks: Distribution, *, judged: bool = False) -> None:
+        self.number, self.tasks, self.judged = number, tasks, judged
+        self._students = Students(number, MODALITIES, FEATURES, CLASSES, BATCH_SIZE)
+        self._places: list[_Place | None] = [None] * number
+
+    def start(self, place: int, rng: np.random.Generator) -> tuple[Float32, dict[str, Any]]:
+        """Begin the run of a new task; the first observation, and what the task is."""
+        task, source = self.tasks.draw(rng)
+        return self.start_task(place, task, lesson(task, source), rng)
+
+    def start_task(
+        self, place: int, task: Task, made: Lesson, rng: np.random.Generator, *, shuffled: bool = False
+    ) -> tuple[Float32, dict[str, Any]]:
+        """Begin the run of a given task, its weights and its draws from `rng`.
+
+        shuffled: what is known of one sample decides about another, a control that leaves a policy its effort but not
+        its knowledge.
+        """
+        self._students.enrol(place, made, rng)
+        run = Run(
+            samples=len(made.train.labels),
+            modalities=MODALITIES,
+            batch_size=BATCH_SIZE,
+            intervals=task.intervals,
+            seed=int(rng.integers(2**63)),
+            shuffled=shuffled,
+        )
+        report = self._students.validate(place=place)[0]
+        run.start(report)
+        test = self._students.validate("test", place)[0].accuracy if self.judged else None
+        self._places[place] = _Place(task, run, report.accuracy, test)
+        return run.observe().vector, {"task": task.as_dict()}
+
+    def run(self, place: int) -> Run:
+        """The run at a place. Raises RuntimeError before the first start."""
+        return self._at(place).run
+
+    def step(self, choices: Sequence[Choice | None]) -> list[Outcome | None]:
+        """Draw and train one interval everywhere, but where the choice is None."""
+        plans = [
+            np.empty((0, BATCH_SIZE), np.int64) if choice is None else self._at(b).run.plan(choice)
+            for b, choice in enumerate(choices)
+        ]
+        measured = self._students.train(plans)
+        reports = self._students.validate()
+        tests = self._students.validate("test") if self.judged else reports
+        return [
+            None if choice is None else self._finish(self._at(b), measured[b], reports[b], tests[b].accuracy)
+            for b, choice in enumerate(choices)
+        ]
+
+    def _at(self, place: int) -> _Place:
+        held = self._places[place]
+        if held is None:
+            raise RuntimeError("an environment is reset before its first step")
+        return held
+
+    def _finish(self, place: _Place, measured: Measured, report: Validation, test_accuracy: float) -> Outcome:
+        run = place.run
+        if not np.isfinite([report.loss, float(measured.loss.sum()), float(measured.similarity.sum())]).all():
+            return Outcome(run.observe().vector, DIVERGED, terminated=True, truncated=False, info=self._summary(place))
+        decision = run.finish(measured, report)
+        if report.accuracy > place.best:
+            place.best = report.accuracy
+            place.test_accuracy = test_accuracy if self.judged else None
+        truncated = run.interval == run.intervals
+        info = {"validation_accuracy": report.accuracy, "action": decision.choice.action.as_dict()}
+        if truncated:
+            info |= self._summary(place)
+        reward = 0.0 if decision.reward is None else decision.reward
+        return Outcome(run.observe().vector, reward, terminated=False, truncated=truncated, info=info)
+
+    def _summary(self, place: _Place) -> dict[str, Any]:
+        summary = {"best_validation_accuracy": place.best}
+        return summary if place.test_accuracy is None else {**summary, "test_accuracy": place.test_accuracy}

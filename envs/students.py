@@ -1,0 +1,240 @@
+"""Students: small late-fusion networks, trained side by side by batched matrix products.
+
+Each row of every tensor is one network of one task. A product over the rows costs hardly more than that of one
+network, since networks this small are bound by the cost of calling an operation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bss_service.core import measure
+from bss_service.core.arrays import Float32, Float64, Int64
+from bss_service.core.reward import Validation
+from envs.tasks import Lesson, Part
+
+HIDDEN: Final = (64, 32)  # units of an encoder's two layers
+JOINT_WEIGHT: Final = 0.5  # (1 − λ) and λ of the paper's ℓ_total
+UNIMODAL_WEIGHT: Final = 0.5
+_IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a student measured in one interval of s steps: the feedback of a trainer."""
+
+    similarity: Float32  # (s, G)
+    loss: Float32  # (s, G)
+    probabilities: Float32  # (s, G, M + 1)
+
+
+class Students:
+    """B networks with M ≥ 2 modalities: an encoder of two layers each, a head each, and a joint head on all of them.
+
+    Plain SGD on ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j with λ = 0.5 and gradients written out. Tasks may differ in number
+    of samples, features and classes: what one has less than another is padded and stays without influence.
+    """
+
+    def __init__(self, number: int, modalities: int, features: int, classes: int, batch_size: int) -> None:
+        """number: B; features and classes: the most that any task has; batch_size: G of every task."""
+        self.number, self.modalities, self.batch_size = number, modalities, batch_size
+        self.features, self.classes = features, classes
+        rows = number * modalities
+        first, second = HIDDEN
+        self._weights = [
+            torch.zeros(rows, features, first),
+            torch.zeros(rows, first, second),
+            # A unimodal head, then the part of the joint head. Classes before samples: a softmax over the last axis,
+            # as short as it is here, takes torch twenty times as long.
+            torch.zeros(rows, 2 * classes, second),
+        ]
+        self._biases = [torch.zeros(rows, 1, first), torch.zeros(rows, 1, second), torch.zeros(rows, 2 * classes, 1)]
+        self._rates = torch.zeros(number)
+        self._lessons: list[Lesson | None] = [None] * number
+        self._training = _Shelf(number, modalities, features)
+        self._held_out = {name: _Shelf(number, modalities, features) for name in ("validation", "test")}
+
+    def enrol(self, place: int, lesson: Lesson, rng: np.random.Generator) -> None:
+        """Put a new network, its weights drawn from `rng`, before a task."""
+        self._lessons[place] = lesson
+        self._rates[place] = lesson.learning_rate
+        self._training.put(place, lesson.train)
+        self._held_out["validation"].put(place, lesson.validation)
+        self._held_out["test"].put(place, lesson.test)
+        for m in range(self.modalities):
+            self._initialise(place * self.modalities + m, lesson.train.modalities[m].shape[1], lesson.classes, rng)
+
+    def train(self, batches: Sequence[Int64]) -> list[Measured]:
+        """Train student b on the batches (s_b, G) of indices; what each measured on the way, before each step."""
+        steps = [len(of_one) for of_one in batches]
+        longest = max(steps)
+        indices = np.zeros((longest, self.number, self.batch_size), np.int64)
+        for b, of_one in enumerate(batches):
+            indices[: len(of_one), b] = of_one
+        rows = torch.from_numpy(self._training.rows(indices))  # (s, B·M·G)
+        labels = torch.from_numpy(self._training.labels(indices))  # (s, B, G)
+        targets = torch.zeros(longest, self.number, self.classes, self.batch_size)
+        targets.scatter_(2, labels[:, :, None], 1.0)
+        active = torch.from_numpy(np.arange(longest)[:, None] < np.array(steps)).to(torch.float32)  # (s, B)
+        scale = (active * self._rates)[:, None, :, None, None]
+        weights = torch.full((self.modalities + 1, 1, 1, 1), UNIMODAL_WEIGHT / self.batch_size)
+        weights[-1] = JOINT_WEIGHT / self.batch_size
+        seen = torch.empty(self.modalities + 1, longest, self.number, self.classes, self.batch_size)
+        for step in range(longest):
+            seen[:, step] = self._step(rows[step], targets[step], weights * scale[step])
+        return self._measured(seen, labels, steps)
+
+    def validate(self, split: str = "validation", place: int | None = None) -> list[Validation]:
+        """The reports (their step is 0) of all students, or of one, on the held-out samples of a split."""
+        shelf = self._held_out[split]
+        places = slice(0, self.number) if place is None else slice(place, place + 1)
+        rows = slice(places.start * self.modalities, places.stop * self.modalities)
+        hidden = shelf.data[places].view(-1, shelf.size, self.features)
+        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
+            hidden = torch.baddbmm(bias[rows], hidden, weight[rows]).relu_()
+        log_probabilities = torch.log_softmax(self._logits(hidden, rows), dim=2)
+        labels = torch.from_numpy(shelf.label[places])  # (B, N)
+        flat = self._flat(log_probabilities)
+        loss = measure.multimodal_loss(
+            flat[-1],
+            flat[:-1],
+            labels.view(-1),
+            torch,
+            joint_weight=JOINT_WEIGHT,
+            unimodal_weight=UNIMODAL_WEIGHT,
+        ).view(labels.shape)
+        probability = measure.true_label(flat, labels.view(-1), torch).exp_().view(-1, *labels.shape)
+        correct = log_probabilities.argmax(2) == labels
+        held = torch.from_numpy(np.arange(shelf.size) < shelf.count[places, None])
+        losses, probabilities, accuracies = (_mean(values, held) for values in (loss, probability, correct))
+        return [
+            Validation(
+                step=0,
+                loss=float(losses[b]),
+                accuracy=float(accuracies[-1, b]),
+                accuracies=tuple(map(float, accuracies[:-1, b])),
+                probabilities=tuple(map(float, probabilities[:-1, b])),
+            )
+            for b in range(len(losses))
+        ]
+
+    def _initialise(self, row: int, features: int, classes: int, rng: np.random.Generator) -> None:
+        """He's initialisation of the encoder, half of it for the heads."""
+        for weight, size in zip(self._weights[:-1], (features, HIDDEN[0]), strict=True):
+            weight[row] = 0
+            weight[row, :size] = _normal((size, weight.shape[2]), np.sqrt(2 / size), rng)
+        self._weights[-1][row] = _normal(self._weights[-1].shape[1:], np.sqrt(0.5 / HIDDEN[-1]), rng)
+        for bias in self._biases:
+            bias[row] = 0
+        self._biases[-1][row].view(2, self.classes)[:, classes:] = _IMPOSSIBLE
+
+    def _logits(self, hidden: Tensor, rows: slice) -> Tensor:
+        """Embeddings (B·M, k, H) of some rows -> logits (M + 1, B, c, k)."""
+        out = torch.baddbmm(self._biases[-1][rows], self._weights[-1][rows], hidden.transpose(1, 2))
+        out = out.view(-1, self.modalities, 2, self.classes, out.shape[2])
+        logits = torch.empty(self.modalities + 1, len(out), self.classes, out.shape[4])
+        logits[:-1] = out[:, :, 0].transpose(0, 1)
+        torch.sum(out[:, :, 1], dim=1, out=logits[-1])
+        return logits
+
+    def _flat(self, values: Tensor) -> Tensor:
+        """(M + 1, …, c, k) -> (M + 1, …·k, c), as the formulas of core take it."""
+        return values.transpose(-1, -2).reshape(self.modalities + 1, -1, self.classes)
+
+    def _step(self, rows: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
+        """One step of SGD; the log-probabilities (M + 1, B, c, G) before it."""
+        layers = [self._training.data.view(-1, self.features).index_select(0, rows).view(-1, self.batch_size, self.features)]
+        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
+            layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
+        log_probabilities = torch.log_softmax(self._logits(layers[-1], slice(None)), dim=2)
+        slope = (log_probabilities.exp() - targets) * scale  # ∂ℓ/∂logits times the learning rate
+        gradient = torch.empty(self.number, self.modalities, 2, self.classes, self.batch_size)
+        gradient[:, :, 0] = slope[:-1].transpose(0, 1)
+        gradient[:, :, 1] = slope[-1][:, None]
+        gradient = gradient.view(-1, 2 * self.classes, self.batch_size)
+        back = torch.bmm(gradient.transpose(1, 2), self._weights[-1]).mul_(layers[-1] > 0)
+        self._weights[-1].baddbmm_(gradient, layers[-1], alpha=-1)
+        self._biases[-1].sub_(gradient.sum(2, keepdim=True))
+        for k in (1, 0):
+            gradient, weight = back, self._weights[k]
+            if k:
+                back = torch.bmm(gradient, weight.transpose(1, 2)).mul_(layers[k] > 0)
+            weight.baddbmm_(layers[k].transpose(1, 2), gradient, alpha=-1)
+            self._biases[k].sub_(gradient.sum(1, keepdim=True))
+        return log_probabilities
+
+    def _measured(self, log_probabilities: Tensor, labels: Tensor, steps: Sequence[int]) -> list[Measured]:
+        shape = labels.shape  # (s, B, G)
+        flat = self._flat(log_probabilities)
+        similarity = measure.similarity(flat[:-1].exp(), torch).view(shape)
+        loss = measure.multimodal_loss(
+            flat[-1],
+            flat[:-1],
+            labels.view(-1),
+            torch,
+            joint_weight=JOINT_WEIGHT,
+            unimodal_weight=UNIMODAL_WEIGHT,
+        ).view(shape)
+        probabilities = measure.true_label(flat, labels.view(-1), torch).exp_().view(-1, *shape).permute(1, 2, 3, 0)
+        return [
+            Measured(
+                similarity[:s, b].numpy().copy(),
+                loss[:s, b].numpy().copy(),
+                probabilities[:s, b].numpy().copy(),
+            )
+            for b, s in enumerate(steps)
+        ]
+
+
+def _mean(values: Tensor, held: Tensor) -> Float64:
+    """Over the samples that are no padding: (…, B, N) -> (…, B)."""
+    mean: Float64 = ((values * held).sum(-1) / held.sum(-1)).double().numpy()
+    return mean
+
+
+def _normal(shape: Sequence[int], deviation: float, rng: np.random.Generator) -> Tensor:
+    return torch.from_numpy(rng.standard_normal(tuple(shape), np.float32) * np.float32(deviation))
+
+
+class _Shelf:
+    """The samples of one split for every student, padded to the largest."""
+
+    def __init__(self, number: int, modalities: int, features: int) -> None:
+        self.number, self.modalities, self.features = number, modalities, features
+        self.size = 1
+        self.count = np.ones(number, np.int64)
+        self.data = torch.zeros(number, modalities, 1, features)
+        self.label: NDArray[np.int64] = np.zeros((number, 1), np.int64)
+
+    def put(self, place: int, part: Part) -> None:
+        if len(part.labels) > self.size:
+            self._grow(len(part.labels))
+        self.count[place] = len(part.labels)
+        self.data[place].zero_()
+        for m, values in enumerate(part.modalities):
+            self.data[place, m, : values.shape[0], : values.shape[1]] = torch.from_numpy(values)
+        self.label[place] = 0
+        self.label[place, : len(part.labels)] = part.labels
+
+    def rows(self, indices: Int64) -> Int64:
+        """indices (s, B, G) -> rows (s, B·M·G) of the data laid flat."""
+        steps, number, size = indices.shape
+        start = np.arange(number * self.modalities).reshape(number, self.modalities, 1) * self.size
+        rows: Int64 = (start[None] + indices[:, :, None, :]).reshape(steps, number * self.modalities * size)
+        return rows
+
+    def labels(self, indices: Int64) -> Int64:
+        """indices (s, B, G) -> labels (s, B, G)."""
+        return self.label[np.arange(self.number)[:, None], indices]
+
+    def _grow(self, size: int) -> None:
+        data = torch.zeros(self.number, self.modalities, size, self.features)
+        data[:, :, : self.size] = self.data
+        label = np.zeros((self.number, size), np.int64)
+        label[:, : self.size] = self.label
+        self.data, self.label, self.size = data, label, size

@@ -1,0 +1,128 @@
+"""Tasks: what a student is to learn, from which samples, and what is wrong with them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from bss_service.core.arrays import Bool, Float32, Int64
+from envs.sources import Source, Synthetic, Views
+from trainer_client.reference.data import Dataset
+from trainer_client.reference.data.corrupt import corrupt
+from trainer_client.reference.data.sources import load
+
+VALIDATION: Final = 300  # samples at most
+TEST: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The samples of one split."""
+
+    modalities: tuple[Float32, ...]  # M of (n, d_j)
+    labels: Int64  # (n,)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A task made ready for a student."""
+
+    train: Part
+    validation: Part
+    test: Part
+    classes: int
+    learning_rate: float
+    clean: Bool  # (n,) training samples whose label and pairing are right
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a student is to learn; the same task gives the same lesson, bit for bit."""
+
+    source: str
+    samples: int  # training samples at most
+    learning_rate: float
+    intervals: int  # epochs that the student is trained for
+    seed: int
+    noisy_labels: float = 0.0  # share of the training samples with a random label
+    flipped_labels: float = 0.0  # share with the label of the next class
+    mispaired: float = 0.0  # share with the other modalities of another sample
+    blank: float = 0.0  # share without the other modalities
+    dimmed: float = 0.0  # deviation of noise on one modality, in every split
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Tasks to draw from: a source, a size, a learning rate, a length, and none, one or two kinds of harm."""
+
+    sources: tuple[Source, ...]
+    harms: tuple[str, ...]  # fields of Task; "dimmed" may come on top of any
+    samples: tuple[int, int] = (250, 600)
+    learning_rates: tuple[float, float] = (0.05, 0.2)
+    intervals: tuple[int, int] = (15, 40)
+    shares: tuple[float, float] = (0.1, 0.5)  # of harmed samples
+
+    def draw(self, rng: np.random.Generator) -> tuple[Task, Source]:
+        """A task and the source of its samples."""
+        source = self.sources[int(rng.integers(len(self.sources)))]
+        count = int(rng.choice(3, p=[0.25, 0.65, 0.1]))
+        chosen = rng.permutation(len(self.harms))[:count]
+        harms = {self.harms[k]: float(rng.uniform(*self.shares)) for k in chosen}
+        dimmed = float(rng.uniform(0.5, 2)) if rng.random() < 0.2 else 0.0
+        task = Task(
+            source=source.name,
+            samples=int(rng.integers(self.samples[0], self.samples[1], endpoint=True)),
+            learning_rate=float(np.exp(rng.uniform(*np.log(self.learning_rates)))),
+            intervals=int(rng.integers(self.intervals[0], self.intervals[1], endpoint=True)),
+            seed=int(rng.integers(2**63)),
+            dimmed=dimmed,
+            **harms,
+        )
+        return task, source
+
+
+def lesson(task: Task, source: Source) -> Lesson:
+    """Raises ValueError naming argument and value if the task can't be made of the source."""
+    sample_rng, harm_rng = np.random.default_rng(task.seed).spawn(2)
+    dataset = source.sample((task.samples, VALIDATION, TEST), sample_rng)
+    dimmed = list(dataset.modalities)[int(harm_rng.integers(len(dataset.modalities)))]
+    corruption = corrupt(
+        dataset,
+        noisy_labels=task.noisy_labels,
+        flipped_labels=task.flipped_labels,
+        mispaired=task.mispaired,
+        blank=task.blank,
+        modality_noise={dimmed: task.dimmed},
+        seed=int(harm_rng.integers(2**63)),
+    )
+    worse = corruption.dataset
+    training = worse.indices("train")
+    right = (worse.labels == dataset.labels) & ~corruption.is_mispaired & ~corruption.is_blank
+    return Lesson(
+        train=_part(worse, "train"),
+        validation=_part(worse, "validation"),
+        test=_part(worse, "test"),
+        classes=len(worse.classes),
+        learning_rate=task.learning_rate,
+        clean=right[training],
+    )
+
+
+def _part(dataset: Dataset, split: str) -> Part:
+    chosen = dataset.indices(split)
+    return Part(tuple(values[chosen] for values in dataset.modalities.values()), dataset.labels[chosen])
+
+
+def training_tasks() -> Distribution:
+    """What policies are trained on: synthetic worlds alone, with random labels or wrong pairs."""
+    return Distribution((Synthetic(),), ("noisy_labels", "mispaired"))
+
+
+def held_out_tasks() -> Distribution:
+    """What no policy is trained on: real sets, and harms of other kinds besides."""
+    real = [Views(load(name), list(load(name).modalities)) for name in ("emoji", "watch")]
+    return Distribution(tuple(real), ("noisy_labels", "flipped_labels", "mispaired", "blank"))

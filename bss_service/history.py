@@ -44,10 +44,6 @@ class History:
         """The reports of a step or earlier ones."""
         return [r for r in self.reports if r.step <= step]
 
-    def rewards_until(self, step: int) -> list[float]:
-        """The rewards that were known from those reports."""
-        return [d.reward for d in self.rewarded(step) if d.reward is not None]
-
     def decisions_of(self, version: int) -> list[Decision]:
         """The decisions of one policy version, in order."""
         return [d for d in self.decisions if d.policy_version == version]

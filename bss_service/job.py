@@ -252,7 +252,6 @@ class Job:
             steps_per_epoch=self.calendar.epoch_positions / self.calendar.batch_size,
             horizon=self.spec.horizon,
             reports=self.history.reports_until(reports_until),
-            rewards=self.history.rewards_until(reports_until),
             previous=self.history.decisions[-1].choice.action if self.history.decisions else None,
         )
         choice = self.versions.act(observation, own, rewarded)

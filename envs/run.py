@@ -57,7 +57,6 @@ class Run:
                 steps_per_epoch=self.calendar.epoch_positions / self.calendar.batch_size,
                 horizon=self.calendar.epoch_start(self.intervals),
                 reports=reports,
-                rewards=self.history.rewards_until(first),
                 previous=self.history.decisions[-1].choice.action if self.history.decisions else None,
             )
         return self._observation

@@ -94,7 +94,7 @@ def test_rewards_are_known_from_the_step_of_the_report_on() -> None:
     world = history((0, 5), (5, 10))
     for step in (0, 5, 10):
         world.report(report(step))
-    assert [len(world.rewards_until(step)) for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
+    assert [len(world.rewarded(step)) for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
     assert [len(world.reports_until(step)) for step in (4, 5, 9, 10)] == [1, 2, 2, 3]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -28,8 +29,8 @@ FIELDS: Final = (
     "validation_accuracy_gap",
     "validation_balance",  # B of core/reward.py
     "plateau",  # reports since the best loss, as k / (k + 5)
-    "reward_last",
-    "reward_before_last",
+    "gain_last",  # of the validation accuracy g, as tanh(10·g)
+    "gain_before_last",
     "training_probability",  # mean true-label probability of the joint head
     "training_probability_strongest",
     "training_probability_weakest",
@@ -84,13 +85,12 @@ def observe(
     steps_per_epoch: float,
     horizon: int | None,
     reports: Sequence[Validation],
-    rewards: Sequence[float],
     previous: Action | None,
 ) -> Observation:
     """Build the observation for the plan that begins at `step`. horizon: total steps of the run, if known."""
     values = dict.fromkeys(FIELDS, 0.0)
     values["progress"] = min(1.0, step / horizon) if horizon else epoch / (epoch + 30)
-    values |= _of_reports(reports) | _of_rewards(rewards) | _of_previous(previous)
+    values |= _of_reports(reports) | _of_gains(reports) | _of_previous(previous)
     measured = _of_table(table, step, steps_per_epoch)
     values |= measured
     if reports and measured:
@@ -120,9 +120,10 @@ def _of_reports(reports: Sequence[Validation]) -> dict[str, float]:
     }
 
 
-def _of_rewards(rewards: Sequence[float]) -> dict[str, float]:
-    recent = [0.0, 0.0, *rewards]
-    return {"reward_last": recent[-1], "reward_before_last": recent[-2]}
+def _of_gains(reports: Sequence[Validation]) -> dict[str, float]:
+    accuracies = [r.accuracy for r in reports[-3:]]
+    gains = [0.0, 0.0, *(float(np.tanh(10 * (b - a))) for a, b in pairwise(accuracies))]
+    return {"gain_last": gains[-1], "gain_before_last": gains[-2]}
 
 
 def _of_previous(previous: Action | None) -> dict[str, float]:

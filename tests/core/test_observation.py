@@ -24,7 +24,6 @@ def seen(table: SampleTable, **changes: Any) -> Observation:
         "steps_per_epoch": 10,
         "horizon": None,
         "reports": [],
-        "rewards": [],
         "previous": None,
     }
     return observe(table, **{**world, **changes})
@@ -48,7 +47,6 @@ worlds = st.fixed_dictionaries(
         "steps_per_epoch": st.floats(1, 1e9),
         "horizon": st.none() | st.integers(1, 2**31),
         "reports": st.lists(reports(), max_size=4),
-        "rewards": st.lists(st.floats(-11, 11), max_size=4),
         "previous": st.none() | actions(),
     }
 )
@@ -97,8 +95,8 @@ def test_without_probabilities_the_fields_that_need_them_are_0() -> None:
         ("validation_accuracy_gap", 0.4),
         ("validation_balance", 1 - 0.2 / 0.6),
         ("plateau", 0.2 / 1.2),
-        ("reward_last", 0.3),
-        ("reward_before_last", -0.2),
+        ("gain_last", 0.0),
+        ("gain_before_last", np.tanh(0.5)),
         ("training_probability", 0.5),
         ("training_probability_strongest", 0.8),
         ("training_probability_weakest", 0.4),
@@ -135,8 +133,7 @@ def test_each_field_means_what_it_says(field: str, value: float) -> None:
     observed = seen(
         table,
         horizon=40,
-        reports=[report(loss=1.0), report(loss=1.5, accuracies=(0.7, 0.3))],
-        rewards=[0.9, -0.2, 0.3],
+        reports=[replace(report(), accuracy=0.55), report(loss=1.0), report(loss=1.5, accuracies=(0.7, 0.3))],
         previous=Action(kappa_similarity=3, kappa_loss=-3, share=0.5),
     )
     assert observed[field] == pytest.approx(value, abs=1e-6)
@@ -153,4 +150,4 @@ def test_the_schema_hash_is_that_of_the_fields_in_their_order() -> None:
 
 
 def test_the_schema_is_the_one_that_policies_were_trained_on() -> None:
-    assert SCHEMA_HASH == "d4d53482a2a2f22167ad6e1ba18f978acdb89d17ede4f8d47237cfcea76d0044"
+    assert SCHEMA_HASH == "b1f41f5a96b2ea7e8d0a2449b7f0228d574804f9a45757903d59f125b075b724"

@@ -18,7 +18,6 @@ def observation(epoch: int) -> Observation:
         steps_per_epoch=5,
         horizon=5 * ROUNDS,
         reports=[Validation(5 * e, 2 / (e + 1), e / ROUNDS, (0.4, 0.6), (0.3, 0.5)) for e in range(1, epoch + 1)],
-        rewards=[reward(e) for e in range(epoch)],
         previous=Action(kappa_loss=1.0) if epoch else None,
     )
 

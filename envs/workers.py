@@ -1,0 +1,129 @@
+"""The vector environment for stable-baselines3, spread over processes."""
+
+import multiprocessing
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from envs.scheduling import VectorBalanceScheduling, VectorDiscreteBalanceScheduling
+from envs.tasks import Distribution
+
+
+class StudentsVecEnv(VecEnv):
+    """B environments in W processes, each of which trains its share of the students side by side on one thread.
+
+    What comes back depends on the seed and on B, not on W. Close it when done: it owns processes.
+    """
+
+    def __init__(
+        self, num_envs: int, workers: int = 1, tasks: str | Distribution = "training", *, discrete: bool = False
+    ) -> None:
+        """Raises ValueError where the environments can't be shared out evenly."""
+        if workers < 1 or num_envs % workers:
+            raise ValueError(f"num_envs must be a multiple of workers = {workers}, got {num_envs}")
+        kind = VectorDiscreteBalanceScheduling if discrete else VectorBalanceScheduling
+        spaces = kind(1, tasks)
+        super().__init__(num_envs, spaces.single_observation_space, spaces.single_action_space)
+        context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads in whatever state they are
+        self._size = num_envs // workers
+        self._pipes, self._processes = [], []
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, kind, self._size, tasks), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+        self._waiting = False
+
+    def reset(self) -> VecEnvObs:
+        """Begin everywhere anew, with the seeds of `seed` if it was called since."""
+        seeds: Sequence[int | None] = self._seeds
+        for k, pipe in enumerate(self._pipes):
+            pipe.send(("reset", list(seeds[k * self._size : (k + 1) * self._size])))
+        self._reset_seeds()
+        return np.concatenate([self._receive(pipe) for pipe in self._pipes])
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        for k, pipe in enumerate(self._pipes):
+            pipe.send(("step", actions[k * self._size : (k + 1) * self._size]))
+        self._waiting = True
+
+    def step_wait(self) -> VecEnvStepReturn:
+        answers = [self._receive(pipe) for pipe in self._pipes]
+        self._waiting = False
+        observations, rewards, dones = (np.concatenate([answer[k] for answer in answers]) for k in range(3))
+        return observations, rewards, dones, [info for answer in answers for info in answer[3]]
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(timeout=10)
+        self._pipes, self._processes = [], []
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Of the attributes of an environment only `render_mode` is to be had from outside."""
+        if attr_name != "render_mode":
+            raise AttributeError(attr_name)
+        return [None for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise AttributeError(f"{attr_name} can't be set: the environments live in other processes")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        raise AttributeError(f"{method_name} can't be called: the environments live in other processes")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False for _ in self._get_indices(indices)]
+
+    def _receive(self, pipe: Connection) -> Any:
+        answer = pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _work(
+    pipe: Connection, kind: type[VectorBalanceScheduling], size: int, tasks: str | Distribution
+) -> None:
+    torch.set_num_threads(1)
+    envs = kind(size, tasks, autoreset_mode=AutoresetMode.SAME_STEP)
+    while True:
+        try:
+            command, argument = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            pipe.send(envs.reset(seed=argument)[0] if command == "reset" else _step(envs, argument))
+        except Exception as error:  # told to the one who waits for an answer
+            pipe.send(error)
+
+
+def _step(envs: VectorBalanceScheduling, actions: NDArray[Any]) -> tuple[Any, ...]:
+    """One step in the shape of stable-baselines3."""
+    observations, rewards, terminated, truncated, infos = envs.step(actions)
+    told: list[dict[str, Any]] = [{} for _ in range(envs.num_envs)]
+    for b in np.flatnonzero(terminated | truncated):
+        told[b] = {
+            **_of_place(infos["final_info"], int(b)),
+            "terminal_observation": infos["final_obs"][b],
+            "TimeLimit.truncated": bool(truncated[b]),
+        }
+    return observations, rewards.astype(np.float32), terminated | truncated, told
+
+
+def _of_place(infos: dict[str, Any], place: int) -> dict[str, Any]:
+    """What the infos of a vector environment say of one place."""
+    return {
+        name: _of_place(value, place) if isinstance(value, dict) else value[place]
+        for name, value in infos.items()
+        if not name.startswith("_")
+    }

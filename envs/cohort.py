@@ -48,7 +48,7 @@ class Cohort:
 
     def __init__(self, number: int, tasks: Distribution, *, judged: bool = False) -> None:
         self.number, self.tasks, self.judged = number, tasks, judged
-        self._students = Students(number, MODALITIES, FEATURES, CLASSES, BATCH_SIZE)
+        self._students = Students(number, MODALITIES, FEATURES, CLASSES, BATCH_SIZE, tested=judged)
         self._places: list[_Place | None] = [None] * number
 
     def start(self, place: int, rng: np.random.Generator) -> tuple[Float32, dict[str, Any]]:

@@ -40,8 +40,13 @@ class Students:
     of samples, features and classes: what one has less than another is padded and stays without influence.
     """
 
-    def __init__(self, number: int, modalities: int, features: int, classes: int, batch_size: int) -> None:
-        """number: B; features and classes: the most that any task has; batch_size: G of every task."""
+    def __init__(
+        self, number: int, modalities: int, features: int, classes: int, batch_size: int, *, tested: bool = True
+    ) -> None:
+        """number: B; features and classes: the most that any task has; batch_size: G of every task.
+
+        tested: whether test samples are kept, so that `validate("test")` works.
+        """
         self.number, self.modalities, self.batch_size = number, modalities, batch_size
         self.features, self.classes = features, classes
         rows = number * modalities
@@ -57,15 +62,15 @@ class Students:
         self._rates = torch.zeros(number)
         self._lessons: list[Lesson | None] = [None] * number
         self._training = _Shelf(number, modalities, features)
-        self._held_out = {name: _Shelf(number, modalities, features) for name in ("validation", "test")}
+        self._held_out = {name: _Shelf(number, modalities, features) for name in ("validation", "test")[: 1 + tested]}
 
     def enrol(self, place: int, lesson: Lesson, rng: np.random.Generator) -> None:
         """Put a new network, its weights drawn from `rng`, before a task."""
         self._lessons[place] = lesson
         self._rates[place] = lesson.learning_rate
         self._training.put(place, lesson.train)
-        self._held_out["validation"].put(place, lesson.validation)
-        self._held_out["test"].put(place, lesson.test)
+        for name, shelf in self._held_out.items():
+            shelf.put(place, getattr(lesson, name))
         for m in range(self.modalities):
             self._initialise(place * self.modalities + m, lesson.train.modalities[m].shape[1], lesson.classes, rng)
 
@@ -99,6 +104,7 @@ class Students:
             hidden = torch.baddbmm(bias[rows], hidden, weight[rows]).relu_()
         log_probabilities = torch.log_softmax(self._logits(hidden, rows), dim=2)
         labels = torch.from_numpy(shelf.label[places])  # (B, N)
+        own = log_probabilities.gather(2, labels.expand(len(log_probabilities), *labels.shape)[:, :, None])[:, :, 0]
         flat = self._flat(log_probabilities)
         loss = measure.multimodal_loss(
             flat[-1],
@@ -108,10 +114,10 @@ class Students:
             joint_weight=JOINT_WEIGHT,
             unimodal_weight=UNIMODAL_WEIGHT,
         ).view(labels.shape)
-        probability = measure.true_label(flat, labels.view(-1), torch).exp_().view(-1, *labels.shape)
-        correct = log_probabilities.argmax(2) == labels
-        held = torch.from_numpy(np.arange(shelf.size) < shelf.count[places, None])
-        losses, probabilities, accuracies = (_mean(values, held) for values in (loss, probability, correct))
+        probability = own.exp()
+        correct = own == log_probabilities.amax(2)  # argmax over an axis that is not the last takes ten times as long
+        counts = shelf.count[places]
+        losses, probabilities, accuracies = (_means(values, counts) for values in (loss, probability, correct))
         return [
             Validation(
                 step=0,
@@ -120,7 +126,7 @@ class Students:
                 accuracies=tuple(map(float, accuracies[:-1, b])),
                 probabilities=tuple(map(float, probabilities[:-1, b])),
             )
-            for b in range(len(losses))
+            for b in range(len(counts))
         ]
 
     def _initialise(self, row: int, features: int, classes: int, rng: np.random.Generator) -> None:
@@ -191,10 +197,10 @@ class Students:
         ]
 
 
-def _mean(values: Tensor, held: Tensor) -> Float64:
-    """Over the samples that are no padding: (…, B, N) -> (…, B)."""
-    mean: Float64 = ((values * held).sum(-1) / held.sum(-1)).double().numpy()
-    return mean
+def _means(values: Tensor, counts: Int64) -> Float64:
+    """Over the samples that are no padding, (…, B, N) -> (…, B); one by one, for a sum's last bits vary with padding."""
+    array = values.numpy()
+    return np.stack([array[..., b, :count].mean(-1, dtype=np.float64) for b, count in enumerate(counts)], axis=-1)
 
 
 def _normal(shape: Sequence[int], deviation: float, rng: np.random.Generator) -> Tensor:

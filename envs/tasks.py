@@ -11,8 +11,7 @@ from trainer_client.reference.data import Dataset
 from trainer_client.reference.data.corrupt import corrupt
 from trainer_client.reference.data.sources import load
 
-VALIDATION: Final = 300  # samples at most
-TEST: Final = 600
+TEST: Final = 600  # samples at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,7 @@ class Task:
     learning_rate: float
     intervals: int  # epochs that the student is trained for
     seed: int
+    validation: int = 300  # samples at most
     noisy_labels: float = 0.0  # share of the training samples with a random label
     flipped_labels: float = 0.0  # share with the label of the next class
     mispaired: float = 0.0  # share with the other modalities of another sample
@@ -63,7 +63,8 @@ class Distribution:
     harms: tuple[str, ...]  # fields of Task; "dimmed" may come on top of any
     samples: tuple[int, int] = (250, 600)
     learning_rates: tuple[float, float] = (0.05, 0.2)
-    intervals: tuple[int, int] = (15, 40)
+    intervals: tuple[int, int] = (20, 30)
+    validation: tuple[int, int] = (200, 600)
     shares: tuple[float, float] = (0.1, 0.5)  # of harmed samples
 
     def draw(self, rng: np.random.Generator) -> tuple[Task, Source]:
@@ -78,6 +79,7 @@ class Distribution:
             samples=int(rng.integers(self.samples[0], self.samples[1], endpoint=True)),
             learning_rate=float(np.exp(rng.uniform(*np.log(self.learning_rates)))),
             intervals=int(rng.integers(self.intervals[0], self.intervals[1], endpoint=True)),
+            validation=int(rng.integers(self.validation[0], self.validation[1], endpoint=True)),
             seed=int(rng.integers(2**63)),
             dimmed=dimmed,
             **harms,
@@ -88,7 +90,7 @@ class Distribution:
 def lesson(task: Task, source: Source) -> Lesson:
     """Raises ValueError naming argument and value if the task can't be made of the source."""
     sample_rng, harm_rng = np.random.default_rng(task.seed).spawn(2)
-    dataset = source.sample((task.samples, VALIDATION, TEST), sample_rng)
+    dataset = source.sample((task.samples, task.validation, TEST), sample_rng)
     dimmed = list(dataset.modalities)[int(harm_rng.integers(len(dataset.modalities)))]
     corruption = corrupt(
         dataset,

@@ -133,7 +133,7 @@ def test_each_field_means_what_it_says(field: str, value: float) -> None:
     observed = seen(
         table,
         horizon=40,
-        reports=[replace(report(), accuracy=0.55), report(loss=1.0), report(loss=1.5, accuracies=(0.7, 0.3))],
+        reports=[replace(report(loss=1.2), accuracy=0.55), report(loss=1.0), report(loss=1.5, accuracies=(0.7, 0.3))],
         previous=Action(kappa_similarity=3, kappa_loss=-3, share=0.5),
     )
     assert observed[field] == pytest.approx(value, abs=1e-6)

@@ -1,8 +1,8 @@
 """A cohort: training runs of students side by side, each with a task, a scheduler's state and randomness of its own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -12,12 +12,10 @@ from bss_service.policies.base import Choice
 from envs.run import Run
 from envs.sources import FEATURES
 from envs.students import Measured, Students
-from envs.tasks import Distribution, Lesson, Task, lesson
+from envs.tasks import Distribution, Lesson, Task
 
-BATCH_SIZE = 32
-MODALITIES = 2
-CLASSES = 10
-DIVERGED = -1.0  # reward of the interval in which a loss stopped being finite
+BATCH_SIZE: Final = 32
+DIVERGED: Final = -1.0  # reward of the interval in which a loss stopped being finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +40,27 @@ class _Place:
 class Cohort:
     """B runs. Where they begin and end is up to each: `start` a place anew whenever its run is over.
 
-    tasks: what episodes are drawn from. judged: also measure the test accuracy of the checkpoint with the best
-    validation accuracy, which is told in the info of the last interval; no policy sees it.
+    judged: also measure the test accuracy of the checkpoint with the best validation accuracy, which is told in the
+    info of the last interval; no policy sees it.
     """
 
-    def __init__(self, number: int, tasks: Distribution, *, judged: bool = False) -> None:
-        self.number, self.tasks, self.judged = number, tasks, judged
-        self._students = Students(number, MODALITIES, FEATURES, CLASSES, BATCH_SIZE, tested=judged)
+    def __init__(self, number: int, *, modalities: int, classes: int, judged: bool = False) -> None:
+        """modalities: M of every task; classes: the most that one has."""
+        self.number, self.modalities, self.judged = number, modalities, judged
+        self._students = Students(number, modalities, FEATURES, classes, BATCH_SIZE, tested=judged)
         self._places: list[_Place | None] = [None] * number
 
-    def start(self, place: int, rng: np.random.Generator) -> tuple[Float32, dict[str, Any]]:
-        """Begin the run of a new task; the first observation, and what the task is."""
-        task, source = self.tasks.draw(rng)
-        return self.start_task(place, task, lesson(task, source), rng)
+    @classmethod
+    def of(cls, tasks: Distribution, number: int, *, judged: bool = False) -> Self:
+        """A cohort for the tasks of a distribution."""
+        return cls(number, modalities=tasks.modalities, classes=tasks.classes, judged=judged)
 
-    def start_task(
+    def start(
         self, place: int, task: Task, made: Lesson, rng: np.random.Generator, *, shuffled: bool = False
     ) -> tuple[Float32, dict[str, Any]]:
-        """Begin the run of a given task, its weights and its draws from `rng`.
+        """Begin the run of a task, whose weights and draws come from `rng`; the first observation, and the task.
+
+        made: the lesson of the task.
 
         shuffled: what is known of one sample decides about another, a control that leaves a policy its effort but not
         its knowledge.
@@ -67,7 +68,7 @@ class Cohort:
         self._students.enrol(place, made, rng)
         run = Run(
             samples=len(made.train.labels),
-            modalities=MODALITIES,
+            modalities=self.modalities,
             batch_size=BATCH_SIZE,
             intervals=task.intervals,
             seed=int(rng.integers(2**63)),
@@ -77,7 +78,7 @@ class Cohort:
         run.start(report)
         test = self._students.validate("test", place)[0].accuracy if self.judged else None
         self._places[place] = _Place(task, run, report.accuracy, test)
-        return run.observe().vector, {"task": task.as_dict()}
+        return run.observe().vector, {"task": asdict(task)}
 
     def run(self, place: int) -> Run:
         """The run at a place. Raises RuntimeError before the first start."""

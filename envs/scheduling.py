@@ -14,7 +14,7 @@ from bss_service.core.arrays import Bool, Float32, Float64
 from bss_service.policies.base import Choice
 from envs.cohort import Cohort
 from envs.spaces import action_space, discrete_action_space, observation_space
-from envs.tasks import Distribution, held_out_tasks, training_tasks
+from envs.tasks import Distribution, held_out_tasks, lesson, training_tasks
 
 TASKS: Final[dict[str, Callable[[], Distribution]]] = {"training": training_tasks, "held-out": held_out_tasks}
 
@@ -53,14 +53,16 @@ class BalanceScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         self.render_mode = render_mode
         self.observation_space = observation_space()
         self.action_space: gymnasium.Space[Any] = action_space()
-        self._cohort = Cohort(1, tasks_of(tasks), judged=judged)
+        self._tasks = tasks_of(tasks)
+        self._cohort = Cohort.of(self._tasks, 1, judged=judged)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Float32, dict[str, Any]]:
         """Draw a task and a student to train on it."""
         super().reset(seed=seed)
-        return self._cohort.start(0, self.np_random)
+        task = self._tasks.draw(self.np_random)
+        return self._cohort.start(0, task, lesson(task), self.np_random)
 
     def step(self, action: NDArray[Any]) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
         """Train the student for one interval."""
@@ -128,7 +130,8 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         self.single_action_space = self._single_action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._cohort = Cohort(num_envs, tasks_of(tasks), judged=judged)
+        self._tasks = tasks_of(tasks)
+        self._cohort = Cohort.of(self._tasks, num_envs, judged=judged)
         self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._over = np.zeros(num_envs, dtype=np.bool_)
@@ -145,8 +148,7 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         for b, own in enumerate(seeds):
             if own is not None:
                 self._rngs[b] = gymnasium.utils.seeding.np_random(own)[0]
-            self._observations[b], info = self._cohort.start(b, self._rngs[b])
-            infos = self._add_info(infos, info, b)
+            infos = self._begin(b, infos)
         self._over[:] = False
         return self._observations.copy(), infos
 
@@ -173,7 +175,9 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         return self._observations.copy(), rewards, terminated, truncated, infos
 
     def _begin(self, place: int, infos: dict[str, Any]) -> dict[str, Any]:
-        self._observations[place], info = self._cohort.start(place, self._rngs[place])
+        rng = self._rngs[place]
+        task = self._tasks.draw(rng)
+        self._observations[place], info = self._cohort.start(place, task, lesson(task), rng)
         return self._add_info(infos, info, place)
 
 

@@ -1,6 +1,8 @@
 """Where tasks get their samples: a synthetic family that needs no data, and real sets reduced to short vectors."""
 
+import re
 from collections.abc import Sequence
+from functools import cache
 from typing import Final, Protocol
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from bss_service.core.arrays import Float32, Float64, Int64
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.data.dataset import SPLITS
+from trainer_client.reference.data.sources import load
 
 FEATURES: Final = 64  # the most that a view has; wider ones are reduced to their leading principal components
 FREQUENCIES: Final = 16  # of a signal's spectrum
@@ -17,6 +20,8 @@ class Source(Protocol):
     """Gives the data set of a task."""
 
     name: str
+    modalities: int  # M of every data set
+    classes: int  # the most that a data set has
 
     def sample(self, sizes: Sequence[int], rng: np.random.Generator) -> Dataset:
         """A data set with at most `sizes` = (training, validation, test) samples, of vectors (n, d ≤ FEATURES)."""
@@ -26,9 +31,11 @@ class Source(Protocol):
 class Views:
     """Two or more views of a real data set; every task is a random part of it, within its own split."""
 
-    def __init__(self, dataset: Dataset, views: Sequence[str]) -> None:
-        """views: names of modalities, the first being the one whose pairing is kept where pairs are wrong."""
-        self.name = f"{dataset.name}:{','.join(views)}"
+    def __init__(self, dataset: Dataset) -> None:
+        """dataset: its first modality is the one whose pairing is kept where pairs are wrong."""
+        views = list(dataset.modalities)
+        self.name = dataset.name
+        self.modalities, self.classes = len(views), len(dataset.classes)
         self._dataset = Dataset(
             name=self.name,
             modalities={view: vectors(dataset, view) for view in views},
@@ -59,13 +66,17 @@ class Synthetic:
     the modalities. How many classes, clusters and features there are, and how hard it is, is drawn too.
     """
 
-    name = "synthetic"
+    classes: Final = 10
 
     def __init__(self, modalities: int = 2) -> None:
+        """Raises ValueError for fewer than 2 modalities."""
+        if modalities < 2:
+            raise ValueError(f"modalities must be at least 2, got {modalities}")
+        self.name = f"synthetic:{modalities}"
         self.modalities = modalities
 
     def sample(self, sizes: Sequence[int], rng: np.random.Generator) -> Dataset:
-        classes, clusters = int(rng.integers(3, 11)), int(rng.integers(1, 4))
+        classes, clusters = int(rng.integers(3, self.classes + 1)), int(rng.integers(1, 4))
         latent = int(rng.integers(6, 17))
         total = sum(sizes)
         labels = rng.integers(classes, size=total)
@@ -81,6 +92,16 @@ class Synthetic:
             split=split,
             classes=tuple(f"class{c + 1}" for c in range(classes)),
         )
+
+
+@cache
+def source(name: str) -> Source:
+    """The source of a name: "synthetic:M" for M modalities, or what `trainer_client.reference.data` loads by that name.
+
+    Raises ValueError for an unknown name and FileNotFoundError for no file.
+    """
+    synthetic = re.fullmatch(r"synthetic:(\d{1,2})", name)
+    return Synthetic(int(synthetic[1])) if synthetic else Views(load(name))
 
 
 def vectors(dataset: Dataset, view: str) -> Float32:

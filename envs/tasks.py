@@ -1,15 +1,14 @@
 """Tasks: what a student is to learn, from which samples, and what is wrong with them."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
 from bss_service.core.arrays import Bool, Float32, Int64
-from envs.sources import Source, Synthetic, Views
+from envs.sources import source
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.data.corrupt import corrupt
-from trainer_client.reference.data.sources import load
 
 TEST: Final = 600  # samples at most
 
@@ -38,7 +37,7 @@ class Lesson:
 class Task:
     """What a student is to learn; the same task gives the same lesson, bit for bit."""
 
-    source: str
+    source: str  # a name that `envs.sources.source` knows
     samples: int  # training samples at most
     learning_rate: float
     intervals: int  # epochs that the student is trained for
@@ -50,16 +49,12 @@ class Task:
     blank: float = 0.0  # share without the other modalities
     dimmed: float = 0.0  # deviation of noise on one modality, in every split
 
-    def as_dict(self) -> dict[str, Any]:
-        """The fields by name."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Distribution:
     """Tasks to draw from: a source, a size, a learning rate, a length, and none, one or two kinds of harm."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[str, ...]
     harms: tuple[str, ...]  # fields of Task; "dimmed" may come on top of any
     samples: tuple[int, int] = (250, 600)
     learning_rates: tuple[float, float] = (0.05, 0.2)
@@ -67,15 +62,28 @@ class Distribution:
     validation: tuple[int, int] = (200, 600)
     shares: tuple[float, float] = (0.1, 0.5)  # of harmed samples
 
-    def draw(self, rng: np.random.Generator) -> tuple[Task, Source]:
-        """A task and the source of its samples."""
-        source = self.sources[int(rng.integers(len(self.sources)))]
+    @property
+    def modalities(self) -> int:
+        """M, of every task. Raises ValueError where sources differ in it."""
+        numbers = {name: source(name).modalities for name in self.sources}
+        if len(set(numbers.values())) > 1:
+            raise ValueError(f"sources must have the same number of modalities, got {numbers}")
+        return next(iter(numbers.values()))
+
+    @property
+    def classes(self) -> int:
+        """The most classes that a task has."""
+        return max(source(name).classes for name in self.sources)
+
+    def draw(self, rng: np.random.Generator) -> Task:
+        """The next task."""
+        name = self.sources[int(rng.integers(len(self.sources)))]
         count = int(rng.choice(3, p=[0.25, 0.65, 0.1]))
         chosen = rng.permutation(len(self.harms))[:count]
         harms = {self.harms[k]: float(rng.uniform(*self.shares)) for k in chosen}
         dimmed = float(rng.uniform(0.5, 2)) if rng.random() < 0.2 else 0.0
-        task = Task(
-            source=source.name,
+        return Task(
+            source=name,
             samples=int(rng.integers(self.samples[0], self.samples[1], endpoint=True)),
             learning_rate=float(np.exp(rng.uniform(*np.log(self.learning_rates)))),
             intervals=int(rng.integers(self.intervals[0], self.intervals[1], endpoint=True)),
@@ -84,13 +92,12 @@ class Distribution:
             dimmed=dimmed,
             **harms,
         )
-        return task, source
 
 
-def lesson(task: Task, source: Source) -> Lesson:
-    """Raises ValueError naming argument and value if the task can't be made of the source."""
+def lesson(task: Task) -> Lesson:
+    """Raises ValueError naming argument and value if the task can't be made of its source."""
     sample_rng, harm_rng = np.random.default_rng(task.seed).spawn(2)
-    dataset = source.sample((task.samples, task.validation, TEST), sample_rng)
+    dataset = source(task.source).sample((task.samples, task.validation, TEST), sample_rng)
     dimmed = list(dataset.modalities)[int(harm_rng.integers(len(dataset.modalities)))]
     corruption = corrupt(
         dataset,
@@ -114,6 +121,13 @@ def lesson(task: Task, source: Source) -> Lesson:
     )
 
 
+def oracle(whole: Lesson) -> Lesson:
+    """The lesson with the clean samples alone, repeated until there are as many as before: what no policy can know."""
+    clean = np.resize(np.flatnonzero(whole.clean), len(whole.clean))
+    train = Part(tuple(values[clean] for values in whole.train.modalities), whole.train.labels[clean])
+    return replace(whole, train=train, clean=np.ones_like(whole.clean))
+
+
 def _part(dataset: Dataset, split: str) -> Part:
     chosen = dataset.indices(split)
     return Part(tuple(values[chosen] for values in dataset.modalities.values()), dataset.labels[chosen])
@@ -121,10 +135,9 @@ def _part(dataset: Dataset, split: str) -> Part:
 
 def training_tasks() -> Distribution:
     """What policies are trained on: synthetic worlds alone, with random labels or wrong pairs."""
-    return Distribution((Synthetic(),), ("noisy_labels", "mispaired"))
+    return Distribution(("synthetic:2",), ("noisy_labels", "mispaired"))
 
 
 def held_out_tasks() -> Distribution:
     """What no policy is trained on: real sets, and harms of other kinds besides."""
-    real = [Views(load(name), list(load(name).modalities)) for name in ("emoji", "watch")]
-    return Distribution(tuple(real), ("noisy_labels", "flipped_labels", "mispaired", "blank"))
+    return Distribution(("emoji", "watch"), ("noisy_labels", "flipped_labels", "mispaired", "blank"))

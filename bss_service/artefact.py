@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -132,7 +133,7 @@ def shapes(manifest: PolicyManifest) -> dict[str, tuple[int, ...]]:
     widths = [len(FIELDS), *manifest.network.hidden]
     actions = manifest.action.dimension if isinstance(manifest.action, BoxAction) else len(manifest.action.names)
     expected: dict[str, tuple[int, ...]] = {}
-    for k, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k, (inputs, outputs) in enumerate(pairwise(widths)):
         expected |= _dense(f"layer_{k}", inputs, outputs)
     match manifest.network.distribution:
         case "gaussian":
@@ -159,7 +160,9 @@ def _check_size(data: bytes) -> None:
         raise _wrong("artefact", f"must have at most {MAX_BYTES} bytes", len(data))
     header = int.from_bytes(data[:8], "little")  # as safetensors begins
     if header > min(MAX_HEADER_BYTES, len(data)):
-        raise _wrong("artefact", f"must be a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes", header)
+        raise _wrong(
+            "artefact", f"must be a safetensors file with a header of at most {MAX_HEADER_BYTES} bytes", header
+        )
 
 
 def _manifest(text: str) -> PolicyManifest:
@@ -214,7 +217,10 @@ def _check_tensors(manifest: PolicyManifest, tensors: Mapping[str, np.ndarray]) 
             raise _wrong(f"tensors.{name}", "must hold finite numbers", float(tensor[~np.isfinite(tensor)][0]))
     if manifest.normaliser is not None and (least := float(tensors["normaliser.variance"].min())) < 0:
         raise _wrong("tensors.normaliser.variance", "must be at least 0", least)
-    if manifest.network.distribution == "gaussian" and (most := float(np.abs(tensors["log_std"]).max())) > LOG_STD_BOUND:
+    if (
+        manifest.network.distribution == "gaussian"
+        and (most := float(np.abs(tensors["log_std"]).max())) > LOG_STD_BOUND
+    ):
         raise _wrong("tensors.log_std", f"must lie in [{-LOG_STD_BOUND:g}, {LOG_STD_BOUND:g}]", most)
 
 

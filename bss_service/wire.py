@@ -358,19 +358,49 @@ class SwapRequest(Message):
 
     `now`: from the first step not yet handed out, the rest of the interval drawn anew from what has not come in the
     epoch; `next_interval`: from the first step of the next interval to be drawn.
+
+    shadow: it draws nothing. From the next plan on it acts beside the policy in force on the same observations, and
+    what it would have done stands in the decision log; it never gets a reward. A later one takes its place.
     """
 
     policy: PolicySpec
     at: Literal["now", "next_interval"] = "next_interval"
+    shadow: bool = False
+
+    @model_validator(mode="after")
+    def _a_shadow_waits(self) -> Self:
+        if self.shadow and self.at == "now":
+            raise ValueError("at must be 'next_interval' for a shadow, which draws nothing anew, got 'now'")
+        return self
 
 
 class PolicyAnswer(Message):
-    """A job's policy and the first step that it draws. `changed` is false where a swap asked for what already is."""
+    """A job's policy and the first step that it draws. `changed` is false where a swap asked for what already is.
+
+    Of a shadow, `policy_version` is its number among the job's shadows.
+    """
 
     policy: PolicySpec
     policy_version: int
     first_step: int
     changed: bool = False
+    shadow: bool = False
+
+
+class PolicyRow(Message):
+    """A policy that is installed; of one that can't be loaded, why."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}  # JSON Schema
+    error: str | None = None
+
+
+class PolicyList(Message):
+    """What a job's policy can be: installed policies by name, and artefacts, which `artefact` runs, by name."""
+
+    policies: list[PolicyRow]
+    artefacts: list[PolicyManifest]
 
 
 class LocalBatches(Message):
@@ -396,6 +426,7 @@ class JobState(Message):
     epoch_start: int  # its epoch's first step
     policy: PolicyAnswer  # in force at that step
     pending_policy: PolicyAnswer | None = None  # at the next interval
+    shadow: PolicyAnswer | None = None  # the policy that watches
     steps_fed_back: int
     samples_measured: int
     validation: ValidationReport | None = None  # the latest
@@ -407,6 +438,16 @@ class JobList(Message):
 
     jobs: list[JobState]
     unreadable: dict[str, str] = {}
+
+
+class ShadowRow(Message):
+    """What the policy that watched would have done; nothing was drawn by it, and no reward is its own."""
+
+    shadow: int  # number among the job's shadows
+    policy: str
+    action: dict[str, float | str]
+    propensity: float
+    detail: dict[str, Any]
 
 
 class DecisionRow(Message):
@@ -423,6 +464,7 @@ class DecisionRow(Message):
     detail: dict[str, Any]
     gain: float | None
     reward: float | None
+    shadow: ShadowRow | None = None
 
 
 class DecisionLog(Message):

@@ -1,7 +1,7 @@
 """A trained policy's network and the distribution over actions that it gives, in NumPy.
 
-Everything is computed in float64 and rounded to float32 where it leaves: the last bits of a sum depend on the processor,
-and a job whose policy is asked again on another machine must get the same choice.
+Everything is computed in float64 and rounded to float32 where it leaves: the last bits of a sum depend on the
+processor, and a job whose policy is asked again on another machine must get the same choice.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,10 @@ def normalised(observation: Floats, mean: Floats, variance: Floats, *, epsilon: 
 
 
 def forward(observation: Floats, layers: Sequence[tuple[Floats, Floats]], activation: Activation) -> Float64:
-    """The last hidden layer, (…, H); without layers the observation itself. Each layer is a weight (H, D) and a bias."""
+    """The last hidden layer, (…, H), of observations (…, D), which it is itself where there are no layers.
+
+    Each layer is a weight (H_k, H_{k−1}) and a bias (H_k,).
+    """
     hidden: Float64 = observation.astype(np.float64)
     for weight, bias in layers:
         hidden = affine(hidden, weight, bias)

@@ -47,7 +47,7 @@ def choose(artefact: Artefact, observation: Observation, rng: np.random.Generato
     distribution = artefact.distribution(observation.vector)
     picked, log_probability = (distribution.mode(), 0.0) if rng is None else distribution.draw(rng)
     if isinstance(distribution, Categorical):
-        raw: Any = artefact.manifest.action.names[picked]  # type: ignore[union-attr, index]
+        raw: Any = artefact.manifest.action.names[picked]  # type: ignore[union-attr]
         action = NAMED_ACTIONS[raw]
     else:
         raw, action = picked.tolist(), Action.from_vector(picked)  # type: ignore[union-attr, arg-type]

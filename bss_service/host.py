@@ -27,6 +27,7 @@ from bss_service.job import Job
 from bss_service.metrics import Metrics
 from bss_service.snapshot import Snapshot, artefacts_in, restore, take_snapshot, with_artefacts
 from bss_service.store import Entry, Lease, Store, Stored, Transaction
+from bss_service.versions import make_policy
 from bss_service.wire import (
     Batches,
     DecisionLog,
@@ -291,9 +292,10 @@ class Host:
         carried = await asyncio.to_thread(artefacts_in, snapshot)
         spec = snapshot.spec.model_copy(update={"name": name})
         renamed = snapshot.model_copy(update={"spec": spec, "artefacts": {}})
-        known = await self._artefacts(v.policy for v in (*snapshot.versions, *snapshot.shadows))
+        known = await self._artefacts([spec.policy, *(v.policy for v in (*snapshot.versions, *snapshot.shadows))])
         try:
             job = await asyncio.to_thread(restore, renamed, {**known, **carried})
+            make_policy(snapshot.versions[-1].policy, job.artefacts)  # it may not be in force yet
         except NotReproducibleError as error:
             raise InvalidValueError(str(error), field="decisions") from None
         async with self._loading:

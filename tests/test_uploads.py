@@ -151,6 +151,23 @@ def test_a_killed_service_goes_on_with_the_artefact(start_service: StartService)
     assert (again == expected).all()
 
 
+def test_a_restart_from_the_stores_own_snapshot_finds_the_artefact(start_service: StartService) -> None:
+    service = start_service()
+    job = spec("job", samples=2000, batch_size=1000, patience=0.0)
+    with service.client() as client:
+        sha256 = client.upload_policy(made_up("categorical")).sha256
+        job = job.model_copy(update={"policy": PolicySpec(name="artefact", parameters={"sha256": sha256})})
+        client.create_job(job)
+        train(client, job, range(150), count=1)
+        before = client.decisions("job")
+        service.kill()
+        service.start()
+        assert client.decisions("job") == before
+        train(client, job, range(150, 160))
+    replayed = next(line for line in service.log if "job loaded" in line)
+    assert int(replayed.split("replayed=")[1].split()[0]) < 150
+
+
 def test_a_snapshot_brings_its_artefacts_to_another_service(
     start_service: StartService, service: Service, tmp_path: Path, job_name: str
 ) -> None:

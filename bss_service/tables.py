@@ -183,8 +183,8 @@ def _defaults(parameters: dict[str, Any]) -> str:
 
 def _network(manifest: PolicyManifest) -> str:
     network = manifest.network
-    widths = "–".join(map(str, network.hidden)) or "linear"
-    return f"{network.distribution}, {network.activation} {widths}"
+    layers = f"{network.activation} {'–'.join(map(str, network.hidden))}" if network.hidden else "linear"
+    return f"{network.distribution}, {layers}"
 
 
 def _assignments(values: dict[str, Any]) -> str:

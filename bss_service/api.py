@@ -6,13 +6,14 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from bss_service import frames
 from bss_service.auth import authorised
-from bss_service.bodies import body, reply
+from bss_service.bodies import BINARY, artefact_body, body, reply
 from bss_service.core.table import MAX_STEP
 from bss_service.host import Host
 from bss_service.snapshot import Snapshot
 from bss_service.wire import (
     MAX_COUNT,
     NAME_PATTERN,
+    SHA256_PATTERN,
     FeedbackRequest,
     JobSpec,
     LocalBatches,
@@ -30,6 +31,7 @@ async def host_of(request: Request) -> Host:
 
 
 JobName = Annotated[str, Path(alias="job", pattern=NAME_PATTERN, examples=["run-1"])]
+Sha256 = Annotated[str, Path(pattern=SHA256_PATTERN, examples=["0" * 64])]
 TheHost = Annotated[Host, Depends(host_of)]
 
 router = APIRouter(prefix="/v1", dependencies=[Depends(authorised)])
@@ -131,6 +133,13 @@ async def swap_policy(
     return reply(request, await host.swap(name, message))
 
 
+@router.delete("/jobs/{job}/policy/shadow", status_code=204, summary="End the shadow")
+async def end_shadow(host: TheHost, name: JobName) -> Response:
+    """The policy that watches the job stops watching; what it would have done stays in the decision log."""
+    await host.end_shadow(name)
+    return Response(status_code=204)
+
+
 @router.get("/jobs/{job}/decisions", summary="The decision log")
 async def read_decisions(
     request: Request,
@@ -167,3 +176,31 @@ async def put_snapshot(
 ) -> Response:
     """The job goes on where the snapshot was taken. A job of that name must not exist."""
     return reply(request, await host.put_snapshot(name, snapshot), 201)
+
+
+@router.get("/policies", summary="Policies that a job can have")
+async def list_policies(request: Request, host: TheHost) -> Response:
+    """Installed policies with the JSON Schema of their parameters, and uploaded artefacts."""
+    return reply(request, await host.policies())
+
+
+@router.post("/policies", summary="Upload a trained policy")
+async def upload_policy(request: Request, host: TheHost, data: Annotated[bytes, Depends(artefact_body)]) -> Response:
+    """An artefact is one safetensors file of float32 tensors with a manifest (201); a known one changes nothing (200).
+
+    A job runs it as the policy `artefact` with the parameter `sha256`.
+    """
+    manifest, new = await host.upload(data)
+    return reply(request, manifest, 201 if new else 200)
+
+
+@router.get("/policies/{sha256}", summary="What a trained policy is")
+async def read_policy_manifest(request: Request, host: TheHost, sha256: Sha256) -> Response:
+    """The manifest of an artefact."""
+    return reply(request, await host.manifest(sha256))
+
+
+@router.get("/policies/{sha256}/file", summary="Take a trained policy away")
+async def read_policy_file(host: TheHost, sha256: Sha256) -> Response:
+    """The artefact as it was uploaded."""
+    return Response(await host.artefact_bytes(sha256), media_type=BINARY)

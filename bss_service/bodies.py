@@ -9,10 +9,12 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from bss_service import frames
+from bss_service.artefact import MAX_BYTES
 from bss_service.errors import BssError, TooLargeError
 from bss_service.wire import Message
 
 JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
 M = TypeVar("M", bound=Message)
 
 
@@ -34,13 +36,7 @@ def body(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]]:
     """A dependency that reads a message from the request, and names the wrong field if it does not fit."""
 
     async def read(request: Request) -> M:
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type not in (JSON, frames.CONTENT_TYPE):
-            raise UnsupportedMediaTypeError(
-                f"content-type must be {JSON} or {frames.CONTENT_TYPE}, got {content_type!r}",
-                field="content-type",
-                value=content_type,
-            )
+        content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
         data = await read_bounded(request, request.app.state.settings.max_body_bytes)
         try:
             fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else pydantic_core.from_json(data)
@@ -54,6 +50,23 @@ def body(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]]:
     read.__annotations__["return"] = model
     read.message = model  # type: ignore[attr-defined]  # for the OpenAPI document
     return read
+
+
+async def artefact_body(request: Request) -> bytes:
+    """A dependency that reads the bytes of an artefact; what they are is judged by artefact.read."""
+    _content_type(request, BINARY, frames.CONTENT_TYPE)
+    return await read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
+
+
+def _content_type(request: Request, *allowed: str) -> str:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in allowed:
+        raise UnsupportedMediaTypeError(
+            f"content-type must be {' or '.join(allowed)}, got {content_type!r}",
+            field="content-type",
+            value=content_type,
+        )
+    return content_type
 
 
 async def read_bounded(request: Request, limit: int) -> bytes:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from importlib.metadata import entry_points
-from typing import Annotated, Any, Final, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NoReturn
 
 import httpx
 import pydantic
@@ -20,8 +21,17 @@ from rich.text import Text
 
 from bss_service.errors import StoreError
 from bss_service.settings import Settings
-from bss_service.tables import Look, job_view, jobs_view, look_view, swap_sentence
-from bss_service.wire import NAME_PATTERN, DecisionRow, Message
+from bss_service.tables import (
+    HASH_SHOWN,
+    Look,
+    artefact_sentence,
+    job_view,
+    jobs_view,
+    look_view,
+    policies_view,
+    swap_sentence,
+)
+from bss_service.wire import NAME_PATTERN, DecisionRow, Message, PolicyManifest
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 
@@ -117,20 +127,66 @@ def show(job: Job, url: Url = LOCAL, as_json: AsJson = False) -> None:
 @app.command()
 def swap(
     job: Job,
-    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the new policy.", show_default=False)],
+    policy: Annotated[
+        str | None, typer.Argument(metavar="POLICY", help="Name of the new policy.", show_default=False)
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the policy: JSON, or else text. Repeatable."),
     ] = None,
     at: Annotated[When, typer.Option(help="From the next undrawn step on, or from the next interval on.")] = When.NEXT,
+    artefact: Annotated[
+        str | None,
+        typer.Option(metavar="ARTEFACT", help="Instead of POLICY, an uploaded one: name, or start of its SHA-256."),
+    ] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Let it watch: what it would do is logged, and it draws nothing.")
+    ] = False,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Give a running job another policy; its trainer does not notice."""
     parameters = dict(_parameter(text) for text in param or ())
+    when: Literal["now", "next_interval"] = "now" if at is When.NOW else "next_interval"
+    if (policy is None) == (artefact is None):
+        _fail("either POLICY or --artefact must be given", MISUSED)
     with _service(url) as client:
-        answer = client.swap(_checked_name(job), policy, parameters, "now" if at is When.NOW else "next_interval")
+        if artefact is not None:
+            policy, parameters = "artefact", {**parameters, "sha256": _artefact(client, artefact).sha256}
+        answer = client.swap(_checked_name(job), policy or "", parameters, when, shadow=shadow)
     typer.echo(answer.model_dump_json() if as_json else swap_sentence(job, answer))
+
+
+@app.command()
+def end_shadow(job: Job, url: Url = LOCAL) -> None:
+    """Let no policy watch the job any more."""
+    with _service(url) as client:
+        client.end_shadow(_checked_name(job))
+    typer.echo(f"{job}: no shadow watches any more")
+
+
+@app.command()
+def policies(url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """List the policies that a job can have: installed ones and uploaded artefacts."""
+    with _service(url) as client:
+        answer = client.policies()
+    _tell(answer, as_json, lambda: policies_view(answer))
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An artefact.", show_default=False)],
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a trained policy, for `bss swap JOB --artefact`."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        _fail(f"FILE {str(file)!r} can't be read: {error.strerror}", MISUSED)
+    with _service(url) as client:
+        manifest = client.upload_policy(data)
+    typer.echo(manifest.model_dump_json() if as_json else artefact_sentence(manifest))
 
 
 @app.command()
@@ -212,6 +268,16 @@ def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[Look]
 def _latest_decisions(client: SchedulerClient, job: str) -> list[DecisionRow]:
     total = client.decisions(job, count=1).total
     return client.decisions(job, max(0, total - DECISIONS_SHOWN), DECISIONS_SHOWN).decisions
+
+
+def _artefact(client: SchedulerClient, wanted: str) -> PolicyManifest:
+    """The one artefact of that name, or whose hash begins so."""
+    known = client.policies().artefacts
+    found = [a for a in known if wanted and (a.name == wanted or a.sha256.startswith(wanted))]
+    if len(found) != 1:
+        among = ", ".join(f"{a.name} {a.sha256[:HASH_SHOWN]}" for a in found or known)
+        _fail(f"--artefact must name one of {among or 'those that were uploaded, none yet'}, got {wanted!r}")
+    return found[0]
 
 
 def _checked_name(job: str) -> str:

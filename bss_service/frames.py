@@ -23,19 +23,28 @@ def encode(message: dict[str, Any]) -> bytes:
 
 def decode(data: bytes) -> dict[str, Any]:
     """The inverse of `encode`. Raises FrameError."""
+    arrays, strings = unpack(data)
     try:
-        arrays = safetensors.numpy.load(data)  # checks lengths, offsets and dtypes before anything is read
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        message = json.loads(header.get("__metadata__", {}).get("message", "{}"), parse_constant=_refuse)
+        message = json.loads(strings.get("message", "{}"), parse_constant=_refuse)
         if not isinstance(message, dict):
             raise ValueError(f"its message must be an object, got {type(message).__name__}")
         for path, array in arrays.items():
             _place(message, path, array)
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"body is not a frame: {error}") from None
+    return message
+
+
+def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the string map of safetensors bytes. Raises FrameError."""
+    try:
+        arrays = safetensors.numpy.load(data)  # checks lengths, offsets and dtypes before anything is read
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except KeyError as error:
         raise FrameError(f"body is not a frame: NumPy has no dtype for {error}") from None
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise FrameError(f"body is not a frame: {error}") from None
-    return message
+    return arrays, header.get("__metadata__", {})
 
 
 def _refuse(constant: str) -> Any:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import structlog
 
-from bss_service import plans, views
+from bss_service import artefact, plans, views
+from bss_service.artefact import Artefact
 from bss_service.errors import (
     BssError,
     ConflictError,
@@ -24,8 +25,9 @@ from bss_service.errors import (
 )
 from bss_service.job import Job
 from bss_service.metrics import Metrics
-from bss_service.snapshot import Snapshot, restore, take_snapshot
+from bss_service.snapshot import Snapshot, artefacts_in, restore, take_snapshot, with_artefacts
 from bss_service.store import Entry, Lease, Store, Stored, Transaction
+from bss_service.versions import make_policy
 from bss_service.wire import (
     Batches,
     DecisionLog,
@@ -39,6 +41,9 @@ from bss_service.wire import (
     LocalBatchesAnswer,
     Message,
     PolicyAnswer,
+    PolicyList,
+    PolicyManifest,
+    PolicySpec,
     SampleState,
     Scores,
     ScoresAnswer,
@@ -49,6 +54,7 @@ from bss_service.wire import (
     ValidationReport,
 )
 
+ARTEFACT: Final = "artefact"  # the policy whose parameter sha256 names one
 log = structlog.get_logger()
 
 THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
@@ -99,7 +105,7 @@ class Host:
         async with self._loading:
             known = await self._find(spec.name)
             if known is None:
-                job = await asyncio.to_thread(Job, spec)
+                job = await asyncio.to_thread(Job, spec, await self._artefacts([spec.policy]))
                 await self._put(job, Transaction(spec.name, Lease(), created=spec))
         async with self._open(spec.name) as live:
             if known is not None:
@@ -209,13 +215,22 @@ class Host:
         """Change the policy."""
         async with self._open(name) as live:
             planned_until = live.job.planned_until
+            live.job.artefacts.update(await self._artefacts([request.policy]))
             answer = live.job.swap(request)
             if answer.changed:
                 transaction = self._record(live, "swap", request)
                 if live.job.planned_until < planned_until:
                     transaction.undrawn = live.job.planned_until
-                log.info("policy swapped", job=name, policy=request.policy.name, version=answer.policy_version)
+                said = "shadow put" if request.shadow else "policy swapped"
+                log.info(said, job=name, policy=request.policy.name, version=answer.policy_version)
             return answer
+
+    async def end_shadow(self, name: str) -> None:
+        """Let no policy watch a job any more."""
+        async with self._open(name) as live:
+            live.job.end_shadow()
+            self._record(live, "end_shadow", {})
+            log.info("shadow ended", job=name)
 
     async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
         """A part of the decision log."""
@@ -233,20 +248,54 @@ class Host:
         found = await asyncio.to_thread(self._draws, name, served, index, draws)
         return told.model_copy(update={"draws": views.draws(found)})
 
+    # Artefacts.
+
+    async def policies(self) -> PolicyList:
+        """Installed policies and artefacts."""
+        installed = await asyncio.to_thread(views.policies)
+        return PolicyList(policies=installed, artefacts=await asyncio.to_thread(self._store.manifests))
+
+    async def upload(self, data: bytes) -> tuple[PolicyManifest, bool]:
+        """Store an artefact; what it is, and whether it is new."""
+        uploaded = await asyncio.to_thread(artefact.read, data)
+        new = await asyncio.to_thread(self._store.manifest, uploaded.sha256) is None
+        if new:
+            await _committed(self._store.commit(Transaction("", Lease(), artefacts=[uploaded])))
+            log.info("artefact stored", name=uploaded.manifest.name, sha256=uploaded.sha256)
+        return uploaded.manifest, new
+
+    async def manifest(self, sha256: str) -> PolicyManifest:
+        """What an artefact is."""
+        found = await asyncio.to_thread(self._store.manifest, sha256)
+        if found is None:
+            raise _unknown_artefact(sha256)
+        return found
+
+    async def artefact_bytes(self, sha256: str) -> bytes:
+        """An artefact as it was uploaded."""
+        found = await asyncio.to_thread(self._store.artefact_bytes, sha256)
+        if found is None:
+            raise _unknown_artefact(sha256)
+        return found
+
     # Snapshots.
 
     async def snapshot(self, name: str) -> bytes:
         """The portable state of a job, as a frame."""
         async with self._open(name) as live:
-            taken = take_snapshot(live.job)
+            taken = with_artefacts(take_snapshot(live.job), live.job.artefacts)
         return await asyncio.to_thread(taken.to_frame)
 
     async def put_snapshot(self, name: str, snapshot: Snapshot) -> JobState:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
-        renamed = snapshot.model_copy(update={"spec": snapshot.spec.model_copy(update={"name": name})})
+        carried = await asyncio.to_thread(artefacts_in, snapshot)
+        spec = snapshot.spec.model_copy(update={"name": name})
+        renamed = snapshot.model_copy(update={"spec": spec, "artefacts": {}})
+        known = await self._artefacts([spec.policy, *(v.policy for v in (*snapshot.versions, *snapshot.shadows))])
         try:
-            job = await asyncio.to_thread(restore, renamed)
+            job = await asyncio.to_thread(restore, renamed, {**known, **carried})
+            make_policy(snapshot.versions[-1].policy, job.artefacts)  # it may not be in force yet
         except NotReproducibleError as error:
             raise InvalidValueError(str(error), field="decisions") from None
         async with self._loading:
@@ -254,6 +303,7 @@ class Host:
                 raise ConflictError(f"job {name!r} exists already", field="job", value=name)
             body = await asyncio.to_thread(renamed.to_frame)
             transaction = Transaction(name, Lease(), created=renamed.spec, plans=list(job.plans), snapshot=(0, body))
+            transaction.artefacts = list(carried.values())
             await self._put(job, transaction)
         return await self.state(name)
 
@@ -306,7 +356,7 @@ class Host:
         stored = await asyncio.to_thread(self._store.load, name)
         if stored is None:  # deleted meanwhile
             return None
-        job, _ = await asyncio.to_thread(_load, stored)
+        job, _ = await self._load(stored)
         return views.state(job)
 
     async def _find(self, name: str) -> LiveJob | None:
@@ -315,10 +365,24 @@ class Host:
             stored = await asyncio.to_thread(self._store.load, name)
             if stored is None:
                 return None
-            job, seq = await asyncio.to_thread(_load, stored)
+            job, seq = await self._load(stored)
             self._keep(LiveJob(job, seq, entries_since_snapshot=len(stored.entries)))
             log.info("job loaded", job=name, replayed=len(stored.entries), next_step=job.served)
         return self._live[name]
+
+    async def _load(self, stored: Stored) -> tuple[Job, int]:
+        """A job from its snapshot and the journal entries after it."""
+        snapshot = None
+        if stored.snapshot is not None:
+            snapshot = await asyncio.to_thread(Snapshot.from_frame, stored.snapshot)
+        known = await self._artefacts(_policies_of(stored, snapshot))
+        return await asyncio.to_thread(_replayed, stored, snapshot, known)
+
+    async def _artefacts(self, policies: Iterable[PolicySpec]) -> dict[str, Artefact]:
+        """The stored artefacts among those that policies name; of the others their parameters are wrong."""
+        hashes = {spec.parameters.get("sha256") for spec in policies if spec.name == ARTEFACT}
+        found = [await asyncio.to_thread(self._store.artefact, sha256) for sha256 in hashes if isinstance(sha256, str)]
+        return {known.sha256: known for known in found if known is not None}
 
     async def _put(self, job: Job, transaction: Transaction) -> None:
         await _committed(self._store.commit(transaction))
@@ -394,10 +458,7 @@ class Host:
                 plan = live.job.plan()
             else:
                 plan = await asyncio.to_thread(live.job.plan)
-        detail = live.job.history.decisions[-1].choice.detail
-        if "error" in detail:
-            log.error("policy failed, shuffled uniformly", job=live.job.spec.name, error=detail["error"])
-            self._metrics.policy_failures.inc()
+        self._tell_failures(live.job)
         transaction = self._record(live, "plan", {"first_step": plan.first_step, "checksum": plan.checksum()})
         transaction.plans = [plan]
         live.bytes_since_snapshot += plan.indices.nbytes
@@ -405,6 +466,15 @@ class Host:
             taken = take_snapshot(live.job)
             transaction.snapshot = (live.seq, await asyncio.to_thread(taken.to_frame))
             live.bytes_since_snapshot = live.entries_since_snapshot = 0
+
+    def _tell_failures(self, job: Job) -> None:
+        decision = job.history.decisions[-1]
+        if "error" in decision.choice.detail:
+            log.error("policy failed, shuffled uniformly", job=job.spec.name, error=decision.choice.detail["error"])
+            self._metrics.policy_failures.inc()
+        if decision.shadow is not None and "error" in decision.shadow.choice.detail:
+            log.warning("shadow failed", job=job.spec.name, error=decision.shadow.choice.detail["error"])
+            self._metrics.shadow_failures.inc()
 
     def _snapshot_is_due(self, live: LiveJob) -> bool:
         table_bytes = sum(column.nbytes for column in live.job.table.columns().values())
@@ -473,9 +543,19 @@ def _unknown(name: str) -> NotFoundError:
     return NotFoundError(f"job {name!r} is not known", field="job", value=name)
 
 
-def _load(stored: Stored) -> tuple[Job, int]:
-    """A job from its snapshot and the journal entries after it."""
-    job = Job(stored.spec) if stored.snapshot is None else restore(Snapshot.from_frame(stored.snapshot))
+def _unknown_artefact(sha256: str) -> NotFoundError:
+    return NotFoundError(f"artefact {sha256!r} is not known", field="sha256", value=sha256)
+
+
+def _policies_of(stored: Stored, snapshot: Snapshot | None) -> list[PolicySpec]:
+    """All policies that a job had, or may need when it is replayed."""
+    versions = [] if snapshot is None else [*snapshot.versions, *snapshot.shadows]
+    swaps = [SwapRequest.model_validate(entry.message()) for entry in stored.entries if entry.kind == "swap"]
+    return [stored.spec.policy, *(v.policy for v in versions), *(swap.policy for swap in swaps)]
+
+
+def _replayed(stored: Stored, snapshot: Snapshot | None, known: Mapping[str, Artefact]) -> tuple[Job, int]:
+    job = Job(stored.spec, known) if snapshot is None else restore(snapshot, known)
     for entry in stored.entries:
         job.replay(entry.kind, entry.message())
     return job, stored.entries[-1].seq if stored.entries else stored.seq

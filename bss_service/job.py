@@ -6,15 +6,17 @@ from typing import Any, Final
 import numpy as np
 
 from bss_service import checks
+from bss_service.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.core.observation import observe
 from bss_service.core.reward import Validation
 from bss_service.core.sampling import draw_plan, drawn_before
 from bss_service.core.table import MAX_STEP, SampleTable
-from bss_service.errors import ConflictError, InvalidValueError, NotReproducibleError, UnknownStepError
+from bss_service.errors import ConflictError, InvalidValueError, NotFoundError, NotReproducibleError, UnknownStepError
 from bss_service.history import History
 from bss_service.ledger import FeedbackLedger, Measured
 from bss_service.plans import Plan, batches, plan_of
 from bss_service.policies.base import Decision
+from bss_service.shadows import Shadows
 from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
 from bss_service.wire import (
     LOCAL_VERSION,
@@ -33,20 +35,25 @@ from bss_service.wire import (
 
 
 class Job:
-    """State of one job. Whoever calls must hold the job's lock; a method that raises has changed nothing."""
+    """State of one job. Whoever calls must hold the job's lock; a method that raises has changed nothing.
 
-    def __init__(self, spec: JobSpec) -> None:
+    `artefacts` holds those that the job's policies name: whoever calls puts them there before a policy needs them.
+    """
+
+    def __init__(self, spec: JobSpec, artefacts: Artefacts = NO_ARTEFACTS) -> None:
         self.spec = spec
         self.calendar = spec.calendar()
         self.table = SampleTable.empty(spec.samples, len(spec.modalities))
         self.ledger = FeedbackLedger(spec.batch_size)
         self.history = History(spec.reward)
-        self.versions = PolicyVersions(spec.seed, [PolicyVersion(1, spec.policy, 0)])
+        self.artefacts: dict[str, Artefact] = dict(artefacts)
+        self.versions = PolicyVersions(spec.seed, [PolicyVersion(1, spec.policy, 0)], self.artefacts)
+        self.shadows = Shadows(spec.seed, self.artefacts)
         self.plans: list[Plan] = []  # those that reach into the epoch being drawn or the one before
         self.passes: list[Scores] = []  # measuring passes not yet learnt
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out
-        make_policy(spec.policy)  # a wrong one is refused here
+        make_policy(spec.policy, self.artefacts)  # a wrong one is refused here
 
     # What comes in.
 
@@ -79,8 +86,10 @@ class Job:
         self.passes.append(scores)
 
     def swap(self, request: SwapRequest) -> PolicyAnswer:
-        """Change the policy, from the first step not handed out or from the next interval on."""
-        make_policy(request.policy)
+        """Change the policy, from the first step not handed out or from the next interval on; or the shadow."""
+        make_policy(request.policy, self.artefacts)
+        if request.shadow:
+            return self._put_shadow(request)
         first_step = self.served if request.at == "now" else self._next_interval()
         newest = self.versions.versions[-1]
         if request.policy == newest.spec and newest.first_step <= first_step:
@@ -88,6 +97,12 @@ class Job:
         if request.at == "now":
             self._undraw(self.served)
         return self.versions.add(request.policy, first_step).answer(changed=True)
+
+    def end_shadow(self) -> None:
+        """Let no policy watch; raises NotFoundError if none does."""
+        if self.shadows.current is None:
+            raise NotFoundError(f"job {self.spec.name!r} has no shadow", field="job", value=self.spec.name)
+        self.shadows.end()
 
     def adopt(self, local: LocalBatches) -> bool:
         """Put on record what a client drew by itself from a step on; False if it already is.
@@ -211,6 +226,13 @@ class Job:
     def _next_interval(self) -> int:
         return self.calendar.interval_bounds(self.planned_until - 1)[1] if self.planned_until else 0
 
+    def _put_shadow(self, request: SwapRequest) -> PolicyAnswer:
+        current = self.shadows.current
+        if current is not None and current.spec == request.policy:
+            return current.answer().model_copy(update={"shadow": True})
+        put = self.shadows.put(request.policy, self.planned_until)
+        return put.answer(changed=True).model_copy(update={"shadow": True})
+
     def _undraw(self, step: int) -> None:
         """Forget what is planned from a step on."""
         self.plans = [p if p.end_step <= step else p.cut(step) for p in self.plans if p.first_step < step]
@@ -256,7 +278,8 @@ class Job:
         )
         choice = self.versions.act(observation, own, rewarded)
         learned = max([len(rewarded), *(d.learned for d in own[-1:])])  # it forgets nothing when a client goes back
-        return Decision(first, end, version, observation, choice, learned)
+        shadow = self.shadows.watch(observation, self.history.decisions)
+        return Decision(first, end, version, observation, choice, learned, shadow=shadow)
 
     def _count(self, feedback: Feedback, k: int, rows: range) -> FeedbackOutcome:
         """Count row k of a feedback message, whose columns are the rows `rows` of the step's batch."""
@@ -295,11 +318,20 @@ def _replay_plan(job: Job, entry: Mapping[str, Any]) -> None:
         )
 
 
+def _replay_swap(job: Job, entry: Mapping[str, Any]) -> None:
+    request = SwapRequest.model_validate(entry)
+    if request.shadow:
+        job._put_shadow(request)  # not refused where it can't be made any more: a shadow must not end its job
+    else:
+        job.swap(request)
+
+
 _REPLAY: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], object]]] = {
     "feedback": lambda job, entry: job.feedback(FeedbackRequest.model_validate(entry)),
     "validation": lambda job, entry: job.validate(ValidationReport.model_validate(entry)),
     "scores": lambda job, entry: job.measure(Scores.model_validate(entry)),
-    "swap": lambda job, entry: job.swap(SwapRequest.model_validate(entry)),
+    "swap": _replay_swap,
+    "end_shadow": lambda job, entry: job.end_shadow(),
     "local": lambda job, entry: job.adopt(LocalBatches.model_validate(entry)),
     "plan": _replay_plan,
     "serve": lambda job, entry: job.serve(entry["until"] - 1, 1),

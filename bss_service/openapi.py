@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bss_service import frames, problems, wire
+from bss_service.bodies import BINARY
 from bss_service.problems import Problem
 
 _PREFIX: Final = "#/components/schemas/{model}"
@@ -29,6 +30,9 @@ ANSWERS: Final[dict[str, type[wire.Message]]] = {
     "read_decisions": wire.DecisionLog,
     "read_sample": wire.SampleState,
     "put_snapshot": wire.JobState,
+    "list_policies": wire.PolicyList,
+    "upload_policy": wire.PolicyManifest,
+    "read_policy_manifest": wire.PolicyManifest,
 }
 
 EXAMPLES: Final[dict[str, Any]] = {
@@ -101,6 +105,8 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
         if route.name in EXAMPLES:
             content["application/json"]["example"] = EXAMPLES[route.name]
         operation["requestBody"] = {"required": True, "content": content}
+    if route.name == "upload_policy":
+        operation["requestBody"] = {"required": True, "content": {BINARY: _FRAME, frames.CONTENT_TYPE: _FRAME}}
     operation["responses"] = _responses(route)
 
 
@@ -109,16 +115,18 @@ def _responses(route: APIRoute) -> dict[str, Any]:
     if not route.path.startswith("/v1"):
         kind = "text/plain" if route.path == "/metrics" else "application/json"
         return {"200": {"description": "Yes", "content": {kind: {}}}, "503": problem}
-    if route.name == "delete_job":
-        done: dict[str, Any] = {"description": "Deleted"}
+    if route.status_code == 204:
+        done: dict[str, Any] = {"description": "Done"}
     elif route.name == "read_snapshot":
         done = {"description": "The job's state", "content": {frames.CONTENT_TYPE: _FRAME}}
+    elif route.name == "read_policy_file":
+        done = {"description": "The artefact", "content": {BINARY: _FRAME}}
     else:
         done = {
             "description": "Done",
             "content": {"application/json": {"schema": _ref(ANSWERS[route.name])}, frames.CONTENT_TYPE: _FRAME},
         }
-    codes = ["200", "201"] if route.name == "create_job" else [str(route.status_code or 200)]
+    codes = ["200", "201"] if route.name in ("create_job", "upload_policy") else [str(route.status_code or 200)]
     failures = ["400", "401", "404", "409", "413", "415", "422", "425", "500", "503"]
     return dict.fromkeys(codes, done) | dict.fromkeys(failures, problem)
 

@@ -2,28 +2,41 @@
 carry from one service to another."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from bss_service import artefact
+from bss_service.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.core.action import Action
-from bss_service.core.arrays import Bool, Float32, Int64, UInt32
+from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt32
 from bss_service.core.observation import FIELDS, Observation
 from bss_service.core.reward import Validation
 from bss_service.core.table import SampleTable
 from bss_service.job import Job
 from bss_service.ledger import Measured
 from bss_service.plans import Plan
-from bss_service.policies.base import Choice, Decision
+from bss_service.policies.base import Choice, Decision, ShadowChoice
 from bss_service.versions import PolicyVersion
-from bss_service.wire import LOCAL_VERSION, ArrayType, JobSpec, Loss, Message, PolicySpec, Scores, Step, Unit
+from bss_service.wire import (
+    LOCAL_VERSION,
+    ArrayType,
+    JobSpec,
+    Loss,
+    Message,
+    PolicySpec,
+    Scores,
+    Step,
+    Unit,
+)
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Gain = Annotated[float, Field(ge=-1e39, le=1e39)]  # the difference of two losses of float32
 Reward = Annotated[float, Field(ge=-11, le=11)]  # normalised gain and at most ten times the balance term
 Losses = Annotated[Float32, ArrayType(np.float32, "n", nan=True)]
 Shares = Annotated[Float32, ArrayType(np.float32, "n", 0, 1, nan=True)]
+Bytes = Annotated[UInt8, ArrayType(np.uint8, "bytes")]
 Cosines = Annotated[Float32, ArrayType(np.float32, "n", -1, 1, nan=True)]
 
 
@@ -64,20 +77,12 @@ class VersionState(Message):
     first_step: Step
 
 
-class DecisionState(Message):
-    """A decision; its observation stands in the snapshot's array of observations."""
+class ChoiceState(Message):
+    """What a policy chose."""
 
-    first_step: Step
-    end_step: Step
-    epoch: Number
-    policy_version: Number
     action: dict[str, float | str]
     propensity: Annotated[float, Field(gt=0)]
     detail: dict[str, JsonValue]
-    learned: Number
-    gain: Gain | None
-    reward: Reward | None
-    rewarded_at: Step | None
 
     @field_validator("action")
     @classmethod
@@ -87,6 +92,26 @@ class DecisionState(Message):
         except TypeError as error:
             raise ValueError(str(error)) from None
         return action
+
+
+class ShadowState(ChoiceState):
+    """What a shadow would have chosen."""
+
+    number: Number
+
+
+class DecisionState(ChoiceState):
+    """A decision; its observation stands in the snapshot's array of observations."""
+
+    first_step: Step
+    end_step: Step
+    epoch: Number
+    policy_version: Number
+    learned: Number
+    gain: Gain | None
+    reward: Reward | None
+    rewarded_at: Step | None
+    shadow: ShadowState | None = None
 
     @model_validator(mode="after")
     def _ends_after_its_start(self) -> Self:
@@ -127,7 +152,11 @@ class LedgerState(Message):
 
 
 class Snapshot(Message):
-    """State of a job. Batches of epochs long past are not in it: they stay with the service that handed them out."""
+    """State of a job. Batches of epochs long past are not in it: they stay with the service that handed them out.
+
+    `artefacts` holds the bytes of those that the job's policies name, by sha256, in a snapshot that leaves the service;
+    those of the store's own snapshots stand in the store once for all jobs.
+    """
 
     format: Literal[1] = 1
     spec: JobSpec
@@ -140,6 +169,9 @@ class Snapshot(Message):
     reports: list[ReportState]
     ledger: LedgerState
     passes: list[Scores]
+    shadows: list[VersionState] = Field(default_factory=list)
+    watching: bool = False  # whether the last of them does
+    artefacts: dict[str, Bytes] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -170,6 +202,11 @@ class Snapshot(Message):
         numbers = [v.version for v in self.versions]
         if numbers != list(range(1, len(numbers) + 1)):
             raise ValueError(f"versions must count up from 1, got {numbers}")
+        numbers = [v.version for v in self.shadows]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(f"shadows must count up from 1, got {numbers}")
+        if self.watching and not self.shadows:
+            raise ValueError("watching must be false without shadows, got true")
         if self.versions[0].first_step != 0:
             raise ValueError(f"the first of versions must begin at step 0, got {self.versions[0].first_step}")
 
@@ -189,6 +226,10 @@ class Snapshot(Message):
         _check_shape("observations", self.observations, (len(self.decisions), len(FIELDS)))
         for decision in self.decisions:
             self._check_version("decisions.policy_version", decision.policy_version, 1)
+            if decision.shadow is not None and not 1 <= decision.shadow.number <= len(self.shadows):
+                raise ValueError(
+                    f"decisions.shadow.number must lie in [1, {len(self.shadows)}], got {decision.shadow.number}"
+                )
         for report in self.reports:
             if not len(report.accuracies) == len(report.probabilities) == len(self.spec.modalities):
                 raise ValueError(
@@ -238,9 +279,10 @@ def take_snapshot(job: Job) -> Snapshot:
             )
             for p in job.plans
         ],
-        versions=[
-            VersionState(version=v.version, policy=v.spec, first_step=v.first_step) for v in job.versions.versions
-        ],
+        versions=[_version_state(v) for v in job.versions.versions],
+        shadows=[_version_state(v) for v in job.shadows.versions],
+        watching=job.shadows.watching,
+        artefacts={},
         decisions=[_decision_state(d) for d in decisions],
         observations=np.array([d.observation.vector for d in decisions], np.float32).reshape(-1, len(FIELDS)),
         reports=[
@@ -275,9 +317,31 @@ def take_snapshot(job: Job) -> Snapshot:
     )
 
 
-def restore(snapshot: Snapshot) -> Job:
-    """The job of a snapshot; raises errors.BssError where its policies are not installed or act otherwise."""
-    job = Job(snapshot.spec)
+def with_artefacts(snapshot: Snapshot, artefacts: Artefacts) -> Snapshot:
+    """The snapshot with these artefacts in it, for another service."""
+    carried = {sha256: np.frombuffer(known.data, np.uint8) for sha256, known in artefacts.items()}
+    return snapshot.model_copy(update={"artefacts": carried})
+
+
+def artefacts_in(snapshot: Snapshot) -> dict[str, Artefact]:
+    """The artefacts in a snapshot; raises artefact.ArtefactError."""
+    carried = {}
+    for sha256, data in snapshot.artefacts.items():
+        read = artefact.read(data.tobytes())
+        if read.sha256 != sha256:
+            raise artefact.ArtefactError(
+                f"artefacts must stand under their hashes, {read.sha256}, got {sha256}", field="artefacts", value=sha256
+            )
+        carried[sha256] = read
+    return carried
+
+
+def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
+    """The job of a snapshot; raises errors.BssError where its policies are not installed or act otherwise.
+
+    artefacts: those that its policies name and that are not in it.
+    """
+    job = Job(snapshot.spec, {**artefacts, **artefacts_in(snapshot)})
     job.table = SampleTable(**{name: column.copy() for name, column in snapshot.table})
     job.plans = [
         Plan(p.first_step, p.indices, p.probabilities, p.policy_version, p.scored_until) for p in snapshot.plans
@@ -285,6 +349,8 @@ def restore(snapshot: Snapshot) -> Job:
     job.planned_until = job.plans[-1].end_step if job.plans else 0
     job.served = snapshot.served
     job.versions.versions = [PolicyVersion(v.version, v.policy, v.first_step) for v in snapshot.versions]
+    job.shadows.versions = [PolicyVersion(v.version, v.policy, v.first_step) for v in snapshot.shadows]
+    job.shadows.watching = snapshot.watching
     job.history.decisions = [
         _decision(state, vector) for state, vector in zip(snapshot.decisions, snapshot.observations, strict=True)
     ]
@@ -311,20 +377,32 @@ def _restore_ledger(job: Job, state: LedgerState) -> None:
     ledger.first_missing = state.first_missing
 
 
+def _version_state(version: PolicyVersion) -> VersionState:
+    return VersionState(version=version.version, policy=version.spec, first_step=version.first_step)
+
+
+def _choice_fields(choice: Choice) -> dict[str, Any]:
+    return {"action": choice.action.as_dict(), "propensity": choice.propensity, "detail": dict(choice.detail)}
+
+
 def _decision_state(decision: Decision) -> DecisionState:
+    shadow = decision.shadow
     return DecisionState(
         first_step=decision.first_step,
         end_step=decision.end_step,
         epoch=decision.observation.epoch,
         policy_version=decision.policy_version,
-        action=decision.choice.action.as_dict(),
-        propensity=decision.choice.propensity,
-        detail=dict(decision.choice.detail),
+        **_choice_fields(decision.choice),
         learned=decision.learned,
         gain=decision.gain,
         reward=decision.reward,
         rewarded_at=decision.rewarded_at,
+        shadow=None if shadow is None else ShadowState(number=shadow.number, **_choice_fields(shadow.choice)),
     )
+
+
+def _choice(state: ChoiceState) -> Choice:
+    return Choice(Action(**state.action), state.propensity, state.detail)  # type: ignore[arg-type]
 
 
 def _decision(state: DecisionState, vector: Float32) -> Decision:
@@ -333,11 +411,12 @@ def _decision(state: DecisionState, vector: Float32) -> Decision:
         state.end_step,
         state.policy_version,
         Observation(vector.copy(), state.first_step, state.epoch),
-        Choice(Action(**state.action), state.propensity, state.detail),  # type: ignore[arg-type]
+        _choice(state),
         state.learned,
         state.gain,
         state.reward,
         state.rewarded_at,
+        None if state.shadow is None else ShadowChoice(state.shadow.number, _choice(state.shadow)),
     )
 
 

@@ -1,4 +1,7 @@
-"""The store: journal, plans and snapshots in SQL. One writer thread commits what many requests ask for at once."""
+"""The store: journal, plans, snapshots and artefacts in SQL.
+
+One writer thread commits what many requests ask for at once.
+"""
 
 import fcntl
 import queue
@@ -12,10 +15,11 @@ from typing import Any, Final, TextIO
 
 import sqlalchemy as sa
 
-from bss_service import frames
+from bss_service import artefact, frames
+from bss_service.artefact import Artefact
 from bss_service.errors import StoreError
 from bss_service.plans import Plan
-from bss_service.wire import JobSpec
+from bss_service.wire import JobSpec, PolicyManifest
 
 SCHEMA_VERSION: Final = 1
 PART_BYTES: Final = 256 * 2**20  # of a snapshot in one row: SQLite holds at most 10⁹ bytes in one
@@ -52,6 +56,14 @@ _snapshots = sa.Table(
     sa.Column("part", sa.Integer, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
+_artefacts = sa.Table(
+    "artefacts",
+    _metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("manifest", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +95,13 @@ class Lease:
 class Transaction:
     """Changes that are committed together or not at all."""
 
-    job: str
+    job: str  # empty where they concern none
     lease: Lease
     entries: list[Entry] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     undrawn: int | None = None  # plans from this step on are void
     snapshot: tuple[int, bytes] | None = None  # with the seq of the last entry in it
+    artefacts: list[Artefact] = field(default_factory=list)  # stored unless they are already
     created: JobSpec | None = None
     deleted: bool = False
 
@@ -206,6 +219,31 @@ class Store:
         with self._reading() as connection:
             return list(connection.scalars(query.order_by(_plans.c.first_step.desc())))
 
+    def manifests(self) -> list[PolicyManifest]:
+        """What the artefacts are, by name."""
+        with self._reading() as connection:
+            texts = connection.scalars(
+                sa.select(_artefacts.c.manifest).order_by(_artefacts.c.name, _artefacts.c.sha256)
+            )
+            return [PolicyManifest.model_validate_json(text) for text in texts]
+
+    def manifest(self, sha256: str) -> PolicyManifest | None:
+        """What an artefact is; None if it is not stored."""
+        with self._reading() as connection:
+            text = connection.scalar(sa.select(_artefacts.c.manifest).where(_artefacts.c.sha256 == sha256))
+        return None if text is None else PolicyManifest.model_validate_json(text)
+
+    def artefact(self, sha256: str) -> Artefact | None:
+        """An artefact; None if it is not stored. Raises ArtefactError where it does not fit the code."""
+        body = self.artefact_bytes(sha256)
+        return None if body is None else artefact.read(body)
+
+    def artefact_bytes(self, sha256: str) -> bytes | None:
+        """An artefact as it was uploaded; None if it is not stored."""
+        with self._reading() as connection:
+            body: bytes | None = connection.scalar(sa.select(_artefacts.c.body).where(_artefacts.c.sha256 == sha256))
+        return body
+
     def _let_go(self) -> None:
         self._engine.dispose()
         if self._lock is not None:
@@ -260,6 +298,8 @@ class Store:
         if transaction.deleted:
             for table in (_jobs, _journal, _plans, _snapshots):
                 connection.execute(table.delete().where(table.c.job == job))
+        for known in transaction.artefacts:
+            _put_artefact(connection, known)
         if transaction.created is not None:
             connection.execute(_jobs.insert().values(job=job, spec=transaction.created.model_dump_json()))
         if transaction.undrawn is not None:
@@ -296,6 +336,18 @@ class _Reading:
         self._connection.close()
         if isinstance(error, sa.exc.SQLAlchemyError):
             raise StoreError(f"the store can't be read: {_reason(error)}") from None
+
+
+def _put_artefact(connection: sa.Connection, known: Artefact) -> None:
+    if connection.scalar(sa.select(_artefacts.c.name).where(_artefacts.c.sha256 == known.sha256)) is None:
+        manifest = known.manifest
+        row = {
+            "sha256": known.sha256,
+            "name": manifest.name,
+            "manifest": manifest.model_dump_json(),
+            "body": known.data,
+        }
+        connection.execute(_artefacts.insert().values(row))
 
 
 def _plan_body(plan: Plan) -> bytes:

@@ -10,9 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from bss_service.core.action import Action
-from bss_service.wire import DecisionRow, JobSpec, JobState, Message, PolicyAnswer, ValidationReport
+from bss_service.wire import (
+    DecisionRow,
+    JobSpec,
+    JobState,
+    Message,
+    PolicyAnswer,
+    PolicyList,
+    PolicyManifest,
+    ShadowRow,
+    ValidationReport,
+)
 
 REWARDS_SHOWN: Final = 6
+HASH_SHOWN: Final = 12  # characters: enough to name an artefact by
 
 
 class Look(Message):
@@ -47,9 +58,35 @@ def job_view(state: JobState) -> RenderableType:
     return _panel(state.spec.name, _facts([*_of_spec(state.spec), *_of_state(state)]))
 
 
+def policies_view(answer: PolicyList) -> RenderableType:
+    """Installed policies with their parameters, then artefacts."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("policy", style="cyan", overflow="fold")
+    table.add_column("parameters", overflow="fold", ratio=1)
+    for policy in answer.policies:
+        shown = Text(policy.error, "red") if policy.error else Text(_defaults(policy.parameters) or "–")
+        table.add_row(policy.name, shown)
+    artefacts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    artefacts.add_column("artefact", style="cyan", overflow="fold")
+    artefacts.add_column("sha256", no_wrap=True)
+    artefacts.add_column("network", overflow="fold", ratio=1)
+    for manifest in answer.artefacts:
+        artefacts.add_row(manifest.name, manifest.sha256[:HASH_SHOWN], _network(manifest))
+    return Group(table, "", artefacts) if answer.artefacts else table
+
+
+def artefact_sentence(manifest: PolicyManifest) -> str:
+    """What was uploaded, and how to use it."""
+    begun = manifest.sha256[:HASH_SHOWN]
+    return f"{manifest.name} is stored as {manifest.sha256}: bss swap JOB --artefact {begun}"
+
+
 def swap_sentence(job: str, answer: PolicyAnswer) -> str:
     """What became of a swap."""
     outcome = "" if answer.changed else "nothing changed, "
+    if answer.shadow:
+        named = f"{answer.policy.name} is shadow {answer.policy_version}"
+        return f"{job}: {outcome}{named} and watches from step {answer.first_step:,} on"
     version = f"policy version {answer.policy_version}{'' if answer.changed else ' already'}"
     return f"{job}: {outcome}{answer.policy.name} is {version} and draws from step {answer.first_step:,} on"
 
@@ -102,6 +139,7 @@ def _of_state(state: JobState) -> list[tuple[str, str | Text]]:
         ("epoch", _position_in_epoch(state)),
         ("policy", _policy(state.policy)),
         ("pending", "–" if pending is None else _policy(pending)),
+        *([] if state.shadow is None else [("shadow", _shadow(state.shadow))]),
         ("fed back", f"{state.steps_fed_back:,} steps, {state.samples_measured:,} of {state.spec.samples:,} samples"),
         *_of_validation(state.validation),
         ("rewards", Text.assemble(_rewards(state.rewards, REWARDS_SHOWN), ("  newest last", "dim"))),
@@ -123,12 +161,30 @@ def _policy(answer: PolicyAnswer) -> str:
     return f"{named} from step {answer.first_step:,}{_parenthesised(answer.policy.parameters)}"
 
 
+def _shadow(answer: PolicyAnswer) -> str:
+    parameters = _parenthesised(answer.policy.parameters)
+    return f"{answer.policy.name} watches from step {answer.first_step:,}{parameters}"
+
+
 def _versioned(policy: str, version: int) -> str:
     return f"{policy} v{version}"
 
 
 def _parenthesised(values: dict[str, Any]) -> str:
     return f" ({_assignments(values)})" if values else ""
+
+
+def _defaults(parameters: dict[str, Any]) -> str:
+    """Names of parameters, with their defaults where they have one."""
+    return ", ".join(
+        f"{name}={_shown(schema['default'])}" if "default" in schema else name for name, schema in parameters.items()
+    )
+
+
+def _network(manifest: PolicyManifest) -> str:
+    network = manifest.network
+    layers = f"{network.activation} {'–'.join(map(str, network.hidden))}" if network.hidden else "linear"
+    return f"{network.distribution}, {layers}"
 
 
 def _assignments(values: dict[str, Any]) -> str:
@@ -171,14 +227,18 @@ def _decisions(rows: Sequence[DecisionRow]) -> Table:
     for row in reversed(rows):
         policy = _versioned(row.policy, row.policy_version)
         table.add_row(f"{row.first_step:,}–{row.end_step - 1:,}", policy, _choice(row), _reward(row.reward))
+        if row.shadow is not None:
+            table.add_row("", Text(f"{row.shadow.policy}, shadow", "dim"), _choice(row.shadow), "")
     return table
 
 
-def _choice(row: DecisionRow) -> Text:
+def _choice(row: DecisionRow | ShadowRow) -> Text:
     """The arm that was pulled, else what sets the action apart from plain shuffling."""
     if "error" in row.detail:
         return Text(f"plain shuffling: {row.detail['error']}", "red")
     if "arm" in row.detail:
         return Text(f"{row.detail['arm']}, probability {row.propensity:.3f}")
+    if isinstance(row.detail.get("raw_action"), str):
+        return Text(f"{row.detail['raw_action']}, probability {row.propensity:.3f}")
     plain = Action().as_dict()
     return Text(_assignments({k: v for k, v in row.action.items() if v != plain.get(k)}) or "plain shuffling")

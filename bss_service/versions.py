@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pydantic
 
+from bss_service.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
@@ -37,6 +38,7 @@ class PolicyVersions:
 
     seed: int
     versions: list[PolicyVersion]
+    artefacts: dict[str, Artefact] = field(default_factory=dict)  # those that the policies name
     _live: tuple[int, Policy] | None = field(default=None, init=False)
 
     def in_force(self, step: int) -> PolicyVersion:
@@ -66,7 +68,7 @@ class PolicyVersions:
         else:
             policy = self._live[1]
         taught = own[-1].learned if own else 0
-        return self._consult(policy, version, observation, len(own), rewarded[taught:])
+        return consult(policy, self._rng(version, len(own)), observation, rewarded[taught:])
 
     def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Policy:
         """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
@@ -74,10 +76,11 @@ class PolicyVersions:
         own: its decisions; rewarded: those of them whose reward is known. Raises NotReproducibleError if it acts
         otherwise than it did.
         """
-        policy = make_policy(version.spec)
+        policy = make_policy(version.spec, self.artefacts)
         taught = 0
         for number, decision in enumerate(own):
-            again = self._consult(policy, version, decision.observation, number, rewarded[taught : decision.learned])
+            untaught = rewarded[taught : decision.learned]
+            again = consult(policy, self._rng(version, number), decision.observation, untaught)
             taught = decision.learned
             if (again.action, again.propensity) != (decision.choice.action, decision.choice.propensity):
                 raise NotReproducibleError(
@@ -87,24 +90,32 @@ class PolicyVersions:
         self._live = (version.version, policy)
         return policy
 
-    def _consult(
-        self,
-        policy: Policy,
-        version: PolicyVersion,
-        observation: Observation,
-        number: int,
-        untaught: Sequence[Decision],
-    ) -> Choice:
-        """A policy that fails must not end a training run: plain shuffling instead, and the decision log says why."""
-        key = np.array([self.seed, _STREAM + version.version], dtype=np.uint64)
-        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, number, 0, 0]))
-        try:
-            for decision in untaught:
-                if decision.reward is not None:
-                    policy.learn(decision)
-            return _plain(policy.act(observation, rng))
-        except Exception as error:
-            return Choice(Action(), 1.0, {"error": f"{type(error).__name__}: {error}"})
+    def _rng(self, version: PolicyVersion, number: int) -> np.random.Generator:
+        return stream(self.seed, _STREAM + version.version, number)
+
+
+def stream(seed: int, key: int, number: int) -> np.random.Generator:
+    """The random generator of a policy's act number `number`."""
+    keys = np.array([seed, key], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=keys, counter=[0, number, 0, 0]))
+
+
+def consult(
+    policy: Policy, rng: np.random.Generator, observation: Observation, untaught: Sequence[Decision] = ()
+) -> Choice:
+    """A policy that fails must not end a training run: plain shuffling instead, and the decision log says why."""
+    try:
+        for decision in untaught:
+            if decision.reward is not None:
+                policy.learn(decision)
+        return _plain(policy.act(observation, rng))
+    except Exception as error:
+        return failed(error)
+
+
+def failed(error: Exception) -> Choice:
+    """The choice in place of one that a policy could not make."""
+    return Choice(Action(), 1.0, {"error": f"{type(error).__name__}: {error}"})
 
 
 def _plain(choice: Choice) -> Choice:
@@ -117,15 +128,16 @@ def _plain(choice: Choice) -> Choice:
     return Choice(action, propensity, json.loads(json.dumps(dict(choice.detail), allow_nan=False)))
 
 
-def make_policy(spec: PolicySpec) -> Policy:
+def make_policy(spec: PolicySpec, artefacts: Artefacts = NO_ARTEFACTS) -> Policy:
     """Raises InvalidValueError naming the policy or the parameter."""
     try:
-        return create_policy(spec.name, spec.parameters)
+        return create_policy(spec.name, spec.parameters, artefacts)
     except (UnknownPolicyError, BrokenPolicyError) as error:
         raise InvalidValueError(str(error), field="policy.name", value=spec.name) from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field_name = ".".join(["policy.parameters", *map(str, first["loc"])])
+        said = first["msg"].removeprefix("Value error, ")
         raise InvalidValueError(
-            f"{field_name}: {first['msg']}, got {first['input']!r}", field=field_name, value=first["input"]
+            f"{field_name}: {said}, got {first['input']!r}", field=field_name, value=first["input"]
         ) from None

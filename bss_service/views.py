@@ -1,18 +1,21 @@
 """What the service shows of a job."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import FIELDS
 from bss_service.job import Job
-from bss_service.policies.base import Decision
+from bss_service.policies.base import Decision, ShadowChoice, policy_class, policy_names
 from bss_service.wire import (
     DecisionLog,
     DecisionRow,
     DrawRow,
     JobState,
     ModalityReport,
+    PolicyRow,
     SampleState,
+    ShadowRow,
     ValidationReport,
 )
 
@@ -24,6 +27,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
     epoch = job.calendar.epoch_of(job.served)
     current = job.versions.in_force(job.served)
     newest = job.versions.versions[-1]
+    shadow = job.shadows.current
     return JobState(
         spec=job.spec,
         created=created,
@@ -32,6 +36,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
         epoch_start=job.calendar.epoch_start(epoch),
         policy=current.answer(),
         pending_policy=newest.answer() if newest.first_step > job.served else None,
+        shadow=None if shadow is None else shadow.answer().model_copy(update={"shadow": True}),
         steps_fed_back=int(job.ledger.complete.sum()),
         samples_measured=int(job.table.measured.sum()),
         validation=_last_report(job),
@@ -43,11 +48,17 @@ def decisions(job: Job, start: int, count: int) -> DecisionLog:
     """The decisions number `start` to `start + count`."""
     rows = job.history.decisions[start : start + count]
     names = {v.version: v.spec.name for v in job.versions.versions}
+    shadows = {v.version: v.spec.name for v in job.shadows.versions}
     return DecisionLog(
         start=start,
         total=len(job.history.decisions),
-        decisions=[_decision(row, names[row.policy_version]) for row in rows],
+        decisions=[_decision(row, names[row.policy_version], _shadow(row.shadow, shadows)) for row in rows],
     )
+
+
+def policies() -> list[PolicyRow]:
+    """The installed policies, by name."""
+    return [_policy(name) for name in policy_names()]
 
 
 def draws(found: Sequence[tuple[int, float, int]]) -> list[DrawRow]:
@@ -86,7 +97,28 @@ def _last_report(job: Job) -> ValidationReport | None:
     )
 
 
-def _decision(decision: Decision, policy: str) -> DecisionRow:
+def _policy(name: str) -> PolicyRow:
+    try:
+        kind = policy_class(name)
+        schema = kind.model_json_schema()
+    except Exception as error:  # of a package that this one knows nothing about
+        return PolicyRow(name=name, error=str(error))
+    return PolicyRow(name=name, description=inspect.getdoc(kind) or "", parameters=schema.get("properties", {}))
+
+
+def _shadow(shadow: ShadowChoice | None, names: Mapping[int, str]) -> ShadowRow | None:
+    if shadow is None:
+        return None
+    return ShadowRow(
+        shadow=shadow.number,
+        policy=names[shadow.number],
+        action=shadow.choice.action.as_dict(),
+        propensity=shadow.choice.propensity,
+        detail=dict(shadow.choice.detail),
+    )
+
+
+def _decision(decision: Decision, policy: str, shadow: ShadowRow | None) -> DecisionRow:
     return DecisionRow(
         first_step=decision.first_step,
         end_step=decision.end_step,
@@ -99,6 +131,7 @@ def _decision(decision: Decision, policy: str) -> DecisionRow:
         detail=dict(decision.choice.detail),
         gain=decision.gain,
         reward=decision.reward,
+        shadow=shadow,
     )
 
 

@@ -21,6 +21,7 @@ from bss_service.core.reward import Basis, Metric
 from bss_service.core.table import MAX_STEP
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _ROUNDING: Final = 1e-3  # a cosine or probability of half-precision training may exceed 1 by as much
 JOINT: Final = "joint"  # what the joint head is called beside the modalities
@@ -139,6 +140,53 @@ class PolicySpec(Message):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     parameters: dict[str, JsonValue] = {}
+
+
+class BoxAction(Message):
+    """The action as a vector; `fields` names its components in order."""
+
+    kind: Literal["box"]
+    dimension: Annotated[int, Field(ge=1, le=1000)]
+    fields: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=1000)]
+
+
+class DiscreteAction(Message):
+    """One of the named actions; logit k is that of `names[k]`."""
+
+    kind: Literal["discrete"]
+    names: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=1000)]
+
+
+class NetworkSpec(Message):
+    """A multi-layer perceptron and the distribution that its last layer parametrises."""
+
+    activation: Literal["tanh", "relu"]
+    hidden: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=8)]  # width of each layer
+    distribution: Literal["gaussian", "squashed_gaussian", "categorical"]
+
+
+class NormaliserSpec(Message):
+    """How observations are scaled first: clip((o − mean)/√(variance + epsilon), ±clip)."""
+
+    clip: Annotated[float, Field(gt=0, le=1e6)]
+    epsilon: Annotated[float, Field(gt=0, le=1)]
+
+
+class PolicyManifest(Message):
+    """What an artefact, a trained policy as numbers, is; its numbers stand beside it.
+
+    sha256: over all other fields, as JSON with sorted keys and without spaces, and over the tensors.
+    """
+
+    format: Literal["bss-policy/1"]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    observation_schema: Annotated[str, Field(pattern=SHA256_PATTERN)]  # core.observation.SCHEMA_HASH
+    action: Annotated[BoxAction | DiscreteAction, Field(discriminator="kind")]
+    network: NetworkSpec
+    normaliser: NormaliserSpec | None = None
+    training: dict[str, JsonValue] = {}  # the command, tasks and seeds
+    evaluation: dict[str, JsonValue] | None = None  # figures
+    sha256: Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 
 class RewardSpec(Message):
@@ -310,19 +358,49 @@ class SwapRequest(Message):
 
     `now`: from the first step not yet handed out, the rest of the interval drawn anew from what has not come in the
     epoch; `next_interval`: from the first step of the next interval to be drawn.
+
+    shadow: it draws nothing. From the next plan on it acts beside the policy in force on the same observations, and
+    what it would have done stands in the decision log; it never gets a reward. A later one takes its place.
     """
 
     policy: PolicySpec
     at: Literal["now", "next_interval"] = "next_interval"
+    shadow: bool = False
+
+    @model_validator(mode="after")
+    def _a_shadow_waits(self) -> Self:
+        if self.shadow and self.at == "now":
+            raise ValueError("at must be 'next_interval' for a shadow, which draws nothing anew, got 'now'")
+        return self
 
 
 class PolicyAnswer(Message):
-    """A job's policy and the first step that it draws. `changed` is false where a swap asked for what already is."""
+    """A job's policy and the first step that it draws. `changed` is false where a swap asked for what already is.
+
+    Of a shadow, `policy_version` is its number among the job's shadows.
+    """
 
     policy: PolicySpec
     policy_version: int
     first_step: int
     changed: bool = False
+    shadow: bool = False
+
+
+class PolicyRow(Message):
+    """A policy that is installed; of one that can't be loaded, why."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}  # JSON Schema
+    error: str | None = None
+
+
+class PolicyList(Message):
+    """What a job's policy can be: installed policies by name, and artefacts, which `artefact` runs, by name."""
+
+    policies: list[PolicyRow]
+    artefacts: list[PolicyManifest]
 
 
 class LocalBatches(Message):
@@ -348,6 +426,7 @@ class JobState(Message):
     epoch_start: int  # its epoch's first step
     policy: PolicyAnswer  # in force at that step
     pending_policy: PolicyAnswer | None = None  # at the next interval
+    shadow: PolicyAnswer | None = None  # the policy that watches
     steps_fed_back: int
     samples_measured: int
     validation: ValidationReport | None = None  # the latest
@@ -359,6 +438,16 @@ class JobList(Message):
 
     jobs: list[JobState]
     unreadable: dict[str, str] = {}
+
+
+class ShadowRow(Message):
+    """What the policy that watched would have done; nothing was drawn by it, and no reward is its own."""
+
+    shadow: int  # number among the job's shadows
+    policy: str
+    action: dict[str, float | str]
+    propensity: float
+    detail: dict[str, Any]
 
 
 class DecisionRow(Message):
@@ -375,6 +464,7 @@ class DecisionRow(Message):
     detail: dict[str, Any]
     gain: float | None
     reward: float | None
+    shadow: ShadowRow | None = None
 
 
 class DecisionLog(Message):

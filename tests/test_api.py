@@ -223,7 +223,7 @@ def test_the_examples_of_the_openapi_document_work(start_service: Callable[..., 
             operation["operationId"]: (method, path, operation["requestBody"]["content"]["application/json"])
             for path, methods in document["paths"].items()
             for method, operation in methods.items()
-            if "requestBody" in operation
+            if "application/json" in operation.get("requestBody", {}).get("content", {})
         }
         for operation in ("create_job", "scores", "steps", "feedback", "validation", "swap_policy"):
             method, path, content = bodies[operation]

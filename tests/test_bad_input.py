@@ -22,6 +22,7 @@ REPORT = {
     "accuracy": 0.5,
     "modalities": {name: {"accuracy": 0.5, "probability": 0.4} for name in ("audio", "video")},
 }
+UNKNOWN_ARTEFACT = {"name": "artefact", "parameters": {"sha256": "f" * 64}}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,11 @@ CASES: list[tuple[str, str, Any, int, str]] = [
     ("PUT", "/policy", {"policy": {"name": "balance", "parameters": {"emma": 1}}}, 422, "policy.parameters.emma"),
     ("PUT", "/policy", {"policy": {"name": "balance", "parameters": {"ema": 7}}}, 422, "policy.parameters.ema"),
     ("PUT", "/policy", {"policy": {"name": "uniform"}, "at": "once"}, 422, "at"),
+    ("PUT", "/policy", {"policy": {"name": "artefact"}}, 422, "policy.parameters.sha256"),
+    ("PUT", "/policy", {"policy": UNKNOWN_ARTEFACT}, 422, "policy.parameters.sha256"),
+    ("PUT", "/policy", {"policy": UNKNOWN_ARTEFACT, "shadow": True}, 422, "policy.parameters.sha256"),
+    ("PUT", "/policy", {"policy": {"name": "uniform"}, "at": "now", "shadow": True}, 422, "at"),
+    ("DELETE", "/policy/shadow", None, 404, "job"),
     ("POST", "/local-batches", {"start": 9, "indices": [[0] * 8]}, 409, "start"),
     ("POST", "/local-batches", {"start": 2, "indices": [[0] * 7]}, 422, "indices"),
     ("POST", "/local-batches", {"start": 2, "indices": [[0] * 8]}, 409, "indices"),

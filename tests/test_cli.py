@@ -28,10 +28,12 @@ from bss_service.wire import (
     JobState,
     ModalityReport,
     PolicyAnswer,
+    PolicyList,
     PolicySpec,
     StepsRequest,
     ValidationReport,
 )
+from tests.trained import made_up
 from trainer_client.client import SchedulerClient
 
 BSS = str(Path(sys.executable).with_name("bss"))
@@ -211,6 +213,72 @@ def test_a_wrong_policy_or_parameter_is_told_and_changes_nothing(
 def test_a_parameter_without_a_key_or_a_value_is_refused(bss: Run, job: str, param: str) -> None:
     result = bss("swap", job, "balance", "--param", param)
     assert (result.exit_code, result.stderr) == (2, f"error: --param must be KEY=VALUE, got {param!r}\n")
+
+
+# policies, upload, and swaps to what was uploaded
+
+
+@pytest.fixture
+def uploaded(bss: Run, tmp_path: Path, job: str) -> str:
+    """The name of an uploaded artefact of this test's own."""
+    name = f"trained-for-{job}"
+    file = tmp_path / "policy.safetensors"
+    file.write_bytes(made_up(name=name))
+    told = bss("upload", str(file)).stdout
+    assert told.startswith(f"{name} is stored as ")
+    return name
+
+
+def test_policies_lists_installed_ones_with_defaults_and_artefacts(bss: Run, uploaded: str) -> None:
+    lines = bss("policies").stdout.splitlines()
+    assert any(line.split()[:2] == ["balance", "ema=0.6,"] for line in lines)
+    assert any(uploaded in line and "gaussian" in line for line in lines)
+
+
+def test_policies_in_json_is_the_answer_of_the_service(bss: Run, client: SchedulerClient, uploaded: str) -> None:
+    assert PolicyList.model_validate_json(bss("policies", "--json").stdout) == client.policies()
+
+
+def test_a_swap_to_an_artefact_by_name_or_by_the_start_of_its_hash(
+    bss: Run, client: SchedulerClient, job: str, uploaded: str
+) -> None:
+    sha256 = next(a.sha256 for a in client.policies().artefacts if a.name == uploaded)
+    by_name = bss("swap", job, "--artefact", uploaded)
+    by_hash = bss("swap", job, "--artefact", sha256[:16], "--param", "deterministic=true", "--json")
+    assert by_name.stdout == f"{job}: artefact is policy version 2 and draws from step {INTERVAL} on\n"
+    assert PolicyAnswer.model_validate_json(by_hash.stdout).policy == PolicySpec(
+        name="artefact", parameters={"sha256": sha256, "deterministic": True}
+    )
+
+
+def test_an_artefact_that_was_not_uploaded_is_told_with_those_that_were(bss: Run, job: str, uploaded: str) -> None:
+    result = bss("swap", job, "--artefact", "no-such")
+    assert result.exit_code == 1
+    assert uploaded in result.stderr
+    assert "got 'no-such'" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["balance", "--artefact", "x"]])
+def test_a_swap_is_to_a_policy_or_to_an_artefact(bss: Run, job: str, arguments: list[str]) -> None:
+    result = bss("swap", job, *arguments)
+    assert (result.exit_code, result.stderr) == (2, "error: either POLICY or --artefact must be given\n")
+
+
+def test_a_file_that_is_no_artefact_is_told(bss: Run, tmp_path: Path) -> None:
+    file = tmp_path / "policy.zip"
+    file.write_bytes(b"PK\x03\x04" + bytes(100))
+    assert "artefact must be a safetensors file" in bss("upload", str(file)).stderr
+    assert "can't be read: No such file" in bss("upload", str(tmp_path / "no-such")).stderr
+
+
+def test_a_shadow_is_put_shown_and_ended(bss: Run, client: SchedulerClient, job: str) -> None:
+    told = bss("swap", job, "balance", "--shadow").stdout
+    assert told == f"{job}: balance is shadow 1 and watches from step {INTERVAL} on\n"
+    assert f"balance watches from step {INTERVAL}" in bss("show", job).stdout
+    train(client, job, intervals=2)
+    assert "balance, shadow" in rendered(look_at(client, job), 100)
+    assert bss("end-shadow", job).stdout == f"{job}: no shadow watches any more\n"
+    assert "watches" not in bss("show", job).stdout
 
 
 # watch

@@ -25,9 +25,10 @@ StartService = Callable[..., Service]
 
 def test_a_killed_service_draws_what_an_undisturbed_one_draws(start_service: StartService) -> None:
     service = start_service()
+    names = [name for name in policy_names() if name != "artefact"]  # which needs one: test_uploads.py
     with service.client() as client:
-        undisturbed = [spec(f"{policy}-undisturbed", policy=policy) for policy in policy_names()]
-        disturbed = [spec(f"{policy}-disturbed", policy=policy) for policy in policy_names()]
+        undisturbed = [spec(f"{policy}-undisturbed", policy=policy) for policy in names]
+        disturbed = [spec(f"{policy}-disturbed", policy=policy) for policy in names]
         for job in (*undisturbed, *disturbed):
             client.create_job(job)
         expected = [order(train(client, job, range(33))) for job in undisturbed]
@@ -36,7 +37,7 @@ def test_a_killed_service_draws_what_an_undisturbed_one_draws(start_service: Sta
             came.append([order(train(client, job, steps)) for job in disturbed])
             service.kill()
             service.start()
-    for k, name in enumerate(policy_names()):
+    for k, name in enumerate(names):
         assert (np.concatenate([part[k] for part in came]) == expected[k]).all(), name
 
 

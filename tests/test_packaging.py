@@ -30,7 +30,8 @@ def test_the_service_needs_no_torch() -> None:
     ("module", "missing"),
     [
         ("trainer_client.client", ["torch", "fastapi", "uvicorn", "sqlalchemy", "typer", "rich", "structlog"]),
-        ("bss_service.app", ["torch", "matplotlib", "pandas", "PIL", "seglearn"]),
+        ("bss_service.app", ["torch", "gymnasium", "stable_baselines3", "matplotlib", "pandas", "PIL", "seglearn"]),
+        ("bss_service.core.network", ["torch", "pydantic", "safetensors"]),
         ("bss_service.console", ["torch", "fastapi", "matplotlib"]),
         ("bss_service.core.sampling", ["torch", "pydantic", "httpx", "safetensors", "sqlalchemy"]),
         ("trainer_client.sampler", ["fastapi", "uvicorn", "sqlalchemy", "matplotlib", "rich"]),

@@ -148,6 +148,8 @@ def first_is(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
+SHADOW = {"number": 1, "action": {"share": 0.5}, "propensity": 1.0, "detail": {}}
+VERSION = {"version": 1, "policy": {"name": "uniform"}, "first_step": 0}
 HOSTILE = [
     ("format", 2, "format"),
     ("format", "1", "format"),
@@ -196,6 +198,12 @@ HOSTILE = [
     ("decisions.0.gain", 1e300, "decisions.0.gain"),
     ("decisions.0.reward", NAN, "decisions.0.reward"),
     ("decisions.0.reward", 12.0, "decisions.0.reward"),
+    ("decisions.0.shadow", SHADOW, r"decisions.shadow.number must lie in \[1, 0\], got 1"),
+    ("decisions.0.shadow", {**SHADOW, "action": {"share": 2.0}}, "decisions.0.shadow.action\n.*share must lie in"),
+    ("shadows", [{**VERSION, "version": 2}], r"shadows must count up from 1, got \[2\]"),
+    ("watching", True, "watching must be false without shadows, got true"),
+    ("artefacts", {"x": np.zeros(3, np.float32)}, "artefacts.x\n.*must hold uint8 values, got float32"),
+    ("artefacts", {"x": "bytes"}, "artefacts.x"),
     ("observations", lambda a: a[:-1], "observations must have shape"),
     ("observations", lambda a: a[:, :-1], "observations must have shape"),
     ("observations", first_is(NAN), "observations\n.*finite"),

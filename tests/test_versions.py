@@ -8,7 +8,7 @@ from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.base import Choice, Decision, Policy
-from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
+from bss_service.versions import PolicyVersion, PolicyVersions, consult, make_policy
 from bss_service.wire import PolicySpec
 from tests.conftest import Trainer
 
@@ -192,7 +192,7 @@ def test_a_policy_that_comes_back_has_other_chance() -> None:
     world = PolicyVersions(0, [PolicyVersion(k, PolicySpec(name="bandit"), 0) for k in (1, 2)])
     bandit = make_policy(PolicySpec(name="bandit", parameters={"warm_up": 0}))
     seen = Observation(np.zeros(0, np.float32), 0, 0)
-    arms = [[world._consult(bandit, v, seen, k, []).detail["arm"] for k in range(30)] for v in world.versions]
+    arms = [[consult(bandit, world._rng(v, k), seen).detail["arm"] for k in range(30)] for v in world.versions]
     assert arms[0] != arms[1]
 
 

@@ -70,6 +70,7 @@ STATE = {
     "epoch_start": 6,
     "policy": POLICY_ANSWER,
     "pending_policy": POLICY_ANSWER,
+    "shadow": {**POLICY_ANSWER, "shadow": True},
     "steps_fed_back": 5,
     "samples_measured": 9,
     "validation": REPORT,
@@ -99,6 +100,25 @@ SAMPLE = {
     "last_measured": 7,
     "draws": [{"step": 7, "probability": 0.5, "policy_version": 1}],
 }
+MANIFEST: dict[str, Any] = {
+    "format": "bss-policy/1",
+    "name": "trained",
+    "observation_schema": "0" * 64,
+    "action": {"kind": "discrete", "names": ["uniform", "hard"]},
+    "network": {"activation": "relu", "hidden": [64, 32], "distribution": "categorical"},
+    "normaliser": {"clip": 10.0, "epsilon": 1e-8},
+    "training": {"command": "train", "seeds": [0, 1], "tasks": {"noisy": None}},
+    "evaluation": {"return": -0.5},
+    "sha256": "f" * 64,
+}
+POLICY_ROW = {"name": "fixed", "description": "One action.", "parameters": {"ema": {"default": 0.5}}, "error": None}
+SHADOW = {
+    "shadow": 1,
+    "policy": "balance",
+    "action": {"kappa_loss": 1.0, "link": "linear"},
+    "propensity": 1.5,
+    "detail": {"raw_action": [0.5, -2.0]},
+}
 MESSAGES: dict[type[Message], dict[str, Any]] = {
     wire.PolicySpec: POLICY,
     wire.RewardSpec: {"metric": "accuracy", "balance_weight": 0.5, "discount": 0.9},
@@ -114,16 +134,24 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     wire.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},
     wire.Scores: SCORES,
     wire.ScoresAnswer: {"accepted": 2},
-    wire.SwapRequest: {"policy": POLICY, "at": "now"},
+    wire.SwapRequest: {"policy": POLICY, "at": "next_interval", "shadow": True},
     wire.PolicyAnswer: POLICY_ANSWER,
     wire.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
     wire.LocalBatchesAnswer: {"outcome": "repeated"},
     wire.JobState: STATE,
     wire.JobList: {"jobs": [STATE]},
     wire.DecisionRow: DECISION,
-    wire.DecisionLog: {"start": 0, "total": 1, "decisions": [DECISION]},
+    wire.DecisionLog: {"start": 0, "total": 1, "decisions": [DECISION, {**DECISION, "shadow": SHADOW}]},
     wire.DrawRow: {"step": 7, "probability": 0.5, "policy_version": 1},
     wire.SampleState: SAMPLE,
+    wire.BoxAction: {"kind": "box", "dimension": 2, "fields": ["share", "ema"]},
+    wire.DiscreteAction: MANIFEST["action"],
+    wire.NetworkSpec: MANIFEST["network"],
+    wire.NormaliserSpec: MANIFEST["normaliser"],
+    wire.PolicyManifest: MANIFEST,
+    wire.PolicyRow: POLICY_ROW,
+    wire.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST]},
+    wire.ShadowRow: SHADOW,
 }
 
 

@@ -22,6 +22,8 @@ from bss_service.wire import (
     LocalBatchesAnswer,
     Message,
     PolicyAnswer,
+    PolicyList,
+    PolicyManifest,
     PolicySpec,
     SampleState,
     Scores,
@@ -124,10 +126,35 @@ class SchedulerClient:
         policy: str,
         parameters: dict[str, Any] | None = None,
         at: Literal["now", "next_interval"] = "next_interval",
+        *,
+        shadow: bool = False,
     ) -> PolicyAnswer:
-        """Swap the policy; the answer names the version and the first step that it draws."""
-        request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters or {}), at=at)
+        """Swap the policy; the answer names the version and the first step that it draws.
+
+        shadow: it draws nothing, and what it would have done stands beside each later decision.
+        """
+        request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters or {}), at=at, shadow=shadow)
         return self._call(PolicyAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/policy", request)
+
+    def end_shadow(self, name: str) -> None:
+        """Let no policy watch the job any more."""
+        try:
+            self._send("DELETE", f"/v1/jobs/{_quoted(name)}/policy/shadow")
+        except UnknownJobError as error:
+            if not error.after_retry:
+                raise
+
+    def policies(self) -> PolicyList:
+        """Installed policies, and the artefacts that were uploaded."""
+        return self._call(PolicyList, "GET", "/v1/policies")
+
+    def upload_policy(self, artefact: bytes) -> PolicyManifest:
+        """Upload a trained policy; a job runs it as the policy `artefact` with the parameter `sha256`."""
+        return self._read(PolicyManifest, self._send("POST", "/v1/policies", artefact, "application/octet-stream"))
+
+    def policy_file(self, sha256: str) -> bytes:
+        """An artefact as it was uploaded."""
+        return self._send("GET", f"/v1/policies/{_quoted(sha256)}/file").content
 
     def decisions(self, name: str, start: int = 0, count: int = 100) -> DecisionLog:
         """A part of the decision log."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from bss_service.artefact import NO_ARTEFACTS, Artefacts
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 
@@ -26,6 +27,14 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowChoice:
+    """What a policy would have chosen that only watches; nothing was drawn by it."""
+
+    number: int  # of the job's shadow
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One act of a policy, and the reward that its plan earned."""
 
@@ -38,6 +47,7 @@ class Decision:
     gain: float | None = None  # of the validation metric, over the plan
     reward: float | None = None  # in [−1, 1] plus the balance term; None: no validation report tells
     rewarded_at: int | None = None  # step of the validation report that told
+    shadow: ShadowChoice | None = None
 
 
 class Policy(BaseModel, ABC):
@@ -72,11 +82,17 @@ class BrokenPolicyError(ValueError):
         super().__init__(f"policy {name!r} can't be loaded: {type(error).__name__}: {error}")
 
 
-def create_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
+def create_policy(name: str, parameters: Mapping[str, Any], artefacts: Artefacts = NO_ARTEFACTS) -> Policy:
     """The policy that an installed package provides under `name` in the entry-point group `bss_service.policies`.
 
-    Raises UnknownPolicyError, or pydantic.ValidationError naming the wrong parameter.
+    artefacts: those that it may name; its validators find them in pydantic's context. Raises UnknownPolicyError,
+    BrokenPolicyError, or pydantic.ValidationError naming the wrong parameter.
     """
+    return policy_class(name).model_validate(dict(parameters), context={"artefacts": artefacts})
+
+
+def policy_class(name: str) -> type[Policy]:
+    """Raises UnknownPolicyError, or BrokenPolicyError."""
     entry = _installed().get(name)
     if entry is None:
         raise UnknownPolicyError(name)
@@ -84,7 +100,7 @@ def create_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
         kind: type[Policy] = entry.load()
     except Exception as error:  # of a package that this one knows nothing about
         raise BrokenPolicyError(name, error) from error
-    return kind.model_validate(dict(parameters))
+    return kind
 
 
 def policy_names() -> list[str]:

@@ -1,0 +1,87 @@
+"""Artefacts for tests: made up, or exported from stable-baselines3 models that were never trained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bss_service import artefact
+from bss_service.core.action import DIMENSION, NAMED_ACTIONS
+from bss_service.core.arrays import Float32
+from bss_service.core.observation import FIELDS, SCHEMA_HASH
+
+BOX = {"kind": "box", "dimension": DIMENSION, "fields": list(artefact.ACTION_FIELDS)}
+DISCRETE = {"kind": "discrete", "names": list(NAMED_ACTIONS)}
+
+
+def manifest(distribution: str = "gaussian", hidden: Sequence[int] = (8,), **changes: Any) -> dict[str, Any]:
+    """A manifest without its hash."""
+    fields = {
+        "format": artefact.FORMAT,
+        "name": "made-up",
+        "observation_schema": SCHEMA_HASH,
+        "action": DISCRETE if distribution == "categorical" else BOX,
+        "network": {"activation": "tanh", "hidden": list(hidden), "distribution": distribution},
+        "normaliser": None,
+        "training": {"command": "bss research train", "seeds": [0, 1]},
+        "evaluation": {"return": 1.5},
+    }
+    return {**fields, **changes}
+
+
+def tensors(fields: dict[str, Any], seed: int = 0) -> dict[str, Float32]:
+    """Random numbers for a manifest."""
+    rng = np.random.default_rng(seed)
+    described = artefact._manifest(artefact._canonical({**fields, "sha256": "0" * 64}))
+    drawn = {name: rng.normal(0, 0.3, shape) for name, shape in artefact.shapes(described).items()}
+    return {name: (abs(t) if "variance" in name else t).astype(np.float32) for name, t in drawn.items()}
+
+
+def made_up(distribution: str = "gaussian", hidden: Sequence[int] = (8,), seed: int = 0, **changes: Any) -> bytes:
+    """A valid artefact."""
+    fields = manifest(distribution, hidden, **changes)
+    return artefact.write(fields, tensors(fields, seed))
+
+
+def known(*data: bytes) -> dict[str, artefact.Artefact]:
+    """Artefacts by hash, as a job is given them; without bytes, a made-up one."""
+    read = [artefact.read(d) for d in data or (made_up(),)]
+    return {a.sha256: a for a in read}
+
+
+def of_ppo(model: Any, hidden: Sequence[int], normaliser: Any = None) -> bytes:
+    """The artefact of a PPO model of stable-baselines3 with an MlpPolicy, and of the VecNormalize around its world."""
+    policy = model.policy
+    numbers = _layers(policy.mlp_extractor.policy_net)
+    if hasattr(policy, "log_std"):
+        numbers |= _linear("mean", policy.action_net) | {"log_std": policy.log_std.detach().numpy()}
+        fields = manifest("gaussian", hidden)
+    else:
+        numbers |= _linear("logits", policy.action_net)
+        fields = manifest("categorical", hidden)
+    if normaliser is not None:
+        fields["normaliser"] = {"clip": normaliser.clip_obs, "epsilon": normaliser.epsilon}
+        numbers |= {"normaliser.mean": normaliser.obs_rms.mean, "normaliser.variance": normaliser.obs_rms.var}
+    return artefact.write(fields, numbers)
+
+
+def of_sac(model: Any, hidden: Sequence[int]) -> bytes:
+    """The artefact of a SAC model of stable-baselines3."""
+    actor = model.policy.actor
+    numbers = _layers(actor.latent_pi) | _linear("mean", actor.mu) | _linear("log_std", actor.log_std)
+    network = {"activation": "relu", "hidden": list(hidden), "distribution": "squashed_gaussian"}
+    return artefact.write(manifest("squashed_gaussian", hidden, network=network), numbers)
+
+
+def _layers(net: Any) -> dict[str, np.ndarray]:
+    dense = [module for module in net if hasattr(module, "weight")]
+    return {name: t for k, module in enumerate(dense) for name, t in _linear(f"layer_{k}", module).items()}
+
+
+def _linear(name: str, module: Any) -> dict[str, np.ndarray]:
+    return {f"{name}.weight": module.weight.detach().numpy(), f"{name}.bias": module.bias.detach().numpy()}
+
+
+def observations(count: int, seed: int = 0) -> Float32:
+    """Random observations, (count, D)."""
+    return np.random.default_rng(seed).uniform(-1, 1, (count, len(FIELDS))).astype(np.float32)

@@ -4,7 +4,7 @@ Scores are (tasks, seeds) arrays, higher being better; entry [t, s] of every met
 initialisation. Intervals hold for these tasks: seeds are resampled within each task, tasks are not resampled.
 
 A percentile interval of so few seeds is too narrow: resampling k values gives (k − 1)/k of their variance, and normal
-quantiles stand where Student's belong. `_expanded` widens the percentiles by both (Hesterberg 2015, "What Teachers
+quantiles stand where Student's belong. `expanded_percentiles` widens the percentiles by both (Hesterberg 2015, "What Teachers
 Should Know About the Bootstrap", section 5.3).
 """
 
@@ -150,11 +150,11 @@ def _shares(scores: Float64, rng: np.random.Generator) -> Float64:
 
 
 def _interval(value: float, resampled: Float64, tasks: int, seeds: int) -> Interval:
-    low, high = np.quantile(resampled, _expanded(tasks, seeds))
+    low, high = np.quantile(resampled, expanded_percentiles(tasks, seeds))
     return Interval(value, float(low), float(high))
 
 
-def _expanded(tasks: int, seeds: int) -> tuple[float, float]:
+def expanded_percentiles(tasks: int, seeds: int) -> tuple[float, float]:
     """Percentiles that make a bootstrap interval as wide as Student's with tasks·(seeds − 1) degrees of freedom."""
     tail = float(ndtr(np.sqrt(seeds / (seeds - 1)) * stdtrit(tasks * (seeds - 1), (1 - LEVEL) / 2)))
     return tail, 1 - tail

@@ -1,6 +1,6 @@
 """Off-policy estimators where the truth is known: bias, error, coverage of their intervals, and the verdicts.
 
-python -m benchmarks.estimators --write     (about 5 minutes on one core; writes benchmarks/results/estimators.md)
+python -m benchmarks.estimators --write     (about 3 minutes on one core; writes benchmarks/results/estimators.md)
 """
 
 import argparse
@@ -57,7 +57,7 @@ def report(runs: list[int], repetitions: int) -> Iterator[str]:
 def _lines(runs: list[int], repetitions: int) -> Iterator[str]:
     yield "# Off-policy estimators against known values"
     yield ""
-    yield f"`python -m benchmarks.estimators --write`: {repetitions} data sets a row, 5 decisions a run, 95 % intervals."
+    yield f"`python -m benchmarks.estimators --write`: {repetitions} data sets a row, 5 decisions a run, 95 % each."
     yield f"The standard error of a coverage of 95 % is {100 * np.sqrt(0.95 * 0.05 / repetitions):.1f} points."
     yield "ESS: median effective sample size, in runs. Width: median width of the interval."
     yield ""
@@ -75,10 +75,11 @@ def _lines(runs: list[int], repetitions: int) -> Iterator[str]:
         yield ""
     yield "## Verdicts"
     yield ""
-    yield "Coverage: of the gain's interval by DR, where the data were said to tell."
+    yield "Coverage: of the gain's interval by DR, where the data were said to tell. Misled: of all data sets, those"
+    yield "said to tell whose interval misses the true gain; 5 % where intervals hold and all can tell."
     yield ""
-    yield "| case | runs | can't tell | better | no clear difference | worse | coverage |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| case | runs | can't tell | better | no clear difference | worse | coverage | misled |"
+    yield "|---|---|---|---|---|---|---|---|"
     yield from verdicts
     yield ""
 
@@ -96,7 +97,7 @@ def repeated(
         verdict = judge(evidence, rng)
         answers.append(verdict.answer)
         if verdict.answer != "can't tell":
-            right.append(verdict.gain.low <= truth <= verdict.gain.high)
+            right.append(bool(verdict.gain.low <= truth <= verdict.gain.high))
     return found, answers, right
 
 
@@ -113,7 +114,8 @@ def _verdict_row(answers: list[Answer], right: list[bool]) -> str:
     shares = Counter(answers)
     order = ("can't tell", "better", "no clear difference", "worse")
     cells = [f"{shares[answer] / len(answers):.0%}" for answer in order]
-    return " | ".join([*cells, f"{np.mean(right):.1%} of {len(right)}" if right else "–"])
+    misled = right.count(False) / len(answers)
+    return " | ".join([*cells, f"{np.mean(right):.1%} of {len(right)}" if right else "–", f"{misled:.1%}"])
 
 
 if __name__ == "__main__":

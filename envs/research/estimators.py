@@ -1,7 +1,7 @@
 """Off-policy evaluation: what a target policy would have earned on runs that another policy scheduled.
 
-ρ_{0:t} = Π_{k ≤ t} π_e(a_k | o_k) / π_b(a_k | o_k), of raw actions: where a policy draws from a Gaussian and clips, both
-densities are those before clipping. G is a run's discounted return, N the number of runs.
+ρ_{0:t} = Π_{k ≤ t} π_e(a_k | o_k) / π_b(a_k | o_k), of raw actions: where a policy draws from a Gaussian and clips,
+both densities are those before clipping. G is a run's discounted return, N the number of runs.
 
 | name  | value | source |
 |-------|-------|--------|
@@ -142,7 +142,7 @@ def smallest_sample_size(evidence: Evidence) -> float:
 
 
 def percentile_t(statistic: Statistic, counts: Floats) -> Interval:
-    """Bootstrap-t interval (Efron & Tibshirani 1993, section 12.5). counts: (B, N), how often each run is in a resample.
+    """Bootstrap-t interval (Efron & Tibshirani 1993, section 12.5). counts: (B, N), each run in each resample.
 
     Quantiles of (θ* − θ)/se* stand in for Student's. Resamples without any spread tell nothing and are left out.
     """

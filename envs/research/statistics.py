@@ -4,8 +4,8 @@ Scores are (tasks, seeds) arrays, higher being better; entry [t, s] of every met
 initialisation. Intervals hold for these tasks: seeds are resampled within each task, tasks are not resampled.
 
 A percentile interval of so few seeds is too narrow: resampling k values gives (k − 1)/k of their variance, and normal
-quantiles stand where Student's belong. `expanded_percentiles` widens the percentiles by both (Hesterberg 2015, "What Teachers
-Should Know About the Bootstrap", section 5.3).
+quantiles stand where Student's belong. `expanded_percentiles` widens the percentiles by both (Hesterberg 2015, "What
+Teachers Should Know About the Bootstrap", section 5.3).
 """
 
 from collections.abc import Mapping, Sequence
@@ -117,8 +117,8 @@ def shares_of_oracle(
     """
     names = np.array(groups)
     return {
-        group: share_of_oracle(*(scores[m][names == group] for m in (method, "uniform", "oracle")), rng=rng)
-        for group in dict.fromkeys(groups)
+        group: share_of_oracle(scores[method][of], scores["uniform"][of], scores["oracle"][of], rng)
+        for group, of in ((group, names == group) for group in dict.fromkeys(groups))
     }
 
 
@@ -146,7 +146,8 @@ def _resamples(scores: Float64, rng: np.random.Generator) -> Int64:
 def _shares(scores: Float64, rng: np.random.Generator) -> Float64:
     """The part of each resample that is this seed: (RESAMPLES, tasks, seeds), summing to 1 over seeds."""
     seeds = scores.shape[1]
-    return rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=(RESAMPLES, len(scores))) / seeds
+    shares: Float64 = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=(RESAMPLES, len(scores))) / seeds
+    return shares
 
 
 def _interval(value: float, resampled: Float64, tasks: int, seeds: int) -> Interval:

@@ -8,7 +8,7 @@ from envs.research.episodes import Episode, Episodes
 from envs.research.estimators import Estimate, effective_sample_size, estimates, gather
 from envs.research.fitted_q import standard_features
 from envs.research.statistics import Interval
-from envs.research.verdict import Verdict, judge, pareto_shape
+from envs.research.verdict import Verdict, judge
 
 WORLDS = 200  # a 95 % interval covers fewer than 176 of 200 (88 %) once in some ten thousand tries
 RUNS = 100
@@ -174,25 +174,6 @@ def test_one_run_that_outweighs_the_others_is_found_out(rng: np.random.Generator
 
     assert verdict.answer == "can't tell"
     assert "one run carries" in verdict.reason
-
-
-@pytest.mark.parametrize("shape", [0.2, 0.5, 1.0])
-def test_the_shape_of_a_pareto_tail_is_found(shape: float, rng: np.random.Generator) -> None:
-    weights = (rng.random(20_000) ** -shape - 1) / shape  # inverse distribution function
-
-    assert pareto_shape(weights) == pytest.approx(shape, abs=0.15)
-
-
-def test_weights_without_variance_are_found_out_by_their_tail(rng: np.random.Generator) -> None:
-    weights = 0.1 * rng.random(5000) ** -0.6
-    episodes = [
-        Episode(np.zeros((1, 2)), np.zeros((1, 1)), rng.normal(size=1), -np.log(weights[[i]])) for i in range(5000)
-    ]
-
-    verdict = judge(gather(Episodes.of(episodes), TabularPolicy(np.array([[1.0]])), rng), rng)
-
-    assert verdict.answer == "can't tell"
-    assert "tail is too heavy" in verdict.reason
 
 
 def test_a_deterministic_log_can_not_tell(rng: np.random.Generator) -> None:

@@ -4,6 +4,9 @@ An episode is a training run, a step is a decision. Observations are (T + 1, len
 DIMENSION) float32 as drawn, before clipping. infos, one entry a decision: `log_propensity`, `propensity`,
 `clipped_action`, `first_step`, `policy_version`, `run` (which run the episode belongs to) and `part` (which piece of
 it, where rewards are missing in between). Data sets lie under MINARI_DATASETS_PATH, else under ~/.minari/datasets.
+
+Whether rewards may be summed over a run is the jobs' doing: those of basis `improvement` add up to what the run
+gained, those of `surprise` don't. The description tells which they are.
 """
 
 import json
@@ -54,6 +57,7 @@ def dataset(
         if job:
             with _service(url) as client:
                 logs = {each: decisions(client, each) for each in job}
+                description = f"{description} {rewards(client, job)}".strip()
         logs |= {path.stem: read_rows(path) for path in log or ()}
         runs = [run for each, rows in logs.items() for run in runs_of_log(each, rows)]
         written = write(f"bss/{name}-v0", runs, description=description, author=author)
@@ -61,6 +65,14 @@ def dataset(
         _fail(str(error))
     kept, seen = sum(len(run.rewards) for run in runs), sum(map(len, logs.values()))
     typer.echo(f"{written}: {len(runs)} episodes of {len(logs)} runs, {kept} decisions; {seen - kept} left out")
+
+
+def rewards(client: "SchedulerClient", jobs: Sequence[str]) -> str:
+    """A sentence on what the rewards of the jobs are. Raises ValueError where they differ: their sums mean nothing."""
+    specs = {job: client.job(job).spec.reward.model_dump_json() for job in jobs}
+    if len(set(specs.values())) > 1:
+        raise ValueError(f"jobs of one data set must be rewarded alike, got {specs}")
+    return f"Rewards: {specs[jobs[0]]}."
 
 
 def decisions(client: "SchedulerClient", job: str) -> list[DecisionRow]:

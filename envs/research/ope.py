@@ -72,6 +72,9 @@ def ope(
 ) -> None:
     """Judge policies on the logged runs of another one.
 
+    The value is the sum of a run's rewards, so these must add up: those of
+    jobs whose reward has the basis "improvement" do.
+
     Prints the value that each estimator gives, its 95 % interval and its
     effective sample size, and whether the log can tell at all.
     """

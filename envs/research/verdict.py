@@ -17,7 +17,10 @@ Answer = Literal["better", "no clear difference", "worse", "can't tell"]
 # variance are the logs in which the large ones happen to be missing.
 SMALLEST_SAMPLE: Final = 30.0
 LARGEST_SHARE: Final = 0.1  # of one run in the sum of all weights
-WEIGHT_ERRORS: Final = 2.0  # standard errors by which the mean weight may miss 1, which it is where supports overlap
+# The mean weight is 1 where supports overlap and propensities are right. By how many standard errors it may miss that:
+# below, where weights yet to come are missing from it, fewer than above, where only wrong propensities put it.
+ERRORS_BELOW: Final = 2.0
+ERRORS_ABOVE: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,10 @@ def _dominated(weights: Floats) -> str | None:
 
 
 def _off_centre(weights: Float64) -> str | None:
-    """Weights average 1 where the log covers all that the target policy does, and propensities are right."""
-    mean, error = float(weights.mean()), float(weights.std() / np.sqrt(len(weights)))
-    if abs(mean - 1) <= WEIGHT_ERRORS * error + 1e-6:
-        return None
-    return f"the weights average {mean:.2f} and not 1: the target policy does what the log hardly holds"
+    """Whether the weights' mean differs from 1, where it lies if the log covers all that the target policy does."""
+    mean, error = float(weights.mean()), float(weights.std() / np.sqrt(len(weights))) + 1e-6
+    if mean < 1 - ERRORS_BELOW * error:
+        return f"the weights average {mean:.2f} and not 1: the target policy does what the log hardly holds"
+    if mean > 1 + ERRORS_ABOVE * error:
+        return f"the weights average {mean:.2f} and not 1: the propensities in the log can't be right"
+    return None

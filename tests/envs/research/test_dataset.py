@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from bss_service.console import app
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.observation import FIELDS
-from bss_service.wire import DecisionRow
+from bss_service.wire import DecisionRow, RewardSpec
 from envs.research.dataset import decisions, read, read_rows, write
 from envs.research.runs import Run, episodes_of_environment, runs_of_log
 from envs.spaces import action_space, discrete_action_space, observation_space
@@ -121,7 +121,20 @@ def test_the_command_asks_the_service(rows: list[DecisionRow], service: Service)
 
     assert result.exit_code == 0, result.output
     assert result.output == f"bss/asked-v0: 1 episodes of 1 runs, {EPOCHS - 1} decisions; 1 left out\n"
-    assert minari.load_dataset("bss/asked-v0").total_steps == EPOCHS - 1
+    stored = minari.load_dataset("bss/asked-v0")
+    assert stored.total_steps == EPOCHS - 1
+    assert '"basis":"surprise"' in stored.storage.metadata["description"]
+
+
+def test_jobs_that_are_rewarded_differently_make_no_data_set(service: Service, client: SchedulerClient) -> None:
+    for name, metric in (("by-loss", "loss"), ("by-accuracy", "accuracy")):
+        client.create_job(spec(name, reward=RewardSpec(metric=metric)))
+
+    jobs = ["--job", "by-loss", "--job", "by-accuracy", "--url", service.url]
+    result = CliRunner().invoke(app, ["research", "dataset", "mixed", *jobs])
+
+    assert result.exit_code == 1
+    assert "must be rewarded alike" in result.output
 
 
 def test_the_command_takes_files(rows: list[DecisionRow], datasets: Path) -> None:

@@ -162,6 +162,15 @@ def test_a_target_outside_the_support_of_the_log_is_found_out_by_the_mean_weight
     assert "average 0.50" in verdict.reason
 
 
+def test_propensities_that_can_not_be_right_are_found_out_by_the_mean_weight(rng: np.random.Generator) -> None:
+    episodes = one_step([0, 1] * 100, rng.normal(size=200).tolist(), np.array([0.3, 0.3]))
+
+    verdict = judge(gather(episodes, TabularPolicy(np.array([[0.5, 0.5]])), rng), rng)
+
+    assert verdict.answer == "can't tell"
+    assert "propensities in the log can't be right" in verdict.reason
+
+
 def test_one_run_that_outweighs_the_others_is_found_out(rng: np.random.Generator) -> None:
     logs = np.array([0.1, 0.02])[[0] * 199 + [1]]
     episodes = [

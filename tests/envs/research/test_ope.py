@@ -60,15 +60,15 @@ def answer(*arguments: str) -> dict[str, Any]:
 
 
 def test_the_better_of_two_policies_is_told() -> None:
-    write("bss/short-v0", drawn_runs(600, decisions=1))
+    write("bss/short-v0", drawn_runs(300, decisions=1))
 
     hard, uniform = answer("bss/short-v0", "--policy", "hard", "--policy", "uniform")["policies"]
 
     assert (hard["verdict"], uniform["verdict"]) == ("better", "worse")
     for estimate in hard["estimates"]:
-        assert estimate["value"] == pytest.approx(1, abs=0.25)
+        assert estimate["value"] == pytest.approx(1, abs=0.35)
         assert estimate["low"] < estimate["high"]
-        assert 50 < estimate["effective_sample_size"] < 150  # a sixth of 600
+        assert 30 < estimate["effective_sample_size"] < 70  # about a sixth of 300
 
 
 def test_over_many_decisions_a_fixed_action_was_never_followed() -> None:
@@ -90,12 +90,12 @@ def test_a_deterministic_log_can_not_tell() -> None:
 
 
 def test_a_table_for_people() -> None:
-    write("bss/short-v0", drawn_runs(600, decisions=1))
+    write("bss/short-v0", drawn_runs(300, decisions=1))
 
     result = invoke("bss/short-v0", "--policy", "hard")
 
     assert result.exit_code == 0, result.output
-    for word in ("hard on 600 runs", "the log itself", "IPS", "SNIPS", "PDIS", "WPDIS", "DR", "FQE", "better: by DR"):
+    for word in ("hard on 300 runs", "the log itself", "IPS", "SNIPS", "PDIS", "WPDIS", "DR", "FQE", "better: by DR"):
         assert word in result.output
 
 

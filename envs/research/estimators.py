@@ -17,11 +17,11 @@ stays unbiased and its runs stay exchangeable.
 
 Runs are what is resampled. The intervals of all but FQE are percentile-t, which follow the skew of weights. Against
 plain percentiles that is worth little (400 data sets, IPS and PDIS: 93 to 96 % against 89 to 93 % at 30 Gaussian runs,
-no better or a point or two worse elsewhere). FQE has no cheap standard error; it is refitted on every resample, and
+within two points either way elsewhere). FQE has no cheap standard error; it is refitted on every resample, and
 the percentiles are widened as in statistics.py. An interval of FQE knows nothing of a function class that can't hold Q.
 
-Known to undercover (benchmarks/results/estimators.md): SNIPS and WPDIS where weights have no variance, 60 to 70 % at any
-number of runs; FQE, down to none, where its features can't hold Q; DR, 84 to 88 %, where both come together.
+Known to undercover (benchmarks/results/estimators.md): SNIPS and WPDIS where weights have no variance, 60 to 70 % at
+30 to 300 runs; FQE, down to none, where its features can't hold Q; DR, 84 to 88 %, where both come together.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 
-from bss_service.core.action import Action
 from bss_service.core.arrays import Int64
 from bss_service.core.calendar import Calendar
 from bss_service.core.observation import Observation, observe

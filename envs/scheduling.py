@@ -1,7 +1,7 @@
 """`BalanceScheduling-v0` and `BalanceScheduling-Discrete-v0`: an episode is the training run of a student."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import gymnasium
 import numpy as np
@@ -38,10 +38,10 @@ def tasks_of(tasks: str | Distribution) -> Distribution:
     return TASKS[tasks]()
 
 
-class BalanceScheduling(gymnasium.Env[Float32, NDArray[Any]]):
+class BalanceScheduling(gymnasium.Env[Any, Any]):
     """DATASHEET"""
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 4}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  as Gymnasium has it
 
     _choice = staticmethod(box_choice)
 
@@ -52,7 +52,7 @@ class BalanceScheduling(gymnasium.Env[Float32, NDArray[Any]]):
             raise ValueError(f"render_mode must be None or rgb_array, got {render_mode!r}")
         self.render_mode = render_mode
         self.observation_space = observation_space()
-        self.action_space: gymnasium.Space[Any] = action_space()
+        self.action_space = action_space()
         self._tasks = tasks_of(tasks)
         self._cohort = Cohort.of(self._tasks, 1, judged=judged)
 
@@ -70,7 +70,7 @@ class BalanceScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         assert outcome is not None
         return outcome.observation, outcome.reward, outcome.terminated, outcome.truncated, outcome.info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The state of the run as an image (h, w, 3), or None without a render mode."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() draws nothing without render_mode='rgb_array'")
@@ -108,10 +108,8 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
     it goes through what the single environment goes through, bit for bit.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": []}
-
     _choice = staticmethod(box_choice)
-    _single_action_space = staticmethod(action_space)
+    _single_action_space: Callable[[], gymnasium.Space[Any]] = staticmethod(action_space)
 
     def __init__(
         self,
@@ -125,7 +123,7 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         if autoreset_mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ValueError(f"autoreset_mode must be NEXT_STEP or SAME_STEP, got {autoreset_mode}")
         self.num_envs = num_envs
-        self.metadata = {**self.metadata, "autoreset_mode": autoreset_mode}
+        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": []}
         self.single_observation_space = observation_space()
         self.single_action_space = self._single_action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -138,14 +136,12 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         self._observations = np.zeros((num_envs, *self.single_observation_space.shape), np.float32)
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Float32, dict[str, Any]]:
         """Draw a task for every place. seed: one for each place, or the first of them."""
-        seeds = [seed] * self.num_envs if seed is None else seed
-        if isinstance(seeds, int):
-            seeds = [seeds + b for b in range(self.num_envs)]
         infos: dict[str, Any] = {}
-        for b, own in enumerate(seeds):
+        for b in range(self.num_envs):
+            own = seed + b if isinstance(seed, int) else seed[b] if seed else None
             if own is not None:
                 self._rngs[b] = gymnasium.utils.seeding.np_random(own)[0]
             infos = self._begin(b, infos)

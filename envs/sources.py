@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from bss_service.core.arrays import Float32, Float64, Int64
+from bss_service.core.arrays import Bool, Float32, Float64, Int64
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.data.dataset import SPLITS
 from trainer_client.reference.data.sources import load
@@ -66,7 +66,7 @@ class Synthetic:
     the modalities. How many classes, clusters and features there are, and how hard it is, is drawn too.
     """
 
-    classes: Final = 10
+    classes = 10
 
     def __init__(self, modalities: int = 2) -> None:
         """Raises ValueError for fewer than 2 modalities."""
@@ -101,7 +101,8 @@ def source(name: str) -> Source:
     Raises ValueError for an unknown name and FileNotFoundError for no file.
     """
     synthetic = re.fullmatch(r"synthetic:(\d{1,2})", name)
-    return Synthetic(int(synthetic[1])) if synthetic else Views(load(name))
+    found: Source = Synthetic(int(synthetic[1])) if synthetic else Views(load(name))
+    return found
 
 
 def vectors(dataset: Dataset, view: str) -> Float32:
@@ -125,14 +126,15 @@ def vectors(dataset: Dataset, view: str) -> Float32:
         deviation = flat[training].std(axis=0)
         flat = flat / np.where(deviation > 0, deviation, 1)
     flat /= max(np.sqrt((flat[training] ** 2).mean()), 1e-12)
-    return flat.astype(np.float32)
+    reduced: Float32 = flat.astype(np.float32)
+    return reduced
 
 
 def _seen(points: Float64, rng: np.random.Generator) -> Float32:
     """Latent points (n, l) as a modality sees them, (n, d)."""
     total, latent = points.shape
     features = int(rng.integers(8, FEATURES + 1))
-    visible = rng.random(latent) < rng.uniform(0.4, 1.0)
+    visible: Bool = np.asarray(rng.random(latent) < rng.uniform(0.4, 1.0))
     visible[rng.integers(latent)] = True
     mixing = rng.standard_normal((latent, features)) * visible[:, None] / np.sqrt(visible.sum())
     signal = points @ mixing
@@ -143,7 +145,8 @@ def _seen(points: Float64, rng: np.random.Generator) -> Float32:
     noises = noise * np.where(badly, rng.uniform(1.5, 4), 1.0)
     values = signal + noises[:, None] * rng.standard_normal((total, features))
     values -= values.mean(axis=0)
-    return (values / np.sqrt((values**2).mean())).astype(np.float32)
+    seen: Float32 = (values / np.sqrt((values**2).mean())).astype(np.float32)
+    return seen
 
 
 def _counts(ids: Int64, vocabulary: int) -> Float64:
@@ -167,4 +170,5 @@ def _principal_axes(centred: Float64, number: int) -> Float64:
         return axes
     left = np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :number]
     axes = centred.T @ left
-    return axes / np.linalg.norm(axes, axis=0)
+    axes /= np.linalg.norm(axes, axis=0)
+    return axes

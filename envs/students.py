@@ -154,7 +154,9 @@ class Students:
 
     def _step(self, rows: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
         """One step of SGD; the log-probabilities (M + 1, B, c, G) before it."""
-        layers = [self._training.data.view(-1, self.features).index_select(0, rows).view(-1, self.batch_size, self.features)]
+        layers = [
+            self._training.data.view(-1, self.features).index_select(0, rows).view(-1, self.batch_size, self.features)
+        ]
         for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
             layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
         log_probabilities = torch.log_softmax(self._logits(layers[-1], slice(None)), dim=2)
@@ -198,7 +200,7 @@ class Students:
 
 
 def _means(values: Tensor, counts: Int64) -> Float64:
-    """Over the samples that are no padding, (…, B, N) -> (…, B); one by one, for a sum's last bits vary with padding."""
+    """Over the samples that are no padding, (…, B, N) -> (…, B). One by one: a sum's last bits vary with padding."""
     array = values.numpy()
     return np.stack([array[..., b, :count].mean(-1, dtype=np.float64) for b, count in enumerate(counts)], axis=-1)
 

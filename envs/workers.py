@@ -91,9 +91,7 @@ class StudentsVecEnv(VecEnv):
         return answer
 
 
-def _work(
-    pipe: Connection, kind: type[VectorBalanceScheduling], size: int, tasks: str | Distribution
-) -> None:
+def _work(pipe: Connection, kind: type[VectorBalanceScheduling], size: int, tasks: str | Distribution) -> None:
     torch.set_num_threads(1)
     envs = kind(size, tasks, autoreset_mode=AutoresetMode.SAME_STEP)
     while True:

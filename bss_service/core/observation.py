@@ -165,7 +165,7 @@ def _of_table(table: SampleTable, step: int, steps_per_epoch: float) -> dict[str
 
 
 def _of_labels(probabilities: Float32) -> dict[str, float]:
-    """Of true-label probabilities (k, M + 1): where labels are wrong few are confident, where pairs are many conflict."""
+    """Of probabilities (k, M + 1) of the label: wrong labels leave few confident, wrong pairs make heads differ."""
     heads = probabilities[:, :-1]
     return {
         "training_confident": float((probabilities[:, -1] > 0.5).mean()),

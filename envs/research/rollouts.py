@@ -55,13 +55,17 @@ Pool = Callable[[Sequence[Episode]], list[Result]]
 @contextmanager
 def pool(workers: int) -> Iterator[Pool]:
     """Makes runs in `workers` processes, one thread each. Which process makes a run changes nothing about it."""
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,)) as processes:
+    with multiprocessing.get_context("spawn").Pool(
+        workers, initializer=torch.set_num_threads, initargs=(1,)
+    ) as processes:
 
         def play_all(episodes: Sequence[Episode]) -> list[Result]:
             order = sorted(range(len(episodes)), key=lambda k: _shape(episodes[k]))
             chunks = _chunks(episodes, order, workers)
             results: dict[int, Result] = {}
-            for chunk, made in zip(chunks, processes.imap(play, [[episodes[k] for k in c] for c in chunks]), strict=True):
+            for chunk, made in zip(
+                chunks, processes.imap(play, [[episodes[k] for k in c] for c in chunks]), strict=True
+            ):
                 results |= zip(chunk, made, strict=True)
             return [results[k] for k in range(len(episodes))]
 

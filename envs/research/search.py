@@ -15,7 +15,7 @@ import numpy as np
 from bss_service import artefact
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float64
-from bss_service.core.observation import FIELDS
+from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from envs.research.actors import of_artefact
 from envs.research.rollouts import Episode, Pool, Result
 from envs.tasks import Distribution
@@ -161,7 +161,9 @@ class Search:
             deviation=np.maximum(0.8 * state.deviation + 0.2 * spread, LEAST_DEVIATION),
         )
         gains = 100 * (scores - scores[-1])
-        told = Generation(following.generation, gains[-2], gains[: self.population].max(), gains[: self.population].mean())
+        told = Generation(
+            following.generation, gains[-2], gains[: self.population].max(), gains[: self.population].mean()
+        )
         return following, told
 
     def artefact(self, state: State, matrix: Float64, training: dict[str, Any] | None = None) -> bytes:
@@ -176,7 +178,7 @@ class Search:
             {
                 "format": artefact.FORMAT,
                 "name": "search",
-                "observation_schema": artefact.SCHEMA_HASH,
+                "observation_schema": SCHEMA_HASH,
                 "action": {"kind": "box", "dimension": len(bias), "fields": list(artefact.ACTION_FIELDS)},
                 "network": {"activation": "tanh", "hidden": [], "distribution": "squashed_gaussian"},
                 "normaliser": {"clip": CLIP, "epsilon": EPSILON},

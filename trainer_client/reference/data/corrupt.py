@@ -31,15 +31,14 @@ def corrupt(
 ) -> Corruption:
     """Corrupt a copy of a data set; the same seed gives the same copy, a larger share the same and more.
 
-    `noisy_labels`: share of training samples, rounded to whole samples, that get a label drawn uniformly
-    from all classes, so some keep theirs by chance. `flipped_labels`: share that gets the class after its own,
-    the first after the last: noise that no majority of a class outvotes at random. `mispaired`: share of training samples, rounded, that
-    get the second and later modalities of another training sample: the chosen pass them on in a ring, and
-    a single chosen one takes those of a sample that keeps its own. `blank`: share whose second and later
-    modalities are zeros, as those of a sensor that was off. `modality_noise`: for features the
-    standard deviation of added Gaussian noise, for token ids the share of tokens replaced by tokens of
-    other samples, in every split, since a sensor that is bad in training is as bad in use. `dataset` is
-    left as it is; the copy may share arrays with it. Raises ValueError naming argument and value.
+    Shares are of the training samples, rounded to whole ones. `noisy_labels`: get a label drawn uniformly from all
+    classes, so some keep theirs by chance. `flipped_labels`: get the class after their own, the first after the last:
+    noise that does not average out. `mispaired`: get the second and later modalities of another training sample; the
+    chosen pass them on in a ring, and a single chosen one takes those of a sample that keeps its own. `blank`: the
+    second and later modalities hold zeros, as those of a sensor that was off. `modality_noise`: for features the
+    standard deviation of added Gaussian noise, for token ids the share of tokens replaced by tokens of other samples,
+    in every split, since a sensor that is bad in training is as bad in use. `dataset` is left as it is; the copy may
+    share arrays with it. Raises ValueError naming argument and value.
     """
     _check_share("noisy_labels", noisy_labels)
     _check_share("flipped_labels", flipped_labels)

@@ -1,0 +1,216 @@
+"""PPO and SAC of stable-baselines3 on the student environments, with checkpoints that a run resumes from exactly.
+
+Every iteration begins all environments anew, from a seed that depends on the run's seed and the iteration's number
+alone. So a checkpoint needs no half-trained students: parameters, optimisers, the normaliser and, for SAC, the replay
+buffer are all that the next iteration depends on.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecNormalize
+
+from bss_service.core.action import DIMENSION, RANGES, Action
+from envs.research.export import of_ppo, of_sac
+from envs.tasks import Distribution
+from envs.workers import StudentsVecEnv
+
+ENVS: Final = 32
+STEPS: Final = 60  # of each environment an iteration: two episodes or three
+HIDDEN: Final = [64, 64]
+CLIP: Final = 5.0  # of normalised observations
+SETTLED: Final = 1e6  # observations that a normaliser counts for once a network has been fitted to it
+# Training begins at plain shuffling that leaves out little: noise of this size around it explores each component.
+START: Final = Action(share=0.95, floor=0.02, ema=0.5, coverage="subset", rank_by="weight")
+NUMBERS_DEVIATION: Final = 0.3
+CHOICES_DEVIATION: Final = 0.1
+
+
+class Gradient:
+    """A PPO or SAC model, the environments that it learns in, and how far it has come."""
+
+    def __init__(self, algorithm: str, tasks: Distribution, *, seed: int, workers: int) -> None:
+        """algorithm: "ppo" or "sac". The model's first parameters are drawn from the seed."""
+        self.seed = seed
+        self.iteration = 0
+        self.envs = StudentsVecEnv(ENVS, workers, tasks)
+        self.normaliser = VecNormalize(self.envs, clip_obs=CLIP)
+        self.model: BaseAlgorithm = (_ppo if algorithm == "ppo" else _sac)(self.normaliser, seed)
+        self.model.set_logger(Logger(folder=None, output_formats=[]))
+
+    @property
+    def intervals(self) -> int:
+        """Intervals trained so far."""
+        return self.iteration * ENVS * STEPS
+
+    def advance(self) -> dict[str, float]:
+        """One iteration; figures to show."""
+        set_random_seed(int(np.random.default_rng([self.seed, self.iteration]).integers(2**31)))
+        self.envs.seed(self.seed + (self.iteration + 1) * ENVS)
+        self.model._last_obs = None  # so that `learn` begins all environments anew
+        episodes = _Episodes()
+        fresh = self.iteration == 0
+        self.model.learn(ENVS * STEPS, callback=episodes, log_interval=None, reset_num_timesteps=fresh)
+        self.iteration += 1
+        logged = self.model.logger.name_to_value
+        figures = {name: float(value) for name, value in logged.items() if name.startswith("train/")}
+        return {"best_validation_accuracy": episodes.mean(), **figures}
+
+    def artefact(self, name: str, training: dict[str, Any]) -> bytes:
+        """The policy as it is now."""
+        write = of_ppo if isinstance(self.model, PPO) else of_sac
+        return write(self.model, self.normaliser, name=name, training=training)
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next iteration depends on, in one act."""
+        state: dict[str, Any] = {
+            "iteration": self.iteration,
+            "timesteps": self.model.num_timesteps,
+            "updates": self.model._n_updates,
+            "parameters": self.model.get_parameters(),
+            "observations": moments(self.normaliser.obs_rms),
+            "returns": moments(self.normaliser.ret_rms),
+        }
+        if isinstance(self.model, SAC):
+            state["replay"] = _replay(self.model)
+        temporary = path.with_suffix(".part")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, path: Path) -> None:
+        """What `save` wrote; numbers only, nothing in it is run."""
+        state = torch.load(path, weights_only=True)
+        self.iteration = state["iteration"]
+        self.model.num_timesteps, self.model._n_updates = state["timesteps"], state["updates"]
+        self.model.set_parameters(state["parameters"])
+        setmoments(self.normaliser.obs_rms, state["observations"])
+        setmoments(self.normaliser.ret_rms, state["returns"])
+        if isinstance(self.model, SAC):
+            _set_replay(self.model, state["replay"])
+
+    def begin_with(self, path: Path) -> None:
+        """Take over the network and the normaliser of an imitation, to go on from there with PPO."""
+        state = torch.load(path, weights_only=True)
+        self.model.policy.load_state_dict(state["parameters"])
+        setmoments(self.normaliser.obs_rms, state["observations"])
+        self.normaliser.obs_rms.count = SETTLED
+
+    def close(self) -> None:
+        """End the processes of the environments."""
+        self.normaliser.close()
+
+
+class _Episodes(BaseCallback):
+    """Collects how the episodes of an iteration ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.accuracies: list[float] = []
+
+    def _on_step(self) -> bool:
+        self.accuracies += [
+            float(info["best_validation_accuracy"])
+            for info in self.locals["infos"]
+            if "best_validation_accuracy" in info
+        ]
+        return True
+
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies)) if self.accuracies else float("nan")
+
+
+def start() -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and logarithm of the deviation, (A,) each, of the actions of a network that has learnt nothing."""
+    numbers = len(RANGES)
+    deviation = torch.tensor([NUMBERS_DEVIATION] * numbers + [CHOICES_DEVIATION] * (DIMENSION - numbers))
+    return torch.from_numpy(START.to_vector()), deviation.log()
+
+
+def _ppo(envs: VecNormalize, seed: int) -> PPO:
+    model = PPO(
+        "MlpPolicy",
+        envs,
+        n_steps=STEPS,
+        batch_size=480,
+        n_epochs=6,
+        learning_rate=3e-4,
+        target_kl=0.03,
+        policy_kwargs={"net_arch": HIDDEN},
+        seed=seed,
+        device="cpu",
+    )
+    calm(model.policy)
+    return model
+
+
+def calm(policy: ActorCriticPolicy) -> None:
+    """Let a new network act by `start`, whatever it sees."""
+    mean, log_std = start()
+    with torch.no_grad():
+        policy.action_net.weight.mul_(0.1)
+        policy.action_net.bias.copy_(mean)
+        policy.log_std.copy_(log_std)
+
+
+def _sac(envs: VecNormalize, seed: int) -> SAC:
+    model = SAC(
+        "MlpPolicy",
+        envs,
+        buffer_size=200_000,
+        learning_starts=ENVS * STEPS,
+        train_freq=STEPS,
+        gradient_steps=4 * STEPS,
+        batch_size=512,
+        policy_kwargs={"net_arch": HIDDEN},
+        seed=seed,
+        device="cpu",
+    )
+    mean, log_std = start()
+    with torch.no_grad():
+        for head, bias in ((model.actor.mu, torch.atanh(mean.clamp(-0.95, 0.95))), (model.actor.log_std, log_std)):
+            head.weight.mul_(0.1)
+            head.bias.copy_(bias)
+    return model
+
+
+def moments(running: RunningMeanStd) -> dict[str, Any]:
+    """Running moments as tensors."""
+    return {
+        "mean": torch.as_tensor(np.array(running.mean)),
+        "var": torch.as_tensor(np.array(running.var)),
+        "count": float(running.count),
+    }
+
+
+def set_moments(running: RunningMeanStd, values: dict[str, Any]) -> None:
+    """The inverse of `moments`."""
+    running.mean, running.var = values["mean"].numpy().copy(), values["var"].numpy().copy()
+    running.count = values["count"]
+
+
+_REPLAYED: Final = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def _replay(model: SAC) -> dict[str, Any]:
+    buffer = model.replay_buffer
+    assert buffer is not None
+    end = buffer.buffer_size if buffer.full else buffer.pos
+    arrays = {name: torch.from_numpy(getattr(buffer, name)[:end].copy()) for name in _REPLAYED}
+    return {"position": buffer.pos, "full": buffer.full, **arrays}
+
+
+def _set_replay(model: SAC, state: dict[str, Any]) -> None:
+    buffer = model.replay_buffer
+    assert buffer is not None
+    buffer.pos, buffer.full = state["position"], state["full"]
+    for name in _REPLAYED:
+        getattr(buffer, name)[: len(state[name])] = state[name].numpy()

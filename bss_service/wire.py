@@ -1,7 +1,6 @@
 """The messages that service and client exchange, and that the journal keeps."""
 
 import json
-import math
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -413,9 +412,10 @@ class PolicyList(Message):
 def _check_action(value: Any) -> Any:
     """The action as it came, if it is one; raises ValueError whose sentence holds what was wrong."""
     if isinstance(value, list):
-        wrong = [v for v in value if type(v) not in (int, float) or not math.isfinite(v)]
+        wrong = [v for v in value if type(v) not in (int, float) or not abs(v) <= _FLOAT32_MAX]
         if wrong or len(value) != DIMENSION:
-            raise ValueError(f"a vector must hold {DIMENSION} finite numbers, got {wrong[0] if wrong else len(value)}")
+            got = f"{wrong[0]!r:.40}" if wrong else len(value)
+            raise ValueError(f"a vector must hold {DIMENSION} finite numbers, got {got}")
     elif isinstance(value, str):
         if value not in NAMED_ACTIONS:
             raise ValueError(f"must be one of {', '.join(NAMED_ACTIONS)}, got {value!r}")

@@ -160,7 +160,7 @@ def test_acting_again_repeats_or_replaces_until_the_interval_is_planned(client: 
 
 def test_an_action_needs_the_policy_external(client: SchedulerClient, job_name: str) -> None:
     client.create_job(spec(job_name, policy="balance", interval=INTERVAL))
-    with pytest.raises(errors.ConflictError, match="policy must be 'external' .* got 'balance' from step 0"):
+    with pytest.raises(errors.ConflictError, match=r"policy must be 'external' .* got 'balance' from step 0"):
         client.set_action(job_name, 0, "hard")
     client.swap(job_name, "external")
     client.set_action(job_name, 0, "hard")

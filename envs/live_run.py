@@ -42,14 +42,23 @@ class LiveRun:
         epochs = self._trainer.result.epochs if self._trainer is not None else []
         return any(not math.isfinite(record.validation.loss) for record in epochs)
 
-    def stop(self) -> None:
-        """End it after the current step, and wait for that. Its job should be gone: a held request ends with it."""
+    def end_soon(self) -> None:
+        """Let it end after the current step."""
         self._stopped = True
         if self._trainer is not None:
             self._trainer.stop()
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        self._thread.join(STOP_SECONDS)
+        self._client.close()
+
+    def abandon(self) -> None:
+        """End it without the service, even where it waits for a batch."""
+        self.end_soon()
         if self._sampler is not None:
-            self._sampler.close(timeout=0.0)  # wakes the thread up where it waits for a batch
-        self._client.close()  # ends the tries of a thread that can't reach the service
+            self._sampler.close(timeout=0.0)
+        self._client.close()  # ends the tries of a thread that has not got as far as a sampler
         self._thread.join(STOP_SECONDS)
 
     def _train(self, dataset: Dataset, spec: JobSpec, config: Config) -> None:

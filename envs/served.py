@@ -3,7 +3,6 @@
 import logging
 import os
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 DRIVEN: Final = PolicySpec(name=EXTERNAL)
 PATIENCE: Final = 3600.0  # seconds that a trainer of this environment's own waits for an action
 OWN_POLL: Final = 0.2  # seconds between two looks at whether a run has ended; an action that is awaited is seen at once
-JOINED_POLL: Final = 5.0
+JOINED_POLL: Final = 2.0
 
 
 class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
@@ -172,7 +171,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         if timeout <= 0 or epochs < 1:
             raise ValueError(f"timeout must be positive and epochs at least 1, got {timeout} and {epochs}")
         self.render_mode = None
-        self.observation_space = observation_space()
+        self.observation_space: gymnasium.Space[Any] = observation_space()
         self.action_space: gymnasium.Space[Any] = action_space()
         self._url, self._job, self._token = url, job, token
         self._timeout = timeout
@@ -288,11 +287,17 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
 
     def _end_run(self) -> None:
         self._seen = None
-        if self._run is not None and self._client is not None:
-            with suppress(SchedulerError):  # of a service that is gone nothing is left to delete
-                self._client.without_retries().delete_job(self._run.job)
-            self._run.stop()
-            self._run = None
+        run, self._run = self._run, None
+        if run is None or self._client is None:
+            return
+        once = self._client.without_retries()
+        try:
+            run.end_soon()
+            once.swap(run.job, "uniform")  # a trainer that is held for an action gets its batch, and stops after it
+            run.wait()
+            once.delete_job(run.job)
+        except SchedulerError:  # the service is gone, or the job
+            run.abandon()
 
     # A job whose trainer is elsewhere.
 
@@ -325,8 +330,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         try:
             client.set_action(self._name, seen.first_step, np.asarray(action))
         except ConflictError:
-            if client.observation(self._name).first_step == seen.first_step:
-                raise  # somebody has swapped the policy
+            self._check_policy(client.job(self._name))
             log.warning("the action for step %d came too late: the job's patience had run out", seen.first_step)
             return False
         return True
@@ -347,11 +351,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
             if over or _is_over(state):
                 self._seen = None
                 return None
-            if _newest_policy(state) != DRIVEN:
-                raise RuntimeError(
-                    f"job {self._name!r} at {self._address} was given the policy {_newest_policy(state).name!r} by "
-                    "somebody else: this environment can't act on it any more"
-                )
+            self._check_policy(state)
             if known != (known := _progress(state)):
                 since = time.monotonic()
             elif time.monotonic() - since >= self._timeout:
@@ -362,6 +362,13 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
                     f"the trainer of job {self._name!r} at {self._address} has made no progress since step "
                     f"{state.next_step} for {self._timeout:g} s"
                 )
+
+    def _check_policy(self, state: JobState) -> None:
+        if _newest_policy(state) != DRIVEN:
+            raise RuntimeError(
+                f"job {self._name!r} at {self._address} was given the policy {_newest_policy(state).name!r} by "
+                "somebody else: this environment can't act on it any more"
+            )
 
     # What came of it.
 

@@ -224,6 +224,9 @@ class Snapshot(Message):
         if not start <= self.served <= expected:
             raise ValueError(f"served must lie within the plans, [{start}, {expected}], got {self.served}")
 
+        if self.action is not None and self.action.first_step != expected:
+            raise ValueError(f"action.first_step must follow the plans, {expected}, got {self.action.first_step}")
+
     def _check_decisions(self) -> None:
         _check_shape("observations", self.observations, (len(self.decisions), len(FIELDS)))
         for decision in self.decisions:

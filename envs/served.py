@@ -20,6 +20,7 @@ from bss_service.policies.external import EXTERNAL
 from bss_service.wire import DecisionRow, JobState, ObservationAnswer, PolicySpec
 from envs.live_run import LiveRun
 from envs.own_service import OwnService
+from envs.run import REWARD
 from envs.spaces import action_space, observation_space
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import ConflictError, SchedulerError
@@ -87,19 +88,22 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
     | `progress` | share of the run that is over | 0 | 1 |
     | `measured_share`, `staleness` | how many samples were measured, and how long ago | 0 | 1 |
     | `has_validation`, `validation_*`, `plateau` | the latest validation report, and the time since the best | 0 | 1 |
-    | `reward_*` | the latest rewards | -1 | 1 |
+    | `gain_*` | the latest gains of the validation accuracy | -1 | 1 |
     | `training_*` | loss and true-label probabilities on the training samples | 0 | 1 |
-    | `generalisation_gap`, `loss_gap` | training against validation | -1 | 1 |
+    | `head_gap_*`, `generalisation_gap`, `loss_gap` | training against validation | -1 | 1 |
     | `similarity_*`, `loss_*`, `score_*` | distribution of the latest measurements | -1 | 1 |
     | `previous_*` | the action before | -1 | 1 |
 
     ## Rewards
 
-    The reward that the service gives to the interval's decision: the gain of the validation metric, against what the
-    run's earlier gains let expect, in [-1, 1], and the balance term (METHOD.md). It is 0.0, and `info["reward"]` is
-    None, where no validation report tells: in the first intervals, and where a trainer does not report at the end of
-    each interval. The reference trainer reports once an epoch, so with a shorter `interval` the last interval of an
-    epoch alone earns.
+    The reward that the service gives to the interval's decision. In a run of its own that is what
+    `BalanceScheduling-v0` gives, the amount by which the validation accuracy exceeds the best before: over an episode
+    these add up to what the best checkpoint gains over the untrained network. In a job that is joined it is what the
+    job's `reward` says.
+
+    It is 0.0, and `info["reward"]` is None, where no validation report tells: where a trainer does not report before
+    the first interval or at the end of each. The reference trainer reports once an epoch, so with a shorter `interval`
+    the last interval of an epoch alone earns.
 
     ## Info
 
@@ -280,6 +284,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
             seed=seed,
             policy=DRIVEN,
             interval=self._interval,
+            reward=REWARD,
             patience=PATIENCE,
         )
         client.create_job(spec)  # here, so that a service that is gone or refuses is told at once

@@ -12,6 +12,7 @@ import numpy as np
 import pydantic
 import pytest
 
+from bss_service import frames
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.errors import ConflictError
@@ -343,12 +344,6 @@ def test_an_unknown_job_has_neither(http: httpx.Client) -> None:
 # In memory.
 
 
-def act(trainer: Trainer, action: Any, **fields: Any) -> str:
-    request = ActionRequest(first_step=trainer.job.planned_until, action=action, **fields)
-    trainer.journal.append(("action", request.model_dump()))
-    return trainer.job.act(request).outcome
-
-
 @pytest.mark.parametrize("policy", ["external", "balance", "bandit"])
 @pytest.mark.parametrize(("interval", "lag"), [(None, 0), (3, 0), (2, 1), (1, 3)])
 def test_what_is_seen_before_a_plan_is_what_its_decision_logs(policy: str, interval: int | None, lag: int) -> None:
@@ -376,14 +371,14 @@ def test_a_journal_with_actions_replays() -> None:
     rng = np.random.default_rng(0)
     for k in range(12):
         if k % 4 != 3:
-            act(trainer, rng.uniform(-1, 1, DIMENSION).tolist(), propensity=0.5, detail={"k": k})
+            trainer.act(rng.uniform(-1, 1, DIMENSION).tolist(), propensity=0.5, detail={"k": k})
         trainer.train(3)
     trainer.swap("balance", "next_interval")
     trainer.train(3)
     trainer.swap("external", "now")
-    act(trainer, "hard")
+    trainer.act("hard")
     trainer.train(4)
-    act(trainer, {"share": 0.5, "coverage": "subset"})
+    trainer.act({"share": 0.5, "coverage": "subset"})
     again = Job(trainer.job.spec)
     for kind, entry in trainer.journal:
         again.replay(kind, entry)
@@ -394,24 +389,34 @@ def test_a_journal_with_actions_replays() -> None:
 def test_a_snapshot_in_the_middle_of_a_driven_run_goes_on_alike() -> None:
     trainer = Trainer("external", samples=30, interval=3)
     for name in ("hard", "balance"):
-        act(trainer, name)
+        trainer.act(name)
         trainer.train(3)
-    act(trainer, [0.25] * DIMENSION, detail={"deep": {"list": [1, None, "x"]}})
+    trainer.act([0.25] * DIMENSION, detail={"deep": {"list": [1, None, "x"]}})
     again = Trainer(job=restore(Snapshot.from_frame(trainer.state())))
     again.batches = dict(trainer.batches)
     assert again.state() == trainer.state()
     for run in (trainer, again):
         run.train(3)
-        act(run, "anti")
+        run.act("anti")
         run.train(5)
     assert again.state() == trainer.state()
 
 
+def test_a_snapshot_with_an_action_for_another_interval_is_refused() -> None:
+    trainer = Trainer("external", interval=2)
+    trainer.train(2)
+    trainer.act("hard")
+    state = frames.decode(trainer.state())
+    state["action"]["first_step"] = 1
+    with pytest.raises(pydantic.ValidationError, match=r"action\.first_step must follow the plans, 2, got 1"):
+        Snapshot.from_frame(frames.encode(state))
+
+
 def test_an_action_is_dropped_with_the_interval_that_it_was_for() -> None:
     trainer = Trainer("external", samples=40, interval=4)
-    act(trainer, "hard")
+    trainer.act("hard")
     trainer.take(4)
-    act(trainer, "hard")
+    trainer.act("hard")
     rest = sorted(set(range(40)) - set(np.concatenate([trainer.batches[s] for s in range(2)]).tolist()))
     trainer.adopt(2, [np.array(rest[:4])])  # the client went on by itself: the next interval begins elsewhere
     assert trainer.job.action is None
@@ -424,7 +429,7 @@ def test_only_one_action_is_awaited_for_an_interval_drawn_anew() -> None:
     trainer.train(2)
     trainer.job.swap(SwapRequest(policy=PolicySpec(name="external"), at="now"))
     assert (trainer.job.planned_until, trainer.job.awaits_action(), trainer.job.is_ready(2)) == (2, True, False)
-    act(trainer, "hard")
+    trainer.act("hard")
     assert (trainer.job.awaits_action(), trainer.job.is_ready(2)) == (False, True)
     assert trainer.job.plan().end_step == 4
     trainer.job.serve(2, 2)

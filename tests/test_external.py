@@ -297,6 +297,7 @@ BAD: list[tuple[str, str, Any, int, str]] = [
     ("PUT", "/action", {"first_step": 0, "action": ZEROS, "detail": []}, 422, "detail"),
     ("PUT", "/action", {"first_step": 0, "action": ZEROS, "detail": {"a": "a" * MAX_DETAIL}}, 422, "detail"),
     ("PUT", "/action", {"first_step": 0, "action": ZEROS, "surprise": 1}, 422, "surprise"),
+    ("PUT", "/policy", {"policy": {"name": "external"}, "shadow": True}, 422, "policy.name"),
     ("GET", "/observation?wait=-1", None, 422, "wait"),
     ("GET", "/observation?wait=1e9", None, 422, "wait"),
     ("GET", "/observation?wait=nan", None, 422, "wait"),

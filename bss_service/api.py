@@ -12,8 +12,10 @@ from bss_service.host import Host
 from bss_service.snapshot import Snapshot
 from bss_service.wire import (
     MAX_COUNT,
+    MAX_WAIT,
     NAME_PATTERN,
     SHA256_PATTERN,
+    ActionRequest,
     FeedbackRequest,
     JobSpec,
     LocalBatches,
@@ -138,6 +140,32 @@ async def end_shadow(host: TheHost, name: JobName) -> Response:
     """The policy that watches the job stops watching; what it would have done stays in the decision log."""
     await host.end_shadow(name)
     return Response(status_code=204)
+
+
+@router.get("/jobs/{job}/observation", summary="What the policy sees next")
+async def read_observation(
+    request: Request,
+    host: TheHost,
+    name: JobName,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT, allow_inf_nan=False)] = 0.0,
+) -> Response:
+    """The observation from which the next interval will be drawn, as far as it is known.
+
+    With `wait` the call is held, at most so many seconds, until the job awaits an action: its policy is `external`,
+    its trainer has asked for the interval, and the feedback that belongs to it is in.
+    """
+    return reply(request, await host.observation(name, wait))
+
+
+@router.put("/jobs/{job}/action", summary="Act from outside")
+async def set_action(
+    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(ActionRequest))]
+) -> Response:
+    """The action for the next interval of a job whose policy is `external`; the interval is planned once it came.
+
+    Asked again, it changes nothing; another action takes its place until the interval is planned.
+    """
+    return reply(request, await host.act(name, message))
 
 
 @router.get("/jobs/{job}/decisions", summary="The decision log")

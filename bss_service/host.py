@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ from bss_service.snapshot import Snapshot, artefacts_in, restore, take_snapshot,
 from bss_service.store import Entry, Lease, Store, Stored, Transaction
 from bss_service.versions import make_policy
 from bss_service.wire import (
+    ActionAnswer,
+    ActionRequest,
     Batches,
     DecisionLog,
     FeedbackAnswer,
@@ -40,6 +42,7 @@ from bss_service.wire import (
     LocalBatches,
     LocalBatchesAnswer,
     Message,
+    ObservationAnswer,
     PolicyAnswer,
     PolicyList,
     PolicyManifest,
@@ -74,6 +77,7 @@ class LiveJob:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
     pending: Transaction | None = None  # changes not yet handed to the store
     durable: Future[None] | None = None  # the last changes that were
+    asking: int = 0  # requests of rank 0 that are held for the next interval
     used: float = field(default_factory=time.monotonic)  # when it was last asked for
     bytes_since_snapshot: int = 0
     entries_since_snapshot: int = 0
@@ -231,6 +235,26 @@ class Host:
             live.job.end_shadow()
             self._record(live, "end_shadow", {})
             log.info("shadow ended", job=name)
+
+    async def observation(self, name: str, wait: float) -> ObservationAnswer:
+        """What the policy sees that draws the next interval; waits at most so long for an action to be awaited."""
+        async with self._open(name) as live:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    while not (live.asking and live.job.awaits_action()):
+                        await self._change(live)
+            waiting = live.asking > 0
+            if live.job.spec.samples < THREADED_SAMPLES:
+                return views.observation(live.job, trainer_waiting=waiting)
+            return await asyncio.to_thread(views.observation, live.job, trainer_waiting=waiting)
+
+    async def act(self, name: str, request: ActionRequest) -> ActionAnswer:
+        """Take in an action from outside."""
+        async with self._open(name) as live:
+            answer = live.job.act(request)
+            if answer.outcome != "repeated":
+                self._record(live, "action", request)
+            return answer
 
     async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
         """A part of the decision log."""
@@ -427,13 +451,13 @@ class Host:
         """
         job = live.job
         started = asyncio.get_running_loop().time()
+        leads = request.rank == 0
+        live.asking += leads
+        live.changed.notify_all()  # whoever waits to act on what the trainer has told by now
         try:
             async with asyncio.timeout(job.spec.patience):
-                while request.start >= job.planned_until and not (request.rank == 0 and job.is_ready(request.start)):
-                    if not self._stopping:
-                        await live.changed.wait()
-                    if live.lease.broken or self._stopping:
-                        raise StoreError(f"job {job.spec.name!r} is not held by this process any more, ask again")
+                while request.start >= job.planned_until and not (leads and job.is_ready(request.start)):
+                    await self._change(live)
         except TimeoutError:
             if request.start >= job.planned_until and request.rank != 0:
                 raise TooEarlyError(
@@ -443,14 +467,24 @@ class Host:
                 ) from None
             if request.start >= job.planned_until:
                 log.warning(
-                    "patience ran out: planned without all feedback",
+                    "patience ran out: planned without all that belongs to it",
                     job=job.spec.name,
                     step=request.start,
                     rank=request.rank,
                     missing_from=job.ledger.first_missing,
+                    awaits_action=job.awaits_action(),
                 )
                 self._metrics.impatient_plans.inc()
+        finally:
+            live.asking -= leads
         self._metrics.hold_seconds.observe(asyncio.get_running_loop().time() - started)
+
+    async def _change(self, live: LiveJob) -> None:
+        """Wait until something of the job has changed."""
+        if not self._stopping:
+            await live.changed.wait()
+        if live.lease.broken or self._stopping:
+            raise StoreError(f"job {live.job.spec.name!r} is not held by this process any more, ask again")
 
     async def _plan(self, live: LiveJob) -> None:
         with self._metrics.plan_seconds.time():

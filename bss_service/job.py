@@ -1,13 +1,14 @@
 """A job: one training run's sample table, policy, plans and decisions. Every state change is one method; no I/O."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from bss_service import checks
 from bss_service.artefact import NO_ARTEFACTS, Artefact, Artefacts
-from bss_service.core.observation import observe
+from bss_service.core.action import Action
+from bss_service.core.observation import Observation, observe
 from bss_service.core.reward import Validation
 from bss_service.core.sampling import draw_plan, drawn_before
 from bss_service.core.table import MAX_STEP, SampleTable
@@ -16,10 +17,13 @@ from bss_service.history import History
 from bss_service.ledger import FeedbackLedger, Measured
 from bss_service.plans import Plan, batches, plan_of
 from bss_service.policies.base import Decision
+from bss_service.policies.external import EXTERNAL
 from bss_service.shadows import Shadows
-from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
+from bss_service.versions import PolicyVersion, PolicyVersions, choice_from_outside, make_policy
 from bss_service.wire import (
     LOCAL_VERSION,
+    ActionAnswer,
+    ActionRequest,
     Batches,
     Feedback,
     FeedbackOutcome,
@@ -51,6 +55,7 @@ class Job:
         self.shadows = Shadows(spec.seed, self.artefacts)
         self.plans: list[Plan] = []  # those that reach into the epoch being drawn or the one before
         self.passes: list[Scores] = []  # measuring passes not yet learnt
+        self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out
         make_policy(spec.policy, self.artefacts)  # a wrong one is refused here
@@ -88,6 +93,12 @@ class Job:
     def swap(self, request: SwapRequest) -> PolicyAnswer:
         """Change the policy, from the first step not handed out or from the next interval on; or the shadow."""
         make_policy(request.policy, self.artefacts)
+        if request.shadow and request.policy.name == EXTERNAL:
+            raise InvalidValueError(
+                f"policy.name of a shadow must be a policy that acts by itself, got {EXTERNAL!r}",
+                field="policy.name",
+                value=EXTERNAL,
+            )
         if request.shadow:
             return self._put_shadow(request)
         first_step = self.served if request.at == "now" else self._next_interval()
@@ -96,6 +107,7 @@ class Job:
             return newest.answer()
         if request.at == "now":
             self._undraw(self.served)
+        self.action = None
         return self.versions.add(request.policy, first_step).answer(changed=True)
 
     def end_shadow(self) -> None:
@@ -140,11 +152,41 @@ class Job:
         self.served = stop
         return True
 
+    def act(self, request: ActionRequest) -> ActionAnswer:
+        """Take in the action for the next interval from outside; until the interval is planned, another replaces it."""
+        version = self.versions.in_force(self.planned_until)
+        if request.first_step != self.planned_until:
+            return self._acted_before(request)
+        if not version.is_external:
+            raise ConflictError(
+                f"policy must be 'external' for an action from outside, got {version.spec.name!r} from step "
+                f"{version.first_step} on",
+                field="policy",
+                value=version.spec.name,
+            )
+        outcome: Literal["applied", "replaced", "repeated"] = "applied"
+        if self.action is not None:
+            outcome = "repeated" if request == self.action else "replaced"
+        self.action = request
+        return ActionAnswer(outcome=outcome, first_step=request.first_step, policy_version=version.version)
+
     # What goes out.
 
     def is_ready(self, step: int) -> bool:
-        """Whether a step's batch is planned, or all feedback that belongs to its interval's plan has come."""
-        return step < self.planned_until or self.ledger.first_missing >= self._cut(step)
+        """Whether a step's batch is planned, or all that its interval's plan waits for has come."""
+        return step < self.planned_until or (self._is_informed(step) and not self.awaits_action())
+
+    def awaits_action(self) -> bool:
+        """Whether the next interval's plan has all feedback that belongs to it, and lacks an action from outside."""
+        external = self.versions.in_force(self.planned_until).is_external
+        return external and self.action is None and self._is_informed(self.planned_until)
+
+    def observe(self) -> Observation:
+        """What the next interval's decision would log if it were made now; nothing changes."""
+        cut = self._cut(self.planned_until)
+        table = self.table.copy()
+        _measure(table, self.ledger.measured(cut), self.passes, cut)
+        return self._observation(table, self.planned_until, self._reports_until(cut))
 
     def plan(self) -> Plan:
         """Draw the next interval, or the rest of one that was interrupted."""
@@ -154,7 +196,8 @@ class Job:
             raise InvalidValueError(f"a job has at most {MAX_STEP} steps, got step {end}", field="start", value=end)
         end = self.versions.until(first, end)
         cut = self._cut(first)
-        self._learn_measurements(cut)
+        _measure(self.table, self.ledger.take(cut), self.passes, cut)
+        self.passes = []
         decision = self._decide(first, end, self._reports_until(cut))
         action = decision.choice.action
         self.table.refresh(action.ema)
@@ -207,6 +250,8 @@ class Job:
     def restore_policy(self) -> None:
         """Bring the policy in force to the state in which it acted last; raises NotReproducibleError."""
         version = self.versions.in_force(self.planned_until)
+        if version.is_external:
+            return
         own = self.history.decisions_of(version.version)
         self.versions.restore(version, own, [d for d in own if d.rewarded_at is not None])
 
@@ -218,6 +263,9 @@ class Job:
         Also where an interval is drawn anew in its middle: what it may know doesn't depend on when that happened.
         """
         return max(0, self.calendar.interval_bounds(step)[0] - self.spec.lag)
+
+    def _is_informed(self, step: int) -> bool:
+        return self.ledger.first_missing >= self._cut(step)
 
     def _reports_until(self, cut: int) -> int:
         # Where the loader runs ahead, a report made at the cut itself races with the request for the interval.
@@ -237,49 +285,57 @@ class Job:
         """Forget what is planned from a step on."""
         self.plans = [p if p.end_step <= step else p.cut(step) for p in self.plans if p.first_step < step]
         self.history.cut(step)
-        self.planned_until = min(self.planned_until, step)
+        if step < self.planned_until:
+            self.planned_until, self.action = step, None
 
     def _append(self, plan: Plan) -> Plan:
         epoch = self.calendar.epoch_of(plan.first_step)
         oldest = self.calendar.epoch_start(max(0, epoch - 1))
         self.plans = [*(p for p in self.plans if p.end_step > oldest), plan]
-        self.planned_until = plan.end_step
+        self.planned_until, self.action = plan.end_step, None
         return plan
 
-    def _learn_measurements(self, cut: int) -> None:
-        learnt = self.ledger.take(cut)
-        if learnt:
-            indices = np.concatenate([m.indices for m in learnt])
-            np.add.at(self.table.times_measured, indices, np.uint32(1))
-            self.table.measure(
-                indices,
-                np.repeat([m.step for m in learnt], [len(m.indices) for m in learnt]),
-                np.concatenate([m.similarity for m in learnt]),
-                np.concatenate([m.loss for m in learnt]),
-                np.concatenate([m.probabilities for m in learnt]),
-            )
-        for scores in self.passes:
-            steps = np.full(len(scores.indices), cut)
-            self.table.measure(scores.indices, steps, scores.similarity, scores.loss, scores.probabilities)
-        self.passes = []
-
     def _decide(self, first: int, end: int, reports_until: int) -> Decision:
-        version = self.versions.in_force(first).version
-        own = self.history.decisions_of(version)
-        rewarded = [d for d in self.history.rewarded(reports_until) if d.policy_version == version]
-        observation = observe(
-            self.table,
+        version = self.versions.in_force(first)
+        own = self.history.decisions_of(version.version)
+        rewarded = [d for d in self.history.rewarded(reports_until) if d.policy_version == version.version]
+        observation = self._observation(self.table, first, reports_until)
+        if version.is_external:
+            choice = choice_from_outside(self.action, self._previous_action())
+        else:
+            choice = self.versions.act(observation, own, rewarded)
+        learned = max([len(rewarded), *(d.learned for d in own[-1:])])  # it forgets nothing when a client goes back
+        shadow = self.shadows.watch(observation, self.history.decisions)
+        return Decision(first, end, version.version, observation, choice, learned, shadow=shadow)
+
+    def _observation(self, table: SampleTable, first: int, reports_until: int) -> Observation:
+        return observe(
+            table,
             step=first,
             epoch=self.calendar.epoch_of(first),
             steps_per_epoch=self.calendar.epoch_positions / self.calendar.batch_size,
             horizon=self.spec.horizon,
             reports=self.history.reports_until(reports_until),
-            previous=self.history.decisions[-1].choice.action if self.history.decisions else None,
+            previous=self._previous_action(),
         )
-        choice = self.versions.act(observation, own, rewarded)
-        learned = max([len(rewarded), *(d.learned for d in own[-1:])])  # it forgets nothing when a client goes back
-        shadow = self.shadows.watch(observation, self.history.decisions)
-        return Decision(first, end, version, observation, choice, learned, shadow=shadow)
+
+    def _previous_action(self) -> Action | None:
+        return self.history.decisions[-1].choice.action if self.history.decisions else None
+
+    def _acted_before(self, request: ActionRequest) -> ActionAnswer:
+        """The answer to a repetition for an interval that is planned; raises ConflictError for anything else."""
+        made = choice_from_outside(request, None)
+        for decision in reversed(self.history.decisions):
+            if (decision.first_step, decision.choice) == (request.first_step, made):
+                return ActionAnswer(
+                    outcome="repeated", first_step=request.first_step, policy_version=decision.policy_version
+                )
+        raise ConflictError(
+            f"first_step must be that of the next interval to be planned, {self.planned_until}, "
+            f"got {request.first_step}",
+            field="first_step",
+            value=request.first_step,
+        )
 
     def _count(self, feedback: Feedback, k: int, rows: range) -> FeedbackOutcome:
         """Count row k of a feedback message, whose columns are the rows `rows` of the step's batch."""
@@ -310,6 +366,23 @@ class Job:
         return "applied"
 
 
+def _measure(table: SampleTable, fed_back: Sequence[Measured], passes: Sequence[Scores], cut: int) -> None:
+    """Write feedback and measuring passes into a table; a pass counts as made at step `cut`."""
+    if fed_back:
+        indices = np.concatenate([m.indices for m in fed_back])
+        np.add.at(table.times_measured, indices, np.uint32(1))
+        table.measure(
+            indices,
+            np.repeat([m.step for m in fed_back], [len(m.indices) for m in fed_back]),
+            np.concatenate([m.similarity for m in fed_back]),
+            np.concatenate([m.loss for m in fed_back]),
+            np.concatenate([m.probabilities for m in fed_back]),
+        )
+    for scores in passes:
+        steps = np.full(len(scores.indices), cut)
+        table.measure(scores.indices, steps, scores.similarity, scores.loss, scores.probabilities)
+
+
 def _replay_plan(job: Job, entry: Mapping[str, Any]) -> None:
     plan = job.plan()
     if (plan.first_step, plan.checksum()) != (entry["first_step"], entry["checksum"]):
@@ -332,6 +405,7 @@ _REPLAY: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], object]]] = {
     "scores": lambda job, entry: job.measure(Scores.model_validate(entry)),
     "swap": _replay_swap,
     "end_shadow": lambda job, entry: job.end_shadow(),
+    "action": lambda job, entry: job.act(ActionRequest.model_validate(entry)),
     "local": lambda job, entry: job.adopt(LocalBatches.model_validate(entry)),
     "plan": _replay_plan,
     "serve": lambda job, entry: job.serve(entry["until"] - 1, 1),

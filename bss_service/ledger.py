@@ -51,10 +51,17 @@ class FeedbackLedger:
         if measured is not None:
             self.waiting.setdefault(step, []).append(measured)
 
-    def take(self, before: int) -> list[Measured]:
-        """Remove and return what waits of the steps before `before`, in order of step and row."""
+    def measured(self, before: int) -> list[Measured]:
+        """What waits of the steps before `before`, in order of step and row."""
         steps = sorted(step for step in self.waiting if step < before)
-        return [m for step in steps for m in sorted(self.waiting.pop(step), key=lambda m: m.row)]
+        return [m for step in steps for m in sorted(self.waiting[step], key=lambda m: m.row)]
+
+    def take(self, before: int) -> list[Measured]:
+        """Remove and return that."""
+        taken = self.measured(before)
+        for step in {m.step for m in taken}:
+            del self.waiting[step]
+        return taken
 
     def forgive(self, until: int) -> None:
         """Wait no longer for what is missing of the steps before `until`; it still counts if it comes."""

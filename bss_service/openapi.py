@@ -27,6 +27,8 @@ ANSWERS: Final[dict[str, type[wire.Message]]] = {
     "local_batches": wire.LocalBatchesAnswer,
     "read_policy": wire.PolicyAnswer,
     "swap_policy": wire.PolicyAnswer,
+    "read_observation": wire.ObservationAnswer,
+    "set_action": wire.ActionAnswer,
     "read_decisions": wire.DecisionLog,
     "read_sample": wire.SampleState,
     "put_snapshot": wire.JobState,
@@ -58,6 +60,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "scores": {"indices": [0, 1], "similarity": [0.8, 0.4], "loss": [0.5, 1.9]},
     "local_batches": {"start": 0, "indices": [[3, 1]]},
     "swap_policy": {"policy": {"name": "curriculum", "parameters": {"growth_epochs": 20}}, "at": "now"},
+    "set_action": {"first_step": 3, "action": "balance", "propensity": 0.5},
 }
 
 

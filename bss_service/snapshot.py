@@ -21,6 +21,7 @@ from bss_service.policies.base import Choice, Decision, ShadowChoice
 from bss_service.versions import PolicyVersion
 from bss_service.wire import (
     LOCAL_VERSION,
+    ActionRequest,
     ArrayType,
     JobSpec,
     Loss,
@@ -172,6 +173,7 @@ class Snapshot(Message):
     shadows: list[VersionState] = Field(default_factory=list)
     watching: bool = False  # whether the last of them does
     artefacts: dict[str, Bytes] = Field(default_factory=dict)
+    action: ActionRequest | None = None  # from outside, for the interval after the last plan
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -221,6 +223,9 @@ class Snapshot(Message):
             expected = plan.first_step + len(plan.indices)
         if not start <= self.served <= expected:
             raise ValueError(f"served must lie within the plans, [{start}, {expected}], got {self.served}")
+
+        if self.action is not None and self.action.first_step != expected:
+            raise ValueError(f"action.first_step must follow the plans, {expected}, got {self.action.first_step}")
 
     def _check_decisions(self) -> None:
         _check_shape("observations", self.observations, (len(self.decisions), len(FIELDS)))
@@ -314,6 +319,7 @@ def take_snapshot(job: Job) -> Snapshot:
             ],
         ),
         passes=list(job.passes),
+        action=job.action,
     )
 
 
@@ -358,6 +364,7 @@ def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
         Validation(r.step, r.loss, r.accuracy, tuple(r.accuracies), tuple(r.probabilities)) for r in snapshot.reports
     ]
     job.passes = list(snapshot.passes)
+    job.action = snapshot.action
     _restore_ledger(job, snapshot.ledger)
     job.restore_policy()
     return job

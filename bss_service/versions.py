@@ -14,7 +14,8 @@ from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.base import BrokenPolicyError, Choice, Decision, Policy, UnknownPolicyError, create_policy
-from bss_service.wire import PolicyAnswer, PolicySpec
+from bss_service.policies.external import EXTERNAL
+from bss_service.wire import ActionRequest, PolicyAnswer, PolicySpec
 
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
 
@@ -26,6 +27,11 @@ class PolicyVersion:
     version: int
     spec: PolicySpec
     first_step: int
+
+    @property
+    def is_external(self) -> bool:
+        """Whether its actions come from outside, so that it need not and cannot be asked for them."""
+        return self.spec.name == EXTERNAL
 
     def answer(self, *, changed: bool = False) -> PolicyAnswer:
         """The version as a message."""
@@ -116,6 +122,15 @@ def consult(
 def failed(error: Exception) -> Choice:
     """The choice in place of one that a policy could not make."""
     return Choice(Action(), 1.0, {"error": f"{type(error).__name__}: {error}"})
+
+
+def choice_from_outside(request: ActionRequest | None, previous: Action | None) -> Choice:
+    """The choice that an outside agent made; where it made none, the action of the interval before once more."""
+    if request is None:
+        instead = "plain shuffling" if previous is None else "that of the interval before"
+        return Choice(previous or Action(), 1.0, {"fallback": f"no action came in time: {instead}"})
+    told = {"agent": request.detail} if request.detail else {}
+    return _plain(Choice(request.resolved(), request.propensity, {"raw_action": request.action, **told}))
 
 
 def _plain(choice: Choice) -> Choice:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 
 from bss_service.core.arrays import Float32
-from bss_service.core.observation import FIELDS
+from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.job import Job
 from bss_service.policies.base import Decision, ShadowChoice, policy_class, policy_names
 from bss_service.wire import (
@@ -13,6 +13,7 @@ from bss_service.wire import (
     DrawRow,
     JobState,
     ModalityReport,
+    ObservationAnswer,
     PolicyRow,
     SampleState,
     ShadowRow,
@@ -41,6 +42,24 @@ def state(job: Job, *, created: bool = False) -> JobState:
         samples_measured=int(job.table.measured.sum()),
         validation=_last_report(job),
         rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],
+    )
+
+
+def observation(job: Job, *, trainer_waiting: bool) -> ObservationAnswer:
+    """What the policy sees that draws the next interval."""
+    seen = job.observe()
+    version = job.versions.in_force(seen.step)
+    return ObservationAnswer(
+        first_step=seen.step,
+        epoch=seen.epoch,
+        policy=version.spec.name,
+        policy_version=version.version,
+        trainer_waiting=trainer_waiting,
+        action_set=job.action is not None,
+        awaits_action=trainer_waiting and job.awaits_action(),
+        fields=list(FIELDS),
+        schema_hash=SCHEMA_HASH,
+        vector=seen.vector,
     )
 
 

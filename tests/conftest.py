@@ -14,7 +14,15 @@ import pytest
 from bss_service.job import Job
 from bss_service.policies import base
 from bss_service.snapshot import take_snapshot
-from bss_service.wire import FeedbackRequest, JobSpec, LocalBatches, PolicyAnswer, PolicySpec, SwapRequest
+from bss_service.wire import (
+    ActionRequest,
+    FeedbackRequest,
+    JobSpec,
+    LocalBatches,
+    PolicyAnswer,
+    PolicySpec,
+    SwapRequest,
+)
 from tests.simulated import measured, report
 
 hypothesis.settings.register_profile("local", deadline=None)
@@ -109,6 +117,12 @@ class Trainer:
         request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters), at=at)
         self.journal.append(("swap", request.model_dump()))
         return self.job.swap(request)
+
+    def act(self, action: Any, **fields: Any) -> str:
+        """Set the action of the next interval from outside; what became of it."""
+        request = ActionRequest(first_step=self.job.planned_until, action=action, **fields)
+        self.journal.append(("action", request.model_dump()))
+        return self.job.act(request).outcome
 
     def adopt(self, start: int, batches: Sequence[np.ndarray]) -> bool:
         """Train on batches of one's own, and tell the service."""

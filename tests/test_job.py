@@ -675,7 +675,7 @@ def assert_covered(trainer: Trainer) -> None:
             assert sorted(epoch) == list(range(trainer.job.spec.samples))
 
 
-POLICIES = st.sampled_from(["uniform", "balance_code"])
+POLICIES = st.sampled_from(["uniform", "balance_code", "external"])
 
 
 class AnyCourse(RuleBasedStateMachine):
@@ -718,6 +718,13 @@ class AnyCourse(RuleBasedStateMachine):
     @rule(policy=POLICIES, at=st.sampled_from(["now", "next_interval"]))
     def swap(self, policy: str, at: str) -> None:
         self.trainer.swap(policy, at)
+
+    @precondition(lambda self: self.trainer.job.versions.in_force(self.trainer.job.planned_until).is_external)
+    @rule(kappa_loss=st.integers(-2, 2))
+    def act(self, kappa_loss: int) -> None:
+        seen = self.trainer.job.observe().vector
+        self.trainer.act({"kappa_loss": kappa_loss})  # covers the epoch
+        assert self.trainer.job.observe().vector.tobytes() == seen.tobytes()
 
     @rule()
     def validate(self) -> None:

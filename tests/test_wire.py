@@ -119,6 +119,18 @@ SHADOW = {
     "propensity": 1.5,
     "detail": {"raw_action": [0.5, -2.0]},
 }
+OBSERVATION = {
+    "first_step": 5,
+    "epoch": 1,
+    "policy": "external",
+    "policy_version": 2,
+    "trainer_waiting": True,
+    "action_set": False,
+    "awaits_action": True,
+    "fields": ["progress", "measured_share"],
+    "schema_hash": "0a",
+    "vector": ROWS[0],
+}
 MESSAGES: dict[type[Message], dict[str, Any]] = {
     wire.PolicySpec: POLICY,
     wire.RewardSpec: {"metric": "accuracy", "balance_weight": 0.5, "discount": 0.9},
@@ -136,6 +148,9 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     wire.ScoresAnswer: {"accepted": 2},
     wire.SwapRequest: {"policy": POLICY, "at": "next_interval", "shadow": True},
     wire.PolicyAnswer: POLICY_ANSWER,
+    wire.ActionRequest: {"first_step": 5, "action": "hard", "propensity": 0.25, "detail": {"agent": ["ppo", 3]}},
+    wire.ActionAnswer: {"outcome": "replaced", "first_step": 5, "policy_version": 2},
+    wire.ObservationAnswer: OBSERVATION,
     wire.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
     wire.LocalBatchesAnswer: {"outcome": "repeated"},
     wire.JobState: STATE,

@@ -1,16 +1,20 @@
 """The service's interface as Python calls."""
 
 import time
+from collections.abc import Sequence
 from copy import copy
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pydantic
 
 from bss_service import frames
 from bss_service.wire import (
+    ActionAnswer,
+    ActionRequest,
     Batches,
     DecisionLog,
     FeedbackAnswer,
@@ -21,6 +25,7 @@ from bss_service.wire import (
     LocalBatches,
     LocalBatchesAnswer,
     Message,
+    ObservationAnswer,
     PolicyAnswer,
     PolicyList,
     PolicyManifest,
@@ -155,6 +160,29 @@ class SchedulerClient:
     def policy_file(self, sha256: str) -> bytes:
         """An artefact as it was uploaded."""
         return self._send("GET", f"/v1/policies/{_quoted(sha256)}/file").content
+
+    def observation(self, name: str, wait: float = 0.0) -> ObservationAnswer:
+        """What the policy sees that draws the next interval. wait: seconds to be held until an action is awaited."""
+        path = f"/v1/jobs/{_quoted(name)}/observation?wait={wait}"
+        return self._call(ObservationAnswer, "GET", path, timeout=self._timeout + wait)
+
+    def set_action(
+        self,
+        name: str,
+        first_step: int,
+        action: Sequence[float] | np.ndarray | str | dict[str, float | str],
+        *,
+        propensity: float = 1.0,
+        detail: dict[str, Any] | None = None,
+    ) -> ActionAnswer:
+        """Act from outside, in the interval that begins at `first_step`, on a job whose policy is `external`.
+
+        action: a vector (DIMENSION,), the name of an action, or fields of one. ConflictError: the interval is planned,
+        or it is not the next one. pydantic.ValidationError names what is no action.
+        """
+        sent = action if isinstance(action, str | dict) else np.asarray(action, dtype=np.float64).tolist()
+        request = ActionRequest(first_step=first_step, action=sent, propensity=propensity, detail=detail or {})
+        return self._call(ActionAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/action", request)
 
     def decisions(self, name: str, start: int = 0, count: int = 100) -> DecisionLog:
         """A part of the decision log."""

@@ -68,6 +68,10 @@ class SampleTable:
         """The columns by name, not copied."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def copy(self) -> "SampleTable":
+        """A table of its own."""
+        return SampleTable(**{name: column.copy() for name, column in self.columns().items()})
+
     def measure(
         self,
         indices: Int64,  # (k,), a sample may come twice: its later row counts

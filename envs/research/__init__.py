@@ -3,10 +3,12 @@
 import typer
 
 from envs.research.dataset import dataset
+from envs.research.export import export
 from envs.research.ope import ope
+from envs.research.train import train
 
 app = typer.Typer(no_args_is_help=True, help="Train, judge and export scheduling policies offline.")
 
 # Their modules import what takes long only when a command runs, so that `bss --help` stays fast.
-app.command()(dataset)
-app.command()(ope)
+for command in (train, export, dataset, ope):
+    app.command()(command)

@@ -8,7 +8,6 @@ import typer
 
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS
 from bss_service.core.observation import SCHEMA_HASH
-from envs.research import app
 
 
 def manifest(
@@ -90,21 +89,28 @@ def _activation(net: Any) -> str:
     return "relu" if kinds == {nn.ReLU} else "tanh"
 
 
-@app.command()
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a training run.", show_default=False)],
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The artefact to write, .safetensors.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The .safetensors file to write.", show_default=False)],
     name: Annotated[str | None, typer.Option(help="Name in the manifest. Default: the run's directory.")] = None,
-    evaluation: Annotated[Path | None, typer.Option(help="What `evaluate --json` wrote; goes into the manifest.")] = None,
+    evaluation: Annotated[Path | None, typer.Option(help="What evaluate wrote; goes into the manifest.")] = None,
     deviation: Annotated[
         float | None, typer.Option(help="Deviation that the policy acts with, in place of what it was trained with.")
     ] = None,
 ) -> None:
     """Write the policy of a training run as an artefact, and its manifest beside it as JSON."""
-    from envs.research.learners import artefact_of
+    from bss_service import artefact
+    from envs.research.learners import with_deviation
 
-    judged = json.loads(evaluation.read_text()) if evaluation else None
-    data, described = artefact_of(run, name or run.name, judged, deviation)
+    data = (run / "policy.safetensors").read_bytes()
+    if deviation is not None:
+        data = with_deviation(data, deviation)
+    read = artefact.read(data)
+    fields = {**read.manifest.model_dump(exclude={"sha256"}), "name": name or run.name}
+    if evaluation is not None:
+        fields["evaluation"] = json.loads(evaluation.read_text())
+    data = artefact.write(fields, read.tensors)
+    described = artefact.read(data).manifest
     out.write_bytes(data)
-    out.with_suffix(".json").write_text(json.dumps(described, indent=2) + "\n")
-    typer.echo(f"{out}: {described['name']}, sha256 {described['sha256']}")
+    out.with_suffix(".json").write_text(json.dumps(described.model_dump(), indent=2) + "\n")
+    typer.echo(f"{out}: {described.name}, sha256 {described.sha256}")

@@ -27,6 +27,7 @@ from envs.workers import StudentsVecEnv
 ENVS: Final = 32
 STEPS: Final = 60  # of each environment an iteration: two episodes or three
 HIDDEN: Final = [64, 64]
+NEVER: Final = 2**62
 CLIP: Final = 5.0  # of normalised observations
 SETTLED: Final = 1e6  # observations that a normaliser counts for once a network has been fitted to it
 # Training begins at plain shuffling that leaves out little: noise of this size around it explores each component.
@@ -48,6 +49,13 @@ class Gradient:
         self.model.set_logger(Logger(folder=None, output_formats=[]))
 
     @property
+    def _seen(self) -> RunningMeanStd:
+        """Of observations; only an observation that is a dictionary would have several."""
+        rms = self.normaliser.obs_rms
+        assert isinstance(rms, RunningMeanStd)
+        return rms
+
+    @property
     def intervals(self) -> int:
         """Intervals trained so far."""
         return self.iteration * ENVS * STEPS
@@ -59,7 +67,7 @@ class Gradient:
         self.model._last_obs = None  # so that `learn` begins all environments anew
         episodes = _Episodes()
         fresh = self.iteration == 0
-        self.model.learn(ENVS * STEPS, callback=episodes, log_interval=None, reset_num_timesteps=fresh)
+        self.model.learn(ENVS * STEPS, callback=episodes, log_interval=NEVER, reset_num_timesteps=fresh)
         self.iteration += 1
         logged = self.model.logger.name_to_value
         figures = {name: float(value) for name, value in logged.items() if name.startswith("train/")}
@@ -77,7 +85,7 @@ class Gradient:
             "timesteps": self.model.num_timesteps,
             "updates": self.model._n_updates,
             "parameters": self.model.get_parameters(),
-            "observations": moments(self.normaliser.obs_rms),
+            "observations": moments(self._seen),
             "returns": moments(self.normaliser.ret_rms),
         }
         if isinstance(self.model, SAC):
@@ -92,8 +100,8 @@ class Gradient:
         self.iteration = state["iteration"]
         self.model.num_timesteps, self.model._n_updates = state["timesteps"], state["updates"]
         self.model.set_parameters(state["parameters"])
-        setmoments(self.normaliser.obs_rms, state["observations"])
-        setmoments(self.normaliser.ret_rms, state["returns"])
+        set_moments(self._seen, state["observations"])
+        set_moments(self.normaliser.ret_rms, state["returns"])
         if isinstance(self.model, SAC):
             _set_replay(self.model, state["replay"])
 
@@ -101,8 +109,8 @@ class Gradient:
         """Take over the network and the normaliser of an imitation, to go on from there with PPO."""
         state = torch.load(path, weights_only=True)
         self.model.policy.load_state_dict(state["parameters"])
-        setmoments(self.normaliser.obs_rms, state["observations"])
-        self.normaliser.obs_rms.count = SETTLED
+        set_moments(self._seen, state["observations"])
+        self._seen.count = SETTLED
 
     def close(self) -> None:
         """End the processes of the environments."""
@@ -155,9 +163,8 @@ def _ppo(envs: VecNormalize, seed: int) -> PPO:
 def calm(policy: ActorCriticPolicy) -> None:
     """Let a new network act by `start`, whatever it sees."""
     mean, log_std = start()
+    _restart(policy.action_net, mean)
     with torch.no_grad():
-        policy.action_net.weight.mul_(0.1)
-        policy.action_net.bias.copy_(mean)
         policy.log_std.copy_(log_std)
 
 
@@ -175,11 +182,17 @@ def _sac(envs: VecNormalize, seed: int) -> SAC:
         device="cpu",
     )
     mean, log_std = start()
-    with torch.no_grad():
-        for head, bias in ((model.actor.mu, torch.atanh(mean.clamp(-0.95, 0.95))), (model.actor.log_std, log_std)):
-            head.weight.mul_(0.1)
-            head.bias.copy_(bias)
+    _restart(model.actor.mu, torch.atanh(mean.clamp(-0.95, 0.95)))
+    _restart(model.actor.log_std, log_std)
     return model
+
+
+def _restart(layer: torch.nn.Module | torch.nn.Parameter, bias: torch.Tensor) -> None:
+    """Let a linear layer give nearly the same output for every input."""
+    assert isinstance(layer, torch.nn.Linear)
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.copy_(bias)
 
 
 def moments(running: RunningMeanStd) -> dict[str, Any]:

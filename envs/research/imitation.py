@@ -51,9 +51,9 @@ class Imitation:
         rng = np.random.default_rng([self.seed, self.iteration])
         tasks = [(self.tasks.draw(rng), int(rng.integers(2**63))) for _ in range(EPISODES)]
         acting = partial(of_artefact, self.artefact("imitation", {}))
-        results = self.pool([
-            Episode(task, seed, acting if self.iteration else partial(Teacher, task)) for task, seed in tasks
-        ])
+        results = self.pool(
+            [Episode(task, seed, acting if self.iteration else partial(Teacher, task)) for task, seed in tasks]
+        )
         for (task, _), result in zip(tasks, results, strict=True):
             self.told.append(lessons(task, result.observations))
         self.intervals += sum(len(result.observations) for result in results)

@@ -15,8 +15,9 @@ import numpy as np
 from bss_service import artefact
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float64
-from bss_service.core.observation import FIELDS, SCHEMA_HASH
+from bss_service.core.observation import FIELDS
 from envs.research.actors import of_artefact
+from envs.research.export import manifest
 from envs.research.rollouts import Episode, Pool, Result
 from envs.tasks import Distribution
 
@@ -24,7 +25,7 @@ NOISE: Final = -3.0  # logarithm of the deviation, before tanh, with which candi
 FIRST_DEVIATIONS: Final = (0.3, 0.12)  # of the constants and of the weights of normalised features
 LEAST_DEVIATION: Final = 0.02
 ELITE: Final = 0.25
-EPSILON, CLIP = 1e-4, 4.0  # of the normaliser
+NORMALISER: Final = {"clip": 4.0, "epsilon": 1e-4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +98,21 @@ class State:
     normaliser_mean: Float64  # (D,)
     normaliser_variance: Float64  # (D,)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, intervals: int) -> None:
         """Write in one act, so that a search that is interrupted leaves a whole state."""
         temporary = path.with_suffix(".part")
+        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
         with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self)})
+            np.savez(file, allow_pickle=False, intervals=np.array(intervals), **arrays)
         temporary.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """What `save` wrote."""
+    def load(cls, path: Path) -> tuple[Self, int]:
+        """What `save` wrote: the state, and the intervals trained so far."""
         with np.load(path, allow_pickle=False) as arrays:
             values: dict[str, Any] = {f.name: arrays[f.name] for f in fields(cls)}
-        return cls(**{**values, "generation": int(values["generation"])})
+            intervals = int(arrays["intervals"])
+        return cls(**{**values, "generation": int(values["generation"])}), intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +146,13 @@ class Search:
         seen = np.concatenate([result.observations for result in results]).astype(np.float64)
         return replace(state, normaliser_mean=seen.mean(axis=0), normaliser_variance=seen.var(axis=0))
 
-    def advance(self, state: State, pool: Pool) -> tuple[State, Generation]:
-        """One generation."""
+    def advance(self, state: State, pool: Pool) -> tuple[State, Generation, int]:
+        """One generation; also the number of intervals that it trained."""
         rng = np.random.default_rng([self.seed, state.generation, 0])
         drawn = state.mean + state.deviation * rng.standard_normal((self.population, *state.mean.shape))
         candidates = [*drawn, state.mean, np.zeros_like(state.mean)]
-        scores = self._scores(pool(self._episodes(candidates, replace(state, generation=state.generation + 1))))
+        results = pool(self._episodes(candidates, replace(state, generation=state.generation + 1)))
+        scores = self._scores(results)
         elite = np.argsort(-scores[: self.population], kind="stable")[: round(ELITE * self.population)]
         weights = np.log(len(elite) + 0.5) - np.log(np.arange(1, len(elite) + 1))  # the best count most
         weights /= weights.sum()
@@ -164,9 +168,11 @@ class Search:
         told = Generation(
             following.generation, gains[-2], gains[: self.population].max(), gains[: self.population].mean()
         )
-        return following, told
+        return following, told, sum(len(result.observations) for result in results)
 
-    def artefact(self, state: State, matrix: Float64, training: dict[str, Any] | None = None) -> bytes:
+    def artefact(
+        self, state: State, matrix: Float64, *, name: str = "search", training: dict[str, Any] | None = None
+    ) -> bytes:
         """The policy of a matrix (moves, 1 + features)."""
         weight = np.zeros((len(artefact.ACTION_FIELDS), len(FIELDS)))
         bias = np.arctanh(np.clip(self.space.base.to_vector(), -0.999, 0.999)).astype(np.float64)
@@ -175,16 +181,7 @@ class Search:
             weight[artefact.ACTION_FIELDS.index(move), columns] = row[1:]
             bias[artefact.ACTION_FIELDS.index(move)] += row[0]
         return artefact.write(
-            {
-                "format": artefact.FORMAT,
-                "name": "search",
-                "observation_schema": SCHEMA_HASH,
-                "action": {"kind": "box", "dimension": len(bias), "fields": list(artefact.ACTION_FIELDS)},
-                "network": {"activation": "tanh", "hidden": [], "distribution": "squashed_gaussian"},
-                "normaliser": {"clip": CLIP, "epsilon": EPSILON},
-                "training": training or {},
-                "evaluation": None,
-            },
+            {**manifest(name, "squashed_gaussian", [], "tanh", NORMALISER), "training": training or {}},
             {
                 "mean.weight": weight,
                 "mean.bias": bias,

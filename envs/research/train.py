@@ -1,0 +1,58 @@
+"""`bss research train`: a policy learns on students, and can be interrupted at any time."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.", show_default=False)],
+    algorithm: Annotated[str, typer.Option(help="imitation, ppo, sac, search or search-narrow.")] = "imitation",
+    iterations: Annotated[int, typer.Option(min=1, help="Iterations to have made in the end.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Data to draw tasks from; may be given again. Default: synthetic:2")
+    ] = None,
+    begin_with: Annotated[Path | None, typer.Option(help="With ppo: an imitation's run to go on from.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+) -> None:
+    """Train a policy; every iteration ends with a checkpoint, an artefact and a line for TensorBoard.
+
+    imitation: a network learns what a teacher does who knows what is wrong
+    with a task. ppo, sac: stable-baselines3. search: a cross-entropy search
+    for a linear policy; search-narrow: one with few features that sets two
+    coefficients.
+    """
+    from dataclasses import replace
+
+    from torch.utils.tensorboard import SummaryWriter
+
+    from envs.research.learners import ALGORITHMS, STATE, Config, open_learner
+    from envs.tasks import training_tasks
+
+    if algorithm not in ALGORITHMS:
+        raise typer.BadParameter(f"must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}", param_hint="--algorithm")
+    if begin_with is not None and algorithm != "ppo":
+        raise typer.BadParameter(f"goes with ppo alone, got {algorithm!r}", param_hint="--begin-with")
+    if resume:
+        config = Config.load(run)
+    else:
+        tasks = replace(training_tasks(), sources=tuple(source)) if source else training_tasks()
+        config = Config(algorithm, seed, tasks, str(begin_with) if begin_with else None)
+        config.save(run)
+    with open_learner(config, workers) as learner, SummaryWriter(run / "tensorboard") as board:
+        if resume and (run / STATE).exists():
+            learner.load(run / STATE)
+        while learner.iteration < iterations:
+            began = time.perf_counter()
+            figures = learner.advance()
+            learner.save(run / STATE)
+            (run / "policy.safetensors").write_bytes(learner.artefact(run.name, config.described(learner)))
+            for name, value in figures.items():
+                board.add_scalar(name, value, learner.intervals)
+            told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            took = time.perf_counter() - began
+            typer.echo(f"{learner.iteration}/{iterations}  {learner.intervals} intervals  {took:.0f} s  {told}")

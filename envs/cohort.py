@@ -9,7 +9,8 @@ import numpy as np
 from bss_service.core.arrays import Float32
 from bss_service.core.reward import Validation
 from bss_service.policies.base import Choice
-from envs.run import Run
+from bss_service.wire import RewardSpec
+from envs.run import REWARD, Run
 from envs.sources import FEATURES
 from envs.students import Measured, Students
 from envs.tasks import Distribution, Lesson, Task
@@ -41,12 +42,14 @@ class Cohort:
     """B runs. Where they begin and end is up to each: `start` a place anew whenever its run is over.
 
     judged: also measure the test accuracy of the checkpoint with the best validation accuracy, which is told in the
-    info of the last interval; no policy sees it.
+    info of the last interval; no policy sees it. reward: how the runs are rewarded.
     """
 
-    def __init__(self, number: int, *, modalities: int, classes: int, judged: bool = False) -> None:
+    def __init__(
+        self, number: int, *, modalities: int, classes: int, judged: bool = False, reward: RewardSpec = REWARD
+    ) -> None:
         """modalities: M of every task; classes: the most that one has."""
-        self.number, self.modalities, self.judged = number, modalities, judged
+        self.number, self.modalities, self.judged, self.reward = number, modalities, judged, reward
         self._students = Students(number, modalities, FEATURES, classes, BATCH_SIZE, tested=judged)
         self._places: list[_Place | None] = [None] * number
 
@@ -73,6 +76,7 @@ class Cohort:
             intervals=task.intervals,
             seed=int(rng.integers(2**63)),
             shuffled=shuffled,
+            reward=self.reward,
         )
         report = self._students.validate(place=place)[0]
         run.start(report)

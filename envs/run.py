@@ -28,11 +28,19 @@ class Run:
     """
 
     def __init__(
-        self, *, samples: int, modalities: int, batch_size: int, intervals: int, seed: int, shuffled: bool = False
+        self,
+        *,
+        samples: int,
+        modalities: int,
+        batch_size: int,
+        intervals: int,
+        seed: int,
+        shuffled: bool = False,
+        reward: RewardSpec = REWARD,
     ) -> None:
         self.calendar = Calendar(samples, batch_size, "drop", None)
         self.table = SampleTable.empty(samples, modalities)
-        self.history = History(REWARD)
+        self.history = History(reward)
         self.seed = seed
         self.shuffled = shuffled  # a control: what is known of one sample decides about another
         self.intervals = intervals

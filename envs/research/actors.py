@@ -1,15 +1,22 @@
 """Policies as actors of runs."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from bss_service import artefact
+from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.policies.artefact import choose
 from bss_service.policies.base import Choice, Decision, Policy, create_policy
+from envs.research.rollouts import Actor
+
+WARM_UP: Final = 0.2  # of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +61,35 @@ def of_artefact(data: bytes, seed: int) -> Trained:
 @lru_cache(maxsize=256)
 def _read(data: bytes) -> artefact.Artefact:
     return artefact.read(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """One action, after plain shuffling in the first fifth of the run: an untrained model's scores are noise."""
+
+    action: Action
+    seed: int  # not used: it has no chance in it
+
+    def act(self, observation: Observation) -> Choice:
+        return Choice(self.action if observation["progress"] >= WARM_UP else Action(ema=self.action.ema))
+
+    def learn(self, decision: Decision) -> None:
+        """It does not learn."""
+
+
+def parse(reference: str) -> Callable[[int], Actor]:
+    """The actor of a policy by what a user types: a name, a name with parameters as JSON, or an artefact's path.
+
+    `balance`, `curriculum:{"reverse": true}`, `policy.safetensors`. Raises ValueError saying what is wrong with it.
+    """
+    if reference.endswith(".safetensors"):
+        data = Path(reference).read_bytes()
+        artefact.read(data)
+        return partial(of_artefact, data)
+    name, _, parameters = reference.partition(":")
+    try:
+        values = json.loads(parameters or "{}")
+        create_policy(name, values)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"parameters of {name!r} must be JSON, got {parameters!r}: {error}") from None
+    return partial(of_name, name, values)

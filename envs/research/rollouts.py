@@ -12,6 +12,7 @@ import torch
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice, Decision
+from bss_service.wire import RewardSpec
 from envs.cohort import Cohort
 from envs.sources import source
 from envs.tasks import Task, lesson, oracle
@@ -75,7 +76,7 @@ def pool(workers: int) -> Iterator[Pool]:
 def play(episodes: Sequence[Episode]) -> list[Result]:
     """Make runs side by side; their sources must have the same number of modalities and of classes."""
     first = source(episodes[0].task.source)
-    cohort = Cohort(len(episodes), modalities=first.modalities, classes=first.classes, judged=True)
+    cohort = Cohort(len(episodes), modalities=first.modalities, classes=first.classes, judged=True, reward=RewardSpec())
     actors: list[Actor] = []
     for b, episode in enumerate(episodes):
         made = lesson(episode.task)

@@ -75,6 +75,7 @@ class Cohort:
             batch_size=BATCH_SIZE,
             intervals=task.intervals,
             seed=int(rng.integers(2**63)),
+            horizon_known=task.horizon_known,
             shuffled=shuffled,
             reward=self.reward,
         )

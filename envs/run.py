@@ -35,6 +35,7 @@ class Run:
         batch_size: int,
         intervals: int,
         seed: int,
+        horizon_known: bool = True,
         shuffled: bool = False,
         reward: RewardSpec = REWARD,
     ) -> None:
@@ -42,6 +43,7 @@ class Run:
         self.table = SampleTable.empty(samples, modalities)
         self.history = History(reward)
         self.seed = seed
+        self.horizon_known = horizon_known
         self.shuffled = shuffled  # a control: what is known of one sample decides about another
         self.intervals = intervals
         self.interval = 0  # the next to be drawn
@@ -62,7 +64,7 @@ class Run:
                 step=first,
                 epoch=self.interval,
                 steps_per_epoch=self.calendar.epoch_positions / self.calendar.batch_size,
-                horizon=self.calendar.epoch_start(self.intervals),
+                horizon=self.calendar.epoch_start(self.intervals) if self.horizon_known else None,
                 reports=reports,
                 previous=self.history.decisions[-1].choice.action if self.history.decisions else None,
             )

@@ -63,7 +63,8 @@ class Synthetic:
 
     A class is a few clusters of latent points. Each modality sees them through a random matrix and a random bend,
     with a signal strength of its own, so that one modality is often stronger; some samples are seen badly in one of
-    the modalities. How many classes, clusters and features there are, and how hard it is, is drawn too.
+    the modalities. How many classes, clusters and features there are, how unequal the classes are in size, how heavy
+    the tails of the features and how hard it all is, is drawn too.
     """
 
     classes = 10
@@ -76,10 +77,12 @@ class Synthetic:
         self.modalities = modalities
 
     def sample(self, sizes: Sequence[int], rng: np.random.Generator) -> Dataset:
-        classes, clusters = int(rng.integers(3, self.classes + 1)), int(rng.integers(1, 4))
+        classes, clusters = int(rng.integers(3, self.classes + 1)), int(rng.integers(1, 5))
         latent = int(rng.integers(6, 17))
         total = sum(sizes)
-        labels = rng.integers(classes, size=total)
+        priors = rng.dirichlet(np.full(classes, rng.choice([2.0, 10.0, 1000.0])))
+        labels = rng.choice(classes, size=total, p=priors)
+        labels[:classes] = np.arange(classes)
         centres = rng.standard_normal((classes, clusters, latent))
         points = centres[labels, rng.integers(clusters, size=total)]
         points = points + rng.uniform(0.2, 0.7) * rng.standard_normal((total, latent))
@@ -140,10 +143,12 @@ def _seen(points: Float64, rng: np.random.Generator) -> Float32:
     signal = points @ mixing
     bend = rng.uniform(0, 2)
     signal = np.where(rng.random(features) < 0.5, signal, np.tanh(bend * signal + rng.standard_normal(features)))
-    noise = np.exp(rng.uniform(np.log(0.3), np.log(2.5)))
+    noise = np.exp(rng.uniform(np.log(0.3), np.log(4.0)))
     badly = rng.random(total) < rng.uniform(0, 0.3)
     noises = noise * np.where(badly, rng.uniform(1.5, 4), 1.0)
     values = signal + noises[:, None] * rng.standard_normal((total, features))
+    if rng.random() < 0.3:
+        values = np.sign(values) * np.abs(values) ** rng.uniform(1, 2)  # heavy tails, as of counts
     values -= values.mean(axis=0)
     seen: Float32 = (values / np.sqrt((values**2).mean())).astype(np.float32)
     return seen

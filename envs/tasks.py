@@ -43,6 +43,7 @@ class Task:
     intervals: int  # epochs that the student is trained for
     seed: int
     validation: int = 300  # samples at most
+    horizon_known: bool = True  # whether the scheduler is told how long the run will be
     noisy_labels: float = 0.0  # share of the training samples with a random label
     flipped_labels: float = 0.0  # share with the label of the next class
     mispaired: float = 0.0  # share with the other modalities of another sample
@@ -58,8 +59,9 @@ class Distribution:
     harms: tuple[str, ...]  # fields of Task; "dimmed" may come on top of any
     samples: tuple[int, int] = (250, 600)
     learning_rates: tuple[float, float] = (0.05, 0.2)
-    intervals: tuple[int, int] = (20, 30)
+    intervals: tuple[int, int] = (15, 40)
     validation: tuple[int, int] = (200, 600)
+    horizon_unknown: float = 0.15  # share of the tasks
     shares: tuple[float, float] = (0.1, 0.5)  # of harmed samples
 
     @property
@@ -89,6 +91,7 @@ class Distribution:
             intervals=int(rng.integers(self.intervals[0], self.intervals[1], endpoint=True)),
             validation=int(rng.integers(self.validation[0], self.validation[1], endpoint=True)),
             seed=int(rng.integers(2**63)),
+            horizon_known=bool(rng.random() >= self.horizon_unknown),
             dimmed=dimmed,
             **harms,
         )

@@ -3,6 +3,7 @@
 import typer
 
 from envs.research.dataset import dataset
+from envs.research.evaluate import evaluate
 from envs.research.export import export
 from envs.research.ope import ope
 from envs.research.train import train
@@ -10,5 +11,5 @@ from envs.research.train import train
 app = typer.Typer(no_args_is_help=True, help="Train, judge and export scheduling policies offline.")
 
 # Their modules import what takes long only when a command runs, so that `bss --help` stays fast.
-for command in (train, export, dataset, ope):
+for command in (train, evaluate, export, dataset, ope):
     app.command()(command)

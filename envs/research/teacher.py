@@ -36,7 +36,8 @@ MISPAIRED: Final = Remedy(ranking=(1.0, 2.0, -2.0), begin=0.4, ramp=0.5, dose=0.
 
 EMA: Final = 0.5
 UNLESS_HARMED: Final = 0.05  # weight of a ranking that nothing depends on
-SHARE_WEIGHT: Final = 4.0  # errors of the share cost more than those of the ranking
+SHARE_WEIGHT: Final = 4.0  # errors of the share cost more than those of the ranking,
+CLEAN_SHARE_WEIGHT: Final = 12.0  # and most where nothing is to be left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,5 +82,5 @@ def lessons(task: Task, observations: Float32) -> tuple[Float32, Float32, Float3
     weights = np.ones_like(actions)
     harmed = max(task.noisy_labels, task.mispaired)
     weights[:, :3] = max(UNLESS_HARMED, min(1.0, 2 * harmed))
-    weights[:, list(RANGES).index("share")] = SHARE_WEIGHT
+    weights[:, list(RANGES).index("share")] = SHARE_WEIGHT if harmed else CLEAN_SHARE_WEIGHT
     return observations, actions, weights

@@ -102,16 +102,16 @@ def serve(
     try:
         run(settings)
     except StoreError as error:
-        _fail(str(error))
+        fail(str(error))
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
-        _fail(f"can't listen on {settings.host} port {settings.port}: {reason}")
+        fail(f"can't listen on {settings.host} port {settings.port}: {reason}")
 
 
 @app.command()
 def jobs(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """List all jobs."""
-    with _service(url) as client:
+    with connect(url) as client:
         answer = client.jobs()
     _tell(answer, as_json, lambda: jobs_view(answer.jobs))
 
@@ -119,7 +119,7 @@ def jobs(url: Url = LOCAL, as_json: AsJson = False) -> None:
 @app.command()
 def show(job: Job, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Show what a job is and where it is."""
-    with _service(url) as client:
+    with connect(url) as client:
         state = client.job(_checked_name(job))
     _tell(state, as_json, lambda: job_view(state))
 
@@ -149,8 +149,8 @@ def swap(
     parameters = dict(_parameter(text) for text in param or ())
     when: Literal["now", "next_interval"] = "now" if at is When.NOW else "next_interval"
     if (policy is None) == (artefact is None):
-        _fail("either POLICY or --artefact must be given", MISUSED)
-    with _service(url) as client:
+        fail("either POLICY or --artefact must be given", MISUSED)
+    with connect(url) as client:
         if artefact is not None:
             policy, parameters = "artefact", {**parameters, "sha256": _artefact(client, artefact).sha256}
         answer = client.swap(_checked_name(job), policy or "", parameters, when, shadow=shadow)
@@ -160,7 +160,7 @@ def swap(
 @app.command()
 def end_shadow(job: Job, url: Url = LOCAL) -> None:
     """Let no policy watch the job any more."""
-    with _service(url) as client:
+    with connect(url) as client:
         client.end_shadow(_checked_name(job))
     typer.echo(f"{job}: no shadow watches any more")
 
@@ -168,7 +168,7 @@ def end_shadow(job: Job, url: Url = LOCAL) -> None:
 @app.command()
 def policies(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """List the policies that a job can have: installed ones and uploaded artefacts."""
-    with _service(url) as client:
+    with connect(url) as client:
         answer = client.policies()
     _tell(answer, as_json, lambda: policies_view(answer))
 
@@ -183,8 +183,8 @@ def upload(
     try:
         data = file.read_bytes()
     except OSError as error:
-        _fail(f"FILE {str(file)!r} can't be read: {error.strerror}", MISUSED)
-    with _service(url) as client:
+        fail(f"FILE {str(file)!r} can't be read: {error.strerror}", MISUSED)
+    with connect(url) as client:
         manifest = client.upload_policy(data)
     typer.echo(manifest.model_dump_json() if as_json else artefact_sentence(manifest))
 
@@ -197,7 +197,7 @@ def watch(
     as_json: AsJson = False,
 ) -> None:
     """Watch a job until Ctrl-C. With --json, one object a line for each look."""
-    with suppress(KeyboardInterrupt), _service(url) as client:
+    with suppress(KeyboardInterrupt), connect(url) as client:
         looks = _looks(client, _checked_name(job), interval)
         if as_json:
             for look in looks:
@@ -214,9 +214,9 @@ def _settings(**flags: str | None) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
     except pydantic.ValidationError as error:
-        _fail(_first_mistake(error), MISUSED)
+        fail(_first_mistake(error), MISUSED)
     except (OSError, ValueError) as error:
-        _fail(f"bss.toml can't be read: {error}", MISUSED)
+        fail(f"bss.toml can't be read: {error}", MISUSED)
 
 
 def _first_mistake(error: pydantic.ValidationError) -> str:
@@ -239,17 +239,17 @@ def _end_well(*_: object) -> NoReturn:
 
 
 @contextmanager
-def _service(url: str) -> Iterator[SchedulerClient]:
+def connect(url: str) -> Iterator[SchedulerClient]:
     """A client of the service. What may be expected to go wrong ends the program with a sentence."""
     try:
         with SchedulerClient(_checked_url(url), token=_token(), retries=0) as client:
             yield client
     except OutageError as error:
-        _fail(f"{error} (is a scheduler running there? `bss serve` starts one, --url or BSS_URL names another)")
+        fail(f"{error} (is a scheduler running there? `bss serve` starts one, --url or BSS_URL names another)")
     except SchedulerError as error:
-        _fail(str(error))
+        fail(str(error))
     except pydantic.ValidationError as error:
-        _fail(_first_mistake(error))
+        fail(_first_mistake(error))
 
 
 def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[Look]:
@@ -276,14 +276,14 @@ def _artefact(client: SchedulerClient, wanted: str) -> PolicyManifest:
     found = [a for a in known if wanted and (a.name == wanted or a.sha256.startswith(wanted))]
     if len(found) != 1:
         among = ", ".join(f"{a.name} {a.sha256[:HASH_SHOWN]}" for a in found or known)
-        _fail(f"--artefact must name one of {among or 'those that were uploaded, none yet'}, got {wanted!r}")
+        fail(f"--artefact must name one of {among or 'those that were uploaded, none yet'}, got {wanted!r}")
     return found[0]
 
 
 def _checked_name(job: str) -> str:
     """A name that can stand in a URL."""
     if not re.fullmatch(NAME_PATTERN, job):
-        _fail(f"JOB must match {NAME_PATTERN}, got {job!r}", MISUSED)
+        fail(f"JOB must match {NAME_PATTERN}, got {job!r}", MISUSED)
     return job
 
 
@@ -291,16 +291,16 @@ def _checked_url(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        _fail(f"--url {url!r} can't be read: {error}", MISUSED)
+        fail(f"--url {url!r} can't be read: {error}", MISUSED)
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        _fail(f"--url must be like {LOCAL}, got {url!r}", MISUSED)
+        fail(f"--url must be like {LOCAL}, got {url!r}", MISUSED)
     return url
 
 
 def _token() -> str | None:
     token = os.environ.get("BSS_TOKEN", "").strip()
     if not (token.isascii() and token.isprintable()):
-        _fail("BSS_TOKEN must hold printable ASCII characters only", MISUSED)
+        fail("BSS_TOKEN must hold printable ASCII characters only", MISUSED)
     return token or None
 
 
@@ -308,7 +308,7 @@ def _parameter(text: str) -> tuple[str, Any]:
     """`key=value`, the value as JSON if it is that."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        _fail(f"--param must be KEY=VALUE, got {text!r}", MISUSED)
+        fail(f"--param must be KEY=VALUE, got {text!r}", MISUSED)
     try:
         parsed = json.loads(value)
         json.dumps(parsed, allow_nan=False)
@@ -324,30 +324,30 @@ def _tell(answer: Message, as_json: bool, view: Callable[[], RenderableType]) ->
     if as_json:
         typer.echo(answer.model_dump_json())
     else:
-        _screen().print(view())
+        screen().print(view())
 
 
 def _show_live(looks: Iterator[Look], interval: float) -> None:
     """One table that changes in place; where that can't be, as in a file, one after another."""
-    screen = _screen()
+    terminal = screen()
     views = (look_view(look, interval) for look in looks)
-    if screen.is_terminal:
-        with Live(next(views), console=screen, auto_refresh=False) as live:
+    if terminal.is_terminal:
+        with Live(next(views), console=terminal, auto_refresh=False) as live:
             for view in views:
                 live.update(view, refresh=True)
     for view in views:
-        screen.print(view)
+        terminal.print(view)
 
 
-def _screen(*, stderr: bool = False) -> Console:
+def screen(*, stderr: bool = False) -> Console:
     """A console that takes what it is given for text: names come from others and may look like markup."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
-def _fail(sentence: str, code: int = FAILED) -> NoReturn:
+def fail(sentence: str, code: int = FAILED) -> NoReturn:
     """End the program with one line on standard error."""
     one_line = " ".join(sentence.split())
-    _screen(stderr=True).print(Text.assemble(("error: ", "bold red"), one_line), soft_wrap=True)
+    screen(stderr=True).print(Text.assemble(("error: ", "bold red"), one_line), soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -77,15 +77,21 @@ class Fixed:
         """It does not learn."""
 
 
+def read_artefact(path: Path) -> artefact.Artefact:
+    """The artefact in a file. Raises ValueError saying what is wrong with it, FileNotFoundError for no file."""
+    try:
+        return artefact.read(path.read_bytes())
+    except artefact.ArtefactError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
 def parse(reference: str) -> Callable[[int], Actor]:
     """The actor of a policy by what a user types: a name, a name with parameters as JSON, or an artefact's path.
 
     `balance`, `curriculum:{"reverse": true}`, `policy.safetensors`. Raises ValueError saying what is wrong with it.
     """
     if reference.endswith(".safetensors"):
-        data = Path(reference).read_bytes()
-        artefact.read(data)
-        return partial(of_artefact, data)
+        return partial(of_artefact, read_artefact(Path(reference)).data)
     name, _, parameters = reference.partition(":")
     try:
         values = json.loads(parameters or "{}")

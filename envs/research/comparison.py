@@ -1,7 +1,7 @@
 """The comparison of schedulers on held-out tasks: which tasks, which controls, and what is said of the scores."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any, Final
@@ -38,15 +38,15 @@ class HeldOut:
 
     def task(self, seed: int) -> Task:
         """The task's data for one of the paired seeds."""
-        return Task(
+        plain = Task(
             source=self.source,
             samples=SAMPLES,
             learning_rate=LEARNING_RATE,
             intervals=INTERVALS,
             seed=seed,
             validation=VALIDATION,
-            **HARMS[self.harm],
         )
+        return replace(plain, **HARMS[self.harm])  # type: ignore[arg-type]  # the harms are shares
 
     @property
     def name(self) -> str:

@@ -49,20 +49,20 @@ def dataset(
 
     A service with a token is asked with BSS_TOKEN in the environment.
     """
-    from bss_service.console import _fail, _service
+    from bss_service.console import connect, fail
     from envs.research.runs import runs_of_log
 
     logs = {}
     try:
         if job:
-            with _service(url) as client:
+            with connect(url) as client:
                 logs = {each: decisions(client, each) for each in job}
                 description = f"{description} {rewards(client, job)}".strip()
         logs |= {path.stem: read_rows(path) for path in log or ()}
         runs = [run for each, rows in logs.items() for run in runs_of_log(each, rows)]
         written = write(f"bss/{name}-v0", runs, description=description, author=author)
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     kept, seen = sum(len(run.rewards) for run in runs), sum(map(len, logs.values()))
     typer.echo(f"{written}: {len(runs)} episodes of {len(logs)} runs, {kept} decisions; {seen - kept} left out")
 

@@ -43,7 +43,7 @@ class Config:
     def load(cls, run: Path) -> Self:
         """Raises FileNotFoundError where there is none."""
         fields = json.loads((run / CONFIG).read_text())
-        tasks = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["tasks"].items()}
+        tasks: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["tasks"].items()}
         return cls(**{**fields, "tasks": Distribution(**tasks)})
 
 

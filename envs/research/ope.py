@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from bss_service.core.action import NAMED_ACTIONS, Action
-from bss_service.core.arrays import Float64, Floats
-from envs.research.episodes import Episodes, TargetPolicy
+from envs.research.episodes import Episodes
+from envs.research.targets import load_policy
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,26 +16,6 @@ if TYPE_CHECKING:
     from envs.research.estimators import Estimate
     from envs.research.statistics import Interval
     from envs.research.verdict import Verdict
-
-_CLOSE = 1e-5  # an action's vector travels as float32
-
-
-@dataclass(frozen=True, slots=True)
-class FixedAction:
-    """The same action always: deterministic, so that a log of drawn named actions can tell of it and one of densities
-    can't.
-    """
-
-    action: Action
-
-    def log_probability(self, observations: Floats, raw_actions: Floats) -> Float64:
-        """0 where the logged action is this one, else −inf."""
-        same = (np.abs(raw_actions - self.action.to_vector()) <= _CLOSE).all(axis=1)
-        return np.where(same, 0.0, -np.inf)
-
-    def sample(self, observations: Floats, rng: np.random.Generator) -> Floats:
-        """This action for each observation."""
-        return np.tile(self.action.to_vector(), (len(observations), 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +57,21 @@ def ope(
     Prints the value that each estimator gives, its 95 % interval and its
     effective sample size, and whether the log can tell at all.
     """
-    from bss_service.console import _fail, _screen
+    from bss_service.console import fail, screen
     from envs.research.dataset import read
 
     try:
         episodes, left_out = read(dataset)
         reports = [judged(episodes, name, discount=discount, seed=seed) for name in policy]
-    except ValueError as error:
-        _fail(str(error))
+    except (ValueError, OSError) as error:
+        fail(str(error))
     if as_json:
         answer = {"runs": len(episodes), "runs_left_out": left_out, "policies": [r.as_dict() for r in reports]}
         typer.echo(json.dumps(answer))
         return
     for report in reports:
-        _screen().print(_table(report, len(episodes), left_out))
-        _screen().print(f"{report.verdict.answer}: {report.verdict.reason}")
-
-
-def load_policy(reference: str) -> TargetPolicy:
-    """The policy that a name of NAMED_ACTIONS, or the path of an artefact, stands for. Raises ValueError.
-
-    Artefacts join here: what is needed of one is `log_probability` and `sample`.
-    """
-    if reference in NAMED_ACTIONS:
-        return FixedAction(NAMED_ACTIONS[reference])
-    raise ValueError(
-        f"policy must be one of {', '.join(NAMED_ACTIONS)}, got {reference!r}: other installed policies are "
-        "deterministic paths or learn as they go, and neither has a probability for a logged action"
-    )
+        screen().print(_table(report, len(episodes), left_out))
+        screen().print(f"{report.verdict.answer}: {report.verdict.reason}")
 
 
 def judged(episodes: Episodes, reference: str, *, discount: float, seed: int) -> Report:

@@ -14,8 +14,8 @@ from bss_service.console import app
 from bss_service.core.action import NAMED_ACTIONS
 from bss_service.core.observation import FIELDS
 from envs.research.dataset import write
-from envs.research.ope import FixedAction, load_policy
 from envs.research.runs import Run
+from envs.research.targets import FixedAction, load_policy
 
 NAMES = list(NAMED_ACTIONS)
 

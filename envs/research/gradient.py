@@ -32,6 +32,8 @@ CLIP: Final = 5.0  # of normalised observations
 SETTLED: Final = 1e6  # observations that a normaliser counts for once a network has been fitted to it
 # Training begins at plain shuffling that leaves out little: noise of this size around it explores each component.
 START: Final = Action(share=0.95, floor=0.02, ema=0.5, coverage="subset", rank_by="weight")
+CRITIC_FIRST: Final = 6
+REFINING_DEVIATION: Final = 0.1  # with which PPO begins where an imitation ends
 NUMBERS_DEVIATION: Final = 0.3
 CHOICES_DEVIATION: Final = 0.1
 
@@ -39,13 +41,16 @@ CHOICES_DEVIATION: Final = 0.1
 class Gradient:
     """A PPO or SAC model, the environments that it learns in, and how far it has come."""
 
-    def __init__(self, algorithm: str, tasks: Distribution, *, seed: int, workers: int) -> None:
+    def __init__(
+        self, algorithm: str, tasks: Distribution, *, seed: int, workers: int, envs: int = ENVS, steps: int = STEPS
+    ) -> None:
         """algorithm: "ppo" or "sac". The model's first parameters are drawn from the seed."""
-        self.seed = seed
+        self.seed, self.steps = seed, steps
+        self.critic_first = 0  # iterations in which the actor waits for the critic
         self.iteration = 0
-        self.envs = StudentsVecEnv(ENVS, workers, tasks)
+        self.envs = StudentsVecEnv(envs, workers, tasks)
         self.normaliser = VecNormalize(self.envs, clip_obs=CLIP)
-        self.model: BaseAlgorithm = (_ppo if algorithm == "ppo" else _sac)(self.normaliser, seed)
+        self.model: BaseAlgorithm = (_ppo if algorithm == "ppo" else _sac)(self.normaliser, seed, steps)
         self.model.set_logger(Logger(folder=None, output_formats=[]))
 
     @property
@@ -58,16 +63,19 @@ class Gradient:
     @property
     def intervals(self) -> int:
         """Intervals trained so far."""
-        return self.iteration * ENVS * STEPS
+        return self.iteration * self.envs.num_envs * self.steps
 
     def advance(self) -> dict[str, float]:
         """One iteration; figures to show."""
         set_random_seed(int(np.random.default_rng([self.seed, self.iteration]).integers(2**31)))
-        self.envs.seed(self.seed + (self.iteration + 1) * ENVS)
+        self.envs.seed(self.seed + (self.iteration + 1) * self.envs.num_envs)
         self.model._last_obs = None  # so that `learn` begins all environments anew
+        self._let_actor_learn(self.iteration >= self.critic_first)
         episodes = _Episodes()
         fresh = self.iteration == 0
-        self.model.learn(ENVS * STEPS, callback=episodes, log_interval=NEVER, reset_num_timesteps=fresh)
+        self.model.learn(
+            self.envs.num_envs * self.steps, callback=episodes, log_interval=NEVER, reset_num_timesteps=fresh
+        )
         self.iteration += 1
         logged = self.model.logger.name_to_value
         figures = {name: float(value) for name, value in logged.items() if name.startswith("train/")}
@@ -77,6 +85,13 @@ class Gradient:
         """The policy as it is now."""
         write = of_ppo if isinstance(self.model, PPO) else of_sac
         return write(self.model, self.normaliser, name=name, training=training)
+
+    def _let_actor_learn(self, learns: bool) -> None:
+        """An actor that begins with an imitation's network would only be spoilt by a critic that knows nothing yet."""
+        if isinstance(self.model, PPO):
+            policy: Any = self.model.policy
+            for part in (policy.mlp_extractor.policy_net, policy.action_net, policy.log_std):
+                part.requires_grad_(learns)
 
     def save(self, path: Path) -> None:
         """Write everything that the next iteration depends on, in one act."""
@@ -109,6 +124,9 @@ class Gradient:
         """Take over the network and the normaliser of an imitation, to go on from there with PPO."""
         state = torch.load(path, weights_only=True)
         self.model.policy.load_state_dict(state["parameters"])
+        with torch.no_grad():
+            self.model.policy.log_std.fill_(float(np.log(REFINING_DEVIATION)))
+        self.critic_first = CRITIC_FIRST
         set_moments(self._seen, state["observations"])
         self._seen.count = SETTLED
 
@@ -143,12 +161,12 @@ def start() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(START.to_vector()), deviation.log()
 
 
-def _ppo(envs: VecNormalize, seed: int) -> PPO:
+def _ppo(envs: VecNormalize, seed: int, steps: int) -> PPO:
     model = PPO(
         "MlpPolicy",
         envs,
-        n_steps=STEPS,
-        batch_size=480,
+        n_steps=steps,
+        batch_size=min(480, steps * envs.num_envs),
         n_epochs=6,
         learning_rate=3e-4,
         target_kl=0.03,
@@ -168,14 +186,14 @@ def calm(policy: ActorCriticPolicy) -> None:
         policy.log_std.copy_(log_std)
 
 
-def _sac(envs: VecNormalize, seed: int) -> SAC:
+def _sac(envs: VecNormalize, seed: int, steps: int) -> SAC:
     model = SAC(
         "MlpPolicy",
         envs,
         buffer_size=200_000,
-        learning_starts=ENVS * STEPS,
-        train_freq=STEPS,
-        gradient_steps=4 * STEPS,
+        learning_starts=steps * envs.num_envs,
+        train_freq=steps,
+        gradient_steps=4 * steps,
         batch_size=512,
         policy_kwargs={"net_arch": HIDDEN},
         seed=seed,

@@ -34,9 +34,12 @@ EPSILON: Final = 1e-8
 class Imitation:
     """A network, what it was told so far, and how far it has come."""
 
-    def __init__(self, tasks: Distribution, *, seed: int, pool: Pool) -> None:
+    def __init__(
+        self, tasks: Distribution, *, seed: int, pool: Pool, episodes: int = EPISODES, fit_steps: int = FIT_STEPS
+    ) -> None:
         """The first parameters are drawn from the seed."""
         self.tasks, self.seed, self.pool = tasks, seed, pool
+        self.episodes, self.fit_steps = episodes, fit_steps
         self.iteration = 0
         self.intervals = 0
         self.observations = RunningMeanStd(shape=observation_space().shape)
@@ -49,7 +52,7 @@ class Imitation:
     def advance(self) -> dict[str, float]:
         """One iteration; figures to show."""
         rng = np.random.default_rng([self.seed, self.iteration])
-        tasks = [(self.tasks.draw(rng), int(rng.integers(2**63))) for _ in range(EPISODES)]
+        tasks = [(self.tasks.draw(rng), int(rng.integers(2**63))) for _ in range(self.episodes)]
         acting = partial(of_artefact, self.artefact("imitation", {}))
         results = self.pool(
             [Episode(task, seed, acting if self.iteration else partial(Teacher, task)) for task, seed in tasks]
@@ -102,9 +105,9 @@ class Imitation:
         generator = torch.Generator().manual_seed(seed)
         actor = [*self.policy.mlp_extractor.policy_net.parameters(), *self.policy.action_net.parameters()]
         optimizer = torch.optim.Adam(actor, lr=1e-3)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, FIT_STEPS)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, self.fit_steps)
         losses = []
-        for _ in range(FIT_STEPS):
+        for _ in range(self.fit_steps):
             chosen = torch.randint(len(inputs), (BATCH,), generator=generator)
             hidden = self.policy.mlp_extractor.forward_actor(inputs[chosen])
             loss = (importance[chosen] * (self.policy.action_net(hidden) - targets[chosen]) ** 2).sum(1).mean()

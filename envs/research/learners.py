@@ -1,9 +1,9 @@
 """Training runs on disk: what is trained, by which algorithm, and how far it has come."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
@@ -14,7 +14,7 @@ from envs.research.gradient import Gradient
 from envs.research.imitation import Imitation
 from envs.research.rollouts import Pool, pool
 from envs.research.search import SPACES, Search, State
-from envs.tasks import Distribution
+from envs.tasks import Distribution, training_tasks
 
 ALGORITHMS: Final = ("imitation", "ppo", "sac", "search", "search-narrow")
 CONFIG, STATE = "config.json", "state"
@@ -29,11 +29,26 @@ class Config:
     tasks: Distribution
     begin_with: str | None = None  # directory of the imitation whose network PPO goes on from
 
+    @classmethod
+    def of(cls, algorithm: str, seed: int, sources: Sequence[str], begin_with: Path | None) -> Self:
+        """Raises ValueError naming what is wrong, FileNotFoundError for data or an imitation that isn't there."""
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
+        if begin_with is not None:
+            if algorithm != "ppo":
+                raise ValueError(f"begin-with goes with ppo alone, got {algorithm!r}")
+            if cls.load(begin_with).algorithm != "imitation":
+                raise ValueError(f"begin-with must be the run of an imitation, got {begin_with}")
+        tasks = replace(training_tasks(), sources=tuple(sources)) if sources else training_tasks()
+        _ = tasks.modalities  # of sources that can't be loaded or don't go together it says so here
+        return cls(algorithm, seed, tasks, str(begin_with) if begin_with else None)
+
     def save(self, run: Path) -> None:
         """Raises FileExistsError where there already is a run."""
         run.mkdir(parents=True, exist_ok=True)
-        with (run / CONFIG).open("x") as file:
-            json.dump(asdict(self), file, indent=2)
+        if (run / CONFIG).exists():
+            raise FileExistsError(f"{run} holds a run; go on with it by --resume, or choose another directory")
+        (run / CONFIG).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def described(self, learner: "Learner") -> dict[str, Any]:
         """How the policy of a learner was trained, for its manifest."""
@@ -42,6 +57,8 @@ class Config:
     @classmethod
     def load(cls, run: Path) -> Self:
         """Raises FileNotFoundError where there is none."""
+        if not (run / CONFIG).exists():
+            raise FileNotFoundError(f"there is no run in {run}")
         fields = json.loads((run / CONFIG).read_text())
         tasks: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields["tasks"].items()}
         return cls(**{**fields, "tasks": Distribution(**tasks)})

@@ -37,7 +37,7 @@ MISPAIRED: Final = Remedy(ranking=(1.0, 2.0, -2.0), begin=0.4, ramp=0.5, dose=0.
 EMA: Final = 0.5
 UNLESS_HARMED: Final = 0.05  # weight of a ranking that nothing depends on
 SHARE_WEIGHT: Final = 4.0  # errors of the share cost more than those of the ranking,
-CLEAN_SHARE_WEIGHT: Final = 12.0  # and most where nothing is to be left out
+CLEAN_SHARE_WEIGHT: Final = 6.0  # and most where nothing is to be left out
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,23 +26,17 @@ def train(
     for a linear policy; search-narrow: one with few features that sets two
     coefficients.
     """
-    from dataclasses import replace
-
     from torch.utils.tensorboard import SummaryWriter
 
-    from envs.research.learners import ALGORITHMS, STATE, Config, open_learner
-    from envs.tasks import training_tasks
+    from bss_service.console import fail
+    from envs.research.learners import STATE, Config, open_learner
 
-    if algorithm not in ALGORITHMS:
-        raise typer.BadParameter(f"must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}", param_hint="--algorithm")
-    if begin_with is not None and algorithm != "ppo":
-        raise typer.BadParameter(f"goes with ppo alone, got {algorithm!r}", param_hint="--begin-with")
-    if resume:
-        config = Config.load(run)
-    else:
-        tasks = replace(training_tasks(), sources=tuple(source)) if source else training_tasks()
-        config = Config(algorithm, seed, tasks, str(begin_with) if begin_with else None)
-        config.save(run)
+    try:
+        config = Config.load(run) if resume else Config.of(algorithm, seed, source or [], begin_with)
+        if not resume:
+            config.save(run)
+    except (ValueError, OSError) as error:
+        fail(str(error))
     with open_learner(config, workers) as learner, SummaryWriter(run / "tensorboard") as board:
         if resume and (run / STATE).exists():
             learner.load(run / STATE)

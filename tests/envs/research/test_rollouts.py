@@ -1,0 +1,61 @@
+from functools import partial
+
+import numpy as np
+import pytest
+
+from bss_service.core.action import Action
+from envs.research.actors import Fixed, of_artefact, of_name, parse
+from envs.research.rollouts import Episode, play, pool
+from envs.tasks import Task
+from tests.trained import made_up
+
+TASK = Task("synthetic:2", samples=96, learning_rate=0.1, intervals=4, seed=1, validation=40, noisy_labels=0.4)
+UNIFORM = partial(of_name, "uniform", {})
+
+
+def test_runs_of_one_task_and_seed_differ_by_their_policy_alone() -> None:
+    keep = partial(Fixed, Action(share=0.5, rank_by="loss", coverage="subset"))
+    first, again, other, reseeded = play(
+        [Episode(TASK, 7, UNIFORM), Episode(TASK, 7, UNIFORM), Episode(TASK, 7, keep), Episode(TASK, 8, UNIFORM)]
+    )
+    assert np.array_equal(first.observations, again.observations)
+    assert np.array_equal(first.observations[0], other.observations[0])  # the same data and weights
+    assert not np.array_equal(first.observations[-1], other.observations[-1])
+    assert not np.array_equal(first.observations[0], reseeded.observations[0])
+
+
+def test_what_a_run_comes_to_does_not_depend_on_where_it_is_made() -> None:
+    longer = Task("synthetic:2", samples=128, learning_rate=0.1, intervals=6, seed=2, validation=30)
+    episodes = [Episode(task, seed, UNIFORM) for task in (TASK, longer) for seed in range(3)]
+    alone = [play([episode])[0] for episode in episodes]
+    with pool(2) as runs:
+        together = runs(episodes)
+    for a, b in zip(alone, together, strict=True):
+        assert (a.validation_accuracy, a.test_accuracy) == (b.validation_accuracy, b.test_accuracy)
+        assert np.array_equal(a.observations, b.observations)
+
+
+def test_the_oracle_uses_clean_samples_alone_and_shuffled_scores_change_what_is_drawn() -> None:
+    keep = partial(Fixed, Action(share=0.5, rank_by="loss", coverage="subset"))
+    plain, oracle, shuffled = play(
+        [Episode(TASK, 7, keep), Episode(TASK, 7, UNIFORM, "oracle"), Episode(TASK, 7, keep, "shuffled")]
+    )
+    assert not np.array_equal(plain.observations[-1], oracle.observations[-1])
+    assert not np.array_equal(plain.observations[-1], shuffled.observations[-1])
+
+
+def test_policies_that_learn_and_artefacts_are_run_as_in_the_service() -> None:
+    bandit, trained = play(
+        [Episode(TASK, 7, partial(of_name, "bandit", {})), Episode(TASK, 7, partial(of_artefact, made_up()))]
+    )
+    assert len(bandit.observations) == len(trained.observations) == TASK.intervals
+    assert 0 < bandit.test_accuracy < 1
+
+
+@pytest.mark.parametrize(
+    ("reference", "complaint"),
+    [("nobody", "policy must be one of"), ("balance:{", "must be JSON"), ('curriculum:{"reverse": 3}', "reverse")],
+)
+def test_a_wrong_reference_is_refused_with_its_reason(reference: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse(reference)

@@ -30,7 +30,8 @@ class Lesson:
     test: Part
     classes: int
     learning_rate: float
-    clean: Bool  # (n,) training samples whose label and pairing are right
+    clean: Bool  # (n,) training samples whose label and modalities are right
+    wrong_label: Bool  # (n,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +114,16 @@ def lesson(task: Task) -> Lesson:
     )
     worse = corruption.dataset
     training = worse.indices("train")
-    right = (worse.labels == dataset.labels) & ~corruption.is_mispaired & ~corruption.is_blank
+    wrong_label = worse.labels != dataset.labels
+    clean = ~wrong_label & ~corruption.is_mispaired & ~corruption.is_blank
     return Lesson(
         train=_part(worse, "train"),
         validation=_part(worse, "validation"),
         test=_part(worse, "test"),
         classes=len(worse.classes),
         learning_rate=task.learning_rate,
-        clean=right[training],
+        clean=clean[training],
+        wrong_label=wrong_label[training],
     )
 
 
@@ -128,7 +131,7 @@ def oracle(whole: Lesson) -> Lesson:
     """The lesson with the clean samples alone, repeated until there are as many as before: what no policy can know."""
     clean = np.resize(np.flatnonzero(whole.clean), len(whole.clean))
     train = Part(tuple(values[clean] for values in whole.train.modalities), whole.train.labels[clean])
-    return replace(whole, train=train, clean=np.ones_like(whole.clean))
+    return replace(whole, train=train, clean=whole.clean[clean], wrong_label=whole.wrong_label[clean])
 
 
 def _part(dataset: Dataset, split: str) -> Part:

@@ -123,9 +123,10 @@ class Gradient:
     def begin_with(self, path: Path) -> None:
         """Take over the network and the normaliser of an imitation, to go on from there with PPO."""
         state = torch.load(path, weights_only=True)
-        self.model.policy.load_state_dict(state["parameters"])
+        policy: Any = self.model.policy
+        policy.load_state_dict(state["parameters"])
         with torch.no_grad():
-            self.model.policy.log_std.fill_(float(np.log(REFINING_DEVIATION)))
+            policy.log_std.fill_(float(np.log(REFINING_DEVIATION)))
         self.critic_first = CRITIC_FIRST
         set_moments(self._seen, state["observations"])
         self._seen.count = SETTLED

@@ -1,8 +1,7 @@
 """Imitation of a teacher who knows what is wrong with a task (DAgger; Ross, Gordon & Bagnell 2011).
 
-In a simulated run the harm is known, and so is what helps against it. What remains to be learnt is to tell the harm
-from the observation. The network acts, the teacher says of every observation what it would have done, and the network
-is fitted to all that was said so far; so it also learns where its own mistakes lead.
+The network acts, the teacher says at every interval what it would have done, and the network is fitted to all that was
+said so far; so it also learns where its own mistakes lead.
 """
 
 from functools import partial
@@ -20,7 +19,6 @@ from envs.research.actors import of_artefact
 from envs.research.export import of_ppo
 from envs.research.gradient import CLIP, HIDDEN, calm, moments, set_moments
 from envs.research.rollouts import Episode, Pool
-from envs.research.teacher import Teacher, lessons
 from envs.spaces import action_space, observation_space
 from envs.tasks import Distribution
 
@@ -47,18 +45,15 @@ class Imitation:
             torch.manual_seed(seed)
             self.policy = ActorCriticPolicy(observation_space(), action_space(), lambda _: 1e-3, net_arch=HIDDEN)
         calm(self.policy)
-        self.told: list[tuple[Float32, Float32, Float32]] = []  # observations, actions, weights
+        self.told: list[tuple[Float32, Float32, Float32]] = []  # observations, advice, importance
 
     def advance(self) -> dict[str, float]:
         """One iteration; figures to show."""
         rng = np.random.default_rng([self.seed, self.iteration])
         tasks = [(self.tasks.draw(rng), int(rng.integers(2**63))) for _ in range(self.episodes)]
         acting = partial(of_artefact, self.artefact("imitation", {}))
-        results = self.pool(
-            [Episode(task, seed, acting if self.iteration else partial(Teacher, task)) for task, seed in tasks]
-        )
-        for (task, _), result in zip(tasks, results, strict=True):
-            self.told.append(lessons(task, result.observations))
+        results = self.pool([Episode(task, seed, acting, taught=True) for task, seed in tasks])
+        self.told += [(result.observations, result.advice, result.importance) for result in results]
         self.intervals += sum(len(result.observations) for result in results)
         seen, actions, weights = (np.concatenate(parts) for parts in zip(*self.told, strict=True))
         if self.iteration == 0:

@@ -3,19 +3,22 @@
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 import numpy as np
 import torch
 
+from bss_service.core.action import DIMENSION, Action
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice, Decision
 from bss_service.wire import RewardSpec
-from envs.cohort import Cohort
+from envs.cohort import Cohort, Outcome
+from envs.research.teacher import advice, importance
+from envs.run import Run
 from envs.sources import source
-from envs.tasks import Task, lesson, oracle
+from envs.tasks import Lesson, Task, lesson, oracle
 
 SIDE_BY_SIDE: Final = 64  # more don't fit the caches and are no faster
 
@@ -38,6 +41,7 @@ class Episode:
     seed: int
     actor: Callable[[int], Actor]  # given a seed; sent to another process
     control: Control | None = None
+    taught: bool = False  # whether a teacher who sees the harm is asked, beside, what it would do
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class Result:
     test_accuracy: float
     observations: Float32  # (intervals, D) that the actor saw
     diverged: bool
+    advice: Float32  # (intervals, A) of the teacher, or (0, A)
+    importance: Float32  # (intervals, A) of the components of its advice
 
 
 Pool = Callable[[Sequence[Episode]], list[Result]]
@@ -77,37 +83,58 @@ def play(episodes: Sequence[Episode]) -> list[Result]:
     """Make runs side by side; their sources must have the same number of modalities and of classes."""
     first = source(episodes[0].task.source)
     cohort = Cohort(len(episodes), modalities=first.modalities, classes=first.classes, judged=True, reward=RewardSpec())
-    actors: list[Actor] = []
-    for b, episode in enumerate(episodes):
+    players = [_Player.start(cohort, b, episode) for b, episode in enumerate(episodes)]
+    while any(player.result is None for player in players):
+        for player, outcome in zip(players, cohort.step([player.act() for player in players]), strict=True):
+            if outcome is not None:
+                player.take(outcome)
+    return [player.result for player in players if player.result is not None]
+
+
+@dataclass(slots=True)
+class _Player:
+    """A run being made."""
+
+    episode: Episode
+    run: Run
+    lesson: Lesson
+    actor: Actor
+    seen: list[Float32] = field(default_factory=list)
+    told: list[Action] = field(default_factory=list)
+    result: Result | None = None
+
+    @classmethod
+    def start(cls, cohort: Cohort, place: int, episode: Episode) -> "_Player":
         made = lesson(episode.task)
         if episode.control == "oracle":
             made = oracle(made)
         rng = np.random.default_rng([episode.seed, 0])
-        cohort.start(b, episode.task, made, rng, shuffled=episode.control == "shuffled")
-        actors.append(episode.actor(episode.seed))
-    seen: list[list[Float32]] = [[] for _ in episodes]
-    results: list[Result | None] = [None] * len(episodes)
-    while None in results:
-        choices = [None if results[b] else _act(cohort, b, actors[b], seen[b]) for b in range(len(episodes))]
-        for b, outcome in enumerate(cohort.step(choices)):
-            if outcome is None:
-                continue
-            if outcome.terminated or outcome.truncated:
-                results[b] = Result(
-                    outcome.info["best_validation_accuracy"],
-                    outcome.info["test_accuracy"],
-                    np.stack(seen[b]),
-                    outcome.terminated,
-                )
-            else:
-                actors[b].learn(cohort.run(b).history.decisions[-1])
-    return [result for result in results if result is not None]
+        cohort.start(place, episode.task, made, rng, shuffled=episode.control == "shuffled")
+        return cls(episode, cohort.run(place), made, episode.actor(episode.seed))
 
+    def act(self) -> Choice | None:
+        """The next choice; None once the run is over."""
+        if self.result is not None:
+            return None
+        observation = self.run.observe()
+        self.seen.append(observation.vector)
+        if self.episode.taught:
+            self.told.append(advice(self.run.table, self.lesson, observation["progress"]))
+        return self.actor.act(observation)
 
-def _act(cohort: Cohort, place: int, actor: Actor, seen: list[Float32]) -> Choice:
-    observation = cohort.run(place).observe()
-    seen.append(observation.vector)
-    return actor.act(observation)
+    def take(self, outcome: Outcome) -> None:
+        """Learn from an interval, or end the run."""
+        if not (outcome.terminated or outcome.truncated):
+            self.actor.learn(self.run.history.decisions[-1])
+            return
+        self.result = Result(
+            outcome.info["best_validation_accuracy"],
+            outcome.info["test_accuracy"],
+            np.stack(self.seen),
+            outcome.terminated,
+            np.array([action.to_vector() for action in self.told], np.float32).reshape(-1, DIMENSION),
+            np.array([importance(action) for action in self.told], np.float32).reshape(-1, DIMENSION),
+        )
 
 
 def _shape(episode: Episode) -> tuple[int, int, int, int]:

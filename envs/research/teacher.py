@@ -1,86 +1,88 @@
-"""A teacher that knows what is wrong with a task, and the lessons that a network takes from it.
+"""A teacher that sees which samples are harmed, and says what it would do.
 
-In a simulated run the harm is known. What to do about it, found once for each kind of harm on synthetic tasks, then
-needs no exploration: the network learns to tell from the observation alone what the teacher is told. Observations come
-from runs of the network itself, so that it also learns where its own actions lead (DAgger, Ross et al. 2011).
+In a simulated run it is known which labels and pairs are wrong, and so is what a ranking would keep of the good samples
+and leave in of the bad. What to do then needs no exploration. What remains to be learnt is to tell the harm from the
+observation, without seeing it.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import product
 from typing import Final
 
 import numpy as np
 
-from bss_service.core.action import RANGES, Action
+from bss_service.core.action import RANGES, Action, log_weights
 from bss_service.core.arrays import Float32, Float64
-from bss_service.core.observation import FIELDS, Observation
-from bss_service.policies.base import Choice, Decision
-from envs.tasks import Task
+from bss_service.core.table import SampleTable
+from envs.tasks import Lesson
 
-_PROGRESS: Final = FIELDS.index("progress")
-
-
-@dataclass(frozen=True, slots=True)
-class Remedy:
-    """What to do about one kind of harm: keep a share of a ranking, from some progress on."""
-
-    ranking: tuple[float, float, float]  # κ of similarity, loss and the weaker head
-    begin: float  # progress at which samples begin to be left out
-    ramp: float  # progress until all are left out that should be
-    dose: float  # share left out for each share harmed
-
-
-# Found on 64 synthetic tasks each by random search, confirmed on 160 others; benchmarks/results/remedies.md
-NOISY: Final = Remedy(ranking=(0.25, 2.0, 0.5), begin=0.15, ramp=0.5, dose=0.9)
-MISPAIRED: Final = Remedy(ranking=(1.0, 2.0, -2.0), begin=0.4, ramp=0.5, dose=0.8)
-
-
+# What a sample is worth to the student that trains on it, as found on synthetic tasks: docs/decisions/0011.
+WRONG_LABEL: Final = -1.2
+WRONG_PAIR: Final = -0.4
+BEGIN, RAMP = 0.05, 0.4  # progress at which samples begin to be left out, and until all are that should be
+LEAST_SHARE: Final = 0.2
+LEAST_PROFIT: Final = 0.005  # for each sample, below which nothing is left out
 EMA: Final = 0.5
-UNLESS_HARMED: Final = 0.05  # weight of a ranking that nothing depends on
+
+# κ of similarity, loss and the weaker head.
+RANKINGS: Final = (
+    *product((0.0, 0.5, 1.0), (2.0,), (0.0,)),
+    (0.25, 2.0, 0.5),
+    (0.0, 2.0, -1.0),
+    (1.0, 2.0, -2.0),
+    (1.0, 1.0, 0.0),
+    (1.0, 1.0, -2.0),
+    (2.0, 1.0, 0.0),
+    (2.0, 0.0, 0.0),
+    (1.0, 0.0, -2.0),
+    (0.0, 0.0, -2.0),
+)
 SHARE_WEIGHT: Final = 4.0  # errors of the share cost more than those of the ranking,
 CLEAN_SHARE_WEIGHT: Final = 6.0  # and most where nothing is to be left out
+IDLE_RANKING_WEIGHT: Final = 0.05  # of a ranking that nothing depends on
 
 
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """Acts on a task whose harm it knows. As an actor it is called with a seed that it doesn't need."""
+def advice(table: SampleTable, lesson: Lesson, progress: float) -> Action:
+    """What to do next, given which samples are harmed; progress in [0, 1].
 
-    task: Task
-    seed: int = 0
-
-    def act(self, observation: Observation) -> Choice:
-        return Choice(self.action(observation["progress"]))
-
-    def learn(self, decision: Decision) -> None:
-        """It knows all that it needs."""
-
-    def action(self, progress: float) -> Action:
-        """The best known action at a progress in [0, 1]: remedies mixed by how much each has to leave out."""
-        left_out = self.left_out(progress)
-        # Before anything is left out the ranking is already the one that will be wanted.
-        mixture = np.array([self.task.noisy_labels, self.task.mispaired]) + 1e-9
-        similarity, loss, weak = (mixture / mixture.sum()) @ np.array([NOISY.ranking, MISPAIRED.ranking])
-        return Action(
-            kappa_similarity=float(similarity),
-            kappa_loss=float(loss),
-            kappa_weak=float(weak),
-            share=float(np.prod(1 - left_out)),
-            ema=EMA,
-            coverage="subset",
-            rank_by="weight",
-        )
-
-    def left_out(self, progress: float) -> Float64:
-        """The share that the remedy for each kind of harm leaves out, (2,)."""
-        harms = ((NOISY, self.task.noisy_labels), (MISPAIRED, self.task.mispaired))
-        return np.array([r.dose * harm * np.clip((progress - r.begin) / r.ramp, 0, 1) for r, harm in harms])
+    Of all rankings and shares the one whose kept samples are worth the most together.
+    """
+    plain = Action(ema=EMA, coverage="subset", rank_by="weight")
+    if not table.measured.any():
+        return plain
+    worth = np.where(lesson.clean, 1.0, np.where(lesson.wrong_label, WRONG_LABEL, WRONG_PAIR))
+    scored = _refreshed(table)
+    least = int(LEAST_SHARE * len(worth))
+    best, most = plain, float(worth.sum()) + LEAST_PROFIT * len(worth)
+    for similarity, loss, weak in RANKINGS:
+        action = replace(plain, kappa_similarity=similarity, kappa_loss=loss, kappa_weak=weak)
+        kept = _worth_of_the_first(worth, log_weights(action, scored))
+        number = least + int(kept[least:].argmax())
+        if kept[number] > most:
+            most = float(kept[number])
+            best = replace(action, share=(number + 1) / len(worth))
+    left_out = (1 - best.share) * float(np.clip((progress - BEGIN) / RAMP, 0, 1))
+    return replace(best, share=1 - left_out)
 
 
-def lessons(task: Task, observations: Float32) -> tuple[Float32, Float32, Float32]:
-    """What the teacher says of the observations (k, D) of a run: actions (k, A) and how much each number matters."""
-    teacher = Teacher(task)
-    actions = np.stack([teacher.action(float(o)).to_vector() for o in observations[:, _PROGRESS]])
-    weights = np.ones_like(actions)
-    harmed = max(task.noisy_labels, task.mispaired)
-    weights[:, :3] = max(UNLESS_HARMED, min(1.0, 2 * harmed))
-    weights[:, list(RANGES).index("share")] = SHARE_WEIGHT if harmed else CLEAN_SHARE_WEIGHT
-    return observations, actions, weights
+def importance(action: Action) -> Float32:
+    """How much each component of an action matters to what is drawn, (A,): the weights of squared errors."""
+    vector = action.to_vector()
+    weights = np.ones_like(vector)
+    left_out = 1 - action.share
+    weights[:3] = max(IDLE_RANKING_WEIGHT, min(1.0, 4 * left_out))
+    weights[list(RANGES).index("share")] = SHARE_WEIGHT if left_out > 0 else CLEAN_SHARE_WEIGHT
+    return weights
+
+
+def _worth_of_the_first(worth: Float64, scores: Float64) -> Float64:
+    """What the k + 1 samples of the highest scores are worth together, (n,)."""
+    summed: Float64 = np.cumsum(worth[np.argsort(-scores, kind="stable")])
+    return summed
+
+
+def _refreshed(table: SampleTable) -> SampleTable:
+    """The table as the next plan will see it; the run's own is left as it is."""
+    copied = SampleTable(**{name: column.copy() for name, column in table.columns().items()})
+    copied.refresh(EMA)
+    return copied

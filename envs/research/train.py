@@ -26,6 +26,7 @@ def train(
     for a linear policy; search-narrow: one with few features that sets two
     coefficients.
     """
+    import torch
     from torch.utils.tensorboard import SummaryWriter
 
     from bss_service.console import fail
@@ -37,6 +38,7 @@ def train(
             config.save(run)
     except (ValueError, OSError) as error:
         fail(str(error))
+    torch.set_num_threads(1)  # networks this small gain nothing by more, and the workers have the other cores
     with open_learner(config, workers) as learner, SummaryWriter(run / "tensorboard") as board:
         if resume and (run / STATE).exists():
             learner.load(run / STATE)

@@ -69,8 +69,8 @@ class BalanceScheduling(gymnasium.Env[Any, Any]):
     `Box(-1, 1, (11,), float32)`: `bss_service.core.action.Action.to_vector`. Ranges are mapped linearly, choices lie in
     equal bins of [-1, 1], in their order. Numbers outside [-1, 1] are clipped; NaN is refused with a ValueError.
 
-    A sample's score is κ_sim·similarity − κ_loss·loss + κ_weak·weakness + κ_stale·staleness; the higher, the likelier it
-    is drawn.
+    A sample's score is κ_sim·similarity − κ_loss·loss + κ_weak·weakness + κ_stale·staleness; the higher, the
+    likelier it is drawn.
 
     | Num | Component | Meaning | At -1 | At 1 |
     |---|---|---|---|---|
@@ -136,8 +136,8 @@ measurements | -1 | 1 |
 
     ## Information
 
-    `reset` gives `task`, the fields of `envs.tasks.Task`. `step` gives `validation_accuracy` and `action`, the fields of
-    the action as it was understood, unless the student diverged. At the end of an episode also
+    `reset` gives `task`, the fields of `envs.tasks.Task`. `step` gives `validation_accuracy` and `action`, the fields
+    of the action as it was understood, unless the student diverged. At the end of an episode also
     `best_validation_accuracy`, and with `judged` the `test_accuracy` of the checkpoint that had it.
 
     ## Arguments

@@ -164,9 +164,11 @@ class Students:
 
     def _measured(self, log_probabilities: Tensor, labels: Tensor, steps: Sequence[int]) -> list[Measured]:
         own = _of_labels(log_probabilities, labels)  # (M + 1, s, B, G)
-        unimodal = log_probabilities[:-1].transpose(-1, -2).reshape(self.modalities, -1, self.classes)
         # Not exp: of numbers as low as those of impossible classes it takes torch ten times as long.
-        similarity = measure.similarity(torch.softmax(unimodal, dim=2), torch).view(labels.shape)
+        unimodal = (
+            torch.softmax(log_probabilities[:-1], dim=3).transpose(3, 4).reshape(self.modalities, -1, self.classes)
+        )
+        similarity = measure.similarity(unimodal, torch).view(labels.shape)
         loss, probabilities = _loss(own), own.exp().permute(1, 2, 3, 0)
         return [
             Measured(

@@ -1,6 +1,6 @@
 """How fast `BalanceScheduling-v0` is: students trained side by side against students trained one after the other.
 
-python -m benchmarks.env --write     (about 2 minutes on one core; writes benchmarks/results/env.md)
+python -m benchmarks.env --write     (about a minute on one core; writes benchmarks/results/env.md)
 """
 
 import argparse

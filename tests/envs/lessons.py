@@ -29,4 +29,5 @@ def lesson_of(
         return Part(tuple(view.astype(np.float32) for view in views), labels)
 
     train, validation, test = part(samples), part(samples // 2), part(samples // 3)
-    return Lesson(train, validation, test, classes, rate, np.ones(samples, dtype=np.bool_))
+    clean = np.ones(samples, dtype=np.bool_)
+    return Lesson(train, validation, test, classes, rate, clean, wrong_label=~clean)

@@ -18,7 +18,7 @@ def content(part: Part) -> list[bytes]:
 
 
 def everything(of: Lesson) -> list[bytes]:
-    return [*content(of.train), *content(of.validation), *content(of.test), of.clean.tobytes()]
+    return [*content(of.train), *content(of.validation), *content(of.test), of.clean.tobytes(), of.wrong_label.tobytes()]
 
 
 def harmed(**harms: Any) -> tuple[Lesson, Lesson]:
@@ -57,6 +57,7 @@ def test_random_labels_are_not_clean_but_where_they_are_right_by_chance() -> Non
     whole, worse = harmed(noisy_labels=0.4)
     wrong = whole.train.labels != worse.train.labels
     np.testing.assert_array_equal(worse.clean, ~wrong)
+    np.testing.assert_array_equal(worse.wrong_label, wrong)
     assert 30 < wrong.sum() < 80  # of 80 drawn from at least 3 classes
 
 
@@ -74,6 +75,7 @@ def test_other_views_are_wrong_or_gone_exactly_where_a_sample_is_not_clean(kind:
     first, second = changed_views(whole.train, worse.train)
     assert not first.any()
     assert second.sum() == 50
+    assert not worse.wrong_label.any()
     np.testing.assert_array_equal(worse.clean, ~second)
     if kind == "blank":
         assert not worse.train.modalities[1][second].any()
@@ -103,6 +105,7 @@ def test_the_oracle_has_the_clean_samples_alone_and_as_many_as_before() -> None:
     clean = np.flatnonzero(worse.clean)
     assert len(known.train.labels) == len(known.clean) == 200
     assert known.clean.all()
+    assert not known.wrong_label.any()
     np.testing.assert_array_equal(known.train.labels[: len(clean)], worse.train.labels[clean])
     np.testing.assert_array_equal(known.train.modalities[1][len(clean)], worse.train.modalities[1][clean[0]])
     assert content(known.validation) == content(worse.validation)

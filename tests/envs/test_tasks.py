@@ -18,7 +18,13 @@ def content(part: Part) -> list[bytes]:
 
 
 def everything(of: Lesson) -> list[bytes]:
-    return [*content(of.train), *content(of.validation), *content(of.test), of.clean.tobytes(), of.wrong_label.tobytes()]
+    return [
+        *content(of.train),
+        *content(of.validation),
+        *content(of.test),
+        of.clean.tobytes(),
+        of.wrong_label.tobytes(),
+    ]
 
 
 def harmed(**harms: Any) -> tuple[Lesson, Lesson]:

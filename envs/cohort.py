@@ -83,7 +83,7 @@ class Cohort:
         run.start(report)
         test = self._students.validate("test", place)[0].accuracy if self.judged else None
         self._places[place] = _Place(task, run, report.accuracy, test)
-        return run.observe().vector, {"task": asdict(task)}
+        return _seen(run), {"task": asdict(task)}
 
     def run(self, place: int) -> Run:
         """The run at a place. Raises RuntimeError before the first start."""
@@ -112,7 +112,7 @@ class Cohort:
     def _finish(self, place: _Place, measured: Measured, report: Validation, test_accuracy: float) -> Outcome:
         run = place.run
         if not np.isfinite([report.loss, float(measured.loss.sum()), float(measured.similarity.sum())]).all():
-            return Outcome(run.observe().vector, DIVERGED, terminated=True, truncated=False, info=self._summary(place))
+            return Outcome(_seen(run), DIVERGED, terminated=True, truncated=False, info=self._summary(place))
         decision = run.finish(measured, report)
         if report.accuracy > place.best:
             place.best = report.accuracy
@@ -122,8 +122,13 @@ class Cohort:
         if truncated:
             info |= self._summary(place)
         reward = 0.0 if decision.reward is None else decision.reward
-        return Outcome(run.observe().vector, reward, terminated=False, truncated=truncated, info=info)
+        return Outcome(_seen(run), reward, terminated=False, truncated=truncated, info=info)
 
     def _summary(self, place: _Place) -> dict[str, Any]:
         summary = {"best_validation_accuracy": place.best}
         return summary if place.test_accuracy is None else {**summary, "test_accuracy": place.test_accuracy}
+
+
+def _seen(run: Run) -> Float32:
+    """The observation as the caller's own, who may change it: the run keeps its decisions'."""
+    return run.observe().vector.copy()

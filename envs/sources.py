@@ -168,12 +168,15 @@ def _spectra(signals: Float32) -> Float64:
 
 
 def _principal_axes(centred: Float64, number: int) -> Float64:
-    """(d, number) unit vectors of the largest variance; through the smaller of the two Gram matrices."""
+    """(d, number) unit vectors of the largest variance; through the smaller of the two Gram matrices.
+
+    Directions in which the samples don't differ are 0 there: what is left of them is rounding.
+    """
     n, d = centred.shape
     if d <= n:
         axes: Float64 = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :number]
         return axes
     left = np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :number]
     axes = centred.T @ left
-    axes /= np.linalg.norm(axes, axis=0)
-    return axes
+    norms = np.linalg.norm(axes, axis=0)
+    return axes / np.where(norms > 1e-6 * norms.max(), norms, np.inf)

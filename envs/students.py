@@ -21,6 +21,8 @@ from envs.tasks import Lesson, Part
 HIDDEN: Final = (64, 32)  # units of an encoder's two layers
 JOINT_WEIGHT: Final = 0.5  # (1 − λ) and λ of the paper's ℓ_total
 UNIMODAL_WEIGHT: Final = 0.5
+REGISTER: Final = 16  # floats in the widest vector register
+_threshold_backward: Final = torch.ops.aten.threshold_backward  # of relu: as far as something came through
 _IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
 
 
@@ -91,8 +93,8 @@ class Students:
         weights[-1] = JOINT_WEIGHT / self.batch_size
         seen = torch.empty(self.modalities + 1, longest, self.number, self.classes, self.batch_size)
         for step in range(longest):
-            seen[:, step] = self._step(rows[step], targets[step], weights * scale[step])
-        return self._measured(seen, labels, steps)
+            self._step(rows[step], targets[step], weights * scale[step], seen[:, step])
+        return self._measured(torch.log_softmax(seen, dim=3), labels, steps)
 
     def validate(self, split: str = "validation", place: int | None = None) -> list[Validation]:
         """The reports (their step is 0) of all students, or of one, on the held-out samples of a split."""
@@ -102,22 +104,12 @@ class Students:
         hidden = shelf.data[places].view(-1, shelf.size, self.features)
         for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
             hidden = torch.baddbmm(bias[rows], hidden, weight[rows]).relu_()
-        log_probabilities = torch.log_softmax(self._logits(hidden, rows), dim=2)
-        labels = torch.from_numpy(shelf.label[places])  # (B, N)
-        own = log_probabilities.gather(2, labels.expand(len(log_probabilities), *labels.shape)[:, :, None])[:, :, 0]
-        flat = self._flat(log_probabilities)
-        loss = measure.multimodal_loss(
-            flat[-1],
-            flat[:-1],
-            labels.view(-1),
-            torch,
-            joint_weight=JOINT_WEIGHT,
-            unimodal_weight=UNIMODAL_WEIGHT,
-        ).view(labels.shape)
-        probability = own.exp()
+        logits = torch.empty(self.modalities + 1, places.stop - places.start, self.classes, shelf.size)
+        log_probabilities = torch.log_softmax(self._logits(hidden, rows, logits), dim=2)
+        own = _of_labels(log_probabilities, torch.from_numpy(shelf.label[places]))  # (M + 1, B, N)
         correct = own == log_probabilities.amax(2)  # argmax over an axis that is not the last takes ten times as long
         counts = shelf.count[places]
-        losses, probabilities, accuracies = (_means(values, counts) for values in (loss, probability, correct))
+        losses, probabilities, accuracies = (_means(values, counts) for values in (_loss(own), own.exp(), correct))
         return [
             Validation(
                 step=0,
@@ -139,56 +131,45 @@ class Students:
             bias[row] = 0
         self._biases[-1][row].view(2, self.classes)[:, classes:] = _IMPOSSIBLE
 
-    def _logits(self, hidden: Tensor, rows: slice) -> Tensor:
-        """Embeddings (B·M, k, H) of some rows -> logits (M + 1, B, c, k)."""
+    def _logits(self, hidden: Tensor, rows: slice, logits: Tensor) -> Tensor:
+        """Embeddings (B·M, k, H) of some rows -> logits (M + 1, B, c, k), written where they are wanted."""
         out = torch.baddbmm(self._biases[-1][rows], self._weights[-1][rows], hidden.transpose(1, 2))
         out = out.view(-1, self.modalities, 2, self.classes, out.shape[2])
-        logits = torch.empty(self.modalities + 1, len(out), self.classes, out.shape[4])
         logits[:-1] = out[:, :, 0].transpose(0, 1)
         torch.sum(out[:, :, 1], dim=1, out=logits[-1])
         return logits
 
-    def _flat(self, values: Tensor) -> Tensor:
-        """(M + 1, …, c, k) -> (M + 1, …·k, c), as the formulas of core take it."""
-        return values.transpose(-1, -2).reshape(self.modalities + 1, -1, self.classes)
-
-    def _step(self, rows: Tensor, targets: Tensor, scale: Tensor) -> Tensor:
-        """One step of SGD; the log-probabilities (M + 1, B, c, G) before it."""
+    def _step(self, rows: Tensor, targets: Tensor, scale: Tensor, logits: Tensor) -> None:
+        """One step of SGD; the logits (M + 1, B, c, G) before it are written down."""
         layers = [
             self._training.data.view(-1, self.features).index_select(0, rows).view(-1, self.batch_size, self.features)
         ]
         for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
             layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
-        log_probabilities = torch.log_softmax(self._logits(layers[-1], slice(None)), dim=2)
-        slope = (log_probabilities.exp() - targets) * scale  # ∂ℓ/∂logits times the learning rate
+        probabilities = torch.softmax(self._logits(layers[-1], slice(None), logits), dim=2)
+        slope = probabilities.sub_(targets).mul_(scale)  # ∂ℓ/∂logits times the learning rate
         gradient = torch.empty(self.number, self.modalities, 2, self.classes, self.batch_size)
         gradient[:, :, 0] = slope[:-1].transpose(0, 1)
         gradient[:, :, 1] = slope[-1][:, None]
         gradient = gradient.view(-1, 2 * self.classes, self.batch_size)
-        back = torch.bmm(gradient.transpose(1, 2), self._weights[-1]).mul_(layers[-1] > 0)
+        back = _threshold_backward(torch.bmm(gradient.transpose(1, 2), self._weights[-1]), layers[-1], 0)
         self._weights[-1].baddbmm_(gradient, layers[-1], alpha=-1)
         self._biases[-1].sub_(gradient.sum(2, keepdim=True))
         for k in (1, 0):
             gradient, weight = back, self._weights[k]
             if k:
-                back = torch.bmm(gradient, weight.transpose(1, 2)).mul_(layers[k] > 0)
+                back = _threshold_backward(torch.bmm(gradient, weight.transpose(1, 2)), layers[k], 0)
             weight.baddbmm_(layers[k].transpose(1, 2), gradient, alpha=-1)
             self._biases[k].sub_(gradient.sum(1, keepdim=True))
-        return log_probabilities
 
     def _measured(self, log_probabilities: Tensor, labels: Tensor, steps: Sequence[int]) -> list[Measured]:
-        shape = labels.shape  # (s, B, G)
-        flat = self._flat(log_probabilities)
-        similarity = measure.similarity(flat[:-1].exp(), torch).view(shape)
-        loss = measure.multimodal_loss(
-            flat[-1],
-            flat[:-1],
-            labels.view(-1),
-            torch,
-            joint_weight=JOINT_WEIGHT,
-            unimodal_weight=UNIMODAL_WEIGHT,
-        ).view(shape)
-        probabilities = measure.true_label(flat, labels.view(-1), torch).exp_().view(-1, *shape).permute(1, 2, 3, 0)
+        own = _of_labels(log_probabilities, labels)  # (M + 1, s, B, G)
+        # Not exp: of numbers as low as those of impossible classes it takes torch ten times as long.
+        unimodal = (
+            torch.softmax(log_probabilities[:-1], dim=3).transpose(3, 4).reshape(self.modalities, -1, self.classes)
+        )
+        similarity = measure.similarity(unimodal, torch).view(labels.shape)
+        loss, probabilities = _loss(own), own.exp().permute(1, 2, 3, 0)
         return [
             Measured(
                 similarity[:s, b].numpy().copy(),
@@ -197,6 +178,17 @@ class Students:
             )
             for b, s in enumerate(steps)
         ]
+
+
+def _of_labels(log_probabilities: Tensor, labels: Tensor) -> Tensor:
+    """(M + 1, …, c, k) at the labels (…, k) -> (M + 1, …, k)."""
+    index = labels.expand(len(log_probabilities), *labels.shape)
+    return log_probabilities.gather(-2, index[..., None, :])[..., 0, :]
+
+
+def _loss(own: Tensor) -> Tensor:
+    """`core.measure.multimodal_loss` of log-probabilities (M + 1, …) of the labels."""
+    return -(JOINT_WEIGHT * own[-1] + UNIMODAL_WEIGHT * own[:-1].sum(0))
 
 
 def _means(values: Tensor, counts: Int64) -> Float64:
@@ -210,18 +202,22 @@ def _normal(shape: Sequence[int], deviation: float, rng: np.random.Generator) ->
 
 
 class _Shelf:
-    """The samples of one split for every student, padded to the largest."""
+    """The samples of one split for every student, padded to the largest.
+
+    And to whole vector registers: what is left over is computed in another way, whose last bits differ, and what is
+    left over of one student's samples would depend on how many the others have.
+    """
 
     def __init__(self, number: int, modalities: int, features: int) -> None:
         self.number, self.modalities, self.features = number, modalities, features
-        self.size = 1
+        self.size = REGISTER
         self.count = np.ones(number, np.int64)
-        self.data = torch.zeros(number, modalities, 1, features)
-        self.label: NDArray[np.int64] = np.zeros((number, 1), np.int64)
+        self.data = torch.zeros(number, modalities, self.size, features)
+        self.label: NDArray[np.int64] = np.zeros((number, self.size), np.int64)
 
     def put(self, place: int, part: Part) -> None:
         if len(part.labels) > self.size:
-            self._grow(len(part.labels))
+            self._grow(-(-len(part.labels) // REGISTER) * REGISTER)
         self.count[place] = len(part.labels)
         self.data[place].zero_()
         for m, values in enumerate(part.modalities):

@@ -128,7 +128,12 @@ def lesson(task: Task) -> Lesson:
 
 
 def oracle(whole: Lesson) -> Lesson:
-    """The lesson with the clean samples alone, repeated until there are as many as before: what no policy can know."""
+    """The lesson with the clean samples alone, repeated until there are as many as before: what no policy can know.
+
+    Raises ValueError where no sample is clean.
+    """
+    if not whole.clean.any():
+        raise ValueError(f"clean must hold a sample at least, got none of {len(whole.clean)}")
     clean = np.resize(np.flatnonzero(whole.clean), len(whole.clean))
     train = Part(tuple(values[clean] for values in whole.train.modalities), whole.train.labels[clean])
     return replace(whole, train=train, clean=whole.clean[clean], wrong_label=whole.wrong_label[clean])

@@ -41,7 +41,6 @@ class StudentsVecEnv(VecEnv):
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
-        self._waiting = False
 
     def reset(self) -> VecEnvObs:
         """Begin everywhere anew, with the seeds of `seed` if it was called since."""
@@ -49,16 +48,14 @@ class StudentsVecEnv(VecEnv):
         for k, pipe in enumerate(self._pipes):
             pipe.send(("reset", list(seeds[k * self._size : (k + 1) * self._size])))
         self._reset_seeds()
-        return np.concatenate([self._receive(pipe) for pipe in self._pipes])
+        return np.concatenate(self._receive())
 
     def step_async(self, actions: NDArray[Any]) -> None:
         for k, pipe in enumerate(self._pipes):
             pipe.send(("step", actions[k * self._size : (k + 1) * self._size]))
-        self._waiting = True
 
     def step_wait(self) -> VecEnvStepReturn:
-        answers = [self._receive(pipe) for pipe in self._pipes]
-        self._waiting = False
+        answers = self._receive()
         observations, rewards, dones = (np.concatenate([answer[k] for answer in answers]) for k in range(3))
         return observations, rewards, dones, [info for answer in answers for info in answer[3]]
 
@@ -84,11 +81,13 @@ class StudentsVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         return [False for _ in self._get_indices(indices)]
 
-    def _receive(self, pipe: Connection) -> Any:
-        answer = pipe.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def _receive(self) -> list[Any]:
+        """The answers of all workers; raises the first error, once nothing is left that the next call would take."""
+        answers = [pipe.recv() for pipe in self._pipes]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
 
 def _work(pipe: Connection, kind: type[VectorBalanceScheduling], size: int, tasks: str | Distribution) -> None:

@@ -20,9 +20,12 @@ def with_training_samples(dataset: Dataset, count: int) -> Dataset:
 
 EVERYTHING: dict[str, Any] = {
     "noisy_labels": 0.3,
+    "flipped_labels": 0.2,
     "mispaired": 0.4,
+    "blank": 0.1,
     "modality_noise": {"vector": 0.5, "text": 0.2},
 }
+CHOSEN = ("label_is_noisy", "label_is_flipped", "is_mispaired", "is_blank")
 
 
 def test_the_same_seed_gives_the_same_copy(small: Dataset) -> None:
@@ -33,8 +36,8 @@ def test_the_same_seed_gives_the_same_copy(small: Dataset) -> None:
 
 def test_another_seed_gives_another_copy(small: Dataset) -> None:
     one, other = (corrupt(small, **EVERYTHING, seed=seed) for seed in (1, 2))
-    assert (one.label_is_noisy != other.label_is_noisy).any()
-    assert (one.is_mispaired != other.is_mispaired).any()
+    for chosen in CHOSEN:
+        assert (getattr(one, chosen) != getattr(other, chosen)).any()
 
 
 def test_the_original_stays_as_it_was(small: Dataset) -> None:
@@ -46,14 +49,13 @@ def test_the_original_stays_as_it_was(small: Dataset) -> None:
 def test_no_corruption_gives_an_equal_copy(small: Dataset) -> None:
     clean = corrupt(small, seed=1)
     assert content(clean.dataset) == content(small)
-    assert not clean.label_is_noisy.any()
-    assert not clean.is_mispaired.any()
+    assert not any(getattr(clean, chosen).any() for chosen in CHOSEN)
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.004, 0), (0.006, 1), (0.3, 30), (1.0, 100)])
 def test_exactly_the_share_of_training_samples_is_chosen(small: Dataset, share: float, count: int) -> None:
-    corruption = corrupt(small, noisy_labels=share, mispaired=share, seed=1)
-    for chosen in (corruption.label_is_noisy, corruption.is_mispaired):
+    corruption = corrupt(small, noisy_labels=share, flipped_labels=share, mispaired=share, blank=share, seed=1)
+    for chosen in (getattr(corruption, name) for name in CHOSEN):
         assert chosen.sum() == count
         assert not chosen[small.split != 0].any()
 
@@ -72,6 +74,39 @@ def test_noisy_labels_are_drawn_uniformly(small: Dataset) -> None:
     counts = np.bincount(drawn, minlength=4)
     # Chi-squared with 3 degrees of freedom exceeds 16.3 once in a thousand.
     assert ((counts - 1250) ** 2 / 1250).sum() < 16.3
+
+
+def test_flipped_labels_are_those_of_the_next_class_and_of_the_first_after_the_last(small: Dataset) -> None:
+    corruption = corrupt(small, flipped_labels=0.5, seed=1)
+    flipped, labels = corruption.label_is_flipped, corruption.dataset.labels
+    assert set(zip(small.labels[flipped].tolist(), labels[flipped].tolist(), strict=True)) == {
+        (0, 1),
+        (1, 2),
+        (2, 3),
+        (3, 0),
+    }
+    np.testing.assert_array_equal(labels[~flipped], small.labels[~flipped])
+
+
+def test_a_label_may_be_redrawn_and_then_flipped(small: Dataset) -> None:
+    redrawn = corrupt(small, noisy_labels=1.0, seed=1)
+    both = corrupt(small, noisy_labels=1.0, flipped_labels=1.0, seed=1)
+    training = small.indices("train")
+    np.testing.assert_array_equal(both.dataset.labels[training], (redrawn.dataset.labels[training] + 1) % 4)
+
+
+def test_a_blank_sample_has_its_first_modality_alone(small: Dataset) -> None:
+    corruption = corrupt(small, blank=0.3, seed=1)
+    blanked = corruption.dataset.modalities
+    np.testing.assert_array_equal(blanked["vector"], small.modalities["vector"])
+    for name in ("text", "image"):
+        assert blanked[name].dtype == small.modalities[name].dtype
+        assert not blanked[name][corruption.is_blank].any()
+        np.testing.assert_array_equal(blanked[name][~corruption.is_blank], small.modalities[name][~corruption.is_blank])
+
+
+def test_a_blank_sample_has_nothing_of_another_one_that_it_was_mispaired_with(small: Dataset) -> None:
+    assert not corrupt(small, mispaired=1.0, blank=1.0, seed=1).dataset.modalities["image"][small.split == 0].any()
 
 
 @pytest.mark.parametrize("share", [0.01, 0.02, 0.03, 0.4, 1.0])
@@ -112,8 +147,12 @@ def test_a_lone_training_sample_cannot_be_mispaired(small: Dataset) -> None:
 
 
 def test_a_larger_share_chooses_the_same_samples_and_more(small: Dataset) -> None:
-    less, more = (corrupt(small, noisy_labels=share, seed=1) for share in (0.2, 0.4))
+    less, more = (corrupt(small, noisy_labels=share, mispaired=share, blank=share, seed=1) for share in (0.2, 0.4))
     assert more.label_is_noisy[less.label_is_noisy].all()
+    assert more.is_mispaired[less.is_mispaired].all()
+    assert more.is_blank[less.is_blank].all()
+    flipped_less, flipped_more = (corrupt(small, flipped_labels=s, seed=1).label_is_flipped for s in (0.2, 0.4))
+    assert flipped_more[flipped_less].all()
     same = less.label_is_noisy
     np.testing.assert_array_equal(more.dataset.labels[same], less.dataset.labels[same])
 
@@ -122,7 +161,11 @@ def test_kinds_of_corruption_do_not_move_each_other(small: Dataset) -> None:
     alone = corrupt(small, mispaired=0.4, seed=1)
     together = corrupt(small, **EVERYTHING, seed=1)
     np.testing.assert_array_equal(alone.is_mispaired, together.is_mispaired)
-    np.testing.assert_array_equal(alone.dataset.modalities["image"], together.dataset.modalities["image"])
+    seen = ~together.is_blank
+    np.testing.assert_array_equal(alone.dataset.modalities["image"][seen], together.dataset.modalities["image"][seen])
+    for name, chosen in zip(("noisy_labels", "flipped_labels", "mispaired", "blank"), CHOSEN, strict=True):
+        of_itself = corrupt(small, **{name: EVERYTHING[name]}, seed=1)
+        np.testing.assert_array_equal(getattr(of_itself, chosen), getattr(together, chosen))
 
 
 def test_noise_on_features_has_the_standard_deviation_asked_for_in_every_split(small: Dataset) -> None:
@@ -157,7 +200,7 @@ def test_noise_on_one_modality_leaves_the_others(small: Dataset) -> None:
 
 
 def test_held_out_samples_keep_labels_and_pairs(small: Dataset) -> None:
-    worst = corrupt(small, noisy_labels=1.0, mispaired=1.0, seed=1).dataset
+    worst = corrupt(small, noisy_labels=1.0, flipped_labels=1.0, mispaired=1.0, blank=1.0, seed=1).dataset
     held_out = small.split != 0
     np.testing.assert_array_equal(worst.labels[held_out], small.labels[held_out])
     for name, values in small.modalities.items():
@@ -169,7 +212,9 @@ def test_held_out_samples_keep_labels_and_pairs(small: Dataset) -> None:
     [
         ({"noisy_labels": 1.5}, r"noisy_labels must be a share from 0 to 1, got 1\.5"),
         ({"noisy_labels": math.nan}, "noisy_labels must be a share from 0 to 1, got nan"),
+        ({"flipped_labels": 1.01}, r"flipped_labels must be a share from 0 to 1, got 1\.01"),
         ({"mispaired": -0.1}, r"mispaired must be a share from 0 to 1, got -0\.1"),
+        ({"blank": -1.0}, r"blank must be a share from 0 to 1, got -1\.0"),
         ({"modality_noise": {"sound": 1.0}}, r"must name modalities \(vector, text, image\), got 'sound'"),
         (
             {"modality_noise": {"text": 2.0}},

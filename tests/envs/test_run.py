@@ -1,0 +1,195 @@
+"""A run in memory and a job of the service go through the same: observations, plans and rewards, bit for bit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bss_service.core.action import Action
+from bss_service.core.reward import Validation
+from bss_service.job import Job
+from bss_service.policies.base import Choice, Decision
+from bss_service.wire import (
+    ActionRequest,
+    Feedback,
+    FeedbackRequest,
+    JobSpec,
+    ModalityReport,
+    PolicySpec,
+    RewardSpec,
+    ValidationReport,
+)
+from envs.run import REWARD, Run
+from envs.students import Measured
+
+SAMPLES, BATCH_SIZE, INTERVALS, SEED = 61, 8, 6, 2**40 + 3  # 7 steps an epoch, 5 samples left over
+HEADS = ("audio", "video", "touch")
+
+ACTIONS = {
+    "epoch": Action(kappa_similarity=3.0, kappa_loss=5.0),
+    "subset": Action(kappa_weak=2.0, kappa_loss=-1.5, share=0.55, coverage="subset", rank_by="loss"),
+    "draw": Action(kappa_similarity=1.0, kappa_loss=1.0, kappa_stale=2.0, floor=0.2, coverage="draw"),
+    "ranked by weight": Action(
+        kappa_loss=4.0, kappa_weak=1.0, share=0.4, coverage="draw", rank_by="weight", keep="bottom", link="linear"
+    ),
+    "no refresh": Action(kappa_loss=3.0, ema=0.0, coverage="draw", rank_by="first_balance", share=0.7),
+}
+RANDOM = [
+    Action.from_vector(vector) for vector in np.random.default_rng(5).uniform(-1, 1, (INTERVALS, 11)).astype(np.float32)
+]
+SCHEDULES = {name: [action] * INTERVALS for name, action in ACTIONS.items()} | {
+    "all in turn": [*ACTIONS.values(), Action()],
+    "random": RANDOM,
+}
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What can be told of an interval afterwards."""
+
+    seen: bytes
+    indices: list[list[int]]
+    decision: Decision
+
+
+def measured(rng: np.random.Generator, steps: int, modalities: int) -> Measured:
+    def unit(*shape: int) -> np.ndarray:
+        return rng.random((steps, BATCH_SIZE, *shape), np.float32)
+
+    return Measured(unit(), 5 * unit(), unit(modalities + 1))
+
+
+def reports(modalities: int) -> list[Validation]:
+    """Of a student that improves, but not evenly."""
+    rng = np.random.default_rng(1)
+
+    def shares() -> tuple[float, ...]:
+        return tuple(rng.random(modalities).tolist())
+
+    return [Validation(0, float(2 + rng.normal()), float(rng.random()), shares(), shares()) for _ in range(7)]
+
+
+def by_run(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_known: bool) -> Iterator[Passed]:
+    run = Run(
+        samples=SAMPLES,
+        modalities=modalities,
+        batch_size=BATCH_SIZE,
+        intervals=INTERVALS,
+        seed=SEED,
+        horizon_known=horizon_known,
+        reward=reward,
+    )
+    rng = np.random.default_rng(0)
+    first, *later = reports(modalities)
+    run.start(first)
+    for action, report in zip(schedule, later, strict=True):
+        seen = run.observe().vector.tobytes()
+        plan = run.plan(Choice(action))
+        yield Passed(seen, plan.tolist(), run.finish(measured(rng, len(plan), modalities), report))
+
+
+def by_job(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_known: bool) -> Iterator[Passed]:
+    steps = SAMPLES // BATCH_SIZE
+    job = Job(
+        JobSpec(
+            name="job",
+            samples=SAMPLES,
+            modalities=list(HEADS[:modalities]),
+            batch_size=BATCH_SIZE,
+            seed=SEED,
+            policy=PolicySpec(name="external"),
+            tail="drop",
+            horizon=INTERVALS * steps if horizon_known else None,
+            reward=reward,
+        )
+    )
+    rng = np.random.default_rng(0)
+    first, *later = reports(modalities)
+    job.validate(message(first, 0))
+    for interval, (action, report) in enumerate(zip(schedule, later, strict=True)):
+        seen = job.observe().vector.tobytes()
+        job.act(ActionRequest(first_step=interval * steps, action=named(action)))
+        plan = job.plan()
+        job.serve(plan.first_step, len(plan.indices))
+        came = measured(rng, steps, modalities)
+        job.feedback(
+            FeedbackRequest(
+                feedback=Feedback(
+                    step=np.arange(plan.first_step, plan.end_step),
+                    similarity=came.similarity,
+                    loss=came.loss,
+                    probabilities=came.probabilities,
+                )
+            )
+        )
+        job.validate(message(report, plan.end_step))
+        yield Passed(seen, plan.indices.tolist(), job.history.decisions[-1])
+
+
+def named(action: Action) -> dict[str, Any]:
+    """The action by its fields, which lose nothing on the way."""
+    return dict(action.as_dict())
+
+
+def message(report: Validation, step: int) -> ValidationReport:
+    heads = zip(HEADS[: len(report.accuracies)], report.accuracies, report.probabilities, strict=True)
+    return ValidationReport(
+        step=step,
+        loss=report.loss,
+        accuracy=report.accuracy,
+        modalities={name: ModalityReport(accuracy=a, probability=p) for name, a, p in heads},
+    )
+
+
+def assert_alike(schedule: list[Action], **conditions: Any) -> None:
+    for run, job in zip(by_run(schedule, **conditions), by_job(schedule, **conditions), strict=True):
+        assert run.seen == job.seen == run.decision.observation.vector.tobytes()
+        assert run.indices == job.indices
+        for name in ("first_step", "end_step", "gain", "reward", "rewarded_at"):
+            assert getattr(run.decision, name) == getattr(job.decision, name)
+        assert run.decision.choice.action == job.decision.choice.action
+        assert run.decision.reward is not None
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("horizon_known", [True, False], ids=["horizon known", "horizon unknown"])
+def test_run_and_job_are_alike(schedule: str, horizon_known: bool) -> None:
+    assert_alike(SCHEDULES[schedule], modalities=2, reward=REWARD, horizon_known=horizon_known)
+
+
+@pytest.mark.parametrize("reward", [RewardSpec(), RewardSpec(metric="accuracy", discount=0.9, balance_weight=2.0)])
+def test_they_are_alike_under_any_reward(reward: RewardSpec) -> None:
+    assert_alike(SCHEDULES["all in turn"], modalities=2, reward=reward, horizon_known=True)
+
+
+def test_they_are_alike_with_three_modalities() -> None:
+    assert_alike(SCHEDULES["all in turn"], modalities=3, reward=REWARD, horizon_known=True)
+
+
+def test_rewards_add_up_to_the_best_accuracy_less_the_first() -> None:
+    rewards = [p.decision.reward or 0.0 for p in by_run(RANDOM, 2, REWARD, True)]
+    accuracies = [r.accuracy for r in reports(2)]
+    assert sum(rewards) == pytest.approx(max(accuracies) - accuracies[0])
+
+
+def test_the_length_of_a_run_shows_only_where_it_is_known() -> None:
+    known, unknown = (list(by_run(RANDOM, 2, REWARD, horizon)) for horizon in (True, False))
+    progress = [[p.decision.observation["progress"] for p in run] for run in (known, unknown)]
+    assert progress[0] == pytest.approx([k / INTERVALS for k in range(INTERVALS)])
+    assert progress[1] == pytest.approx([k / (k + 30) for k in range(INTERVALS)])
+
+
+def test_the_control_draws_as_unevenly_as_the_policy_but_other_samples() -> None:
+    counts = []
+    for shuffled in (False, True):
+        run = Run(samples=SAMPLES, modalities=2, batch_size=8, intervals=2, seed=0, shuffled=shuffled)
+        every = np.arange(SAMPLES)
+        loss = every.astype(np.float32)
+        run.table.measure(every, np.zeros(SAMPLES, np.int64), np.zeros(SAMPLES, np.float32), loss)
+        drawn = run.plan(Choice(Action(kappa_loss=10.0, coverage="draw")))
+        counts.append(np.bincount(drawn.reshape(-1), minlength=SAMPLES))
+    assert sorted(counts[0]) == sorted(counts[1])
+    assert counts[0][: SAMPLES // 2].sum() > 50  # of 56, those with a low loss
+    assert counts[1][: SAMPLES // 2].sum() < 45

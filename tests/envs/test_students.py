@@ -1,0 +1,178 @@
+"""Students: their gradients are autograd's, what they measure is core's, and none meets another."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.plain_student import PlainStudent
+from bss_service.core import measure
+from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Measured, Students
+from envs.tasks import Lesson
+from tests.envs.lessons import lesson_of
+
+G = 8
+UNEQUAL = [lesson_of((7, 5), 3, 40), lesson_of((4, 9), 5, 60, seed=1, rate=0.05), lesson_of((9, 9), 2, 24, seed=2)]
+THREE_VIEWS = [lesson_of((7, 5, 2), 3), lesson_of((4, 9, 9), 4, 50, seed=1, rate=0.3)]
+
+
+def enrolled(lessons: Sequence[Lesson], seeds: Sequence[int] | None = None, tested: bool = True) -> Students:
+    """A student for each lesson, whose weights depend on its seed alone."""
+    students = Students(len(lessons), len(lessons[0].train.modalities), 9, 5, G, tested=tested)
+    for place, lesson in enumerate(lessons):
+        students.enrol(place, lesson, np.random.default_rng(seeds[place] if seeds else place))
+    return students
+
+
+def batches_of(lesson: Lesson, steps: int = 4, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(len(lesson.train.labels), size=(steps, G))
+
+
+def parameters(student: PlainStudent) -> np.ndarray:
+    return np.concatenate([p.detach().numpy().reshape(-1) for p in student.network.parameters()])
+
+
+def assert_same(one: Measured, other: Measured) -> None:
+    """Bit for bit."""
+    for name in ("similarity", "loss", "probabilities"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("lessons", [UNEQUAL, THREE_VIEWS], ids=["2 modalities", "3 modalities"])
+@pytest.mark.parametrize("steps", [1, 12])
+def test_the_written_out_gradients_are_those_of_autograd(lessons: list[Lesson], steps: int) -> None:
+    students = enrolled(lessons)
+    plain = [PlainStudent.of(students, b, lesson) for b, lesson in enumerate(lessons)]
+    batches = [batches_of(lesson, steps) for lesson in lessons]
+    students.train(batches)
+    for b, student in enumerate(plain):
+        before = parameters(student)
+        student.train(batches[b])
+        after = parameters(PlainStudent.of(students, b, lessons[b]))
+        np.testing.assert_allclose(after, parameters(student), atol=2e-6)
+        assert np.abs(after - before).max() > 1e-3  # something was learnt
+
+
+@pytest.mark.parametrize("lessons", [UNEQUAL, THREE_VIEWS], ids=["2 modalities", "3 modalities"])
+def test_what_is_measured_is_what_core_makes_of_a_plain_network_s_logits(lessons: list[Lesson]) -> None:
+    students = enrolled(lessons)
+    plain = [PlainStudent.of(students, b, lesson) for b, lesson in enumerate(lessons)]
+    batches = [batches_of(lesson, 1) for lesson in lessons]
+    for student, batch, measured in zip(plain, batches, students.train(batches), strict=True):
+        modalities = [torch.from_numpy(view[batch[0]]) for view in student.lesson.train.modalities]
+        with torch.no_grad():
+            joint, unimodal = student.network(modalities)
+        logs = measure.log_softmax(np.stack([*(u.numpy() for u in unimodal), joint.numpy()]), np)
+        labels = student.lesson.train.labels[batch[0]]
+        similarity = measure.similarity(np.exp(logs[:-1]), np)
+        loss = measure.multimodal_loss(
+            logs[-1], logs[:-1], labels, np, joint_weight=JOINT_WEIGHT, unimodal_weight=UNIMODAL_WEIGHT
+        )
+        np.testing.assert_allclose(measured.similarity[0], similarity, atol=1e-5)
+        np.testing.assert_allclose(measured.loss[0], loss, rtol=1e-5)
+        np.testing.assert_allclose(measured.probabilities[0], np.exp(measure.true_label(logs, labels, np)).T, rtol=2e-5)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("lessons", [UNEQUAL, THREE_VIEWS], ids=["2 modalities", "3 modalities"])
+def test_reports_are_those_of_a_plain_network(lessons: list[Lesson], split: str) -> None:
+    students = enrolled(lessons)
+    students.train([batches_of(lesson, 6) for lesson in lessons])
+    for b, (lesson, report) in enumerate(zip(lessons, students.validate(split), strict=True)):
+        expected = PlainStudent.of(students, b, lesson).validate(split)
+        assert report.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert report.accuracy == pytest.approx(expected.accuracy)
+        assert report.accuracies == pytest.approx(expected.accuracies)
+        assert report.probabilities == pytest.approx(expected.probabilities, rel=1e-5)
+
+
+def test_a_student_alone_and_the_same_among_five_go_the_same_way_bit_for_bit() -> None:
+    others = [lesson_of((9, 9), 5, 90, seed=3), *UNEQUAL[1:], lesson_of((1, 1), 2, 20, seed=4)]
+    alone, among = enrolled([UNEQUAL[0]], [7]), enrolled([*others[:2], UNEQUAL[0], *others[2:]], [1, 2, 7, 3, 4])
+    for interval in range(3):
+        batches = batches_of(UNEQUAL[0], seed=interval)
+        theirs = [batches_of(lesson, 3 + b, interval) for b, lesson in enumerate(others)]
+        measured = among.train([*theirs[:2], batches, *theirs[2:]])[2]
+        assert_same(alone.train([batches])[0], measured)
+        assert alone.validate() == among.validate()[2:3] == among.validate(place=2)
+        assert alone.validate("test") == among.validate("test")[2:3]
+
+
+@pytest.mark.parametrize("samples", [10, 26, 74, 162, 470, 999])
+def test_reports_of_any_number_of_samples_are_the_same_beside_any_other(samples: int) -> None:
+    lesson = lesson_of(samples=samples)
+    alone = enrolled([lesson], [7]).validate()
+    for other in (12, 100, 1200):
+        beside = enrolled([lesson, lesson_of(samples=other, seed=1)], [7, 8])
+        assert beside.validate()[:1] == beside.validate(place=0) == alone
+
+
+def test_who_enrols_beside_does_not_matter_either() -> None:
+    """A larger lesson makes room for itself and leaves the others where they are."""
+    alone, among = enrolled([UNEQUAL[0]], [7]), enrolled([UNEQUAL[0], UNEQUAL[1]], [7, 8])
+    among.enrol(1, lesson_of((9, 9), 5, 200, seed=5), np.random.default_rng(9))
+    batches = batches_of(UNEQUAL[0])
+    assert_same(alone.train([batches])[0], among.train([batches, batches_of(UNEQUAL[2])])[0])
+    assert alone.validate() == among.validate()[:1]
+
+
+def test_padding_of_features_and_classes_changes_no_more_than_rounding_does() -> None:
+    exact, padded = Students(1, 2, 7, 3, G), Students(1, 2, 64, 10, G)
+    for students in (exact, padded):
+        students.enrol(0, UNEQUAL[0], np.random.default_rng(0))
+    # Weights are drawn as wide as the padding: give both the same.
+    for of_exact, of_padded in zip(exact._weights[:-1], padded._weights[:-1], strict=True):
+        of_padded[:, : of_exact.shape[1]] = of_exact
+    padded._weights[-1].view(2, 2, 10, -1)[:, :, :3] = exact._weights[-1].view(2, 2, 3, -1)
+    one, other = (students.train([batches_of(UNEQUAL[0])])[0] for students in (exact, padded))
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+    assert padded.validate()[0].loss == pytest.approx(exact.validate()[0].loss, rel=1e-5)
+
+
+def test_a_student_whose_interval_is_over_stops() -> None:
+    students, alone = enrolled(UNEQUAL[:2]), enrolled(UNEQUAL[:1])
+    short, long = batches_of(UNEQUAL[0], 2), batches_of(UNEQUAL[1], 6)
+    measured = students.train([short, long])
+    assert [m.loss.shape for m in measured] == [(2, G), (6, G)]
+    assert_same(measured[0], alone.train([short])[0])
+    assert students.validate()[0] == alone.validate()[0]
+
+
+@pytest.mark.parametrize("steps", [(0, 3), (0, 0)])
+def test_an_empty_interval_changes_nothing(steps: tuple[int, int]) -> None:
+    students = enrolled(UNEQUAL[:2])
+    before = students.validate()
+    measured = students.train([batches_of(lesson, s) for lesson, s in zip(UNEQUAL[:2], steps, strict=True)])
+    assert measured[0].probabilities.shape == (0, G, 3)
+    assert [a == b for a, b in zip(students.validate(), before, strict=True)] == [s == 0 for s in steps]
+
+
+def test_one_that_diverges_leaves_the_others_alone() -> None:
+    hopeless = lesson_of(seed=6, rate=1e30)
+    students, alone = enrolled([hopeless, UNEQUAL[0]], [1, 7]), enrolled([UNEQUAL[0]], [7])
+    for interval in range(2):
+        batches = batches_of(UNEQUAL[0], seed=interval)
+        lost, fine = students.train([batches_of(hopeless, 8), batches])
+        assert_same(fine, alone.train([batches])[0])
+        assert students.validate()[1] == alone.validate()[0]
+    assert not np.isfinite(lost.loss).all()
+    assert not np.isfinite(students.validate()[0].loss)
+
+
+def test_a_place_that_diverged_can_be_taken_anew() -> None:
+    students, fresh = enrolled([lesson_of(rate=1e30)], [1]), enrolled([UNEQUAL[0]], [7])
+    students.train([batches_of(UNEQUAL[0], 8)])
+    students.enrol(0, UNEQUAL[0], np.random.default_rng(7))
+    batches = batches_of(UNEQUAL[0])
+    assert_same(students.train([batches])[0], fresh.train([batches])[0])
+    assert students.validate() == fresh.validate()
+
+
+def test_a_student_learns_and_the_test_split_is_there_only_where_asked_for() -> None:
+    students = enrolled([lesson_of((7, 5), 3, 80)], tested=False)
+    before = students.validate()[0]
+    students.train([batches_of(UNEQUAL[0], 60)])
+    assert students.validate()[0].loss < 0.7 * before.loss
+    with pytest.raises(KeyError, match="test"):
+        students.validate("test")

@@ -8,7 +8,6 @@ import numpy as np
 import typer
 
 from envs.research.episodes import Episodes
-from envs.research.targets import load_policy
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,6 +76,7 @@ def ope(
 def judged(episodes: Episodes, reference: str, *, discount: float, seed: int) -> Report:
     """All estimates and the verdict. The seed alone decides them, whatever other policies are judged beside."""
     from envs.research.estimators import behaviour_value, estimates, gather
+    from envs.research.targets import load_policy
     from envs.research.verdict import judge
 
     rng = np.random.default_rng(seed)

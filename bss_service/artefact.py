@@ -14,7 +14,7 @@ import pydantic_core
 import safetensors.numpy
 
 from bss_service import frames
-from bss_service.core.action import CHOICES, DIMENSION, NAMED_ACTIONS, RANGES
+from bss_service.core.action import ACTION_SCHEMA_HASH, CHOICES, DIMENSION, NAMED_ACTIONS, RANGES
 from bss_service.core.arrays import Float32, Floats
 from bss_service.core.network import (
     SQUASHED_LOG_STD,
@@ -191,6 +191,8 @@ def _check_purpose(manifest: PolicyManifest) -> None:
         raise _wrong(
             "manifest.observation_schema", f"must be this service's, {SCHEMA_HASH}", manifest.observation_schema
         )
+    if manifest.action_schema != ACTION_SCHEMA_HASH:
+        raise _wrong("manifest.action_schema", f"must be this service's, {ACTION_SCHEMA_HASH}", manifest.action_schema)
     action, distribution = manifest.action, manifest.network.distribution
     if (action.kind == "discrete") != (distribution == "categorical"):
         raise _wrong("manifest.network.distribution", f"must be one over a {action.kind} of actions", distribution)

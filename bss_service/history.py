@@ -29,7 +29,7 @@ class History:
         ]
         earlier = self._gains()
         for k in ended:
-            self.decisions[k] = self._rewarded(self.decisions[k], validation, earlier)
+            self.decisions[k] = self._rewarded(self.decisions[k], validation, earlier, share=1 / len(ended))
         return [self.decisions[k].reward for k in ended]
 
     def cut(self, end_step: int) -> None:
@@ -57,19 +57,23 @@ class History:
         pairs = dict.fromkeys((d.rewarded_at, d.gain) for d in self.decisions if d.gain is not None)
         return [gain for _, gain in pairs if gain is not None][-HISTORY:]
 
-    def _rewarded(self, decision: Decision, after: Validation, earlier: list[float]) -> Decision:
+    def _rewarded(self, decision: Decision, after: Validation, earlier: list[float], *, share: float) -> Decision:
         before = [r for r in self.reports if r.step <= decision.first_step]
         if not before:
             return replace(decision, rewarded_at=after.step)
         gain = after.value(self.spec.metric) - before[-1].value(self.spec.metric)
         balance = self.spec.balance_weight * shaping(before[-1], after, self.spec.discount)
-        basis = self._surprise(gain, earlier) if self.spec.basis == "surprise" else self._improvement(after)
+        basis = (
+            self._surprise(gain, earlier) if self.spec.basis == "surprise" else share * self._improvement(before, after)
+        )
         return replace(decision, gain=gain, reward=basis + balance, rewarded_at=after.step)
 
     def _surprise(self, gain: float, earlier: list[float]) -> float:
         unexpected = [unexpected_gain(g, earlier[:k]) for k, g in enumerate(earlier)]
         return normalised_gain(unexpected_gain(gain, earlier), unexpected)
 
-    def _improvement(self, after: Validation) -> float:
+    def _improvement(self, before: list[Validation], after: Validation) -> float:
+        """Between the best report up to the plan and the best since; decisions that one report ends share it."""
         metric = self.spec.metric
-        return improvement(after.value(metric), [r.value(metric) for r in self.reports if r.step < after.step])
+        best = max(r.value(metric) for r in self.reports if r.step <= after.step)
+        return improvement(best, [r.value(metric) for r in before])

@@ -34,7 +34,9 @@ from bss_service.wire import (
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Gain = Annotated[float, Field(ge=-1e39, le=1e39)]  # the difference of two losses of float32
-Reward = Annotated[float, Field(ge=-11, le=11)]  # normalised gain and at most ten times the balance term
+Reward = Annotated[
+    float, Field(ge=-11, le=1e39)
+]  # at most ten times the balance term, and a surprise or an improvement
 Losses = Annotated[Float32, ArrayType(np.float32, "n", nan=True)]
 Shares = Annotated[Float32, ArrayType(np.float32, "n", 0, 1, nan=True)]
 Bytes = Annotated[UInt8, ArrayType(np.uint8, "bytes")]

@@ -187,6 +187,7 @@ class PolicyManifest(Message):
     format: Literal["bss-policy/1"]
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     observation_schema: Annotated[str, Field(pattern=SHA256_PATTERN)]  # core.observation.SCHEMA_HASH
+    action_schema: Annotated[str, Field(pattern=SHA256_PATTERN)]  # core.action.ACTION_SCHEMA_HASH
     action: Annotated[BoxAction | DiscreteAction, Field(discriminator="kind")]
     network: NetworkSpec
     normaliser: NormaliserSpec | None = None

@@ -112,7 +112,9 @@ def _step(envs: VectorBalanceScheduling, actions: NDArray[Any]) -> tuple[Any, ..
         told[b] = {
             **_of_place(infos["final_info"], int(b)),
             "terminal_observation": infos["final_obs"][b],
-            "TimeLimit.truncated": bool(truncated[b]),
+            # The horizon is where a run ends, not where it is cut off: nothing is earned after it, and
+            # stable-baselines3 must not add what a critic believes of that.
+            "TimeLimit.truncated": False,
         }
     return observations, rewards.astype(np.float32), terminated | truncated, told
 

@@ -266,6 +266,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "an unknown activation": (described(network={**NETWORK, "activation": "eval"}), "manifest.network.activation"),
     "too many layers": (described(network={**NETWORK, "hidden": [4] * 9}), "manifest.network.hidden"),
     "too wide a layer": (described(network={**NETWORK, "hidden": [2**31]}), "manifest.network.hidden.0"),
+    "actions that mean something else": (described(action_schema="0" * 64), "manifest.action_schema"),
     "another observation": (described(observation_schema="0" * 64), "manifest.observation_schema"),
     "another dimension": (described(action={**BOX, "dimension": DIMENSION + 1}), "manifest.action.dimension"),
     "other action fields": (described(action={**BOX, "fields": BOX["fields"][::-1]}), "manifest.action.fields"),

@@ -104,6 +104,7 @@ MANIFEST: dict[str, Any] = {
     "format": "bss-policy/1",
     "name": "trained",
     "observation_schema": "0" * 64,
+    "action_schema": "0" * 64,
     "action": {"kind": "discrete", "names": ["uniform", "hard"]},
     "network": {"activation": "relu", "hidden": [64, 32], "distribution": "categorical"},
     "normaliser": {"clip": 10.0, "epsilon": 1e-8},

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bss_service import artefact
-from bss_service.core.action import DIMENSION, NAMED_ACTIONS
+from bss_service.core.action import ACTION_SCHEMA_HASH, DIMENSION, NAMED_ACTIONS
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 
@@ -20,6 +20,7 @@ def manifest(distribution: str = "gaussian", hidden: Sequence[int] = (8,), **cha
         "format": artefact.FORMAT,
         "name": "made-up",
         "observation_schema": SCHEMA_HASH,
+        "action_schema": ACTION_SCHEMA_HASH,
         "action": DISCRETE if distribution == "categorical" else BOX,
         "network": {"activation": "tanh", "hidden": list(hidden), "distribution": distribution},
         "normaliser": None,

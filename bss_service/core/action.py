@@ -1,5 +1,7 @@
 """The action of a policy, its vector form, and the weights that it gives to samples."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Literal, get_args
@@ -101,6 +103,12 @@ NAMED_ACTIONS: Final[Mapping[str, Action]] = {
 }
 
 
+# A policy trained on vectors or names of actions means nothing where these mean something else.
+ACTION_SCHEMA_HASH: Final = hashlib.sha256(
+    json.dumps([RANGES, CHOICES, {name: action.as_dict() for name, action in NAMED_ACTIONS.items()}]).encode()
+).hexdigest()
+
+
 def admitted(action: Action, table: SampleTable) -> Int64:
     """The samples that a `subset` or `draw` plan may use, (k,) ascending, k = ⌊n·share⌋ and at least 1.
 
@@ -109,7 +117,7 @@ def admitted(action: Action, table: SampleTable) -> Int64:
     """
     kept = max(1, int(len(table) * action.share + 1e-9))
     rank = _rank(action, table)
-    if kept >= len(table) or np.isnan(rank).all() or (action.rank_by == "weight" and np.ptp(rank) == 0):
+    if kept >= len(table) or np.isnan(rank).all() or (action.rank_by == "weight" and rank.min() == rank.max()):
         return np.arange(len(table), dtype=np.int64)
     filled = _filled(rank)
     order = np.argsort(-filled if action.keep == "top" else filled, kind="stable")
@@ -118,7 +126,7 @@ def admitted(action: Action, table: SampleTable) -> Int64:
 
 def _rank(action: Action, table: SampleTable) -> Floats:
     if action.rank_by == "weight":
-        return _scores(action, table)
+        return log_weights(action, table)
     return {"balance": table.score, "first_balance": table.first_score, "loss": -table.loss}[action.rank_by]
 
 

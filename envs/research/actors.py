@@ -11,9 +11,11 @@ import numpy as np
 
 from bss_service import artefact
 from bss_service.core.action import Action
+from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
 from bss_service.policies.artefact import choose
 from bss_service.policies.base import Choice, Decision, Policy, create_policy
+from bss_service.policies.learned import shipped
 from envs.research.rollouts import Actor
 
 WARM_UP: Final = 0.2  # of a run
@@ -46,6 +48,18 @@ class Trained:
 
     def learn(self, decision: Decision) -> None:
         """It does not learn within a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """An artefact that tells how likely each action was, for logs of runs in an environment."""
+
+    artefact: artefact.Artefact
+
+    def act(self, observation: Float32, rng: np.random.Generator) -> tuple[Any, float]:
+        """Raw action, and the logarithm of its probability or of its density before clipping."""
+        action, log_probability = self.artefact.distribution(observation).draw(rng)
+        return action, float(log_probability)
 
 
 def of_name(name: str, parameters: dict[str, Any], seed: int) -> Installed:
@@ -85,17 +99,35 @@ def read_artefact(path: Path) -> artefact.Artefact:
         raise ValueError(f"{path}: {error}") from None
 
 
-def parse(reference: str) -> Callable[[int], Actor]:
-    """The actor of a policy by what a user types: a name, a name with parameters as JSON, or an artefact's path.
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a user's word for a policy stands for."""
+
+    actor: Callable[[int], Actor]
+    identity: str  # the same for what acts the same
+    trained_on: tuple[str, ...] = ()  # sources
+
+
+def parse(reference: str) -> Reference:
+    """The policy by what a user types: a name, a name with parameters as JSON, or an artefact's path.
 
     `balance`, `curriculum:{"reverse": true}`, `policy.safetensors`. Raises ValueError saying what is wrong with it.
     """
     if reference.endswith(".safetensors"):
-        return partial(of_artefact, read_artefact(Path(reference)).data)
+        trained = read_artefact(Path(reference))
+        return Reference(partial(of_artefact, trained.data), trained.sha256, _sources(trained))
     name, _, parameters = reference.partition(":")
     try:
-        values = json.loads(parameters or "{}")
+        values = dict(json.loads(parameters or "{}"))
         create_policy(name, values)
+    except TypeError:
+        raise ValueError(f"parameters of {name!r} must be a JSON object, got {parameters!r}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"parameters of {name!r} must be JSON, got {parameters!r}: {error}") from None
-    return partial(of_name, name, values)
+    sources = _sources(shipped()) if name == "learned" else ()
+    return Reference(partial(of_name, name, values), f"{name} {json.dumps(values, sort_keys=True)}", sources)
+
+
+def _sources(trained: artefact.Artefact) -> tuple[str, ...]:
+    tasks: Any = trained.manifest.training.get("tasks", {})
+    return tuple(tasks.get("sources", ()))

@@ -1,17 +1,21 @@
 """The comparison of schedulers on held-out tasks: which tasks, which controls, and what is said of the scores."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from itertools import product
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from bss_service.core.action import Action, RankBy
+from bss_service.core.action import Action
 from bss_service.core.arrays import Float64
 from envs.research import statistics
-from envs.research.actors import Fixed, of_name
+from envs.research.actors import Fixed, Reference, parse
 from envs.research.rollouts import Actor, Control, Episode, Pool
 from envs.research.statistics import Interval
 from envs.tasks import Task
@@ -23,10 +27,9 @@ HARMS: Final[Mapping[str, dict[str, float]]] = {
     "mispaired 40 %": {"mispaired": 0.4},
     "blank 40 %": {"blank": 0.4},  # never in training
 }
-RANKINGS: Final[tuple[RankBy, ...]] = ("loss", "balance")
 BUILT_IN: Final = ("emoji", "watch")
 SAMPLES, VALIDATION, INTERVALS, LEARNING_RATE = 600, 300, 25, 0.1
-ORACLE, UNIFORM, HINDSIGHT = "oracle", "uniform", "best fixed in hindsight"
+ORACLE, UNIFORM, ANTI, HINDSIGHT = "oracle", "uniform", "anti-curriculum", "best fixed in hindsight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,15 @@ class HeldOut:
 
     def task(self, seed: int) -> Task:
         """The task's data for one of the paired seeds."""
+        # No two tasks of a comparison share data or weights, so that their gains are independent.
+        digest = hashlib.sha256(f"{self.source_name} {self.harm} {seed}".encode()).digest()
+        own = int.from_bytes(digest[:7], "little")
         plain = Task(
             source=self.source,
             samples=SAMPLES,
             learning_rate=LEARNING_RATE,
             intervals=INTERVALS,
-            seed=seed,
+            seed=own,
             validation=VALIDATION,
         )
         return replace(plain, **HARMS[self.harm])  # type: ignore[arg-type]  # the harms are shares
@@ -51,7 +57,12 @@ class HeldOut:
     @property
     def name(self) -> str:
         """Without the directory of a prepared file."""
-        return f"{self.source.rsplit('/', 1)[-1]}, {self.harm}"
+        return f"{self.source_name}, {self.harm}"
+
+    @property
+    def source_name(self) -> str:
+        """Without the directory of a prepared file."""
+        return self.source.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,7 @@ class Contender:
     """A policy, or a control, in the comparison."""
 
     actor: Callable[[int], Actor]
+    identity: str  # of what acts: its results are kept under it
     control: Control | None = None
 
 
@@ -67,6 +79,7 @@ class Scores:
     """Test accuracies (tasks, seeds) in percent of every contender, paired by task and seed."""
 
     tasks: tuple[HeldOut, ...]
+    seeds: tuple[int, ...]
     of: Mapping[str, Float64]
     fixed: Mapping[str, Float64]  # of the fixed actions that hindsight chooses from
 
@@ -87,43 +100,96 @@ def held_out(sources: Sequence[str]) -> list[HeldOut]:
     return [HeldOut(source, harm) for source in sources for harm in HARMS]
 
 
-def contenders(policies: Mapping[str, Callable[[int], Actor]]) -> dict[str, Contender]:
-    """The policies and the controls. The first policy is the one that is run with shuffled scores."""
-    uniform = partial(of_name, "uniform", {})
-    chosen = {UNIFORM: Contender(uniform), ORACLE: Contender(uniform, "oracle")}
-    chosen |= {name: Contender(actor) for name, actor in policies.items()}
-    if policies:
-        first = next(iter(policies))
-        chosen[f"{first}, shuffled scores"] = Contender(policies[first], "shuffled")
-    chosen["anti-curriculum"] = Contender(partial(of_name, "curriculum", {"reverse": True}))
+def contenders(policies: Mapping[str, Reference]) -> dict[str, Contender]:
+    """The policies and the controls. The first policy is the one that is run with shuffled scores.
+
+    Raises ValueError for a policy that is called as a control is.
+    """
+    uniform, reverse = parse("uniform"), parse('curriculum:{"reverse": true}')
+    chosen = {UNIFORM: Contender(uniform.actor, UNIFORM), ORACLE: Contender(uniform.actor, ORACLE, "oracle")}
+    chosen[ANTI] = Contender(reverse.actor, reverse.identity)
+    for name, policy in policies.items():
+        if name in (*chosen, HINDSIGHT, ""):
+            raise ValueError(f"a policy can't be called {name!r}, as a control or another policy is")
+        chosen[name] = Contender(policy.actor, policy.identity)
+    for name, policy in [*policies.items()][:1]:
+        chosen[f"{name}, shuffled scores"] = Contender(policy.actor, f"{policy.identity} shuffled", "shuffled")
     return chosen
 
 
-def fixed_actions() -> dict[str, Callable[[int], Actor]]:
+def check_held_out(policies: Mapping[str, Reference], tasks: Sequence[HeldOut]) -> None:
+    """Raises ValueError where a policy was trained on the data of a task."""
+    for name, policy in policies.items():
+        for task in tasks:
+            if task.source in policy.trained_on or task.source.startswith("synthetic:"):
+                raise ValueError(f"{task.source} is no held-out data for {name}, which was trained on it")
+
+
+def fixed_actions() -> dict[str, Contender]:
     """The fixed actions that hindsight chooses from, plain shuffling among them."""
     drawn = {
         f"draw by {similarity}·similarity − {loss}·loss": Action(
             kappa_similarity=similarity, kappa_loss=loss, ema=0.5, coverage="draw"
         )
-        for similarity, loss in product((0, 2, 4), (-2, 2, 6, 10))
+        for similarity, loss in product((-2, 0, 2, 4), (-2, 0, 2, 6, 10))
     }
     kept = {
-        f"keep {share:.0%} by {rank}": Action(share=share, ema=0.5, coverage="subset", rank_by=rank)
-        for share, rank in product((0.6, 0.8), RANKINGS)
+        f"keep {share:.0%} by {similarity}·similarity − {loss}·loss + {weak}·weak": Action(
+            kappa_similarity=similarity,
+            kappa_loss=loss,
+            kappa_weak=weak,
+            share=share,
+            ema=0.5,
+            coverage="subset",
+            rank_by="weight",
+        )
+        for share, (similarity, loss, weak) in product((0.6, 0.8), ((0, 2, 0), (1, 1, 0), (1, 0, -2), (1, 1, -2)))
     }
-    return {name: partial(Fixed, action) for name, action in {UNIFORM: Action(), **drawn, **kept}.items()}
+    every = {UNIFORM: Action(), **drawn, **kept}
+    return {name: Contender(partial(Fixed, action), f"fixed {action.as_dict()}") for name, action in every.items()}
 
 
-def play(tasks: Sequence[HeldOut], entered: Mapping[str, Contender], seeds: int, pool: Pool) -> Scores:
-    """All runs of all contenders."""
-    fixed = {name: Contender(actor) for name, actor in fixed_actions().items()}
-    pairs = [(task, seed) for task in tasks for seed in range(seeds)]
-    every = [*entered.values(), *fixed.values()]
-    episodes = [Episode(t.task(seed), seed, c.actor, c.control) for c in every for t, seed in pairs]
-    accuracies = 100 * np.array([result.test_accuracy for result in pool(episodes)])
-    scores = dict(enumerate(accuracies.reshape(len(every), len(tasks), seeds)))
-    of = {name: scores[k] for k, name in enumerate(entered)}
-    return Scores(tuple(tasks), of, {name: scores[len(entered) + k] for k, name in enumerate(fixed)})
+def play(
+    tasks: Sequence[HeldOut],
+    entered: Mapping[str, Contender],
+    seeds: Sequence[int],
+    pool: Pool,
+    kept: Path,
+    told: Callable[[str], None],
+) -> Scores:
+    """All runs of all contenders. Those of each are kept in a file, and made only once.
+
+    kept: a directory. told: is called with a contender's name before its runs.
+    """
+    of: dict[str, Float64] = {}
+    fixed: dict[str, Float64] = {}
+    for scores, group in ((of, entered), (fixed, fixed_actions())):
+        for name, contender in group.items():
+            told(name)
+            scores[name] = _accuracies(tasks, contender, seeds, pool, kept)
+    return Scores(tuple(tasks), tuple(seeds), of, fixed)
+
+
+def _accuracies(
+    tasks: Sequence[HeldOut], contender: Contender, seeds: Sequence[int], pool: Pool, kept: Path
+) -> Float64:
+    """Test accuracies (tasks, seeds) in percent."""
+    episodes = [
+        Episode(task.task(seed), task.task(seed).seed, contender.actor, contender.control)
+        for task in tasks
+        for seed in seeds
+    ]
+    identity = [version("bss-scheduler"), contender.identity, [asdict(episode.task) for episode in episodes]]
+    path = kept / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.json"
+    if path.exists():
+        made = json.loads(path.read_text())
+    else:
+        made = [result.test_accuracy for result in pool(episodes)]
+        kept.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".part").write_text(json.dumps(made))
+        path.with_suffix(".part").replace(path)
+    accuracies: Float64 = 100 * np.array(made).reshape(len(tasks), len(seeds))
+    return accuracies
 
 
 def hindsight(scores: Scores) -> Float64:
@@ -137,18 +203,18 @@ def hindsight(scores: Scores) -> Float64:
     return chosen
 
 
-def judge(scores: Scores, rng: np.random.Generator) -> list[Verdict]:
-    """A verdict on every contender but uniform, and on hindsight."""
+def judge(scores: Scores, seed: int) -> list[Verdict]:
+    """A verdict on every contender but uniform, and on hindsight; what is said of one depends on no other."""
     everyone = {**scores.of, HINDSIGHT: hindsight(scores)}
     uniform = everyone[UNIFORM]
     harms = [task.harm for task in scores.tasks]
     return [
         Verdict(
             name,
-            statistics.aggregate_gain(own, uniform, rng),
-            statistics.probability_of_improvement(own, uniform, rng),
+            statistics.aggregate_gain(own, uniform, np.random.default_rng([seed, 0])),
+            statistics.probability_of_improvement(own, uniform, np.random.default_rng([seed, 1])),
             tuple(statistics.task_gains(own, uniform)),
-            statistics.shares_of_oracle(everyone, name, harms, rng),
+            statistics.shares_of_oracle(everyone, name, harms, np.random.default_rng([seed, 2])),
         )
         for name, own in everyone.items()
         if name != UNIFORM
@@ -159,7 +225,7 @@ def as_json(scores: Scores, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Scores and verdicts as JSON values; what can't be told is null."""
     return {
         "tasks": [task.name for task in scores.tasks],
-        "seeds": next(iter(scores.of.values())).shape[1],
+        "seeds": list(scores.seeds),
         "test_accuracy": {name: own.round(4).tolist() for name, own in scores.of.items()},
         "fixed": {name: own.mean(axis=1).round(4).tolist() for name, own in scores.fixed.items()},
         "verdicts": {

@@ -11,7 +11,7 @@ gained, those of `surprise` don't. The description tells which they are.
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -38,11 +38,15 @@ def dataset(
         list[Path] | None,
         typer.Option(metavar="FILE", help="A job's decisions as JSON, named by the file. Repeatable.", exists=True),
     ] = None,
+    policy: Annotated[Path | None, typer.Option(help="An artefact whose runs in it are logged.")] = None,
+    environment: Annotated[str, typer.Option(help="Id of the environment.")] = "BalanceScheduling-v0",
+    episodes: Annotated[int, typer.Option(min=1, help="Runs in the environment.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first of them.")] = 0,
     url: Annotated[str, typer.Option(envvar="BSS_URL", help="Where the service is.")] = LOCAL,
     description: Annotated[str, typer.Option(help="What the runs are.")] = "",
     author: Annotated[str, typer.Option(help="Who made them.")] = "unknown",
 ) -> None:
-    """Make a Minari data set of the decisions of jobs.
+    """Make a Minari data set of the decisions of jobs, or of a policy's runs in an environment.
 
     Decisions without a reward are left out; where one lies between others,
     the run is split there.
@@ -58,13 +62,35 @@ def dataset(
             with connect(url) as client:
                 logs = {each: decisions(client, each) for each in job}
                 description = f"{description} {rewards(client, job)}".strip()
-        logs |= {path.stem: read_rows(path) for path in log or ()}
+        for path in log or ():
+            if path.stem in logs:
+                raise ValueError(f"log must have a name of its own, got {path.stem!r} twice")
+            logs[path.stem] = read_rows(path)
         runs = [run for each, rows in logs.items() for run in runs_of_log(each, rows)]
+        if policy:
+            runs += played(environment, policy, range(seed, seed + episodes))
         written = write(f"bss/{name}-v0", runs, description=description, author=author)
     except ValueError as error:
         fail(str(error))
-    kept, seen = sum(len(run.rewards) for run in runs), sum(map(len, logs.values()))
-    typer.echo(f"{written}: {len(runs)} episodes of {len(logs)} runs, {kept} decisions; {seen - kept} left out")
+    logged = [run for run in runs if run.name in logs]
+    left_out = sum(map(len, logs.values())) - sum(len(run.rewards) for run in logged)
+    kept, sources = sum(len(run.rewards) for run in runs), len({run.name for run in runs})
+    typer.echo(f"{written}: {len(runs)} episodes of {sources} runs, {kept} decisions; {left_out} left out")
+
+
+def played(environment: str, policy: Path, seeds: Iterable[int]) -> "list[Run]":
+    """Runs of an artefact in an environment, one a seed. Raises ValueError for an artefact that can't be read."""
+    import gymnasium
+
+    from envs.research.actors import Drawing, read_artefact
+    from envs.research.runs import episodes_of_environment
+
+    acting = Drawing(read_artefact(policy))
+    env = gymnasium.make(environment)
+    try:
+        return episodes_of_environment(env, acting, seeds)
+    finally:
+        env.close()
 
 
 def rewards(client: "SchedulerClient", jobs: Sequence[str]) -> str:

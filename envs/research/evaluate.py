@@ -25,6 +25,7 @@ def evaluate(
         list[str] | None, typer.Option(help="Further data: a prepared .npz, path.npz:view,view; may be given again.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Paired seeds of each task.")] = 10,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them; other seeds are other data.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
 ) -> None:
     """Compare policies on held-out tasks: real data, and harms that training never saw besides those that it did.
@@ -33,27 +34,36 @@ def evaluate(
     samples alone, the anti-curriculum, the first policy with its scores
     shuffled, and a grid of fixed actions of which the best is chosen in
     hindsight. Accuracies are of the test set, at the checkpoint that is best
-    on validation.
+    on validation. Runs are kept in the directory, so that the command goes on
+    where it was interrupted.
     """
-    import numpy as np
     from rich.console import Console
 
+    from bss_service.console import fail
     from envs.research.actors import parse
-    from envs.research.comparison import BUILT_IN, as_json, contenders, held_out, judge, play
+    from envs.research.comparison import BUILT_IN, as_json, check_held_out, contenders, held_out, judge, play
     from envs.research.rollouts import pool
+    from envs.sources import source
 
+    tasks = held_out([*BUILT_IN, *(data or [])])
     try:
+        _ = [source(task.source) for task in tasks]
         actors = {_label(reference): parse(reference) for reference in policies}
+        if len(actors) < len(policies):
+            raise ValueError(f"policies must have names of their own, got {[*map(_label, policies)]}")
+        entered = contenders(actors)
+        check_held_out(actors, tasks)
     except (ValueError, OSError) as error:
-        raise typer.BadParameter(str(error), param_hint="POLICY") from None
-    out.mkdir(parents=True, exist_ok=True)
-    with pool(workers) as runs:
-        scores = play(held_out([*BUILT_IN, *(data or [])]), contenders(actors), seeds, runs)
-    verdicts = judge(scores, np.random.default_rng(0))
+        fail(str(error))
     screen = Console()
+    with pool(workers) as runs, screen.status("") as status:
+        paired = range(first_seed, first_seed + seeds)
+        scores = play(tasks, entered, paired, runs, out / "runs", lambda name: status.update(f"runs of {name}"))
+    verdicts = judge(scores, seed=0)
     for table in (_summary(verdicts), _oracle_shares(verdicts), _by_task(scores, verdicts)):
         screen.print(table)
-    (out / "evaluation.json").write_text(json.dumps(as_json(scores, verdicts), indent=1, allow_nan=False) + "\n")
+    judged = {"policies": {name: actor.identity for name, actor in actors.items()}, **as_json(scores, verdicts)}
+    (out / "evaluation.json").write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n")
     _draw(scores, verdicts, out / "gains.png")
     screen.print(f"written to {out / 'evaluation.json'} and {out / 'gains.png'}", highlight=False)
 
@@ -62,7 +72,7 @@ def _label(reference: str) -> str:
     path = Path(reference)
     if path.suffix != ".safetensors":
         return reference
-    return path.parent.name if path.stem == "policy" else path.stem
+    return path.resolve().parent.name if path.stem == "policy" else path.stem
 
 
 def _summary(verdicts: "list[Verdict]") -> "Table":

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bss_service.core.action import DIMENSION, NAMED_ACTIONS
+from bss_service.core.action import ACTION_SCHEMA_HASH, DIMENSION, NAMED_ACTIONS
 from bss_service.core.observation import SCHEMA_HASH
 
 
@@ -22,6 +22,7 @@ def manifest(
         "format": artefact.FORMAT,
         "name": name,
         "observation_schema": SCHEMA_HASH,
+        "action_schema": ACTION_SCHEMA_HASH,
         "action": discrete if distribution == "categorical" else box,
         "network": {"activation": activation, "hidden": hidden, "distribution": distribution},
         "normaliser": normaliser,
@@ -94,23 +95,34 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The .safetensors file to write.", show_default=False)],
     name: Annotated[str | None, typer.Option(help="Name in the manifest. Default: the run's directory.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="What evaluate wrote; goes into the manifest.")] = None,
-    deviation: Annotated[
-        float | None, typer.Option(help="Deviation that the policy acts with, in place of what it was trained with.")
-    ] = None,
 ) -> None:
-    """Write the policy of a training run as an artefact, and its manifest beside it as JSON."""
-    from bss_service import artefact
-    from envs.research.learners import with_deviation
+    """Write the policy of a training run as an artefact, and its manifest beside it as JSON.
 
-    data = (run / "policy.safetensors").read_bytes()
-    if deviation is not None:
-        data = with_deviation(data, deviation)
-    read = artefact.read(data)
-    fields = {**read.manifest.model_dump(exclude={"sha256"}), "name": name or run.name}
-    if evaluation is not None:
-        fields["evaluation"] = json.loads(evaluation.read_text())
-    data = artefact.write(fields, read.tensors)
+    The evaluation must be one of this very policy.
+    """
+    from bss_service import artefact
+    from bss_service.console import fail
+    from envs.research.actors import read_artefact
+
+    try:
+        read = read_artefact(run / "policy.safetensors")
+        fields = {**read.manifest.model_dump(exclude={"sha256"}), "name": name or run.resolve().name}
+        if evaluation is not None:
+            fields["evaluation"] = _figures(json.loads(evaluation.read_text()), read.sha256)
+        data = artefact.write(fields, read.tensors)
+    except (ValueError, OSError, artefact.ArtefactError) as error:
+        fail(str(error))
     described = artefact.read(data).manifest
     out.write_bytes(data)
     out.with_suffix(".json").write_text(json.dumps(described.model_dump(), indent=2) + "\n")
     typer.echo(f"{out}: {described.name}, sha256 {described.sha256}")
+
+
+def _figures(judged: dict[str, Any], sha256: str) -> dict[str, Any]:
+    """What an evaluation says of one policy. Raises ValueError where it is of others."""
+    names = [name for name, identity in judged["policies"].items() if identity == sha256]
+    if not names:
+        raise ValueError(f"evaluation must be one of the policy {sha256[:12]}…, got one of {[*judged['policies']]}")
+    told = {"policy": names[0], "best fixed in hindsight": "best fixed in hindsight"}
+    verdicts = {name: judged["verdicts"][key] for name, key in told.items()}
+    return {"tasks": judged["tasks"], "seeds": judged["seeds"], "verdicts": verdicts}

@@ -68,7 +68,8 @@ class Gradient:
     def advance(self) -> dict[str, float]:
         """One iteration; figures to show."""
         set_random_seed(int(np.random.default_rng([self.seed, self.iteration]).integers(2**31)))
-        self.envs.seed(self.seed + (self.iteration + 1) * self.envs.num_envs)
+        first = int(np.random.default_rng([self.seed, self.iteration, 1]).integers(2**31 - self.envs.num_envs))
+        self.envs.seed(first)
         self.model._last_obs = None  # so that `learn` begins all environments anew
         self._let_actor_learn(self.iteration >= self.critic_first)
         episodes = _Episodes()

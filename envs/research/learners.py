@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
-import numpy as np
-
-from bss_service import artefact
 from envs.research.gradient import Gradient
 from envs.research.imitation import Imitation
 from envs.research.rollouts import Pool, pool
@@ -17,7 +14,7 @@ from envs.research.search import SPACES, Search, State
 from envs.tasks import Distribution, training_tasks
 
 ALGORITHMS: Final = ("imitation", "ppo", "sac", "search", "search-narrow")
-CONFIG, STATE = "config.json", "state"
+CONFIG, STATE, POLICY = "config.json", "state", "policy.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +34,8 @@ class Config:
         if begin_with is not None:
             if algorithm != "ppo":
                 raise ValueError(f"begin-with goes with ppo alone, got {algorithm!r}")
-            if cls.load(begin_with).algorithm != "imitation":
-                raise ValueError(f"begin-with must be the run of an imitation, got {begin_with}")
+            if cls.load(begin_with).algorithm != "imitation" or not (begin_with / STATE).exists():
+                raise ValueError(f"begin-with must be the run of an imitation that has begun, got {begin_with}")
         tasks = replace(training_tasks(), sources=tuple(sources)) if sources else training_tasks()
         _ = tasks.modalities  # of sources that can't be loaded or don't go together it says so here
         return cls(algorithm, seed, tasks, str(begin_with) if begin_with else None)
@@ -147,14 +144,8 @@ def open_learner(config: Config, workers: int) -> Iterator[Learner]:
             yield Searching(Search(space, config.tasks, config.seed), runs)
 
 
-def with_deviation(data: bytes, deviation: float) -> bytes:
-    """The artefact with another deviation, the same for every component, in place of the one that explored."""
-    read = artefact.read(data)
-    tensors = {name: np.array(t) for name, t in read.tensors.items()}
-    constant = "log_std" if "log_std" in tensors else "log_std.bias"
-    if constant not in tensors:
-        raise ValueError("deviation can't be set: the policy picks one of named actions")
-    tensors[constant][:] = np.log(deviation)
-    if "log_std.weight" in tensors:
-        tensors["log_std.weight"][:] = 0
-    return artefact.write(read.manifest.model_dump(exclude={"sha256"}), tensors)
+def write_policy(run: Path, config: Config, learner: Learner) -> None:
+    """Put the learner's policy into the run's directory, in one act."""
+    temporary = (run / POLICY).with_suffix(".part")
+    temporary.write_bytes(learner.artefact(run.resolve().name, config.described(learner)))
+    temporary.replace(run / POLICY)

@@ -17,7 +17,9 @@ def train(
     ] = None,
     begin_with: Annotated[Path | None, typer.Option(help="With ppo: an imitation's run to go on from.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was interrupted.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run; what it is stays as it was begun.")
+    ] = False,
 ) -> None:
     """Train a policy; every iteration ends with a checkpoint, an artefact and a line for TensorBoard.
 
@@ -30,7 +32,7 @@ def train(
     from torch.utils.tensorboard import SummaryWriter
 
     from bss_service.console import fail
-    from envs.research.learners import STATE, Config, open_learner
+    from envs.research.learners import STATE, Config, open_learner, write_policy
 
     try:
         config = Config.load(run) if resume else Config.of(algorithm, seed, source or [], begin_with)
@@ -42,11 +44,12 @@ def train(
     with open_learner(config, workers) as learner, SummaryWriter(run / "tensorboard") as board:
         if resume and (run / STATE).exists():
             learner.load(run / STATE)
+            write_policy(run, config, learner)  # an interruption may have come between the two
         while learner.iteration < iterations:
             began = time.perf_counter()
             figures = learner.advance()
             learner.save(run / STATE)
-            (run / "policy.safetensors").write_bytes(learner.artefact(run.name, config.described(learner)))
+            write_policy(run, config, learner)
             for name, value in figures.items():
                 board.add_scalar(name, value, learner.intervals)
             told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -72,7 +72,7 @@ def test_each_environment_goes_the_way_of_a_single_one(make: Callable[..., Stude
             assert set(infos[b]) == ({"terminal_observation", "TimeLimit.truncated", *info} if dones[b] else set())
             if dones[b]:
                 ended += 1
-                assert infos[b]["TimeLimit.truncated"] is truncated is True
+                assert infos[b]["TimeLimit.truncated"] is False
                 assert infos[b]["best_validation_accuracy"] == info["best_validation_accuracy"]
                 assert infos[b]["action"] == info["action"]
                 np.testing.assert_array_equal(infos[b]["terminal_observation"], own)

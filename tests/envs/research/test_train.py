@@ -40,16 +40,34 @@ def test_a_policy_is_trained_interrupted_resumed_and_exported(tmp_path: Path) ->
     assert policies[1].manifest.training["iterations"] == 2
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
-    (tmp_path / "judged.json").write_text('{"gain": 0.5}')
-    told = research(
-        *("export", tmp_path / "run", tmp_path / "mine.safetensors"),
-        *("--name", "mine", "--evaluation", tmp_path / "judged.json", "--deviation", 0.2),
-    )
+    told = research("export", tmp_path / "run", tmp_path / "mine.safetensors", "--name", "mine")
     exported = artefact.read((tmp_path / "mine.safetensors").read_bytes())
     assert exported.manifest.name == "mine"
-    assert exported.manifest.evaluation == {"gain": 0.5}
     assert exported.sha256 in told
     assert json.loads((tmp_path / "mine.json").read_text()) == exported.manifest.model_dump(mode="json")
+
+
+@pytest.mark.usefixtures("small")
+def test_an_export_carries_what_was_said_of_this_very_policy(tmp_path: Path) -> None:
+    research("train", tmp_path / "run", "--algorithm", "search", "--iterations", 1, "--workers", 1)
+    trained = artefact.read((tmp_path / "run" / "policy.safetensors").read_bytes())
+    judged = {
+        "policies": {"run": trained.sha256, "other": "0" * 64},
+        "tasks": ["emoji, clean"],
+        "seeds": [0, 1],
+        "verdicts": {"run": {"gain": [0.5, 0.1, 0.9]}, "best fixed in hindsight": {"gain": [1, 0, 2]}},
+    }
+    (tmp_path / "judged.json").write_text(json.dumps(judged))
+    asked = ("export", tmp_path / "run", tmp_path / "mine.safetensors", "--evaluation", tmp_path / "judged.json")
+    research(*asked)
+    evaluation = artefact.read((tmp_path / "mine.safetensors").read_bytes()).manifest.evaluation
+    assert evaluation is not None
+    assert evaluation["verdicts"]["policy"]["gain"] == [0.5, 0.1, 0.9]
+
+    (tmp_path / "judged.json").write_text(json.dumps({**judged, "policies": {"run": "0" * 64}}))
+    refused = RUNNER.invoke(app, ["research", *map(str, asked)])
+    assert refused.exit_code != 0
+    assert trained.sha256[:12] in refused.output
 
 
 @pytest.mark.usefixtures("small")

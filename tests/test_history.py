@@ -104,3 +104,13 @@ def test_one_report_pays_all_decisions_before_it_alike() -> None:
         rewards = told.report(report(step, loss))
     assert len(rewards) == 4
     assert len(set(rewards)) == 1
+
+
+def test_improvements_add_up_to_that_of_the_run_however_reports_and_plans_lie() -> None:
+    losses = {0: 2.0, 3: 1.0, 5: 1.3, 10: 0.9, 25: 0.4}
+    world = history((0, 5), (5, 10), (10, 20), (20, 25), basis="improvement")
+    for step, loss in losses.items():
+        world.report(report(step, loss))
+    rewards = np.array([d.reward for d in world.decisions])
+    assert rewards == pytest.approx([1.0, 0.1, 0.25, 0.25])
+    assert rewards.sum() == pytest.approx(2.0 - 0.4)

@@ -197,7 +197,7 @@ HOSTILE = [
     ("decisions.0.detail.x", np.zeros(2), "decisions.0.detail.x"),
     ("decisions.0.gain", 1e300, "decisions.0.gain"),
     ("decisions.0.reward", NAN, "decisions.0.reward"),
-    ("decisions.0.reward", 12.0, "decisions.0.reward"),
+    ("decisions.0.reward", 1e40, "decisions.0.reward"),
     ("decisions.0.shadow", SHADOW, r"decisions.shadow.number must lie in \[1, 0\], got 1"),
     ("decisions.0.shadow", {**SHADOW, "action": {"share": 2.0}}, "decisions.0.shadow.action\n.*share must lie in"),
     ("shadows", [{**VERSION, "version": 2}], r"shadows must count up from 1, got \[2\]"),

@@ -25,11 +25,13 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py
+	$(BIN)/python -m benchmarks.env
 
 # Set up once; again only when what it depends on has changed.
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	rm -rf bss_scheduler.egg-info  # an old one would hide policies that were added since
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)
 

@@ -351,7 +351,21 @@ def fail(sentence: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _lacking(group: str, package: str | None) -> Callable[[], None]:
+    """In place of a group of commands whose packages are not installed: it says so."""
+
+    def tell() -> None:
+        """Needs packages that are not installed: pip install 'bss-scheduler[service,trainer,research]'."""
+        extras = "pip install 'bss-scheduler[service,trainer,research]'"
+        fail(f"{package} is not installed; what bss {group} needs comes with {extras}")
+
+    return tell
+
+
 # Groups of commands that other packages bring along; `bss research` comes from envs.
 for _group in entry_points(group="bss_service.commands"):
-    with suppress(ModuleNotFoundError):  # a package whose own dependencies are not installed
+    try:
         app.add_typer(_group.load(), name=_group.name)
+    except ModuleNotFoundError as _error:
+        _any = {"allow_extra_args": True, "ignore_unknown_options": True}
+        app.command(_group.name, context_settings=_any)(_lacking(_group.name, _error.name))

@@ -91,6 +91,8 @@ class Cohort:
 
     def step(self, choices: Sequence[Choice | None]) -> list[Outcome | None]:
         """Draw and train one interval everywhere, but where the choice is None."""
+        if all(choice is None for choice in choices):
+            return [None] * self.number
         plans = [
             np.empty((0, BATCH_SIZE), np.int64) if choice is None else self._at(b).run.plan(choice)
             for b, choice in enumerate(choices)

@@ -247,8 +247,11 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         *,
         judged: bool = False,
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        render_mode: None = None,
     ) -> None:
         """autoreset_mode: NEXT_STEP (Gymnasium's own) or SAME_STEP (stable-baselines3's)."""
+        if render_mode is not None:
+            raise ValueError(f"render_mode must be None, got {render_mode!r}: only a single environment draws")
         if autoreset_mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ValueError(f"autoreset_mode must be NEXT_STEP or SAME_STEP, got {autoreset_mode}")
         if num_envs < 1:
@@ -304,8 +307,8 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         """The seed of each place; None: its generator goes on where it stands."""
         if seed is None:
             return [None] * self.num_envs
-        if isinstance(seed, int):
-            return range(seed, seed + self.num_envs)
+        if isinstance(seed, int | np.integer):
+            return range(int(seed), int(seed) + self.num_envs)
         if len(seed) != self.num_envs:
             raise ValueError(f"seed must hold one for each of {self.num_envs} environments, got {seed}")
         return seed

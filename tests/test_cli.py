@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from bss_service import cli
+from bss_service import cli, console
 from bss_service.console import Look, app, look_view
 from bss_service.wire import (
     Feedback,
@@ -422,3 +423,9 @@ def test_without_the_service_extra_it_says_what_to_install(monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "bss_service.console")
     with pytest.raises(SystemExit, match=r"typer is not installed.* pip install 'bss-scheduler\[service\]'"):
         cli.main()
+
+
+def test_a_group_of_commands_that_lacks_packages_says_which_extra_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        console._lacking("research", "gymnasium")()
+    assert "pip install 'bss-scheduler[service,trainer,research]'" in capsys.readouterr().err

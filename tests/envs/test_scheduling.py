@@ -383,3 +383,17 @@ def test_vector_forms_have_the_spaces_of_the_single_ones() -> None:
     ):
         one, many = single(SHORT), vector(3, SHORT)
         assert (many.single_action_space, many.single_observation_space) == (one.action_space, one.observation_space)
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_runs_that_end_together_begin_anew_together(places: int) -> None:
+    tasks = Distribution(("synthetic:2",), (), samples=(64, 64), intervals=(3, 3), validation=(20, 20))
+    side_by_side = VectorBalanceScheduling(places, tasks)
+    side_by_side.reset(seed=0)
+    ends = [side_by_side.step(np.zeros(side_by_side.action_space.shape, np.float32))[3].all() for _ in range(12)]
+    assert ends == [False, False, True, False] * 3
+
+
+def test_only_a_single_environment_draws() -> None:
+    with pytest.raises(ValueError, match="render_mode must be None, got 'rgb_array'"):
+        VectorBalanceScheduling(2, render_mode="rgb_array")  # type: ignore[arg-type]

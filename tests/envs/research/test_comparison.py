@@ -1,17 +1,20 @@
 import json
-from functools import partial
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from envs.research import comparison
-from envs.research.actors import of_name
+from envs.research.actors import parse
 from envs.research.comparison import (
     HARMS,
     HINDSIGHT,
     HeldOut,
     Scores,
     as_json,
+    check_held_out,
     contenders,
     held_out,
     hindsight,
@@ -39,7 +42,7 @@ def test_hindsight_takes_the_best_fixed_action_of_each_task() -> None:
 
 
 def test_a_verdict_tells_gains_and_the_share_of_the_way_to_the_oracle() -> None:
-    verdicts = {v.name: v for v in judge(scores(oracle=10.0, mine=5.0), np.random.default_rng(0))}
+    verdicts = {v.name: v for v in judge(scores(oracle=10.0, mine=5.0), seed=0)}
     assert set(verdicts) == {"oracle", "mine", HINDSIGHT}
     mine = verdicts["mine"]
     assert [gain.value for gain in mine.task_gains] == [0.0, 5.0]
@@ -50,16 +53,22 @@ def test_a_verdict_tells_gains_and_the_share_of_the_way_to_the_oracle() -> None:
 
 def test_the_results_are_json_without_nan() -> None:
     measured = scores(oracle=10.0, mine=5.0)
-    told = json.loads(json.dumps(as_json(measured, judge(measured, np.random.default_rng(0))), allow_nan=False))
+    told = json.loads(json.dumps(as_json(measured, judge(measured, seed=0)), allow_nan=False))
     assert told["verdicts"]["mine"]["share_of_oracle"]["clean"] is None
-    assert told["seeds"] == 4
+    assert told["seeds"] == [0, 1, 2, 3]
     assert told["tasks"] == ["synthetic:2, clean", "synthetic:2, noisy 40 %"]
 
 
 def test_every_policy_meets_the_same_controls() -> None:
-    entered = contenders({"mine": partial(of_name, "balance", {})})
-    assert list(entered) == ["uniform", "oracle", "mine", "mine, shuffled scores", "anti-curriculum"]
+    entered = contenders({"mine": parse("balance")})
+    assert list(entered) == ["uniform", "oracle", "anti-curriculum", "mine", "mine, shuffled scores"]
     assert entered["oracle"].control == "oracle"
+
+
+@pytest.mark.parametrize("name", ["oracle", "uniform", "best fixed in hindsight", ""])
+def test_no_policy_is_called_as_a_control_is(name: str) -> None:
+    with pytest.raises(ValueError, match=f"can't be called '{name}'"):
+        contenders({name: parse("balance")})
 
 
 def test_no_held_out_task_is_one_of_training() -> None:
@@ -68,15 +77,46 @@ def test_no_held_out_task_is_one_of_training() -> None:
     assert not {task.source for task in tasks} & set(training_tasks().sources)
     trained = set(training_tasks().harms)
     assert any(harm and not set(harm) & trained for harm in HARMS.values())
+    check_held_out({"learned": parse("learned")}, tasks)
 
 
-def test_runs_are_paired_by_task_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_is_not_judged_on_data_that_it_was_trained_on() -> None:
+    trained = replace(parse("balance"), trained_on=("emoji",))
+    with pytest.raises(ValueError, match="emoji is no held-out data for mine"):
+        check_held_out({"mine": trained}, held_out(["watch", "emoji"]))
+
+
+def test_what_is_said_of_one_contender_depends_on_no_other() -> None:
+    alone = judge(scores(oracle=10.0, mine=5.0), seed=0)[1]
+    beside = judge(scores(oracle=10.0, other=1.0, mine=5.0), seed=0)[2]
+    assert alone == beside
+
+
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SAMPLES": 96, "VALIDATION": 40, "INTERVALS": 3}.items():
         monkeypatch.setattr(comparison, name, value)
-    monkeypatch.setattr(comparison, "fixed_actions", lambda: {"uniform": partial(of_name, "uniform", {})})
-    uniform = partial(of_name, "uniform", {})
-    made = play(TASKS, contenders({"again": uniform}), 2, runs)
+    monkeypatch.setattr(comparison, "fixed_actions", dict)
+
+
+def test_runs_are_paired_by_task_and_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small(monkeypatch)
+    entered = contenders({"again": replace(parse("uniform"), identity="again")})
+    made = play(TASKS, entered, (0, 5), runs, tmp_path, lambda name: None)
     assert made.of["uniform"].shape == (2, 2)
     assert np.array_equal(made.of["again"], made.of["uniform"])
-    assert np.array_equal(made.fixed["uniform"], made.of["uniform"])
     assert np.array_equal(made.of["oracle"][0], made.of["uniform"][0])  # all samples of a clean task are clean
+
+
+def test_runs_are_made_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small(monkeypatch)
+    made = play(TASKS, contenders({}), (0, 1), runs, tmp_path, lambda name: None)
+
+    def none_again(episodes: object) -> NoReturn:
+        raise AssertionError("runs that are there are made again")
+
+    told: list[str] = []
+    again = play(TASKS, contenders({}), (0, 1), none_again, tmp_path, told.append)
+    assert all(np.array_equal(again.of[name], made.of[name]) for name in made.of)
+    assert told == ["uniform", "oracle", "anti-curriculum"]
+    with pytest.raises(AssertionError, match="made again"):
+        play(TASKS, contenders({}), (0, 2), none_again, tmp_path, told.append)  # other seeds are other runs

@@ -32,7 +32,10 @@ def scores(**of: float) -> Scores:
     luck = np.array([[80.0, 81, 82, 83], [60, 62, 64, 66]])
     raised = {name: luck + np.array([[0.0], [gain]]) for name, gain in of.items()}
     return Scores(
-        TASKS, {"uniform": luck, **raised}, {"a": luck - np.array([[1.0], [0]]), "b": luck - np.array([[3.0], [-4]])}
+        TASKS,
+        (0, 1, 2, 3),
+        {"uniform": luck, **raised},
+        {"a": luck - np.array([[1.0], [0]]), "b": luck - np.array([[3.0], [-4]])},
     )
 
 

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
 from bss_service import artefact, plans, views
-from bss_service.artefact import Artefact
+from bss_service.artefact import Artefact, ArtefactError
 from bss_service.errors import (
     BssError,
     ConflictError,
@@ -25,7 +26,16 @@ from bss_service.errors import (
 )
 from bss_service.job import Job
 from bss_service.metrics import Metrics
-from bss_service.snapshot import Snapshot, artefacts_in, restore, take_snapshot, with_artefacts
+from bss_service.policies.artefact import named
+from bss_service.snapshot import (
+    Snapshot,
+    artefacts_in,
+    policies_of,
+    restore,
+    take_snapshot,
+    unpacked,
+    with_artefacts,
+)
 from bss_service.store import Entry, Lease, Store, Stored, Transaction
 from bss_service.versions import make_policy
 from bss_service.wire import (
@@ -57,7 +67,6 @@ from bss_service.wire import (
     ValidationReport,
 )
 
-ARTEFACT: Final = "artefact"  # the policy whose parameter sha256 names one
 log = structlog.get_logger()
 
 THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
@@ -107,14 +116,12 @@ class Host:
         """Create the job, or attach to it if it has the very same spec."""
         self._check_size(spec)
         async with self._loading:
-            known = await self._find(spec.name)
-            if known is None:
-                job = await asyncio.to_thread(Job, spec, await self._artefacts([spec.policy]))
-                await self._put(job, Transaction(spec.name, Lease(), created=spec))
+            known = await self._find(spec.name) is not None
+        created = not known and await self._create(spec)
         async with self._open(spec.name) as live:
-            if known is not None:
+            if not created:
                 _check_same(live.job.spec, spec)
-            return views.state(live.job, created=known is None)
+            return views.state(live.job, created=created)
 
     async def jobs(self) -> JobList:
         """All jobs by name."""
@@ -217,10 +224,10 @@ class Host:
 
     async def swap(self, name: str, request: SwapRequest) -> PolicyAnswer:
         """Change the policy."""
+        artefacts = await self._artefacts([request.policy])  # slow, and they never change: not under the job's lock
         async with self._open(name) as live:
             planned_until = live.job.planned_until
-            live.job.artefacts.update(await self._artefacts([request.policy]))
-            answer = live.job.swap(request)
+            answer = live.job.swap(request, artefacts)
             if answer.changed:
                 transaction = self._record(live, "swap", request)
                 if live.job.planned_until < planned_until:
@@ -243,10 +250,10 @@ class Host:
                 async with asyncio.timeout(wait):
                     while not (live.asking and live.job.awaits_action()):
                         await self._change(live)
-            waiting = live.asking > 0
-            if live.job.spec.samples < THREADED_SAMPLES:
-                return views.observation(live.job, trainer_waiting=waiting)
-            return await asyncio.to_thread(views.observation, live.job, trainer_waiting=waiting)
+            threaded = live.job.spec.samples >= THREADED_SAMPLES
+            look = partial(views.observation, live.job, trainer_waiting=live.asking > 0)
+            answer = await asyncio.to_thread(look) if threaded else look()
+        return await asyncio.to_thread(answer) if threaded else answer()
 
     async def act(self, name: str, request: ActionRequest) -> ActionAnswer:
         """Take in an action from outside."""
@@ -316,10 +323,9 @@ class Host:
         carried = await asyncio.to_thread(artefacts_in, snapshot)
         spec = snapshot.spec.model_copy(update={"name": name})
         renamed = snapshot.model_copy(update={"spec": spec, "artefacts": {}})
-        known = await self._artefacts([spec.policy, *(v.policy for v in (*snapshot.versions, *snapshot.shadows))])
+        known = await self._readable(policies_of(snapshot))
         try:
             job = await asyncio.to_thread(restore, renamed, {**known, **carried})
-            make_policy(snapshot.versions[-1].policy, job.artefacts)  # it may not be in force yet
         except NotReproducibleError as error:
             raise InvalidValueError(str(error), field="decisions") from None
         async with self._loading:
@@ -399,14 +405,34 @@ class Host:
         snapshot = None
         if stored.snapshot is not None:
             snapshot = await asyncio.to_thread(Snapshot.from_frame, stored.snapshot)
-        known = await self._artefacts(_policies_of(stored, snapshot))
+        known = await self._readable(_policies_of(stored, snapshot))
         return await asyncio.to_thread(_replayed, stored, snapshot, known)
 
     async def _artefacts(self, policies: Iterable[PolicySpec]) -> dict[str, Artefact]:
         """The stored artefacts among those that policies name; of the others their parameters are wrong."""
-        hashes = {spec.parameters.get("sha256") for spec in policies if spec.name == ARTEFACT}
-        found = [await asyncio.to_thread(self._store.artefact, sha256) for sha256 in hashes if isinstance(sha256, str)]
+        found = [await asyncio.to_thread(self._store.artefact, sha256) for sha256 in named(policies)]
         return {known.sha256: known for known in found if known is not None}
+
+    async def _readable(self, policies: Iterable[PolicySpec]) -> dict[str, Artefact]:
+        """The same without those that don't fit the code any more: a job may have named them long ago."""
+        readable: dict[str, Artefact] = {}
+        for sha256 in named(policies):
+            try:
+                found = await asyncio.to_thread(self._store.artefact, sha256)
+            except ArtefactError as error:
+                log.warning("artefact left out", sha256=sha256, error=error.detail)
+            else:
+                readable |= {} if found is None else {sha256: found}
+        return readable
+
+    async def _create(self, spec: JobSpec) -> bool:
+        """Create a job, unless somebody else has meanwhile."""
+        job = await asyncio.to_thread(_new, spec, await self._artefacts([spec.policy]))
+        async with self._loading:
+            if await self._find(spec.name) is not None:
+                return False
+            await self._put(job, Transaction(spec.name, Lease(), created=spec))
+        return True
 
     async def _put(self, job: Job, transaction: Transaction) -> None:
         await _committed(self._store.commit(transaction))
@@ -503,10 +529,10 @@ class Host:
 
     def _tell_failures(self, job: Job) -> None:
         decision = job.history.decisions[-1]
-        if "error" in decision.choice.detail:
+        if decision.choice.failed:
             log.error("policy failed, shuffled uniformly", job=job.spec.name, error=decision.choice.detail["error"])
             self._metrics.policy_failures.inc()
-        if decision.shadow is not None and "error" in decision.shadow.choice.detail:
+        if decision.shadow is not None and decision.shadow.choice.failed:
             log.warning("shadow failed", job=job.spec.name, error=decision.shadow.choice.detail["error"])
             self._metrics.shadow_failures.inc()
 
@@ -583,15 +609,21 @@ def _unknown_artefact(sha256: str) -> NotFoundError:
 
 def _policies_of(stored: Stored, snapshot: Snapshot | None) -> list[PolicySpec]:
     """All policies that a job had, or may need when it is replayed."""
-    versions = [] if snapshot is None else [*snapshot.versions, *snapshot.shadows]
+    before = [stored.spec.policy] if snapshot is None else policies_of(snapshot)
     swaps = [SwapRequest.model_validate(entry.message()) for entry in stored.entries if entry.kind == "swap"]
-    return [stored.spec.policy, *(v.policy for v in versions), *(swap.policy for swap in swaps)]
+    return [*before, *(swap.policy for swap in swaps)]
+
+
+def _new(spec: JobSpec, artefacts: Mapping[str, Artefact]) -> Job:
+    make_policy(spec.policy, artefacts)  # a wrong one is refused here
+    return Job(spec, artefacts)
 
 
 def _replayed(stored: Stored, snapshot: Snapshot | None, known: Mapping[str, Artefact]) -> tuple[Job, int]:
-    job = Job(stored.spec, known) if snapshot is None else restore(snapshot, known)
+    job = Job(stored.spec, known) if snapshot is None else unpacked(snapshot, known)
     for entry in stored.entries:
         job.replay(entry.kind, entry.message())
+    job.restore_policy()
     return job, stored.entries[-1].seq if stored.entries else stored.seq
 
 

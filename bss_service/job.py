@@ -1,6 +1,7 @@
 """A job: one training run's sample table, policy, plans and decisions. Every state change is one method; no I/O."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -41,7 +42,7 @@ from bss_service.wire import (
 class Job:
     """State of one job. Whoever calls must hold the job's lock; a method that raises has changed nothing.
 
-    `artefacts` holds those that the job's policies name: whoever calls puts them there before a policy needs them.
+    `artefacts` holds those that the job's policies name. Whoever creates a job sees to it that its policy can be made.
     """
 
     def __init__(self, spec: JobSpec, artefacts: Artefacts = NO_ARTEFACTS) -> None:
@@ -58,7 +59,6 @@ class Job:
         self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out
-        make_policy(spec.policy, self.artefacts)  # a wrong one is refused here
 
     # What comes in.
 
@@ -90,25 +90,20 @@ class Job:
         checks.check_heads(self.spec, "probabilities", scores.probabilities)
         self.passes.append(scores)
 
-    def swap(self, request: SwapRequest) -> PolicyAnswer:
-        """Change the policy, from the first step not handed out or from the next interval on; or the shadow."""
-        make_policy(request.policy, self.artefacts)
+    def swap(self, request: SwapRequest, artefacts: Artefacts = NO_ARTEFACTS) -> PolicyAnswer:
+        """Change the policy, from the first step not handed out or from the next interval on; or the shadow.
+
+        artefacts: those that the new policy names.
+        """
+        make_policy(request.policy, {**self.artefacts, **artefacts})
         if request.shadow and request.policy.name == EXTERNAL:
             raise InvalidValueError(
                 f"policy.name of a shadow must be a policy that acts by itself, got {EXTERNAL!r}",
                 field="policy.name",
                 value=EXTERNAL,
             )
-        if request.shadow:
-            return self._put_shadow(request)
-        first_step = self.served if request.at == "now" else self._next_interval()
-        newest = self.versions.versions[-1]
-        if request.policy == newest.spec and newest.first_step <= first_step:
-            return newest.answer()
-        if request.at == "now":
-            self._undraw(self.served)
-        self.action = None
-        return self.versions.add(request.policy, first_step).answer(changed=True)
+        self.artefacts.update(artefacts)
+        return self._apply(request)
 
     def end_shadow(self) -> None:
         """Let no policy watch; raises NotFoundError if none does."""
@@ -183,10 +178,19 @@ class Job:
 
     def observe(self) -> Observation:
         """What the next interval's decision would log if it were made now; nothing changes."""
+        return self.observing()()
+
+    def observing(self) -> Callable[[], Observation]:
+        """`observe` with copies of all that it needs: it may be called without the job's lock, once."""
         cut = self._cut(self.planned_until)
-        table = self.table.copy()
-        _measure(table, self.ledger.measured(cut), self.passes, cut)
-        return self._observation(table, self.planned_until, self._reports_until(cut))
+        table, fed_back, passes = self.table.copy(), self.ledger.measured(cut), list(self.passes)
+        observed = self._observer(self.planned_until, self._reports_until(cut))
+
+        def look() -> Observation:
+            _measure(table, fed_back, passes, cut)
+            return observed(table)
+
+        return look
 
     def plan(self) -> Plan:
         """Draw the next interval, or the rest of one that was interrupted."""
@@ -248,12 +252,15 @@ class Job:
         _REPLAY[kind](self, entry)
 
     def restore_policy(self) -> None:
-        """Bring the policy in force to the state in which it acted last; raises NotReproducibleError."""
+        """Bring the policy in force, and the shadow, to the state in which they acted last.
+
+        Raises NotReproducibleError, or InvalidValueError if the policy has acted and can't be made any more; whatever
+        goes wrong with the shadow stands in the decision log only.
+        """
         version = self.versions.in_force(self.planned_until)
-        if version.is_external:
-            return
-        own = self.history.decisions_of(version.version)
-        self.versions.restore(version, own, [d for d in own if d.rewarded_at is not None])
+        if not version.is_external:
+            self.versions.ready(version, self.history.decisions_of(version.version))
+        self.shadows.restore(self.history.decisions)
 
     # Inside.
 
@@ -273,6 +280,21 @@ class Job:
 
     def _next_interval(self) -> int:
         return self.calendar.interval_bounds(self.planned_until - 1)[1] if self.planned_until else 0
+
+    def _apply(self, request: SwapRequest) -> PolicyAnswer:
+        if request.shadow:
+            return self._put_shadow(request)
+        first_step = self.served if request.at == "now" else self._next_interval()
+        newest = self.versions.versions[-1]
+        if request.policy == newest.spec and newest.first_step <= first_step:
+            return newest.answer()
+        if request.at == "now":
+            self._undraw(self.served)
+        acting = self.versions.in_force(self.planned_until)
+        added = self.versions.add(request.policy, first_step)
+        if self.versions.in_force(self.planned_until) != acting:
+            self.action = None  # it was for another policy version
+        return added.answer(changed=True)
 
     def _put_shadow(self, request: SwapRequest) -> PolicyAnswer:
         current = self.shadows.current
@@ -299,7 +321,7 @@ class Job:
         version = self.versions.in_force(first)
         own = self.history.decisions_of(version.version)
         rewarded = [d for d in self.history.rewarded(reports_until) if d.policy_version == version.version]
-        observation = self._observation(self.table, first, reports_until)
+        observation = self._observer(first, reports_until)(self.table)
         if version.is_external:
             choice = choice_from_outside(self.action, self._previous_action())
         else:
@@ -308,9 +330,9 @@ class Job:
         shadow = self.shadows.watch(observation, self.history.decisions)
         return Decision(first, end, version.version, observation, choice, learned, shadow=shadow)
 
-    def _observation(self, table: SampleTable, first: int, reports_until: int) -> Observation:
-        return observe(
-            table,
+    def _observer(self, first: int, reports_until: int) -> Callable[[SampleTable], Observation]:
+        return partial(
+            observe,
             step=first,
             epoch=self.calendar.epoch_of(first),
             steps_per_epoch=self.calendar.epoch_positions / self.calendar.batch_size,
@@ -386,17 +408,16 @@ def _measure(table: SampleTable, fed_back: Sequence[Measured], passes: Sequence[
 def _replay_plan(job: Job, entry: Mapping[str, Any]) -> None:
     plan = job.plan()
     if (plan.first_step, plan.checksum()) != (entry["first_step"], entry["checksum"]):
+        error = job.history.decisions[-1].choice.detail.get("error")
         raise NotReproducibleError(
             f"the plan of job {job.spec.name!r} from step {plan.first_step} on is not the one that was handed out"
+            + (f": {error}" if error else "")
         )
 
 
 def _replay_swap(job: Job, entry: Mapping[str, Any]) -> None:
-    request = SwapRequest.model_validate(entry)
-    if request.shadow:
-        job._put_shadow(request)  # not refused where it can't be made any more: a shadow must not end its job
-    else:
-        job.swap(request)
+    # Not refused where its policy can't be made any more: one that isn't needed now must not end its job.
+    job._apply(SwapRequest.model_validate(entry))
 
 
 _REPLAY: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], object]]] = {

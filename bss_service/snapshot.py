@@ -17,8 +17,9 @@ from bss_service.core.table import SampleTable
 from bss_service.job import Job
 from bss_service.ledger import Measured
 from bss_service.plans import Plan
+from bss_service.policies.artefact import named
 from bss_service.policies.base import Choice, Decision, ShadowChoice
-from bss_service.versions import PolicyVersion
+from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
 from bss_service.wire import (
     LOCAL_VERSION,
     ActionRequest,
@@ -326,16 +327,31 @@ def take_snapshot(job: Job) -> Snapshot:
 
 
 def with_artefacts(snapshot: Snapshot, artefacts: Artefacts) -> Snapshot:
-    """The snapshot with these artefacts in it, for another service."""
-    carried = {sha256: np.frombuffer(known.data, np.uint8) for sha256, known in artefacts.items()}
+    """The snapshot with those of these artefacts in it that its policies name, for another service."""
+    hashes = sorted(named(policies_of(snapshot)) & set(artefacts))
+    carried = {sha256: np.frombuffer(artefacts[sha256].data, np.uint8) for sha256 in hashes}
     return snapshot.model_copy(update={"artefacts": carried})
 
 
+def policies_of(snapshot: Snapshot) -> list[PolicySpec]:
+    """All policies that the job had."""
+    return [snapshot.spec.policy, *(v.policy for v in (*snapshot.versions, *snapshot.shadows))]
+
+
 def artefacts_in(snapshot: Snapshot) -> dict[str, Artefact]:
-    """The artefacts in a snapshot; raises artefact.ArtefactError."""
+    """The artefacts in a snapshot; raises artefact.ArtefactError.
+
+    Those that don't fit this code are left out unless the job is going to draw with them.
+    """
+    needed = named(_still_to_draw(snapshot))
     carried = {}
     for sha256, data in snapshot.artefacts.items():
-        read = artefact.read(data.tobytes())
+        try:
+            read = artefact.read(data.tobytes())
+        except artefact.ArtefactError:
+            if sha256 in needed:
+                raise
+            continue
         if read.sha256 != sha256:
             raise artefact.ArtefactError(
                 f"artefacts must stand under their hashes, {read.sha256}, got {sha256}", field="artefacts", value=sha256
@@ -345,11 +361,21 @@ def artefacts_in(snapshot: Snapshot) -> dict[str, Artefact]:
 
 
 def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
-    """The job of a snapshot; raises errors.BssError where its policies are not installed or act otherwise.
+    """The job of a snapshot; raises errors.BssError where a policy that is to draw can't be made or acts otherwise.
 
     artefacts: those that its policies name and that are not in it.
     """
-    job = Job(snapshot.spec, {**artefacts, **artefacts_in(snapshot)})
+    known = {**artefacts, **artefacts_in(snapshot)}
+    for spec in _still_to_draw(snapshot):
+        make_policy(spec, known)
+    job = unpacked(snapshot, known)
+    job.restore_policy()
+    return job
+
+
+def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
+    """The job of a snapshot, whose policies are yet to be brought to their state."""
+    job = Job(snapshot.spec, artefacts)
     job.table = SampleTable(**{name: column.copy() for name, column in snapshot.table})
     job.plans = [
         Plan(p.first_step, p.indices, p.probabilities, p.policy_version, p.scored_until) for p in snapshot.plans
@@ -368,8 +394,13 @@ def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
     job.passes = list(snapshot.passes)
     job.action = snapshot.action
     _restore_ledger(job, snapshot.ledger)
-    job.restore_policy()
     return job
+
+
+def _still_to_draw(snapshot: Snapshot) -> list[PolicySpec]:
+    planned_until = snapshot.plans[-1].first_step + len(snapshot.plans[-1].indices) if snapshot.plans else 0
+    versions = [PolicyVersion(v.version, v.policy, v.first_step) for v in snapshot.versions]
+    return [v.spec for v in PolicyVersions(snapshot.spec.seed, versions).still_to_draw(planned_until)]
 
 
 def _restore_ledger(job: Job, state: LedgerState) -> None:

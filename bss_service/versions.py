@@ -56,6 +56,12 @@ class PolicyVersions:
         later = [v.first_step for v in self.versions if step < v.first_step < end]
         return min([end, *(start for start in later if self.in_force(start) != self.in_force(step))])
 
+    def still_to_draw(self, step: int) -> list[PolicyVersion]:
+        """The versions that draw `step` or a later one, as things stand."""
+        starts = [step, *(v.first_step for v in self.versions if v.first_step > step)]
+        drawing = {self.in_force(start).version for start in starts}
+        return [v for v in self.versions if v.version in drawing]
+
     def add(self, spec: PolicySpec, first_step: int) -> PolicyVersion:
         """The next version."""
         version = PolicyVersion(self.versions[-1].version + 1, spec, first_step)
@@ -65,26 +71,38 @@ class PolicyVersions:
     def act(self, observation: Observation, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Choice:
         """Let the policy in force learn what is new to it, and act.
 
-        own: its decisions so far; rewarded: those of them whose reward is known, in order.
+        own: its decisions so far; rewarded: those of them whose reward is known, in order. A policy that can't be
+        made any more is one that fails.
         """
         version = self.in_force(observation.step)
-        if self._live is None or self._live[0] != version.version:
+        try:
             # Not always a new one: batches drawn by a client can lead back to a step before a swap.
-            policy = self.restore(version, own, [d for d in own if d.rewarded_at is not None])
-        else:
-            policy = self._live[1]
+            policy = self._policy(version, own)
+        except InvalidValueError as error:
+            return failed(error)
         taught = own[-1].learned if own else 0
         return consult(policy, self._rng(version, len(own)), observation, rewarded[taught:])
+
+    def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:
+        """Have a policy in the state in which it acted last. Raises as `restore` does, but not for one that can't be
+        made if nothing hangs on it: it has not acted, or failed when it last did.
+        """
+        try:
+            self._policy(version, own)
+        except InvalidValueError:
+            if own and not own[-1].choice.failed:
+                raise
 
     def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Policy:
         """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
 
         own: its decisions; rewarded: those of them whose reward is known. Raises NotReproducibleError if it acts
-        otherwise than it did.
+        otherwise than it did, and InvalidValueError if it can't be made. Of a stateless policy only the last decision
+        is checked.
         """
         policy = make_policy(version.spec, self.artefacts)
         taught = 0
-        for number, decision in enumerate(own):
+        for number, decision in to_ask_again(policy, own):
             untaught = rewarded[taught : decision.learned]
             again = consult(policy, self._rng(version, number), decision.observation, untaught)
             taught = decision.learned
@@ -96,6 +114,11 @@ class PolicyVersions:
         self._live = (version.version, policy)
         return policy
 
+    def _policy(self, version: PolicyVersion, own: Sequence[Decision]) -> Policy:
+        if self._live is not None and self._live[0] == version.version:
+            return self._live[1]
+        return self.restore(version, own, [d for d in own if d.rewarded_at is not None])
+
     def _rng(self, version: PolicyVersion, number: int) -> np.random.Generator:
         return stream(self.seed, _STREAM + version.version, number)
 
@@ -104,6 +127,11 @@ def stream(seed: int, key: int, number: int) -> np.random.Generator:
     """The random generator of a policy's act number `number`."""
     keys = np.array([seed, key], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=keys, counter=[0, number, 0, 0]))
+
+
+def to_ask_again(policy: Policy, decisions: Sequence[Decision]) -> list[tuple[int, Decision]]:
+    """The decisions of a policy, numbered, that bring it to its state; of a stateless one the last, as a check."""
+    return list(enumerate(decisions))[-1 if policy.stateless else 0 :]
 
 
 def consult(

@@ -1,7 +1,7 @@
 """What the service shows of a job."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
@@ -45,22 +45,27 @@ def state(job: Job, *, created: bool = False) -> JobState:
     )
 
 
-def observation(job: Job, *, trainer_waiting: bool) -> ObservationAnswer:
-    """What the policy sees that draws the next interval."""
-    seen = job.observe()
-    version = job.versions.in_force(seen.step)
-    return ObservationAnswer(
-        first_step=seen.step,
-        epoch=seen.epoch,
-        policy=version.spec.name,
-        policy_version=version.version,
-        trainer_waiting=trainer_waiting,
-        action_set=job.action is not None,
-        awaits_action=trainer_waiting and job.awaits_action(),
-        fields=list(FIELDS),
-        schema_hash=SCHEMA_HASH,
-        vector=seen.vector,
-    )
+def observation(job: Job, *, trainer_waiting: bool) -> Callable[[], ObservationAnswer]:
+    """What the policy sees that draws the next interval, to be computed without the job's lock."""
+    look, version = job.observing(), job.versions.in_force(job.planned_until)
+    action_set, awaits_action = job.action is not None, trainer_waiting and job.awaits_action()
+
+    def answer() -> ObservationAnswer:
+        seen = look()
+        return ObservationAnswer(
+            first_step=seen.step,
+            epoch=seen.epoch,
+            policy=version.spec.name,
+            policy_version=version.version,
+            trainer_waiting=trainer_waiting,
+            action_set=action_set,
+            awaits_action=awaits_action,
+            fields=list(FIELDS),
+            schema_hash=SCHEMA_HASH,
+            vector=seen.vector,
+        )
+
+    return answer
 
 
 def decisions(job: Job, start: int, count: int) -> DecisionLog:

@@ -425,6 +425,28 @@ def test_an_action_is_dropped_with_the_interval_that_it_was_for() -> None:
         trainer.job.act(ActionRequest(first_step=4, action="hard"))
 
 
+def test_an_action_stays_with_its_interval_when_a_later_one_is_given_to_another_policy() -> None:
+    trainer = Trainer("external", samples=40, interval=4)
+    trainer.take(2)
+    rest = sorted(set(range(40)) - set(np.concatenate([trainer.batches[s] for s in range(2)]).tolist()))
+    trainer.adopt(2, [np.array(rest[:4])])
+    trainer.act("hard")  # for step 3 alone, since the next interval begins at 4
+    trainer.swap("balance", "next_interval")
+    trainer.take(2)
+    decisions = trainer.job.history.decisions[-2:]
+    assert [(d.first_step, d.policy_version) for d in decisions] == [(3, 1), (4, 2)]
+    assert decisions[0].choice.detail == {"raw_action": "hard"}
+
+
+@pytest.mark.parametrize("at", ["now", "next_interval"])
+def test_an_action_goes_with_the_policy_that_it_was_for(at: str) -> None:
+    trainer = Trainer("external", samples=40, interval=4)
+    trainer.take(4)
+    trainer.act("hard")
+    trainer.swap("balance", at)
+    assert trainer.job.action is None
+
+
 def test_only_one_action_is_awaited_for_an_interval_drawn_anew() -> None:
     trainer = Trainer("balance", samples=40, interval=4)
     trainer.train(2)

@@ -199,6 +199,37 @@ def test_one_that_cannot_be_restored_says_so_and_the_job_goes_on(install: Instal
     assert "NotReproducibleError: shadow 'forgetful' chose otherwise" in told[-1]
 
 
+def test_one_that_could_not_be_restored_is_not_asked_again_at_each_plan(install: Install) -> None:
+    install("forgetful", Forgetful)
+    job = restore(Snapshot.from_frame(watched("forgetful").state()))
+    before = next(CALLS)
+    trainer = Trainer(job=job)
+    for _ in range(3):
+        trainer.job.plan()
+    assert next(CALLS) == before + 1
+    put(trainer, "balance")
+    trainer.job.plan()
+    told = [s.choice for s in shadows(trainer) if s][-4:]
+    assert [choice.failed for choice in told] == [True, True, True, False]
+
+
+def test_its_past_is_gone_through_when_the_job_is_restored_and_not_at_a_plan(install: Install) -> None:
+    asked: list[int] = []
+
+    class Counted(Policy):
+        def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+            asked.append(observation.step)
+            return Choice(Action())
+
+    install("counted", Counted)
+    state = watched("counted").state()
+    asked.clear()
+    job = restore(Snapshot.from_frame(state))
+    assert len(asked) == 5
+    job.plan()
+    assert len(asked) == 6
+
+
 def test_one_whose_package_is_gone_does_not_end_its_job(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as installed:
         from bss_service.policies import base

@@ -236,3 +236,89 @@ def test_a_shadow_is_logged_over_a_crash_and_ends_when_told(start_service: Start
             client.end_shadow("watched")
     watched = [None if row.shadow is None else (row.shadow.policy, row.shadow.detail["artefact"]) for row in rows]
     assert watched == [None, *[("artefact", sha256)] * 3, None]
+
+
+# Artefacts that fit no longer.
+
+
+def spoil(service: Service) -> None:
+    """What a new observation schema does to all stored artefacts: they can't be read any more."""
+    with sqlite3.connect(service.store) as connection:
+        connection.execute("UPDATE artefacts SET body = x'00'")
+    connection.close()
+
+
+def test_a_job_outlives_a_shadow_whose_artefact_fits_no_longer(start_service: StartService) -> None:
+    service = start_service()
+    job = spec("watched", policy="bandit")
+    with service.client() as client:
+        client.create_job(job)
+        swap(client, job.name, made_up(), shadow=True)
+        first = train(client, job, range(12))
+        service.kill()
+        spoil(service)
+        service.start()
+        assert client.jobs().unreadable == {}
+        assert order(take(client, job.name, range(12))).tolist() == order(first).tolist()
+        train(client, job, range(12, 24))
+        told = client.decisions(job.name).decisions[-1].shadow
+    assert told is not None
+    assert "sha256" in told.detail["error"]
+
+
+def test_a_job_outlives_a_policy_that_it_no_longer_draws_with(start_service: StartService) -> None:
+    service = start_service()
+    job = spec("job", samples=2000, batch_size=1000, patience=0.0)
+    with service.client() as client:
+        client.create_job(job)
+        swap(client, job.name, made_up())
+        train(client, job, range(10), count=1)
+        client.swap(job.name, "balance")
+        train(client, job, range(10, 150), count=1)
+        service.kill()
+        spoil(service)
+        service.start()
+        train(client, job, range(150, 156), count=1)
+        assert [d.detail for d in client.decisions(job.name, start=70).decisions if "error" in d.detail] == []
+        with pytest.raises(InvalidValueError, match="must be a safetensors file"):
+            swap(client, job.name, made_up())
+
+
+def test_a_snapshot_may_carry_an_artefact_that_fits_no_longer_if_it_draws_nothing(
+    client: SchedulerClient, job_name: str
+) -> None:
+    job = spec(job_name)
+    client.create_job(job)
+    sha256 = swap(client, job_name, made_up(name=job_name))
+    train(client, job, range(7))
+    message = frames.decode(client.snapshot(job_name))
+    message["artefacts"] = {"a" * 64: np.zeros(9, np.uint8)}
+    message["shadows"] = [{**message["versions"][1], "version": 1}]
+    message["shadows"][0]["policy"] = {"name": "artefact", "parameters": {"sha256": "a" * 64}}
+    message["watching"] = True
+    client.put_snapshot(f"{job_name[:70]}-again", frames.encode(message))
+    message["artefacts"] = {sha256: np.zeros(9, np.uint8)}
+    with pytest.raises(InvalidValueError, match="must be a safetensors file"):
+        client.put_snapshot(f"{job_name[:70]}-refused", frames.encode(message))
+
+
+def test_a_snapshot_carries_only_artefacts_that_its_policies_name(client: SchedulerClient, job_name: str) -> None:
+    client.create_job(spec(job_name))
+    refused = client.upload_policy(made_up(name="refused")).sha256
+    with pytest.raises(InvalidValueError, match="typo"):
+        client.swap(job_name, "artefact", {"sha256": refused, "typo": 1})
+    sha256 = swap(client, job_name, made_up(name=job_name))
+    assert list(frames.decode(client.snapshot(job_name))["artefacts"]) == [sha256]
+
+
+def test_every_policy_that_is_still_to_draw_must_be_there(client: SchedulerClient, job_name: str) -> None:
+    """Also one that begins later, before another takes its place."""
+    client.create_job(spec(job_name, interval=4))
+    take(client, job_name, range(1))
+    swap(client, job_name, made_up(), at="now")
+    message = frames.decode(client.snapshot(job_name))
+    message["versions"][1]["policy"]["parameters"]["sha256"] = "e" * 64
+    message["versions"][1]["first_step"] = 2
+    message["versions"].append({"version": 3, "policy": {"name": "uniform"}, "first_step": 4})
+    with pytest.raises(InvalidValueError, match="e" * 64):
+        client.put_snapshot(f"{job_name[:70]}-again", frames.encode(message))

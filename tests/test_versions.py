@@ -1,5 +1,6 @@
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -7,7 +8,10 @@ import pytest
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
+from bss_service.job import Job
+from bss_service.policies import base
 from bss_service.policies.base import Choice, Decision, Policy
+from bss_service.snapshot import Snapshot, restore
 from bss_service.versions import PolicyVersion, PolicyVersions, consult, make_policy
 from bss_service.wire import PolicySpec
 from tests.conftest import Trainer
@@ -214,4 +218,66 @@ def test_a_policy_that_depends_on_more_than_its_arguments_cannot_be_restored(ins
     trainer = Trainer("clock")
     trainer.train(6)
     with pytest.raises(NotReproducibleError, match="'clock' chose otherwise when asked again about step 0"):
-        trainer.job.restore_policy()
+        restore(Snapshot.from_frame(trainer.state()))
+
+
+ASKED: list[int] = []
+
+
+class Constant(Policy):
+    """Has no state; tells of which steps it was asked."""
+
+    stateless: ClassVar[bool] = True
+
+    kappa: float = 1.0
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        ASKED.append(observation.step)
+        return Choice(Action(kappa_loss=self.kappa + float(rng.random())))
+
+
+def test_a_policy_without_state_is_asked_again_about_its_last_decision_only(install: Install) -> None:
+    install("constant", Constant)
+    trainer = Trainer("constant", samples=12)
+    trainer.train(12)
+    ASKED.clear()
+    restore(Snapshot.from_frame(trainer.state()))
+    assert ASKED == [9]
+
+
+def test_a_policy_without_state_that_acts_otherwise_is_found_out_too(install: Install) -> None:
+    install("constant", Constant)
+    trainer = Trainer("constant", samples=12)
+    trainer.train(12)
+    install(
+        "constant",
+        type("Constant", (Constant,), {"__module__": __name__, "kappa": 2.0, "__annotations__": {"kappa": float}}),
+    )
+    with pytest.raises(NotReproducibleError, match="about step 9"):
+        restore(Snapshot.from_frame(trainer.state()))
+
+
+@pytest.mark.parametrize(
+    ("first_steps", "step", "drawing"),
+    [([0], 5, [1]), ([0, 10], 5, [1, 2]), ([0, 10], 10, [2]), ([0, 20, 10], 5, [1, 3]), ([0, 20, 10], 10, [3])],
+)
+def test_the_versions_that_are_still_to_draw(first_steps: list[int], step: int, drawing: list[int]) -> None:
+    assert [v.version for v in versions(*first_steps).still_to_draw(step)] == drawing
+
+
+def test_a_policy_that_cannot_be_made_any_more_is_one_that_fails(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as installed:
+        installed.setitem(base._installed(), "student", SimpleNamespace(load=lambda: Student))
+        trainer = Trainer("uniform", samples=12)
+        trainer.train(3)
+        trainer.swap("student")
+    trainer.train(3)
+    assert "got 'student'" in trainer.job.history.decisions[-1].choice.detail["error"]
+    assert sorted(trainer.epochs()[1]) == list(range(12))
+    again = Job(trainer.job.spec)
+    for kind, entry in trainer.journal:
+        again.replay(kind, entry)
+    again.restore_policy()
+    assert Trainer(job=again).state() == trainer.state()

@@ -1,7 +1,8 @@
 """A trained policy that was uploaded as an artefact."""
 
 import sys
-from typing import Annotated, Any, Final
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
@@ -11,8 +12,9 @@ from bss_service.core.action import NAMED_ACTIONS, Action
 from bss_service.core.network import Categorical
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice, Policy
-from bss_service.wire import SHA256_PATTERN
+from bss_service.wire import SHA256_PATTERN, PolicySpec
 
+ARTEFACT: Final = "artefact"  # the policy whose parameter sha256 names one
 _LOG_LARGEST: Final = float(np.log(sys.float_info.max)) - 1
 
 
@@ -22,6 +24,8 @@ class Trained(Policy):
     The propensity is the probability of the action drawn, or the density of its vector before clipping, which may
     exceed 1; the detail of the decision holds that vector, `raw_action`, and the exact `log_probability`.
     """
+
+    stateless: ClassVar[bool] = True
 
     sha256: Annotated[str, Field(pattern=SHA256_PATTERN)]  # of an artefact that was uploaded to the service
     deterministic: bool = False
@@ -40,6 +44,12 @@ class Trained(Policy):
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         return choose(self._artefact, observation, None if self.deterministic else rng)
+
+
+def named(policies: Iterable[PolicySpec]) -> set[str]:
+    """The hashes of the artefacts that policies name."""
+    hashes = [spec.parameters.get("sha256") for spec in policies if spec.name == ARTEFACT]
+    return {sha256 for sha256 in hashes if isinstance(sha256, str)}
 
 
 def choose(artefact: Artefact, observation: Observation, rng: np.random.Generator | None) -> Choice:

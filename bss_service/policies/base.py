@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +24,11 @@ class Choice:
     action: Action
     propensity: float = 1.0
     detail: Mapping[str, Any] = field(default_factory=dict)  # JSON values
+
+    @property
+    def failed(self) -> bool:
+        """Whether it stands in for one that a policy could not make."""
+        return "error" in self.detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,11 @@ class Policy(BaseModel, ABC):
 
     The service restores a policy after a restart by creating it anew and handing it the same observations, random
     generators and rewards in the same order. So `act` and `learn` must depend on nothing else: no clock, no global
-    random generator, no files.
+    random generator, no files. Of a policy that says it is `stateless` (its `act` depends on its parameters and
+    arguments alone, and it learns nothing) only the last decision is asked again: the earlier ones go unchecked.
     """
+
+    stateless: ClassVar[bool] = False
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

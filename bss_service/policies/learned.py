@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from bss_service.policies.base import Choice, Policy
 
 class Learned(Policy):
     """Act as the network does that was trained offline on the scheduling environments; it does not learn any more."""
+
+    stateless: ClassVar[bool] = True
 
     deterministic: bool = False
 

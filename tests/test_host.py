@@ -1,0 +1,82 @@
+"""While one request computes or reads for long, others of the same job are answered."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bss_service import job
+from bss_service.host import THREADED_SAMPLES, Host
+from bss_service.metrics import Metrics
+from bss_service.store import Store
+from bss_service.wire import PolicySpec, SwapRequest
+from tests.simulated import spec
+from tests.trained import made_up
+
+SECONDS = 20
+
+
+class Gate:
+    """Makes a function wait, in the thread that calls it, until it is opened."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.reached.set()
+        assert self.opened.wait(SECONDS)
+        return self._function(*arguments, **options)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path}/bss.sqlite")
+    yield opened
+    opened.close()
+
+
+async def answered_meanwhile(gate: Gate, slow: Coroutine[Any, Any, Any], other: Callable[[], Any]) -> Any:
+    """The slow call's answer; another call is answered while it waits at the gate."""
+    waiting = asyncio.create_task(slow)
+    try:
+        assert await asyncio.to_thread(gate.reached.wait, SECONDS)
+        async with asyncio.timeout(SECONDS / 2):
+            await other()
+    finally:
+        gate.opened.set()
+    return await waiting
+
+
+def test_an_observation_is_computed_without_the_jobs_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(job.observe)
+    monkeypatch.setattr(job, "observe", gate)
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=THREADED_SAMPLES))
+        seen = await answered_meanwhile(gate, host.observation("job", 0), lambda: host.state("job"))
+        assert seen.first_step == 0
+
+    asyncio.run(use())
+
+
+def test_an_artefact_is_read_without_a_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = [Gate(store.artefact), Gate(store.artefact)]
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        manifest, _ = await host.upload(made_up())
+        policy = PolicySpec(name="artefact", parameters={"sha256": manifest.sha256})
+        monkeypatch.setattr(store, "artefact", gates[0])
+        swapped = host.swap("job", SwapRequest(policy=policy))
+        assert (await answered_meanwhile(gates[0], swapped, lambda: host.state("job"))).changed
+        monkeypatch.setattr(store, "artefact", gates[1])
+        created = host.create(spec("acts").model_copy(update={"policy": policy}))
+        assert (await answered_meanwhile(gates[1], created, lambda: host.create(spec("other")))).created
+
+    asyncio.run(use())

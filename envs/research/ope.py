@@ -32,7 +32,7 @@ class Report:
             "policy": self.policy,
             "behaviour": _numbers(self.behaviour),
             "estimates": [
-                {"estimator": e.name, **_numbers(e.interval), "effective_sample_size": _known(e.effective_sample_size)}
+                {"estimator": e.name, **_numbers(_supported(e)), "effective_sample_size": _known(e.effective_sample_size)}
                 for e in self.estimates
             ],
             "gain": _numbers(self.verdict.gain),
@@ -94,8 +94,15 @@ def _table(report: Report, runs: int, left_out: int) -> "Table":
         column.justify = "right"
     table.add_row("the log itself", *_cells(report.behaviour), str(runs))
     for estimate in report.estimates:
-        table.add_row(estimate.name, *_cells(estimate.interval), _text(estimate.effective_sample_size, ".1f"))
+        table.add_row(estimate.name, *_cells(_supported(estimate)), _text(estimate.effective_sample_size, ".1f"))
     return table
+
+
+def _supported(estimate: "Estimate") -> "Interval":
+    """The estimate; unknown where not even one run speaks of the policy, for the rest is extrapolation."""
+    from envs.research.statistics import UNKNOWN
+
+    return UNKNOWN if estimate.effective_sample_size < 1 else estimate.interval
 
 
 def _cells(interval: "Interval") -> tuple[str, str]:

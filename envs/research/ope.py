@@ -32,7 +32,11 @@ class Report:
             "policy": self.policy,
             "behaviour": _numbers(self.behaviour),
             "estimates": [
-                {"estimator": e.name, **_numbers(_supported(e)), "effective_sample_size": _known(e.effective_sample_size)}
+                {
+                    "estimator": e.name,
+                    **_numbers(_supported(e)),
+                    "effective_sample_size": _known(e.effective_sample_size),
+                }
                 for e in self.estimates
             ],
             "gain": _numbers(self.verdict.gain),

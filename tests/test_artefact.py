@@ -24,8 +24,9 @@ from bss_service.artefact import Artefact, ArtefactError
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS
 from bss_service.core.network import Categorical, Gaussian, SquashedGaussian
 from bss_service.core.observation import FIELDS
+from envs.research.export import of_ppo, of_sac
 from envs.spaces import action_space, discrete_action_space, observation_space
-from tests.trained import BOX, DISCRETE, made_up, manifest, observations, of_ppo, of_sac, tensors
+from tests.trained import BOX, DISCRETE, made_up, manifest, observations, tensors
 
 SEEN = observations(10_000)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -105,7 +106,7 @@ def scaled(by: Any, seen: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def test_gaussian_ppo_acts_the_same(hidden: list[int], by: Any) -> None:
     model = ppo(action_space(), hidden)
-    ours = artefact.read(of_ppo(model, hidden, by)).distribution(SEEN)
+    ours = artefact.read(of_ppo(model, by)).distribution(SEEN)
     assert isinstance(ours, Gaussian)
     theirs = model.policy.get_distribution(torch.tensor(SEEN if by is None else scaled(by, SEEN)))
     np.testing.assert_allclose(ours.mode(), theirs.mode(), **CLOSE)
@@ -117,7 +118,7 @@ def test_gaussian_ppo_acts_the_same(hidden: list[int], by: Any) -> None:
 @torch.no_grad()
 def test_discrete_ppo_acts_the_same(hidden: list[int]) -> None:
     model = ppo(discrete_action_space(), hidden)
-    ours = artefact.read(of_ppo(model, hidden)).distribution(SEEN)
+    ours = artefact.read(of_ppo(model)).distribution(SEEN)
     assert isinstance(ours, Categorical)
     theirs = model.policy.get_distribution(torch.tensor(SEEN)).distribution
     np.testing.assert_allclose(ours.log_probabilities(), theirs.logits, **CLOSE)
@@ -126,7 +127,7 @@ def test_discrete_ppo_acts_the_same(hidden: list[int]) -> None:
 @torch.no_grad()
 def test_sac_acts_the_same() -> None:
     model = shaken(SAC("MlpPolicy", World(action_space()), buffer_size=10, device="cpu"))
-    ours = artefact.read(of_sac(model, [256, 256])).distribution(SEEN)
+    ours = artefact.read(of_sac(model)).distribution(SEEN)
     assert isinstance(ours, SquashedGaussian)
     mean, log_std, _ = model.policy.actor.get_action_dist_params(torch.tensor(SEEN))
     np.testing.assert_allclose(ours.unbounded.mean, mean, **CLOSE)
@@ -137,7 +138,7 @@ def test_sac_acts_the_same() -> None:
 @torch.no_grad()
 def test_densities_of_sac_are_the_same() -> None:
     model = shaken(SAC("MlpPolicy", World(action_space()), buffer_size=10, device="cpu"))
-    ours = artefact.read(of_sac(model, [256, 256])).distribution(SEEN)
+    ours = artefact.read(of_sac(model)).distribution(SEEN)
     assert isinstance(ours, SquashedGaussian)
     theirs = model.policy.actor.action_dist.proba_distribution(
         *(torch.tensor(t).double() for t in (ours.unbounded.mean, ours.unbounded.log_std))
@@ -165,7 +166,7 @@ print(policy.act(seen, np.random.default_rng(0)).detail["raw_action"])
 
 def test_it_acts_without_torch_and_gymnasium(tmp_path: Path) -> None:
     file = tmp_path / "policy.safetensors"
-    file.write_bytes(of_ppo(ppo(action_space(), [64, 64]), [64, 64]))
+    file.write_bytes(of_ppo(ppo(action_space(), [64, 64])))
     done = subprocess.run([sys.executable, "-c", ALONE, str(file)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     seen = np.linspace(-1, 1, len(FIELDS), dtype=np.float32)

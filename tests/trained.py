@@ -50,39 +50,6 @@ def known(*data: bytes) -> dict[str, artefact.Artefact]:
     return {a.sha256: a for a in read}
 
 
-def of_ppo(model: Any, hidden: Sequence[int], normaliser: Any = None) -> bytes:
-    """The artefact of a PPO model of stable-baselines3 with an MlpPolicy, and of the VecNormalize around its world."""
-    policy = model.policy
-    numbers = _layers(policy.mlp_extractor.policy_net)
-    if hasattr(policy, "log_std"):
-        numbers |= _linear("mean", policy.action_net) | {"log_std": policy.log_std.detach().numpy()}
-        fields = manifest("gaussian", hidden)
-    else:
-        numbers |= _linear("logits", policy.action_net)
-        fields = manifest("categorical", hidden)
-    if normaliser is not None:
-        fields["normaliser"] = {"clip": normaliser.clip_obs, "epsilon": normaliser.epsilon}
-        numbers |= {"normaliser.mean": normaliser.obs_rms.mean, "normaliser.variance": normaliser.obs_rms.var}
-    return artefact.write(fields, numbers)
-
-
-def of_sac(model: Any, hidden: Sequence[int]) -> bytes:
-    """The artefact of a SAC model of stable-baselines3."""
-    actor = model.policy.actor
-    numbers = _layers(actor.latent_pi) | _linear("mean", actor.mu) | _linear("log_std", actor.log_std)
-    network = {"activation": "relu", "hidden": list(hidden), "distribution": "squashed_gaussian"}
-    return artefact.write(manifest("squashed_gaussian", hidden, network=network), numbers)
-
-
-def _layers(net: Any) -> dict[str, np.ndarray]:
-    dense = [module for module in net if hasattr(module, "weight")]
-    return {name: t for k, module in enumerate(dense) for name, t in _linear(f"layer_{k}", module).items()}
-
-
-def _linear(name: str, module: Any) -> dict[str, np.ndarray]:
-    return {f"{name}.weight": module.weight.detach().numpy(), f"{name}.bias": module.bias.detach().numpy()}
-
-
 def observations(count: int, seed: int = 0) -> Float32:
     """Random observations, (count, D)."""
     return np.random.default_rng(seed).uniform(-1, 1, (count, len(FIELDS))).astype(np.float32)

@@ -16,6 +16,7 @@ from bss_service.core.action import Action
 from bss_service.core.arrays import Float64
 from envs.research import statistics
 from envs.research.actors import Fixed, Reference, parse
+from envs.research.files import written_whole
 from envs.research.rollouts import Actor, Control, Episode, Pool
 from envs.research.statistics import Interval
 from envs.tasks import Task
@@ -186,8 +187,8 @@ def _accuracies(
     else:
         made = [result.test_accuracy for result in pool(episodes)]
         kept.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(made))
-        path.with_suffix(".part").replace(path)
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(made))
     accuracies: Float64 = 100 * np.array(made).reshape(len(tasks), len(seeds))
     return accuracies
 

@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from bss_service.core.action import DIMENSION, RANGES, Action
 from envs.research.export import of_ppo, of_sac
+from envs.research.files import written_whole
 from envs.tasks import Distribution
 from envs.workers import StudentsVecEnv
 
@@ -106,9 +107,8 @@ class Gradient:
         }
         if isinstance(self.model, SAC):
             state["replay"] = _replay(self.model)
-        temporary = path.with_suffix(".part")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
         """What `save` wrote; numbers only, nothing in it is run."""

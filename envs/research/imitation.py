@@ -17,6 +17,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from bss_service.core.arrays import Float32
 from envs.research.actors import of_artefact
 from envs.research.export import of_ppo
+from envs.research.files import written_whole
 from envs.research.gradient import CLIP, HIDDEN, calm, moments, set_moments
 from envs.research.rollouts import Episode, Pool
 from envs.spaces import action_space, observation_space
@@ -76,9 +77,8 @@ class Imitation:
             "observations": moments(self.observations),
             "told": [torch.from_numpy(np.concatenate(parts)) for parts in zip(*self.told, strict=True)],
         }
-        temporary = path.with_suffix(".part")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
         """What `save` wrote; numbers only, nothing in it is run."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+from envs.research.files import written_whole
 from envs.research.gradient import Gradient
 from envs.research.imitation import Imitation
 from envs.research.rollouts import Pool, pool
@@ -146,6 +147,5 @@ def open_learner(config: Config, workers: int) -> Iterator[Learner]:
 
 def write_policy(run: Path, config: Config, learner: Learner) -> None:
     """Put the learner's policy into the run's directory, in one act."""
-    temporary = (run / POLICY).with_suffix(".part")
-    temporary.write_bytes(learner.artefact(run.resolve().name, config.described(learner)))
-    temporary.replace(run / POLICY)
+    with written_whole(run / POLICY) as temporary:
+        temporary.write_bytes(learner.artefact(run.resolve().name, config.described(learner)))

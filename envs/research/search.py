@@ -18,6 +18,7 @@ from bss_service.core.arrays import Float64
 from bss_service.core.observation import FIELDS
 from envs.research.actors import of_artefact
 from envs.research.export import manifest
+from envs.research.files import written_whole
 from envs.research.rollouts import Episode, Pool, Result
 from envs.tasks import Distribution
 
@@ -100,11 +101,9 @@ class State:
 
     def save(self, path: Path, intervals: int) -> None:
         """Write in one act, so that a search that is interrupted leaves a whole state."""
-        temporary = path.with_suffix(".part")
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
-        with temporary.open("wb") as file:
+        with written_whole(path) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, intervals=np.array(intervals), **arrays)
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> tuple[Self, int]:

@@ -1,9 +1,11 @@
 """Frames: a message's arrays and scalars as safetensors bytes."""
 
 import json
+import math
 from typing import Any, Final
 
 import numpy as np
+import pydantic_core
 import safetensors
 import safetensors.numpy
 
@@ -17,7 +19,7 @@ class FrameError(ValueError):
 def encode(message: dict[str, Any]) -> bytes:
     """Pack nested dicts, lists, JSON scalars and arrays: arrays by dotted path, the rest as one JSON string."""
     arrays: dict[str, np.ndarray] = {}
-    scalars = _without_arrays(message, "", arrays)
+    scalars = _without_arrays(message, None, arrays)
     return safetensors.numpy.save(arrays, {"message": json.dumps(scalars, separators=(",", ":"), allow_nan=False)})
 
 
@@ -25,12 +27,13 @@ def decode(data: bytes) -> dict[str, Any]:
     """The inverse of `encode`. Raises FrameError."""
     arrays, strings = unpack(data)
     try:
-        message = json.loads(strings.get("message", "{}"), parse_constant=_refuse)
+        message = pydantic_core.from_json(strings.get("message", "{}"))  # refuses what UTF-8 can't hold
         if not isinstance(message, dict):
             raise ValueError(f"its message must be an object, got {type(message).__name__}")
+        _check_finite(message)
         for path, array in arrays.items():
             _place(message, path, array)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise FrameError(f"body is not a frame: {error}") from None
     return message
 
@@ -44,19 +47,24 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise FrameError(f"body is not a frame: NumPy has no dtype for {error}") from None
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise FrameError(f"body is not a frame: {error}") from None
-    return arrays, header.get("__metadata__", {})
+    return arrays, header.get("__metadata__") or {}
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"JSON has no {constant}")
+def _check_finite(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"JSON has no {value}")
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_finite(item)
 
 
-def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+def _without_arrays(value: Any, path: str | None, arrays: dict[str, np.ndarray]) -> Any:
     """A copy of `value` with null where an array was; the arrays go into `arrays` by path."""
     if isinstance(value, np.ndarray):
-        arrays[path] = np.ascontiguousarray(value)
+        assert path is not None, "a message is an object"
+        arrays[path] = np.asarray(value, order="C")  # ascontiguousarray adds an axis to a single number
         return None
-    dot = f"{path}." if path else ""
+    dot = "" if path is None else f"{path}."
     if isinstance(value, dict):
         return {key: _without_arrays(item, f"{dot}{key}", arrays) for key, item in value.items()}
     if isinstance(value, list):

@@ -32,6 +32,7 @@ JOINT: Final = "joint"  # what the joint head is called beside the modalities
 MAX_COUNT: Final = 4096  # steps in one request
 MAX_WAIT: Final = 600  # seconds that a request for an observation may be held
 MAX_DETAIL: Final = 4096  # bytes of JSON that may come with an action
+MAX_NESTING: Final = 32  # of free JSON: what is taken in must be readable again from within a snapshot
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
 
 
@@ -81,8 +82,8 @@ class ArrayType:
             limits = np.iinfo(self.dtype)
             if int(array.min()) < limits.min or int(array.max()) > limits.max:
                 raise ValueError(f"must hold {self.dtype} values, got {array.min()} to {array.max()}")
-        with np.errstate(over="ignore"):
-            cast = array.astype(self.dtype, copy=False)
+        with np.errstate(over="ignore"):  # an empty array may be of any dtype: it is made anew
+            cast = array.astype(self.dtype, copy=False) if array.size else np.empty(array.shape, self.dtype)
         bad = ~np.isfinite(cast) & ~(self.nan & np.isnan(cast))
         if bad.any():
             where = np.argwhere(bad)[0]
@@ -121,6 +122,18 @@ def label_probabilities(axes: str) -> ArrayType:
     return ArrayType(np.float32, axes, 0, 1)
 
 
+def _check_nesting(value: Any) -> Any:
+    if _is_deeper(value, MAX_NESTING):
+        raise ValueError(f"must be nested at most {MAX_NESTING} deep, got more")
+    return value
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return items is not None and (levels == 0 or any(_is_deeper(item, levels - 1) for item in items))
+
+
+FreeJson = Annotated[dict[str, JsonValue], BeforeValidator(_check_nesting)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]  # so that the difference of two is finite
 Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
@@ -145,7 +158,7 @@ class PolicySpec(Message):
     """A policy by name."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
-    parameters: dict[str, JsonValue] = {}
+    parameters: FreeJson = {}
 
 
 class BoxAction(Message):
@@ -399,7 +412,7 @@ class PolicyRow(Message):
 
     name: str
     description: str = ""
-    parameters: dict[str, Any] = {}  # JSON Schema
+    parameters: dict[str, JsonValue] = {}  # JSON Schema
     error: str | None = None
 
 
@@ -454,7 +467,7 @@ class ActionRequest(Message):
     first_step: Step
     action: Annotated[list[float] | str | dict[str, float | str], BeforeValidator(_check_action)]
     propensity: Annotated[float, Field(gt=0, le=_FLOAT32_MAX)] = 1.0
-    detail: Annotated[dict[str, JsonValue], AfterValidator(_check_detail)] = {}
+    detail: Annotated[FreeJson, AfterValidator(_check_detail)] = {}
 
     def resolved(self) -> Action:
         """The action itself."""
@@ -533,7 +546,7 @@ class ShadowRow(Message):
     policy: str
     action: dict[str, float | str]
     propensity: float
-    detail: dict[str, Any]
+    detail: dict[str, JsonValue]
 
 
 class DecisionRow(Message):
@@ -547,7 +560,7 @@ class DecisionRow(Message):
     observation: dict[str, float]
     action: dict[str, float | str]
     propensity: float
-    detail: dict[str, Any]
+    detail: dict[str, JsonValue]
     gain: float | None
     reward: float | None
     shadow: ShadowRow | None = None

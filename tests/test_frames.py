@@ -89,8 +89,10 @@ LIES = {
     "a list for a message": (frame({}, [1, 2]), "message must be an object, got list"),
     "no JSON": (frame({}, "{broken"), "not a frame"),
     "nested too deep": (frame({}, "[" * 100_000), "not a frame"),
-    "not a number": (frame({}, '{"loss": NaN}'), "NaN"),
-    "infinity": (frame({}, '{"loss": -Infinity}'), "-Infinity"),
+    "not a number": (frame({}, '{"loss": NaN}'), "JSON has no nan"),
+    "infinity": (frame({}, '{"loss": -Infinity}'), "JSON has no -inf"),
+    "a number that is too large": (frame({}, '{"loss": 1e999}'), "JSON has no inf"),
+    "what UTF-8 can't hold": (frame({}, '{"name": "\\ud800"}'), "not a frame"),
     "an array inside a number": (frame({"a.b": np.ones(1)}, {"a": 5}), "nothing in its message holds 'a.b'"),
     "an array beyond a list": (frame({"a.7": np.ones(1)}, {"a": [1]}), "nothing in its message holds 'a.7'"),
     "an array below a list": (frame({"a.x.y": np.ones(1)}, {"a": [1]}), "nothing in its message holds 'a.x.y'"),
@@ -117,6 +119,18 @@ def test_a_frame_that_lies_is_refused_with_the_reason(lie: str) -> None:
     with pytest.raises(FrameError, match=reason) as refused:
         frames.decode(data)
     assert str(refused.value).count("body is not a frame") == 1
+
+
+def test_a_frame_may_hold_nothing() -> None:
+    assert frames.decode(header('{"__metadata__":null}')) == {}
+
+
+def test_an_array_without_axes_stays_one() -> None:
+    assert frames.decode(frames.encode({"x": np.array(7)}))["x"].shape == ()
+
+
+def test_a_nameless_object_survives_its_frame() -> None:
+    assert frames.decode(frames.encode({"": {"x": np.ones(1)}}))[""]["x"].tolist() == [1]
 
 
 def test_what_json_cannot_say_is_not_sent() -> None:

@@ -171,6 +171,26 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_empty_array_may_have_any_dtype() -> None:
+    empty = {"indices": np.empty(0, np.complex64), "similarity": np.empty(0, np.bool_), "loss": np.empty(0)}
+    assert [a.dtype for a in Scores(**empty).model_dump(exclude_none=True).values()] == ["int64", "float32", "float32"]
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth > 1 else []
+
+
+@both
+def test_free_json_is_nested_at_most_so_deep_that_it_can_be_read_from_within_a_snapshot(send: Send) -> None:
+    request = {"first_step": 0, "action": "hard", "detail": {"agent": nested(wire.MAX_NESTING - 1)}}
+    assert send(wire.ActionRequest, request)
+    with pytest.raises(pydantic.ValidationError, match=r"detail\n.*nested at most 32 deep"):
+        send(wire.ActionRequest, {**request, "detail": {"agent": nested(wire.MAX_NESTING)}})
+    with pytest.raises(pydantic.ValidationError, match=r"parameters\n.*nested at most 32 deep"):
+        send(wire.PolicySpec, {"name": "fixed", "parameters": {"x": nested(150)}})
+
+
 @both
 @pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
 class TestEveryMessage:

@@ -2,7 +2,11 @@
 # make test   set everything up and run the tests
 # make test-gpu   the tests that need a CUDA device
 # make check  lint, types, import directions
-.PHONY: demo test test-gpu check bench clean
+# make load   64 checked trainers at once, for two minutes
+# make soak   an hour at a steady pace, with stops and kills
+# make fuzz   a million wrong frames, messages and artefacts
+# make schemathesis   10,000 requests made from the OpenAPI document
+.PHONY: demo test test-gpu check bench load soak fuzz schemathesis clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,6 +30,18 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py
 	$(BIN)/python -m benchmarks.env
+
+load: $(READY)
+	$(BIN)/python -m benchmarks.load --write
+
+soak: $(READY)
+	$(BIN)/python -m benchmarks.soak --minutes 60 --write
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz.frames --cases 1000000
+
+schemathesis: $(READY)
+	$(BIN)/python -m tests.fuzz.api --cases 5000
 
 # Set up once; again only when what it depends on has changed.
 $(READY): requirements.lock pyproject.toml

@@ -9,8 +9,8 @@ import threading
 import time
 import zlib
 from array import array
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Final, Literal, TypeVar
@@ -23,8 +23,11 @@ from tests.simulated import report
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError
 
-KINDS: Final = ("hot call", "first of an interval", "feedback again", "batches again", "validation", "swap")
+ONE_RANK: Final = "first of an interval, one rank"  # it waits for nobody: the time to draw a plan is in it
+KINDS: Final = ("hot call", "first of an interval", ONE_RANK, "feedback again", "batches again", "validation", "swap")
 PATIENCE: Final = 60.0  # of the jobs: a rank is never so late
+ENDING_SECONDS: Final = 300.0  # for the last calls and the checks at the end
+WARM_COUNT: Final = 16  # steps of one call
 KEPT: Final = 40  # steps of a job that are asked for again at the end
 POLICIES: Final[dict[str, Sequence[tuple[str, dict[str, object]]]]] = {
     "epoch": [  # each sample once an epoch, whatever is swapped for whatever
@@ -46,6 +49,8 @@ class Trade:
     ranks: int = 4
     count: int = 1  # steps of one hot call
     json_ranks: Sequence[int] = ()  # those that speak JSON instead of frames
+    warm_up: int = 0  # steps taken sixteen at a time, without a pause, before anything else
+    pace: float = 1.0  # times the pause of a phase
     swap_every: int | None = None  # intervals
     repeat: float = 0.02  # share of the calls after which feedback, or batches, are asked for again
 
@@ -67,7 +72,8 @@ class Findings:
     outages: int = 0  # calls that got no answer and were made again
     steps: int = 0
     epochs: int = 0  # finished and checked for coverage
-    applied: int = 0  # rows of feedback: one a step and rank
+    due: int = 0  # rows of feedback that these steps have: one a rank
+    applied: int = 0
     repeated: int = 0
     wrong: list[str] = field(default_factory=list)
 
@@ -82,7 +88,7 @@ class Findings:
 
     def add(self, other: "Findings") -> None:
         """Take in those of another process."""
-        for name in ("times", "outages", "steps", "epochs", "applied", "repeated", "wrong"):
+        for name in ("times", "outages", "steps", "epochs", "due", "applied", "repeated", "wrong"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
@@ -115,7 +121,9 @@ class Job:
         with self._lock:
             if over and self._stop is None:
                 self._stop = self._reach
-            room = self.trade.count if self._stop is None else max(0, min(self.trade.count, self._stop - step))
+            room = WARM_COUNT if step < self.trade.warm_up else self.trade.count
+            if self._stop is not None:
+                room = max(0, min(room, self._stop - step))
             self._reach = max(self._reach, step + room)
             return room
 
@@ -151,6 +159,7 @@ class Job:
 
     def _account(self, step: int, samples: np.ndarray, digest: int) -> None:
         self.findings.steps += 1
+        self.findings.due += self.trade.ranks
         if step == self.calendar.interval_bounds(step)[0]:
             for batch in self.interval:
                 np.add.at(self.learnt, batch, 1)
@@ -207,7 +216,8 @@ class Rank:
             request = StepsRequest(
                 rank=self._rank, world_size=self._trade.ranks, start=step, count=room, feedback=feedback
             )
-            kind = "first of an interval" if boundary else "hot call"
+            first = "first of an interval" if self._trade.ranks > 1 else ONE_RANK
+            kind = first if boundary else "hot call"
             answer, again = self._call(kind, lambda r=request: self._client.steps(self._name, r, PATIENCE))
             self._check_outcomes(answer.feedback, again)
             if not answer.batches.start == step or not 1 <= len(answer.batches.indices) <= room:
@@ -217,7 +227,9 @@ class Rank:
                 self._repeat(request, answer.batches)
             feedback = measured(answer.batches, self._rank, self._trade.ranks)
             step += len(answer.batches.indices)
-            time.sleep(max(0.0, started + (self._pause() or 0.0) - time.monotonic()))
+            if step >= self._trade.warm_up:
+                due = started + self._trade.pace * (self._pause() or 0.0)
+                time.sleep(max(0.0, due - time.monotonic()))
         if feedback is not None:
             last = self._request(feedback)
             answer, again = self._call("feedback again", lambda: self._client.feedback(self._name, last))
@@ -303,27 +315,32 @@ def digest_of(batches: Batches, k: int) -> int:
     return zlib.crc32(about, zlib.crc32(batches.probabilities[k], zlib.crc32(batches.indices[k])))
 
 
-def start(
+@contextmanager
+def trainers(
     url: str, trades: Sequence[Trade], phases: Sequence[Phase], begin: float, *, processes: int, outage: float = 0.0
-) -> tuple[ProcessPoolExecutor, list["Future[Findings]"]]:
-    """Set trainers to work in processes of their own, at the monotonic second `begin`.
+) -> Iterator[Callable[[], Findings]]:
+    """Trainers at work in processes of their own; the phases begin at the monotonic second `begin`.
 
-    outage: seconds for which a call that gets no answer is made again; with 0, none is.
+    outage: seconds for which a call that gets no answer is made again; with 0, none is. What is yielded waits for the
+    end and gives all that was found; a process that broke or hangs is a violation.
     """
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    shares = [trades[k::processes] for k in range(processes)]
-    return pool, [pool.submit(work, url, share, phases, begin, outage) for share in shares]
+    patience = sum(phase.seconds for phase in phases) + outage + ENDING_SECONDS
+    with get_context("spawn").Pool(processes) as pool:
+        shares = [trades[k::processes] for k in range(processes)]
+        results = [pool.apply_async(work, (url, share, phases, begin, outage)) for share in shares]
 
+        def gathered() -> Findings:
+            findings = Findings()
+            for result in results:
+                try:
+                    findings.add(result.get(max(1.0, begin + patience - time.monotonic())))
+                except Exception as error:
+                    findings.wrong.append(f"trainers broke: {type(error).__name__}: {error}")
+            if findings.applied != findings.due:
+                findings.wrong.append(f"feedback was applied {findings.applied} times, {findings.due} were due")
+            return findings
 
-def gathered(futures: Sequence["Future[Findings]"]) -> Findings:
-    """The findings of all processes; one that broke is a violation."""
-    findings = Findings()
-    for future in futures:
-        try:
-            findings.add(future.result())
-        except Exception as error:
-            findings.wrong.append(f"trainers broke: {type(error).__name__}: {error}")
-    return findings
+        yield gathered
 
 
 def work(url: str, trades: Sequence[Trade], phases: Sequence[Phase], begin: float, outage: float) -> Findings:
@@ -336,7 +353,6 @@ def work(url: str, trades: Sequence[Trade], phases: Sequence[Phase], begin: floa
             client.create_job(trade.spec)
         ranks = [Rank(url, job, rank, phases, begin, outage) for job in jobs for rank in range(job.trade.ranks)]
         threads = [threading.Thread(target=rank.run) for rank in ranks]
-        time.sleep(max(0.0, begin - time.monotonic()))
         for thread in threads:
             thread.start()
         for thread in threads:

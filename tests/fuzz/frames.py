@@ -168,9 +168,9 @@ def targets() -> list[Target]:
         Target("artefact.read", artefact.read, _write, [*artefacts, normalised], OF_FRAMES, (ArtefactError,)),
     ]
     for kind, known in messages.items():
-        in_frames, in_json = [m.to_frame() for m in known], [m.model_dump_json().encode() for m in known]
+        in_frames, in_json = [m.to_frame() for m in known], [_dump(m) for m in known]
         world.append(Target(f"{kind.__name__}.from_frame", kind.from_frame, Message.to_frame, in_frames, OF_FRAMES))
-        world.append(Target(f"{kind.__name__} of JSON", _reader(kind), _dump(kind), in_json, OF_JSON, (ValueError,)))
+        world.append(Target(f"{kind.__name__} of JSON", _reader(kind), _dump, in_json, OF_JSON, (ValueError,)))
     return world
 
 
@@ -210,9 +210,9 @@ def _reader(kind: type[Message]) -> Callable[[bytes], Message]:
     return read
 
 
-def _dump(kind: type[Message]) -> Callable[[Message], bytes]:
-    """JSON has no NaN, with which a snapshot marks what is not known: that one is written as a frame is."""
-    return lambda message: pydantic_core.to_json(message.model_dump(mode="json"), inf_nan_mode="constants")
+def _dump(message: Message) -> bytes:
+    """JSON that has NaN, with which a snapshot marks what is not known."""
+    return pydantic_core.to_json(message.model_dump(mode="json"), inf_nan_mode="constants")
 
 
 def _write(read: Artefact) -> bytes:

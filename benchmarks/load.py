@@ -32,7 +32,6 @@ RANKS = 4
 PROCESSES = 4
 ALONE_SECONDS = 5.0
 BARE_SECONDS = 20.0
-WARM_UP_SECONDS = 60.0  # in which trainers start and each job comes to its third epoch, from where on a table is full
 SLOPE_LIMIT = 6.0  # MB a minute, of the second half; 10 bytes kept of every call at 10,000 calls a minute are 0.1
 GROWTH_LIMIT = 1.1  # most memory of the second half over the median of its first ten seconds
 
@@ -68,9 +67,9 @@ def report(folder: Path, seconds: float, paced: float, pace: float, wrong: list[
     try:
         by_itself = alone(service.url, ALONE_SECONDS)
         watch = Watch(service)
-        begin = time.monotonic() + WARM_UP_SECONDS
-        with traffic.trainers(service.url, trades(), phases, begin, processes=PROCESSES) as findings_of_all:
-            findings = findings_of_all()
+        with traffic.Crew(service.url, trades(), phases, processes=PROCESSES) as crew:
+            begin = crew.begin()
+            findings = crew.findings()
         rows = watch.stop()
         failures = [line for line in service.log if "error" in line or "patience" in line]
     finally:
@@ -129,7 +128,7 @@ def trades() -> list[Trade]:
                 RANKS,
                 count=4 if k % 4 == 2 else 1,
                 json_ranks=json_ranks,
-                warm_up=2 * samples // G,
+                warm_up=2 * samples // G,  # from the third epoch on a job holds as much as it ever will
                 swap_every=2,
             )
         )

@@ -38,7 +38,6 @@ SMALL = JobSpec(
 ROUND_SECONDS = 600.0  # in which the service is stopped once and killed once
 WINDOW_SECONDS = 300.0
 OUTAGE_SECONDS = 120.0
-STARTING_SECONDS = 10.0
 SETTLED_SECONDS = 60.0  # of a process; its memory is judged from then on
 SLOPE_LIMIT = 3.0  # MB a minute; the decision log, which grows by design, has about one of them
 
@@ -81,13 +80,11 @@ def report(folder: Path, seconds: float, wrong: list[str]) -> Iterator[str]:
     service = Service(folder)
     try:
         watch = Watch(service)
-        begin = time.monotonic() + STARTING_SECONDS
         phases = [Phase("steady", seconds, PAUSE)]
-        with traffic.trainers(
-            service.url, trades(), phases, begin, processes=2, outage=OUTAGE_SECONDS
-        ) as findings_of_all:
+        with traffic.Crew(service.url, trades(), phases, processes=2, outage=OUTAGE_SECONDS) as crew:
+            begin = crew.begin()
             restarts = restart_now_and_then(service, begin, seconds)
-            findings = findings_of_all()
+            findings = crew.findings()
         rows = watch.stop()
         failed = [line.strip() for line in service.log if "request failed" in line or "patience ran out" in line]
     finally:

@@ -9,11 +9,10 @@ import threading
 import time
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from trainer_client.errors import OutageError
 ONE_RANK: Final = "first of an interval, one rank"  # it waits for nobody: the time to draw a plan is in it
 KINDS: Final = ("hot call", "first of an interval", ONE_RANK, "feedback again", "batches again", "validation", "swap")
 PATIENCE: Final = 60.0  # of the jobs: a rank is never so late
+WARM_UP_SECONDS: Final = 900.0
 ENDING_SECONDS: Final = 300.0  # for the last calls and the checks at the end
 WARM_COUNT: Final = 16  # steps of one call
 KEPT: Final = 40  # steps of a job that are asked for again at the end
@@ -188,10 +188,10 @@ class Job:
 class Rank:
     """One client of a job."""
 
-    def __init__(self, url: str, job: Job, rank: int, phases: Sequence[Phase], begin: float, outage: float) -> None:
+    def __init__(self, url: str, job: Job, rank: int, phases: Sequence[Phase], outage: float) -> None:
         self._trade, self._job, self._rank = job.trade, job, rank
         self._spec, self._name = job.trade.spec, job.trade.spec.name
-        self._phases, self._begin, self._outage = phases, begin, outage
+        self._phases, self._outage = phases, outage
         wire: Literal["frame", "json"] = "json" if rank in job.trade.json_ranks else "frame"
         self._client = SchedulerClient(url, retries=0, timeout=30.0, wire=wire)
         self._rng = np.random.default_rng([self._spec.seed, rank])
@@ -292,7 +292,7 @@ class Rank:
 
     def _pause(self) -> float | None:
         """Seconds from step to step now; None once all phases are over."""
-        elapsed = time.monotonic() - self._begin
+        elapsed = time.monotonic() - _beginning.value
         for phase in self._phases:
             elapsed -= phase.seconds
             if elapsed < 0:
@@ -315,35 +315,64 @@ def digest_of(batches: Batches, k: int) -> int:
     return zlib.crc32(about, zlib.crc32(batches.probabilities[k], zlib.crc32(batches.indices[k])))
 
 
-@contextmanager
-def trainers(
-    url: str, trades: Sequence[Trade], phases: Sequence[Phase], begin: float, *, processes: int, outage: float = 0.0
-) -> Iterator[Callable[[], Findings]]:
-    """Trainers at work in processes of their own; the phases begin at the monotonic second `begin`.
+class Crew:
+    """Trainers at work in processes of their own; they end with the context.
 
-    outage: seconds for which a call that gets no answer is made again; with 0, none is. What is yielded waits for the
-    end and gives all that was found; a process that broke or hangs is a violation.
+    outage: seconds for which a call that gets no answer is made again; with 0, none is.
     """
-    patience = sum(phase.seconds for phase in phases) + outage + ENDING_SECONDS
-    with get_context("spawn").Pool(processes) as pool:
+
+    def __init__(
+        self, url: str, trades: Sequence[Trade], phases: Sequence[Phase], *, processes: int, outage: float = 0.0
+    ) -> None:
+        context = get_context("spawn")
+        self._url, self._trades = url, trades
+        self._seconds = sum(phase.seconds for phase in phases) + outage + ENDING_SECONDS
+        self._begin = context.Value("d", np.inf)
+        self._pool = context.Pool(processes, _know, (self._begin,))
         shares = [trades[k::processes] for k in range(processes)]
-        results = [pool.apply_async(work, (url, share, phases, begin, outage)) for share in shares]
+        self._results = [self._pool.apply_async(work, (url, share, phases, outage)) for share in shares]
 
-        def gathered() -> Findings:
-            findings = Findings()
-            for result in results:
-                try:
-                    findings.add(result.get(max(1.0, begin + patience - time.monotonic())))
-                except Exception as error:
-                    findings.wrong.append(f"trainers broke: {type(error).__name__}: {error}")
-            if findings.applied != findings.due:
-                findings.wrong.append(f"feedback was applied {findings.applied} times, {findings.due} were due")
-            return findings
+    def begin(self, patience: float = WARM_UP_SECONDS) -> float:
+        """Let the first phase begin once every job is warm, at most so many seconds from now; the monotonic second."""
+        give_up = time.monotonic() + patience
+        warm = {trade.spec.name: trade.warm_up for trade in self._trades}
+        with SchedulerClient(self._url) as client:
+            while time.monotonic() < give_up:
+                reached = {job.spec.name: job.next_step for job in client.jobs().jobs}
+                if all(reached.get(name, -1) >= step for name, step in warm.items()):
+                    break
+                time.sleep(0.5)
+        self._begin.value = time.monotonic()
+        return self._begin.value
 
-        yield gathered
+    def findings(self) -> Findings:
+        """All that was found, at the end; a process that broke or hangs is a violation."""
+        findings = Findings()
+        for result in self._results:
+            try:
+                findings.add(result.get(max(1.0, self._begin.value + self._seconds - time.monotonic())))
+            except Exception as error:
+                findings.wrong.append(f"trainers broke: {type(error).__name__}: {error}")
+        if findings.applied != findings.due:
+            findings.wrong.append(f"feedback was applied {findings.applied} times, {findings.due} were due")
+        return findings
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.terminate()
 
 
-def work(url: str, trades: Sequence[Trade], phases: Sequence[Phase], begin: float, outage: float) -> Findings:
+_beginning: Any = None  # of the first phase, as a monotonic second; a process of a crew is told it when it starts
+
+
+def _know(begin: Any) -> None:
+    global _beginning
+    _beginning = begin
+
+
+def work(url: str, trades: Sequence[Trade], phases: Sequence[Phase], outage: float) -> Findings:
     """Run all ranks of some jobs in this process, and check the jobs afterwards."""
     findings = Findings()
     lock = threading.Lock()
@@ -351,7 +380,7 @@ def work(url: str, trades: Sequence[Trade], phases: Sequence[Phase], begin: floa
     with SchedulerClient(url) as client:
         for trade in trades:
             client.create_job(trade.spec)
-        ranks = [Rank(url, job, rank, phases, begin, outage) for job in jobs for rank in range(job.trade.ranks)]
+        ranks = [Rank(url, job, rank, phases, outage) for job in jobs for rank in range(job.trade.ranks)]
         threads = [threading.Thread(target=rank.run) for rank in ranks]
         for thread in threads:
             thread.start()

@@ -114,7 +114,7 @@ def _raw_action(row: DecisionRow) -> Float32:
 def _log_probability(row: DecisionRow) -> float:
     """As the policy told it, else of the propensity, which a density may have rounded or clipped."""
     told = row.detail.get("log_probability")
-    if told is not None:
+    if isinstance(told, int | float):
         return float(told)
     return float(np.log(row.propensity)) if row.propensity > 0 else np.nan
 

@@ -336,12 +336,12 @@ class Crew:
         """Let the first phase begin once every job is warm, at most so many seconds from now; the monotonic second."""
         give_up = time.monotonic() + patience
         warm = {trade.spec.name: trade.warm_up for trade in self._trades}
-        with SchedulerClient(self._url) as client:
+        with SchedulerClient(self._url, timeout=120.0) as client:  # the list waits for each busy job in turn
             while time.monotonic() < give_up:
                 reached = {job.spec.name: job.next_step for job in client.jobs().jobs}
                 if all(reached.get(name, -1) >= step for name, step in warm.items()):
                     break
-                time.sleep(0.5)
+                time.sleep(2)
         self._begin.value = time.monotonic()
         return self._begin.value
 

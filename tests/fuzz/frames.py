@@ -8,6 +8,7 @@ and keeps no memory. A refusal can be told as a problem. Case k of a seed is alw
 
 import argparse
 import faulthandler
+import json
 import resource
 import sys
 import time
@@ -212,7 +213,7 @@ def _reader(kind: type[Message]) -> Callable[[bytes], Message]:
 
 def _dump(message: Message) -> bytes:
     """JSON that has NaN, with which a snapshot marks what is not known."""
-    return pydantic_core.to_json(message.model_dump(mode="json"), inf_nan_mode="constants")
+    return json.dumps(message.model_dump(), default=np.ndarray.tolist).encode()
 
 
 def _write(read: Artefact) -> bytes:

@@ -11,7 +11,6 @@ RUN python -m venv --without-pip /opt/bss \
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --user-group --home-dir /data bss \
  && install --directory --owner bss --group bss --mode 700 /data
-COPY --from=build /opt/bss /opt/bss
 ENV PATH=/opt/bss/bin:$PATH \
     BSS_HOST=0.0.0.0 \
     BSS_PORT=8765 \
@@ -30,3 +29,4 @@ service.request('GET', '/readyz'); \
 sys.exit(service.getresponse().status != 200)"]
 ENTRYPOINT ["bss"]
 CMD ["serve"]
+COPY --from=build /opt/bss /opt/bss

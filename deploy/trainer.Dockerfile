@@ -12,8 +12,8 @@ RUN python -m venv --without-pip /opt/bss \
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --user-group --home-dir /tmp bss
-COPY --from=build /opt/bss /opt/bss
 ENV PATH=/opt/bss/bin:$PATH
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["python", "-m", "trainer_client.reference"]
+COPY --from=build /opt/bss /opt/bss

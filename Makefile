@@ -1,8 +1,9 @@
 # make demo   set everything up, start the service, train on real data, write a report (about three minutes)
 # make test   set everything up and run the tests
 # make test-gpu   the tests that need a CUDA device
+# make compose-test   build the containers and train in them; needs a container engine, and nothing else
 # make check  lint, types, import directions
-.PHONY: demo test test-gpu check bench clean
+.PHONY: demo test test-gpu compose-test check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,6 +17,9 @@ test: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+compose-test:
+	deploy/compose-test
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -7,8 +7,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
-PINNED = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.M)}
+LOCK = (Path(__file__).parents[2] / "requirements.lock").read_text()
+PINNED = {canonicalize_name(name) for name in re.findall(r"^([\w.-]+)==", LOCK, re.MULTILINE)}
 
 
 def installed_with(distribution: str, extra: str, seen: frozenset[str] = frozenset()) -> frozenset[str]:

@@ -56,7 +56,10 @@ class Prometheus:
         listening = threading.Event()
         self._reader = threading.Thread(target=self._read_log, args=(listening,), daemon=True)
         self._reader.start()
-        assert listening.wait(SECONDS), self.log
+        listening.wait(SECONDS)
+        if not self._http.base_url.host:
+            self.stop()
+            pytest.fail(f"Prometheus did not start: {self.log}")
 
     def _read_log(self, listening: threading.Event) -> None:
         assert self._process.stderr is not None

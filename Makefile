@@ -1,12 +1,13 @@
 # make demo   set everything up, start the service, train on real data, write a report (about three minutes)
 # make test   set everything up and run the tests
 # make test-gpu   the tests that need a CUDA device
+# make compose-test   build the containers and train in them; needs a container engine, and nothing else
 # make check  lint, types, import directions
 # make load   64 checked trainers at once, for two minutes
 # make soak   an hour at a steady pace, with stops and kills
 # make fuzz   a million wrong frames, messages and artefacts
 # make schemathesis   10,000 requests made from the OpenAPI document
-.PHONY: demo test test-gpu check bench load soak fuzz schemathesis clean
+.PHONY: demo test test-gpu compose-test check bench load soak fuzz schemathesis clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,6 +21,9 @@ test: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+compose-test:
+	deploy/compose-test
 
 check: $(READY)
 	$(BIN)/ruff check .

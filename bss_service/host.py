@@ -150,7 +150,7 @@ class Host:
             if live is not None:
                 async with live.changed:
                     self._drop(name, live)
-            await _committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
+            await self._committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
         log.info("job deleted", job=name)
 
     # The training loop.
@@ -291,7 +291,7 @@ class Host:
         uploaded = await asyncio.to_thread(artefact.read, data)
         new = await asyncio.to_thread(self._store.manifest, uploaded.sha256) is None
         if new:
-            await _committed(self._store.commit(Transaction("", Lease(), artefacts=[uploaded])))
+            await self._committed(self._store.commit(Transaction("", Lease(), artefacts=[uploaded])))
             log.info("artefact stored", name=uploaded.manifest.name, sha256=uploaded.sha256)
         return uploaded.manifest, new
 
@@ -367,7 +367,7 @@ class Host:
             durable = live.durable
         if durable is not None:
             try:
-                await _committed(durable)
+                await self._committed(durable)
             except StoreError as error:
                 log.error("store failed", job=name, error=str(error))
                 async with live.changed:
@@ -435,7 +435,7 @@ class Host:
         return True
 
     async def _put(self, job: Job, transaction: Transaction) -> None:
-        await _committed(self._store.commit(transaction))
+        await self._committed(self._store.commit(transaction))
         self._keep(LiveJob(job, seq=0))
         log.info("job created", job=job.spec.name, samples=job.spec.samples, policy=job.spec.policy.name)
 
@@ -586,6 +586,14 @@ class Host:
             live.pending = None
             live.changed.notify_all()
 
+    async def _committed(self, future: Future[None]) -> None:
+        try:
+            # Shielded: a client that hangs up must not cancel what the writer has in hand.
+            await asyncio.shield(asyncio.wrap_future(future))
+        except StoreError:
+            self._metrics.store_failures.inc()
+            raise
+
     def _draws(self, name: str, served: int, index: int, limit: int) -> list[tuple[int, float, int]]:
         """The latest draws of a sample before a step as (step, probability, policy version), newest first."""
         found: list[tuple[int, float, int]] = []
@@ -639,8 +647,3 @@ def _check_same(known: JobSpec, asked: JobSpec) -> None:
 
 def _shown(value: Any) -> Any:
     return value.model_dump() if isinstance(value, Message) else value
-
-
-async def _committed(future: Future[None]) -> None:
-    # Shielded: a client that hangs up must not cancel what the writer has in hand.
-    await asyncio.shield(asyncio.wrap_future(future))

@@ -2,7 +2,7 @@
 
 import time
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -13,6 +13,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # memory, processor time, open files
         self.requests = self._counter("bss_requests_total", "Requests answered", "route", "method", "status")
         self.request_seconds = self._histogram("bss_request_seconds", "Time to answer", "route", "method")
         self.live_jobs = Gauge("bss_live_jobs", "Jobs in memory", registry=self._registry)
@@ -23,6 +24,7 @@ class Metrics:
         self.impatient_plans = self._counter("bss_impatient_plans_total", "Intervals drawn without all feedback")
         self.policy_failures = self._counter("bss_policy_failures_total", "Acts of a policy that raised an error")
         self.shadow_failures = self._counter("bss_shadow_failures_total", "Acts of a shadow that raised an error")
+        self.store_failures = self._counter("bss_store_failures_total", "Requests whose changes were not stored")
 
     def text(self) -> bytes:
         """The exposition format."""

@@ -7,7 +7,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from bss_service.strict_json import once
+
 CONTENT_TYPE: Final = "application/vnd.bss.frame"
+MAX_DEPTH: Final = 16  # of an array in its message
 
 
 class FrameError(ValueError):
@@ -25,7 +28,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """The inverse of `encode`. Raises FrameError."""
     arrays, strings = unpack(data)
     try:
-        message = json.loads(strings.get("message", "{}"), parse_constant=_refuse)
+        message = _message(strings.get("message", "{}"))
         if not isinstance(message, dict):
             raise ValueError(f"its message must be an object, got {type(message).__name__}")
         for path, array in arrays.items():
@@ -47,6 +50,13 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, header.get("__metadata__", {})
 
 
+def _message(text: str) -> Any:
+    message = json.loads(text, parse_constant=_refuse, object_pairs_hook=once)
+    if "\\ud" in text or "\\uD" in text:
+        json.dumps(message, ensure_ascii=False).encode()  # half of a surrogate pair is no character: it raises
+    return message
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError(f"JSON has no {constant}")
 
@@ -66,7 +76,9 @@ def _without_arrays(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any
 
 def _place(message: Any, path: str, array: np.ndarray) -> None:
     """Put an array at its dotted path; a missing object on the way is made, anything else in the way is an error."""
-    *parents, last = path.split(".")
+    *parents, last = path.split(".", MAX_DEPTH)
+    if "." in last:
+        raise ValueError(f"{path[:100]!r} is nested more than {MAX_DEPTH} deep")
     for key in parents:
         if isinstance(message, list) and key.isdecimal() and int(key) < len(message):
             message = message[int(key)]

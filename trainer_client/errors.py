@@ -36,7 +36,11 @@ class InvalidValueError(RefusedError):
 
 
 class UnauthorisedError(RefusedError):
-    """401: the token is missing or wrong."""
+    """401: the token is missing, wrong, revoked or expired."""
+
+
+class ForbiddenError(RefusedError):
+    """403: the token is good, but its scope is not enough; the sentence names the one that is needed."""
 
 
 class TooEarlyError(RefusedError):
@@ -49,6 +53,7 @@ class LagError(SchedulerError):
 
 _OF_STATUS: dict[int, type[RefusedError]] = {
     401: UnauthorisedError,
+    403: ForbiddenError,
     404: UnknownJobError,
     409: ConflictError,
     425: TooEarlyError,

@@ -10,6 +10,8 @@ class SchedulerError(Exception):
 class OutageError(SchedulerError):
     """The service could not be reached, or could not answer for now; asking again later may help."""
 
+    retry_after = 0.0  # seconds after which the service wants to be asked again
+
 
 class RefusedError(SchedulerError):
     """The service refused a request; asking again won't help. `field` and `value` say what was wrong."""

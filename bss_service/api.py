@@ -206,7 +206,7 @@ async def read_snapshot(host: TheHost, name: JobName) -> Response:
 
 @router.put("/jobs/{job}/snapshot", status_code=201, summary="Create a job from a snapshot", dependencies=ADMIN)
 async def put_snapshot(
-    request: Request, host: TheHost, name: JobName, snapshot: Annotated[Any, Depends(body(Snapshot, may_be_deep=True))]
+    request: Request, host: TheHost, name: JobName, snapshot: Annotated[Any, Depends(body(Snapshot, counted=False))]
 ) -> Response:
     """The job goes on where the snapshot was taken. A job of that name must not exist."""
     return reply(request, await host.put_snapshot(name, snapshot), 201)

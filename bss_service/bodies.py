@@ -15,8 +15,9 @@ from bss_service.wire import Message
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
-MAX_JSON: Final = 16 * 2**20  # bytes; frames carry more, and cost a hundredth
+MAX_JSON: Final = 8 * 2**20  # bytes; frames carry more, and cost a hundredth
 MAX_MEMBERS: Final = 10_000  # of all objects of a JSON body together
+MAX_ROWS: Final = 200_000  # arrays in a JSON body
 MAX_HEADER: Final = 256 * 2**10  # bytes of a frame before its arrays
 LONG: Final = 2**18  # bytes; such bodies are parsed beside the event loop
 M = TypeVar("M", bound=Message)
@@ -36,18 +37,18 @@ class UnsupportedMediaTypeError(BssError):
     title = "Unsupported media type"
 
 
-def body(model: type[M], *, may_be_deep: bool = False) -> Callable[[Request], Coroutine[Any, Any, M]]:
+def body(model: type[M], *, counted: bool = True) -> Callable[[Request], Coroutine[Any, Any, M]]:
     """A dependency that reads a message from the request, and names the wrong field if it does not fit.
 
-    may_be_deep: its objects may have any number of members.
+    counted: a JSON body, or the header of a frame, may hold no more than any but a snapshot does.
     """
 
     async def read(request: Request) -> M:
         content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
         limit: int = request.app.state.settings.max_body_bytes
         data = await read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
-        if not may_be_deep:
-            _check_members(data, content_type)
+        if counted:
+            _check_count(data, content_type)
         if len(data) > LONG:
             return await run_in_threadpool(_parse, data, content_type, model)
         return _parse(data, content_type, model)
@@ -69,18 +70,18 @@ def _parse(data: bytes, content_type: str, model: type[M]) -> M:
         raise MalformedError("body can't be read: it is nested too deep") from None
 
 
-def _check_members(data: bytes, content_type: str) -> None:
-    """Raises TooLargeError where a parser would make more objects' members, or errors on them, than any message has."""
+def _check_count(data: bytes, content_type: str) -> None:
+    """Raises TooLargeError where a body has more parts than any message; parsers take seconds over millions."""
     if content_type == frames.CONTENT_TYPE:
         header = int.from_bytes(data[:8], "little")  # as safetensors begins
         if MAX_HEADER < header <= len(data):
             raise TooLargeError(
                 f"body must have a header of at most {MAX_HEADER} bytes, got {header}", field="body", value=header
             )
-    elif (members := data.count(b":")) > MAX_MEMBERS:  # there is one in each
-        raise TooLargeError(
-            f"body must have at most {MAX_MEMBERS} fields, got up to {members}", field="body", value=members
-        )
+        return
+    for sign, name, most in ((b":", "fields", MAX_MEMBERS), (b"[", "arrays", MAX_ROWS)):
+        if (count := data.count(sign)) > most:  # in a text it counts too, which no message has as many of
+            raise TooLargeError(f"body must have at most {most} {name}, got {count}", field="body", value=count)
 
 
 async def artefact_body(request: Request) -> bytes:

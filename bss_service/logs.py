@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import structlog
 
+Format = Literal["console", "json"]
 
-def set_up(log_format: Literal["console", "json"]) -> None:
+
+def set_up(log_format: Format) -> None:
     """Let the service and the libraries under it log in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,

@@ -1,13 +1,16 @@
 """Headers that every answer carries, and those that none does."""
 
-from collections.abc import Callable
+import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
 
+from bss_service.app import create_app
 from bss_service.headers import SECURITY
+from bss_service.settings import Settings
+from bss_service.store import Store
 from tests.services import Service
-from tests.simulated import spec
 
 WANTED = {
     "x-content-type-options": "nosniff",
@@ -39,13 +42,25 @@ def test_every_answer_carries_them_once(service: Service, method: str, path: str
     assert "server" not in answer.headers
 
 
-def test_a_failure_of_the_service_carries_them_too(start_service: Callable[..., Service]) -> None:
-    service = start_service()
-    with service.client() as client:
-        client.create_job(spec("run-1"))
-    service.store.unlink()
-    answer = httpx.get(f"{service.url}/readyz")
+def test_a_failure_that_nobody_expected_carries_them_too_and_tells_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bss.sqlite"
+    store = Store(url)
+    app = create_app(Settings(store=url), store)
+
+    @app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("a secret")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            return await http.get("/broken")
+
+    answer = asyncio.run(ask())
+    store.close()
+    assert answer.status_code == 500
     assert {name: answer.headers[name] for name in WANTED} == WANTED
+    assert "secret" not in answer.text
 
 
 def test_the_list_is_what_it_says() -> None:

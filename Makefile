@@ -1,7 +1,7 @@
 # make demo   set everything up, start the service, train on real data, write a report (about three minutes)
 # make test   set everything up and run the tests
 # make test-gpu   the tests that need a CUDA device
-# make check  lint, types, import directions
+# make check  lint, types, import directions, known vulnerabilities of dependencies
 .PHONY: demo test test-gpu check bench clean
 
 PYTHON ?= python3
@@ -22,6 +22,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/audit.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py

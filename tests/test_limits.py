@@ -53,7 +53,7 @@ def memory(service: Service) -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
-def endless(service: Service, begin: bytes, piece: bytes, most: int = 256 * MIB) -> tuple[int, bytes]:
+def endless(service: Service, begin: bytes, piece: bytes, most: int = 32 * MIB) -> tuple[int, bytes]:
     """Send a beginning and then a piece again and again, until the service ends it; what was sent, and its answer."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=GENEROUS) as connection:
         sent = 0

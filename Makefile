@@ -2,7 +2,7 @@
 # make test   set everything up and run the tests
 # make test-gpu   the tests that need a CUDA device
 # make compose-test   build the containers and train in them; needs a container engine, and nothing else
-# make check  lint, types, import directions
+# make check  lint, types, import directions, known vulnerabilities of dependencies
 # make load   64 checked trainers at once, for two minutes
 # make soak   an hour at a steady pace, with stops and kills
 # make fuzz   a million wrong frames, messages and artefacts
@@ -30,6 +30,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/audit.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from bss_service import frames
-from bss_service.auth import authorised
+from bss_service.auth import Needs
 from bss_service.bodies import BINARY, artefact_body, body, reply
 from bss_service.core.table import MAX_STEP
 from bss_service.host import Host
 from bss_service.snapshot import Snapshot
+from bss_service.tokens import Scope
 from bss_service.wire import (
     MAX_COUNT,
     MAX_WAIT,
@@ -36,36 +37,41 @@ JobName = Annotated[str, Path(alias="job", pattern=NAME_PATTERN, examples=["run-
 Sha256 = Annotated[str, Path(pattern=SHA256_PATTERN, examples=["0" * 64])]
 TheHost = Annotated[Host, Depends(host_of)]
 
-router = APIRouter(prefix="/v1", dependencies=[Depends(authorised)])
+# The scope of token that a route needs; each of them has one of these.
+READ = [Depends(Needs(Scope.READ))]
+TRAIN = [Depends(Needs(Scope.TRAIN))]  # what a trainer does
+ADMIN = [Depends(Needs(Scope.ADMIN))]
+
+router = APIRouter(prefix="/v1")
 
 
-@router.post("/jobs", summary="Create a job, or attach to it")
+@router.post("/jobs", summary="Create a job, or attach to it", dependencies=TRAIN)
 async def create_job(request: Request, host: TheHost, spec: Annotated[Any, Depends(body(JobSpec))]) -> Response:
     """The same spec gives the same job (200); another spec of the same name is a conflict that names the field."""
     state = await host.create(spec)
     return reply(request, state, 201 if state.created else 200)
 
 
-@router.get("/jobs", summary="All jobs")
+@router.get("/jobs", summary="All jobs", dependencies=READ)
 async def list_jobs(request: Request, host: TheHost) -> Response:
     """All jobs, by name."""
     return reply(request, await host.jobs())
 
 
-@router.get("/jobs/{job}", summary="Where a job is")
+@router.get("/jobs/{job}", summary="Where a job is", dependencies=READ)
 async def read_job(request: Request, host: TheHost, name: JobName) -> Response:
     """The job's spec, its next step, its policy and its latest rewards."""
     return reply(request, await host.state(name))
 
 
-@router.delete("/jobs/{job}", status_code=204, summary="Delete a job")
+@router.delete("/jobs/{job}", status_code=204, summary="Delete a job", dependencies=ADMIN)
 async def delete_job(host: TheHost, name: JobName) -> Response:
     """The job, its journal and its batches are gone for good."""
     await host.delete(name)
     return Response(status_code=204)
 
 
-@router.post("/jobs/{job}/steps", summary="Give feedback, take batches: the hot call")
+@router.post("/jobs/{job}/steps", summary="Give feedback, take batches: the hot call", dependencies=TRAIN)
 async def steps(
     request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(StepsRequest))]
 ) -> Response:
@@ -77,7 +83,7 @@ async def steps(
     return reply(request, await host.steps(name, message))
 
 
-@router.get("/jobs/{job}/batches", summary="Batches handed out before")
+@router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
 async def read_batches(
     request: Request,
     host: TheHost,
@@ -89,7 +95,7 @@ async def read_batches(
     return reply(request, await host.batches(name, start, count))
 
 
-@router.post("/jobs/{job}/feedback", summary="Give feedback alone")
+@router.post("/jobs/{job}/feedback", summary="Give feedback alone", dependencies=TRAIN)
 async def feedback(
     request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(FeedbackRequest))]
 ) -> Response:
@@ -97,7 +103,7 @@ async def feedback(
     return reply(request, await host.feedback(name, message))
 
 
-@router.post("/jobs/{job}/validation", summary="Report a validation")
+@router.post("/jobs/{job}/validation", summary="Report a validation", dependencies=TRAIN)
 async def validation(
     request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(ValidationReport))]
 ) -> Response:
@@ -105,7 +111,7 @@ async def validation(
     return reply(request, await host.validate(name, message))
 
 
-@router.put("/jobs/{job}/scores", summary="Send a measuring pass")
+@router.put("/jobs/{job}/scores", summary="Send a measuring pass", dependencies=TRAIN)
 async def scores(
     request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(Scores))]
 ) -> Response:
@@ -113,7 +119,7 @@ async def scores(
     return reply(request, await host.measure(name, message))
 
 
-@router.post("/jobs/{job}/local-batches", summary="Tell what was drawn during an outage")
+@router.post("/jobs/{job}/local-batches", summary="Tell what was drawn during an outage", dependencies=TRAIN)
 async def local_batches(
     request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(LocalBatches))]
 ) -> Response:
@@ -121,13 +127,13 @@ async def local_batches(
     return reply(request, await host.adopt(name, message))
 
 
-@router.get("/jobs/{job}/policy", summary="The policy in force")
+@router.get("/jobs/{job}/policy", summary="The policy in force", dependencies=READ)
 async def read_policy(request: Request, host: TheHost, name: JobName) -> Response:
     """The policy that draws the next step to be handed out."""
     return reply(request, await host.policy(name))
 
 
-@router.put("/jobs/{job}/policy", summary="Swap the policy")
+@router.put("/jobs/{job}/policy", summary="Swap the policy", dependencies=ADMIN)
 async def swap_policy(
     request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(SwapRequest))]
 ) -> Response:
@@ -135,14 +141,14 @@ async def swap_policy(
     return reply(request, await host.swap(name, message))
 
 
-@router.delete("/jobs/{job}/policy/shadow", status_code=204, summary="End the shadow")
+@router.delete("/jobs/{job}/policy/shadow", status_code=204, summary="End the shadow", dependencies=ADMIN)
 async def end_shadow(host: TheHost, name: JobName) -> Response:
     """The policy that watches the job stops watching; what it would have done stays in the decision log."""
     await host.end_shadow(name)
     return Response(status_code=204)
 
 
-@router.get("/jobs/{job}/observation", summary="What the policy sees next")
+@router.get("/jobs/{job}/observation", summary="What the policy sees next", dependencies=READ)
 async def read_observation(
     request: Request,
     host: TheHost,
@@ -157,7 +163,7 @@ async def read_observation(
     return reply(request, await host.observation(name, wait))
 
 
-@router.put("/jobs/{job}/action", summary="Act from outside")
+@router.put("/jobs/{job}/action", summary="Act from outside", dependencies=TRAIN)
 async def set_action(
     request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(ActionRequest))]
 ) -> Response:
@@ -168,7 +174,7 @@ async def set_action(
     return reply(request, await host.act(name, message))
 
 
-@router.get("/jobs/{job}/decisions", summary="The decision log")
+@router.get("/jobs/{job}/decisions", summary="The decision log", dependencies=READ)
 async def read_decisions(
     request: Request,
     host: TheHost,
@@ -180,7 +186,7 @@ async def read_decisions(
     return reply(request, await host.decisions(name, start, count))
 
 
-@router.get("/jobs/{job}/samples/{i}", summary="Why is this sample drawn?")
+@router.get("/jobs/{job}/samples/{i}", summary="Why is this sample drawn?", dependencies=READ)
 async def read_sample(
     request: Request,
     host: TheHost,
@@ -192,27 +198,27 @@ async def read_sample(
     return reply(request, await host.sample(name, index, draws))
 
 
-@router.get("/jobs/{job}/snapshot", summary="Take a job's state away")
+@router.get("/jobs/{job}/snapshot", summary="Take a job's state away", dependencies=TRAIN)
 async def read_snapshot(host: TheHost, name: JobName) -> Response:
     """The whole state of the job as one frame, for `PUT` here or elsewhere, under this name or another."""
     return Response(await host.snapshot(name), media_type=frames.CONTENT_TYPE)
 
 
-@router.put("/jobs/{job}/snapshot", status_code=201, summary="Create a job from a snapshot")
+@router.put("/jobs/{job}/snapshot", status_code=201, summary="Create a job from a snapshot", dependencies=ADMIN)
 async def put_snapshot(
-    request: Request, host: TheHost, name: JobName, snapshot: Annotated[Any, Depends(body(Snapshot))]
+    request: Request, host: TheHost, name: JobName, snapshot: Annotated[Any, Depends(body(Snapshot, counted=False))]
 ) -> Response:
     """The job goes on where the snapshot was taken. A job of that name must not exist."""
     return reply(request, await host.put_snapshot(name, snapshot), 201)
 
 
-@router.get("/policies", summary="Policies that a job can have")
+@router.get("/policies", summary="Policies that a job can have", dependencies=READ)
 async def list_policies(request: Request, host: TheHost) -> Response:
     """Installed policies with the JSON Schema of their parameters, and uploaded artefacts."""
     return reply(request, await host.policies())
 
 
-@router.post("/policies", summary="Upload a trained policy")
+@router.post("/policies", summary="Upload a trained policy", dependencies=ADMIN)
 async def upload_policy(request: Request, host: TheHost, data: Annotated[bytes, Depends(artefact_body)]) -> Response:
     """An artefact is one safetensors file of float32 tensors with a manifest (201); a known one changes nothing (200).
 
@@ -222,13 +228,13 @@ async def upload_policy(request: Request, host: TheHost, data: Annotated[bytes, 
     return reply(request, manifest, 201 if new else 200)
 
 
-@router.get("/policies/{sha256}", summary="What a trained policy is")
+@router.get("/policies/{sha256}", summary="What a trained policy is", dependencies=READ)
 async def read_policy_manifest(request: Request, host: TheHost, sha256: Sha256) -> Response:
     """The manifest of an artefact."""
     return reply(request, await host.manifest(sha256))
 
 
-@router.get("/policies/{sha256}/file", summary="Take a trained policy away")
+@router.get("/policies/{sha256}/file", summary="Take a trained policy away", dependencies=READ)
 async def read_policy_file(host: TheHost, sha256: Sha256) -> Response:
     """The artefact as it was uploaded."""
     return Response(await host.artefact_bytes(sha256), media_type=BINARY)

@@ -3,25 +3,35 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Final
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from bss_service import api, openapi, problems
+from bss_service.auth import Gate
+from bss_service.budget import BodyBudget
+from bss_service.headers import SecurityHeaders
 from bss_service.host import Host
 from bss_service.metrics import Metrics, RequestMetrics
+from bss_service.rates import RateLimiter
 from bss_service.settings import Settings
 from bss_service.store import Store
+from bss_service.tokens import Tokens
+
+BODIES: Final = 2  # of the largest size, in memory at a time
 
 
 def create_app(settings: Settings, store: Store) -> FastAPI:
     """The service over a store, which it closes at the end."""
     metrics = Metrics()
+    tokens = Tokens(settings.store)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.host = Host(store, metrics, settings.max_samples)
         yield
+        tokens.close()
         store.close()
 
     app = FastAPI(
@@ -33,11 +43,15 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
+    limiter = None if settings.rate_limit is None else RateLimiter(settings.rate_limit)
+    app.state.gate = Gate(tokens, settings.token, limiter)
     problems.install(app, api.router.routes)
     app.include_router(api.router)
     _add_operations(app, store, metrics)
+    app.add_middleware(BodyBudget, limit=BODIES * settings.max_body_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)
     openapi.install(app, api.router)
+    app.middleware_stack = SecurityHeaders(app.build_middleware_stack())  # as one of it, it would miss status 500
     return app
 
 
@@ -51,6 +65,6 @@ def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
         store.check()
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Prometheus metrics", response_class=Response)
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response, dependencies=api.READ)
     def read_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

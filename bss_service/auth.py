@@ -1,11 +1,24 @@
-"""Who may call: a bearer token, where one is set; else only what this machine addresses to itself."""
+"""Who may call: a bearer token of the scope that the route needs.
 
-import hmac
+A service on loopback of which nobody ever made a token lets this machine do anything, as long as the Host header names
+loopback: a web page whose name was made to point here does not.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
 
 from fastapi import Request
+from pydantic import SecretStr
+from starlette.concurrency import run_in_threadpool
 
 from bss_service.errors import BssError
+from bss_service.rates import RateLimiter
 from bss_service.settings import is_loopback
+from bss_service.tokens import Scope, Token, Tokens, digest, find
+
+FRESH: Final = 1.0  # seconds after which the store is asked again; so long may a revoked token live
 
 
 class UnauthorisedError(BssError):
@@ -15,17 +28,82 @@ class UnauthorisedError(BssError):
     title = "Unauthorised"
 
 
-async def authorised(request: Request) -> None:
-    """Raises UnauthorisedError unless the request carries the service's token; loopback may do without one.
+class ForbiddenError(BssError):
+    """The token's scope does not reach."""
 
-    Without a token the Host header must name loopback: a web page whose name was made to point here does not.
-    """
-    token = request.app.state.settings.token
-    if token is None:
+    status = 403
+    title = "Forbidden"
+
+
+class Gate:
+    """Knows the tokens, those in the store as they were a second ago, and counts requests where a rate is set."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        setting: SecretStr | None = None,
+        limiter: RateLimiter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stored = tokens
+        self._setting = [] if setting is None else [_of_setting(setting)]
+        self._limiter = limiter
+        self._clock = clock
+        self._known: list[Token] = []
+        self._read_at = -FRESH
+        self._reading = asyncio.Lock()
+
+    async def admit(self, request: Request, needed: Scope) -> None:
+        """Raises UnauthorisedError, ForbiddenError or TooManyError where a request may not pass."""
+        token = await self._token(request)
+        if self._limiter is not None:
+            address = request.client.host if request.client else ""
+            self._limiter.take(f"token {token.name}" if token else f"address {address}")
+        if token is None:
+            await self._check_open(request)
+        elif not token.scope.allows(needed):
+            raise ForbiddenError(
+                f"this needs a token of scope {needed}, got one of scope {token.scope}",
+                field="authorization",
+                value=token.scope.value,
+            )
+
+    async def _token(self, request: Request) -> Token | None:
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text:
+            return None
+        known = find(self._setting, text) or find(await self._tokens(), text)
+        return known if known is not None and known.valid(time.time()) else None
+
+    async def _check_open(self, request: Request) -> None:
+        if self._setting or await self._tokens():
+            raise UnauthorisedError(
+                "authorization must be 'Bearer' and a token of this service that is neither revoked nor expired",
+                field="authorization",
+            )
         if not is_loopback(request.url.hostname or ""):
             raise UnauthorisedError("host must be a loopback address where no token is set", field="host")
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(given.encode(), token.get_secret_value().encode())
-    if scheme.lower() != "bearer" or not right:
-        raise UnauthorisedError("authorization must be 'Bearer' and this service's token", field="authorization")
+
+    async def _tokens(self) -> list[Token]:
+        if self._clock() - self._read_at >= FRESH:
+            async with self._reading:
+                if self._clock() - self._read_at >= FRESH:
+                    started = self._clock()
+                    self._known = await run_in_threadpool(self._stored.all)
+                    self._read_at = started
+        return self._known
+
+
+class Needs:
+    """A dependency that lets a request pass whose token has a scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> None:
+        gate: Gate = request.app.state.gate
+        await gate.admit(request, self.scope)
+
+
+def _of_setting(setting: SecretStr) -> Token:
+    return Token("BSS_TOKEN", digest(setting.get_secret_value()), Scope.ADMIN, created=0)

@@ -4,17 +4,22 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import pydantic
-import pydantic_core
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 
-from bss_service import frames
+from bss_service import frames, strict_json
 from bss_service.artefact import MAX_BYTES
 from bss_service.errors import BssError, TooLargeError
 from bss_service.wire import Message
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
+MAX_JSON: Final = 8 * 2**20  # bytes; frames carry more, and cost a hundredth
+MAX_MEMBERS: Final = 10_000  # of all objects of a JSON body together
+MAX_ROWS: Final = 200_000  # arrays in a JSON body
+MAX_HEADER: Final = 256 * 2**10  # bytes of a frame before its arrays
+LONG: Final = 2**18  # bytes; such bodies are parsed beside the event loop
 M = TypeVar("M", bound=Message)
 
 
@@ -32,24 +37,51 @@ class UnsupportedMediaTypeError(BssError):
     title = "Unsupported media type"
 
 
-def body(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]]:
-    """A dependency that reads a message from the request, and names the wrong field if it does not fit."""
+def body(model: type[M], *, counted: bool = True) -> Callable[[Request], Coroutine[Any, Any, M]]:
+    """A dependency that reads a message from the request, and names the wrong field if it does not fit.
+
+    counted: a JSON body, or the header of a frame, may hold no more than any but a snapshot does.
+    """
 
     async def read(request: Request) -> M:
         content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
-        data = await read_bounded(request, request.app.state.settings.max_body_bytes)
-        try:
-            fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else pydantic_core.from_json(data)
-        except ValueError as error:
-            raise MalformedError(f"body can't be read: {error}") from None
-        try:
-            return model.model_validate(fields)
-        except pydantic.ValidationError as error:
-            raise RequestValidationError(error.errors(include_url=False)) from None
+        limit: int = request.app.state.settings.max_body_bytes
+        data = await read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
+        if counted:
+            _check_count(data, content_type)
+        if len(data) > LONG:
+            return await run_in_threadpool(_parse, data, content_type, model)
+        return _parse(data, content_type, model)
 
     read.__annotations__["return"] = model
     read.message = model  # type: ignore[attr-defined]  # for the OpenAPI document
     return read
+
+
+def _parse(data: bytes, content_type: str, model: type[M]) -> M:
+    try:
+        fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else strict_json.parse(data)
+        return model.model_validate(fields)
+    except pydantic.ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
+    except ValueError as error:
+        raise MalformedError(f"body can't be read: {error}") from None
+    except RecursionError:
+        raise MalformedError("body can't be read: it is nested too deep") from None
+
+
+def _check_count(data: bytes, content_type: str) -> None:
+    """Raises TooLargeError where a body has more parts than any message; parsers take seconds over millions."""
+    if content_type == frames.CONTENT_TYPE:
+        header = int.from_bytes(data[:8], "little")  # as safetensors begins
+        if MAX_HEADER < header <= len(data):
+            raise TooLargeError(
+                f"body must have a header of at most {MAX_HEADER} bytes, got {header}", field="body", value=header
+            )
+        return
+    for sign, name, most in ((b":", "fields", MAX_MEMBERS), (b"[", "arrays", MAX_ROWS)):
+        if (count := data.count(sign)) > most:  # in a text it counts too, which no message has as many of
+            raise TooLargeError(f"body must have at most {most} {name}, got {count}", field="body", value=count)
 
 
 async def artefact_body(request: Request) -> bytes:
@@ -65,6 +97,11 @@ def _content_type(request: Request, *allowed: str) -> str:
             f"content-type must be {' or '.join(allowed)}, got {content_type!r}",
             field="content-type",
             value=content_type,
+        )
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaTypeError(
+            f"content-encoding must be identity, got {encoding!r}", field="content-encoding", value=encoding
         )
     return content_type
 

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Final, Literal, NoReturn
 import httpx
 import pydantic
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.live import Live
-from rich.text import Text
 
+from bss_service import token_commands
 from bss_service.errors import StoreError
 from bss_service.settings import Settings
 from bss_service.tables import (
@@ -31,14 +31,13 @@ from bss_service.tables import (
     policies_view,
     swap_sentence,
 )
+from bss_service.terminal import MISUSED, fail, first_mistake, screen, settings
 from bss_service.wire import NAME_PATTERN, DecisionRow, Message, PolicyManifest
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 
 LOCAL: Final = "http://127.0.0.1:8765"
 DECISIONS_SHOWN: Final = 5
-FAILED: Final = 1  # exit codes
-MISUSED: Final = 2
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,34 +77,40 @@ def serve(
     log_format: Annotated[str | None, _setting("log_format", "Console or json.")] = None,
     max_body_bytes: Annotated[str | None, _setting("max_body_bytes", "Largest request, in bytes.")] = None,
     max_samples: Annotated[str | None, _setting("max_samples", "Largest job, in samples.")] = None,
+    rate_limit: Annotated[str | None, _setting("rate_limit", "Requests a second of one client.")] = None,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM.
 
     A setting comes from its flag, else from the environment (BSS_PORT for
     --port), else from bss.toml in the working directory.
 
-    The token has no flag, since others can read command lines: set BSS_TOKEN,
-    or token in bss.toml.
+    Tokens are made with bss token create. One more, of scope admin, can be set
+    as BSS_TOKEN, or token in bss.toml; it has no flag, since others can read
+    command lines.
     """
-    settings = _settings(
+    chosen = settings(
         host=host,
         port=port,
         store=store,
         log_format=log_format,
         max_body_bytes=max_body_bytes,
         max_samples=max_samples,
+        rate_limit=rate_limit,
     )
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _end_well)  # uvicorn drains, and then raises the signal again for whoever had it before
-    from bss_service.serve import serve as run  # takes most of a second, which the other commands need not wait for
+    from bss_service.serve import UnguardedError  # takes most of a second, which the other commands need not wait for
+    from bss_service.serve import serve as run
 
     try:
-        run(settings)
+        run(chosen)
+    except UnguardedError as error:
+        fail(str(error), MISUSED)
     except StoreError as error:
         fail(str(error))
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
-        fail(f"can't listen on {settings.host} port {settings.port}: {reason}")
+        fail(f"can't listen on {chosen.host} port {chosen.port}: {reason}")
 
 
 @app.command()
@@ -206,31 +211,6 @@ def watch(
             _show_live(looks, interval)
 
 
-# Settings.
-
-
-def _settings(**flags: str | None) -> Settings:
-    """The settings, with those flags that were given on top; ends the program where one is wrong."""
-    try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
-    except pydantic.ValidationError as error:
-        fail(_first_mistake(error), MISUSED)
-    except (OSError, ValueError) as error:
-        fail(f"bss.toml can't be read: {error}", MISUSED)
-
-
-def _first_mistake(error: pydantic.ValidationError) -> str:
-    """A sentence that names what was wrong and its value."""
-    first = error.errors()[0]
-    name = ".".join(map(str, first["loc"]))
-    if first["type"] == "extra_forbidden":
-        return f"{name} in bss.toml is not a setting"
-    said = first["msg"].removeprefix("Value error, ")
-    if name in ("", "token"):  # a rule over several settings tells their values itself; a token is told to nobody
-        return f"{name}: {said}".removeprefix(": ")
-    return f"{name}: {said}, got {first['input']!r}"
-
-
 def _end_well(*_: object) -> NoReturn:
     raise SystemExit(0)
 
@@ -249,7 +229,7 @@ def connect(url: str) -> Iterator[SchedulerClient]:
     except SchedulerError as error:
         fail(str(error))
     except pydantic.ValidationError as error:
-        fail(_first_mistake(error))
+        fail(first_mistake(error))
 
 
 def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[Look]:
@@ -339,18 +319,6 @@ def _show_live(looks: Iterator[Look], interval: float) -> None:
         terminal.print(view)
 
 
-def screen(*, stderr: bool = False) -> Console:
-    """A console that takes what it is given for text: names come from others and may look like markup."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-
-
-def fail(sentence: str, code: int = FAILED) -> NoReturn:
-    """End the program with one line on standard error."""
-    one_line = " ".join(sentence.split())
-    screen(stderr=True).print(Text.assemble(("error: ", "bold red"), one_line), soft_wrap=True)
-    raise typer.Exit(code)
-
-
 def _lacking(group: str, package: str | None) -> Callable[[], None]:
     """In place of a group of commands whose packages are not installed: it says so."""
 
@@ -361,6 +329,8 @@ def _lacking(group: str, package: str | None) -> Callable[[], None]:
 
     return tell
 
+
+app.add_typer(token_commands.app, name="token")
 
 # Groups of commands that other packages bring along; `bss research` comes from envs.
 for _group in entry_points(group="bss_service.commands"):

@@ -5,11 +5,13 @@ import math
 from typing import Any, Final
 
 import numpy as np
-import pydantic_core
 import safetensors
 import safetensors.numpy
 
+from bss_service import strict_json
+
 CONTENT_TYPE: Final = "application/vnd.bss.frame"
+MAX_DEPTH: Final = 16  # of an array in its message
 
 
 class FrameError(ValueError):
@@ -27,7 +29,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """The inverse of `encode`. Raises FrameError."""
     arrays, strings = unpack(data)
     try:
-        message = pydantic_core.from_json(strings.get("message", "{}"))  # refuses what UTF-8 can't hold
+        message = strict_json.parse(strings.get("message", "{}").encode())
         if not isinstance(message, dict):
             raise ValueError(f"its message must be an object, got {type(message).__name__}")
         _check_finite(message)
@@ -74,7 +76,9 @@ def _without_arrays(value: Any, path: str | None, arrays: dict[str, np.ndarray])
 
 def _place(message: Any, path: str, array: np.ndarray) -> None:
     """Put an array at its dotted path; a missing object on the way is made, anything else in the way is an error."""
-    *parents, last = path.split(".")
+    *parents, last = path.split(".", MAX_DEPTH)
+    if "." in last:
+        raise ValueError(f"{path[:100]!r} is nested more than {MAX_DEPTH} deep")
     for key in parents:
         if isinstance(message, list) and key.isdecimal() and int(key) < len(message):
             message = message[int(key)]

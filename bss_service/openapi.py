@@ -9,11 +9,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bss_service import frames, problems, wire
+from bss_service.auth import Needs
 from bss_service.bodies import BINARY
 from bss_service.problems import Problem
+from bss_service.tokens import Scope
 
 _PREFIX: Final = "#/components/schemas/{model}"
 _FRAME: Final = {"schema": {"type": "string", "format": "binary"}}
+_TOKEN: Final = (
+    "Made by `bss token create`. Each operation names the scope that it needs; `train` includes `read`, and `admin` "
+    "both. None is needed on loopback while the service has none."
+)
 
 ANSWERS: Final[dict[str, type[wire.Message]]] = {
     "create_job": wire.JobState,
@@ -83,9 +89,8 @@ def _document(app: FastAPI, router: APIRouter) -> dict[str, Any]:
     _, schemas = models_json_schema([(m, "validation") for m in sorted(models, key=str)], ref_template=_PREFIX)
     described["components"] = {
         "schemas": schemas["$defs"],
-        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _TOKEN}},
     }
-    described["security"] = [{}, {"token": []}]
     for route in routes:
         for method in route.methods or ():
             _complete(described["paths"][route.path_format][method.lower()], route)
@@ -100,8 +105,16 @@ def _message(route: APIRoute) -> type[wire.Message] | None:
     return None
 
 
+def _scope(route: APIRoute) -> Scope | None:
+    """The scope of token that a route needs; None where it is open."""
+    calls = (dependency.call for dependency in route.dependant.dependencies)
+    return next((call.scope for call in calls if isinstance(call, Needs)), None)
+
+
 def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     operation["operationId"] = route.name
+    scope = _scope(route)
+    operation["security"] = [] if scope is None else [{}, {"token": [scope.value]}]
     model = _message(route)
     if model is not None:
         content: dict[str, Any] = {"application/json": {"schema": _ref(model)}, frames.CONTENT_TYPE: _FRAME}
@@ -117,7 +130,8 @@ def _responses(route: APIRoute) -> dict[str, Any]:
     problem = {"description": "What was wrong", "content": {problems.CONTENT_TYPE: {"schema": _ref(Problem)}}}
     if not route.path.startswith("/v1"):
         kind = "text/plain" if route.path == "/metrics" else "application/json"
-        return {"200": {"description": "Yes", "content": {kind: {}}}, "503": problem}
+        failures = ["503"] if _scope(route) is None else ["401", "403", "429", "503"]
+        return {"200": {"description": "Yes", "content": {kind: {}}}} | dict.fromkeys(failures, problem)
     if route.status_code == 204:
         done: dict[str, Any] = {"description": "Done"}
     elif route.name == "read_snapshot":
@@ -130,7 +144,7 @@ def _responses(route: APIRoute) -> dict[str, Any]:
             "content": {"application/json": {"schema": _ref(ANSWERS[route.name])}, frames.CONTENT_TYPE: _FRAME},
         }
     codes = ["200", "201"] if route.name in ("create_job", "upload_policy") else [str(route.status_code or 200)]
-    failures = ["400", "401", "404", "409", "413", "415", "422", "425", "500", "503"]
+    failures = ["400", "401", "403", "404", "409", "413", "415", "422", "425", "429", "500", "503"]
     return dict.fromkeys(codes, done) | dict.fromkeys(failures, problem)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from math import ceil
+from reprlib import Repr
 from typing import Any, Final
 
 import structlog
@@ -14,9 +16,15 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
 from bss_service.errors import BssError
+from bss_service.rates import TooManyError
 
 CONTENT_TYPE: Final = "application/problem+json"
 SHOWN: Final = 200  # characters of a wrong value that are told back
+DETAIL: Final = 2000
+
+_brief: Final = Repr()  # the whole of a long list would take a second to write
+_brief.maxdict = _brief.maxlist = 20
+_brief.maxstring = _brief.maxother = SHOWN
 
 log = structlog.get_logger()
 
@@ -44,6 +52,8 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
     headers = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(error.status, {})
+    if isinstance(error, TooManyError):
+        headers = {"Retry-After": str(ceil(error.retry_after))}
     return _answer(
         Problem(
             title=error.title, status=error.status, detail=error.detail, field=error.field, value=_shown(error.value)
@@ -91,12 +101,24 @@ def _unexpected(request: Request, error: Exception) -> Response:
 
 
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
+    problem.detail = _short(problem.detail, DETAIL)
+    problem.field = problem.field and _short(problem.field)
     return Response(to_json(problem, inf_nan_mode="strings"), problem.status, headers, CONTENT_TYPE)
 
 
 def _shown(value: Any) -> Any:
     """A wrong value as JSON can hold it, shortened."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**64):
         return value
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    if isinstance(value, str):
+        return _short(value)
+    try:
+        return _short(_brief.repr(value))
+    except ValueError:  # an integer of thousands of digits
+        return f"a value of type {type(value).__name__}"
+
+
+def _short(text: str, limit: int = SHOWN) -> str:
+    """A text of bounded length that UTF-8 can hold."""
+    whole = text if len(text) <= limit else f"{text[:limit]}…"
+    return whole.encode(errors="backslashreplace").decode()

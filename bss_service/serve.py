@@ -1,29 +1,46 @@
-"""Run the service: logs, signals and the listening socket."""
+"""Run the service: signals and the listening socket."""
 
-import logging
+import os
 import socket
-import sys
+import time
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from bss_service import logs
 from bss_service.app import create_app
-from bss_service.settings import Settings
+from bss_service.errors import BssError
+from bss_service.protocol import BoundedProtocol
+from bss_service.settings import Settings, is_loopback
 from bss_service.store import Store
+from bss_service.tokens import Tokens
 
 DRAIN_SECONDS = 5  # for requests under way at a stop
 
 
+class UnguardedError(BssError):
+    """Others could reach the service, and none of them would need a token."""
+
+
 def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises StoreError or OSError where the store or the address can't be had."""
-    _set_up_logs(settings.log_format)
+    """Serve until SIGINT or SIGTERM.
+
+    Raises UnguardedError, StoreError, or OSError where the address can't be had.
+    """
+    os.umask(0o077)  # the store is for this user alone
+    logs.set_up(settings.log_format)
+    _check_guarded(settings)
     listener = socket.create_server((settings.host, settings.port), family=_family(settings.host))
     store = Store(settings.store)
     structlog.get_logger().info("listening", url=_url(listener), store=store.shown_url)
     app = create_app(settings, store)
     config = uvicorn.Config(
         app,
+        http=BoundedProtocol,
+        ws="none",
+        proxy_headers=False,  # anyone can write them: a client's address is that of its connection
+        server_header=False,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
@@ -44,6 +61,19 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _check_guarded(settings: Settings) -> None:
+    if is_loopback(settings.host) or settings.token is not None:
+        return
+    tokens = Tokens(settings.store)
+    try:
+        if not any(token.valid(time.time()) for token in tokens.all()):
+            raise UnguardedError(
+                f"host {settings.host} is not loopback: make a token with `bss token create`, or set BSS_TOKEN"
+            )
+    finally:
+        tokens.close()
+
+
 def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -51,27 +81,3 @@ def _url(listener: socket.socket) -> str:
 
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _set_up_logs(log_format: str) -> None:
-    """Structured logs on standard error; uvicorn's own warnings go the same way."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: structlog.typing.Processor
-    if log_format == "json":
-        frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # they may hold tokens
-        shared.append(structlog.processors.ExceptionRenderer(frames))
-        renderer = structlog.processors.JSONRenderer()
-    else:
-        plain = structlog.dev.plain_traceback
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

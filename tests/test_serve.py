@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bss_service.console import app
+from bss_service.tokens import Scope, Tokens
 from bss_service.wire import JobSpec, StepsRequest
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import UnauthorisedError
@@ -121,6 +122,30 @@ def test_with_a_token_a_request_without_it_gets_401(guarded: str) -> None:
         client.jobs()
 
 
+def test_another_address_than_loopback_needs_a_token(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/bss.sqlite"
+    flags = ["--host", "0.0.0.0", "--port", "0", "--store", store]
+    sentence = "error: host 0.0.0.0 is not loopback: make a token with `bss token create`, or set BSS_TOKEN\n"
+    unguarded = refused(tmp_path, *flags)
+    assert (unguarded.returncode, unguarded.stderr) == (2, sentence)
+    assert list(tmp_path.iterdir()) == []
+    tokens = Tokens(store)
+    text = tokens.create("trainer", Scope.TRAIN)
+    with serving(tmp_path, "--host", "0.0.0.0") as (_, url), SchedulerClient(url, token=text) as client:
+        assert client.jobs().jobs == []
+    with serving(tmp_path, "--host", "0.0.0.0", BSS_TOKEN=TOKEN) as (_, url), SchedulerClient(url, token=TOKEN) as own:
+        assert own.jobs().jobs == []
+    tokens.revoke("trainer")
+    assert refused(tmp_path, *flags).stderr == sentence
+
+
+def test_the_store_is_for_its_user_alone(tmp_path: Path) -> None:
+    with serving(tmp_path):
+        modes = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir()}
+    assert set(modes) >= {"bss.sqlite", "bss.sqlite-wal", "bss.sqlite.lock"}
+    assert set(modes.values()) == {0}
+
+
 def test_bss_takes_the_token_from_the_environment(guarded: str) -> None:
     def jobs(token: str | None) -> Result:
         return CliRunner().invoke(app, ["jobs", "--url", guarded], env={"BSS_TOKEN": token})
@@ -136,8 +161,8 @@ def test_bss_takes_the_token_from_the_environment(guarded: str) -> None:
         (["--port", "65536"], "port: Input should be less than or equal to 65535, got '65536'"),
         (["--log-format", "xml"], "log_format: Input should be 'console' or 'json', got 'xml'"),
         (["--max-samples", "0"], "max_samples: Input should be greater than or equal to 1, got '0'"),
+        (["--rate-limit", "0"], "rate_limit: Input should be greater than 0, got '0'"),
         (["--max-body-bytes", "1"], "max_body_bytes: Input should be greater than or equal to 1024, got '1'"),
-        (["--host", "0.0.0.0"], "host 0.0.0.0 is not loopback: set a token (BSS_TOKEN)"),
     ],
 )
 def test_a_wrong_setting_is_told_with_its_value(misconfigured: CliRunner, flags: list[str], sentence: str) -> None:

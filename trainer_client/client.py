@@ -42,6 +42,7 @@ from bss_service.wire import (
 from trainer_client.errors import ConflictError, OutageError, SchedulerError, UnknownJobError, refusal
 
 BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries, the last one repeated
+MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
 _PASSING: Final = {429, 502, 503, 504}
 A = TypeVar("A", bound=Message)
 
@@ -255,8 +256,9 @@ class SchedulerClient:
                 if response.status_code not in _PASSING:
                     return _accepted(response, retried=tried > 0)
                 outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {_problem(response)[0]}")
+                outage.retry_after = _retry_after(response)
             if tried < self._retries:
-                time.sleep(BACKOFF[min(tried, len(BACKOFF) - 1)])
+                time.sleep(max(BACKOFF[min(tried, len(BACKOFF) - 1)], outage.retry_after))
         raise outage
 
     def _read(self, answer: type[A], response: httpx.Response) -> A:
@@ -283,6 +285,12 @@ def _problem(response: httpx.Response) -> tuple[str, str | None, Any]:
         return problem["detail"], problem.get("field"), problem.get("value")
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"status {response.status_code}: {response.text[:200]}", None, None
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds that the service asks to wait, as far as that is sensible."""
+    text = response.headers.get("retry-after", "")
+    return min(float(text), MAX_PAUSE) if text.isdecimal() else 0.0
 
 
 def _quoted(name: str) -> str:

@@ -314,8 +314,9 @@ class Courier:
                     return
                 self._note_outage(error, failures, started)
                 failures += 1
+                pause = max(BACKOFF[min(failures, len(BACKOFF)) - 1], error.retry_after)
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed, BACKOFF[min(failures, len(BACKOFF)) - 1])
+                    self._changed.wait_for(lambda: self._closed, pause)
             except SchedulerError as error:
                 self._fail(error)
                 return

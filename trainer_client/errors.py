@@ -10,6 +10,8 @@ class SchedulerError(Exception):
 class OutageError(SchedulerError):
     """The service could not be reached, or could not answer for now; asking again later may help."""
 
+    retry_after = 0.0  # seconds after which the service wants to be asked again
+
 
 class RefusedError(SchedulerError):
     """The service refused a request; asking again won't help. `field` and `value` say what was wrong."""
@@ -36,7 +38,11 @@ class InvalidValueError(RefusedError):
 
 
 class UnauthorisedError(RefusedError):
-    """401: the token is missing or wrong."""
+    """401: the token is missing, wrong, revoked or expired."""
+
+
+class ForbiddenError(RefusedError):
+    """403: the token is good, but its scope is not enough; the sentence names the one that is needed."""
 
 
 class TooEarlyError(RefusedError):
@@ -49,6 +55,7 @@ class LagError(SchedulerError):
 
 _OF_STATUS: dict[int, type[RefusedError]] = {
     401: UnauthorisedError,
+    403: ForbiddenError,
     404: UnknownJobError,
     409: ConflictError,
     425: TooEarlyError,

@@ -53,7 +53,8 @@ def dataset(
 
     A service with a token is asked with BSS_TOKEN in the environment.
     """
-    from bss_service.console import connect, fail
+    from bss_service.console import connect
+    from bss_service.terminal import fail
     from envs.research.runs import runs_of_log
 
     logs = {}

@@ -39,7 +39,7 @@ def evaluate(
     """
     from rich.console import Console
 
-    from bss_service.console import fail
+    from bss_service.terminal import fail
     from envs.research.actors import parse
     from envs.research.comparison import BUILT_IN, as_json, check_held_out, contenders, held_out, judge, play
     from envs.research.rollouts import pool

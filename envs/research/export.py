@@ -101,7 +101,7 @@ def export(
     The evaluation must be one of this very policy.
     """
     from bss_service import artefact
-    from bss_service.console import fail
+    from bss_service.terminal import fail
     from envs.research.actors import read_artefact
 
     try:

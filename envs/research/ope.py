@@ -60,7 +60,7 @@ def ope(
     Prints the value that each estimator gives, its 95 % interval and its
     effective sample size, and whether the log can tell at all.
     """
-    from bss_service.console import fail, screen
+    from bss_service.terminal import fail, screen
     from envs.research.dataset import read
 
     try:

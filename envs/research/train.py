@@ -31,7 +31,7 @@ def train(
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from bss_service.console import fail
+    from bss_service.terminal import fail
     from envs.research.learners import STATE, Config, open_learner, write_policy
 
     try:

@@ -37,10 +37,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.env
 
 load: $(READY)
-	$(BIN)/python -m benchmarks.load --write
+	$(BIN)/python -m benchmarks.load
 
 soak: $(READY)
-	$(BIN)/python -m benchmarks.soak --minutes 60 --write
+	$(BIN)/python -m benchmarks.soak --minutes 60
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.frames --cases 1000000

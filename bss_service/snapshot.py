@@ -1,6 +1,8 @@
 """The whole state of a job as one message: what the store keeps so as not to replay from the start, and what users
 carry from one service to another."""
 
+import copy
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
@@ -265,6 +267,23 @@ class Snapshot(Message):
     def _check_version(self, field: str, version: int, least: int) -> None:
         if not least <= version <= len(self.versions):
             raise ValueError(f"{field} must lie in [{least}, {len(self.versions)}], got {version}")
+
+
+def frozen(job: Job) -> Job:
+    """A job for `take_snapshot` to read that stays as it is, at little cost: only its table changes, by planning."""
+    held = copy.copy(job)
+    ledger, history = job.ledger, job.history
+    held.ledger = replace(
+        ledger,
+        complete=ledger.complete.copy(),
+        partial={step: rows.copy() for step, rows in ledger.partial.items()},
+        waiting={step: list(measured) for step, measured in ledger.waiting.items()},
+    )
+    held.history = replace(history, decisions=list(history.decisions), reports=list(history.reports))
+    held.versions, held.shadows = copy.copy(job.versions), copy.copy(job.shadows)
+    held.versions.versions, held.shadows.versions = list(job.versions.versions), list(job.shadows.versions)
+    held.passes = list(job.passes)
+    return held
 
 
 def take_snapshot(job: Job) -> Snapshot:

@@ -126,10 +126,12 @@ class Store:
         found = [row.plan() if row.intact else None for row in rows]
         tiled: list[Plan] = []
         step = start
-        for plan, following in zip(found, [*rows[1:], None], strict=True):
+        for plan, following in zip(found, [*rows[1:], None], strict=False):
             end = stop if following is None else following.first_step
-            if plan is None or plan.first_step > step or plan.end_step < end:
+            if plan is None or plan.first_step > step:
                 raise DamagedPlanError(job, step)
+            if plan.end_step < end:
+                raise DamagedPlanError(job, max(step, plan.end_step))
             tiled.append(plan.cut(end) if plan.end_step > end and following is not None else plan)
             step = end
         if not tiled:

@@ -1,6 +1,7 @@
 """The host does what requests ask for: it opens a job, lets it change, has that journaled and only then answers."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -385,6 +386,7 @@ class Host:
     async def _plan(self, live: LiveJob) -> None:
         if live.table_read is not None:
             await asyncio.wait([live.table_read])  # planning changes the table
+        started = time.monotonic()
         with self._metrics.plan_seconds.time():
             if live.job.spec.samples < THREADED_SAMPLES:
                 plan = live.job.plan()
@@ -394,6 +396,7 @@ class Host:
         transaction = live.record("plan", {"first_step": plan.first_step, "checksum": plan.checksum()})
         transaction.plans.append(plan)
         live.bytes_since_snapshot += plan.indices.nbytes
+        live.planning_since_snapshot += time.monotonic() - started
 
     def _tell_failures(self, job: Job) -> None:
         decision = job.history.decisions[-1]

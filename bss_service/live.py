@@ -24,6 +24,7 @@ from bss_service.wire import JobState, Message
 log = structlog.get_logger()
 
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
+SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
 DECISION_BYTES: Final = 256  # about, in a snapshot
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
@@ -42,6 +43,8 @@ class LiveJob:
     used: float = field(default_factory=time.monotonic)  # when it was last asked for
     bytes_since_snapshot: int = 0
     entries_since_snapshot: int = 0
+    planning_since_snapshot: float = 0.0  # seconds
+    snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
     table_read: asyncio.Task[Snapshot] | None = None  # as long as that one needs the table as it is
 
@@ -64,6 +67,7 @@ class LiveJob:
         return self.snapshot is None and (
             self.entries_since_snapshot > max(SNAPSHOT_ENTRIES, decisions // 2)
             or self.bytes_since_snapshot > max(2**20, size)
+            or self.planning_since_snapshot > max(SNAPSHOT_SECONDS, self.snapshot_seconds)
         )
 
     @property
@@ -176,6 +180,7 @@ class LiveJobs:
             live.changed.notify_all()
             if live.snapshot_is_due and not live.lease.broken:
                 live.bytes_since_snapshot = live.entries_since_snapshot = 0
+                live.planning_since_snapshot = 0.0
                 live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.seq))
 
     def drop(self, live: LiveJob) -> None:
@@ -206,6 +211,7 @@ class LiveJobs:
 
     async def _write_snapshot(self, live: LiveJob, job: Job, seq: int) -> None:
         """Write the job as it was, part by part, while it goes on. What fails is tried again when it is due again."""
+        started = time.monotonic()
         try:
             live.table_read = asyncio.create_task(asyncio.to_thread(take_snapshot, job))
             taken = await live.table_read
@@ -217,6 +223,7 @@ class LiveJobs:
             log.warning("snapshot not written", job=job.spec.name, error=error.detail)
         finally:
             live.table_read = live.snapshot = None
+            live.snapshot_seconds = time.monotonic() - started
 
 
 def unknown(name: str) -> NotFoundError:

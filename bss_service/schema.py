@@ -95,6 +95,8 @@ def prepare(engine: sa.Engine) -> None:
         metadata.create_all(connection)
         if version is None:
             connection.execute(meta.insert().values(schema_version=VERSION))
+        else:
+            connection.execute(meta.update().values(schema_version=VERSION))  # or the file may only be read
         connection.commit()
 
 

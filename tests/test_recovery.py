@@ -358,7 +358,7 @@ def test_a_flipped_bit_never_gives_a_wrong_batch(tmp_path: Path, application: Ca
         expected = [*first, *go_on(http, job, range(14, 30))]
     last = sql(original, "SELECT max(rowid) FROM journal")[0][0]
     outcomes = {"identical": 0, "recovered": 0, "refused": 0}
-    for _ in range(120):
+    for _ in range(80):
         shutil.copy(original, store)
         changed = flip(store, dice)
         with application(store) as http:

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     args = parser.parse_args()
     epoch = args.samples // G
-    rows = [measure(args.samples, steps, args.restarts) for steps in (300, epoch + 100)]
+    rows = [measure(args.samples, steps, args.restarts) for steps in (300, epoch + COUNT, epoch + 1000)]
     text = told(args.samples, rows)
     print(text)
     if args.write:
@@ -127,9 +127,9 @@ def told(samples: int, rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Restart after `kill -9`",
         "",
-        "Made by `python -m benchmarks.restart --write`: seconds from the start of the process, its own of Python too;",
-        "least, median and most of some restarts. Each time the batch that was handed out last was asked for again,",
-        f"and had the same bytes. n = {samples:,}, batch {G}, two modalities, policy `balance`, feedback for every step;",
+        "`python -m benchmarks.restart --write`: seconds from the start of the process on; least,",
+        "median and most of some restarts. Each time the batch that was handed out last was asked for again, and was",
+        f"the same. n = {samples:,}, batch {G}, two modalities, policy `balance`, feedback for every step;",
         f"{os.cpu_count()} cores, Python {platform.python_version()}.",
         "",
         "| steps trained | /readyz answers | that batch is there | files | a call of 16 steps, p50 / p99 / most |",

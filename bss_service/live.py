@@ -99,12 +99,16 @@ class LiveJobs:
     async def find(self, name: str) -> LiveJob | None:
         """The live job, loaded if need be; the caller holds its `loading`."""
         if name not in self._live:
+            started = time.monotonic()
             loaded = await self.loader.load(name)
             if loaded is None:
                 return None
             job, seq, entries = loaded
-            self._keep(LiveJob(job, seq, entries_since_snapshot=entries))
-            log.info("job loaded", job=name, replayed=entries, next_step=job.served)
+            seconds = time.monotonic() - started
+            live = LiveJob(job, seq, entries_since_snapshot=entries, planning_since_snapshot=seconds if entries else 0)
+            self._keep(live)
+            self._snapshot_if_due(live)  # so that another restart need not do all that again
+            log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
         return self._live[name]
 
     async def put(self, job: Job, transaction: Transaction) -> None:
@@ -178,10 +182,7 @@ class LiveJobs:
             live.durable = self._store.commit(live.pending)
             live.pending = None
             live.changed.notify_all()
-            if live.snapshot_is_due and not live.lease.broken:
-                live.bytes_since_snapshot = live.entries_since_snapshot = 0
-                live.planning_since_snapshot = 0.0
-                live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.seq))
+            self._snapshot_if_due(live)
 
     def drop(self, live: LiveJob) -> None:
         """Forget what memory holds of a job, whose lock the caller has; the next request loads what is stored."""
@@ -208,6 +209,12 @@ class LiveJobs:
         self._live[live.job.spec.name] = live
         self._idle_states.pop(live.job.spec.name, None)
         self._metrics.live_jobs.set(len(self._live))
+
+    def _snapshot_if_due(self, live: LiveJob) -> None:
+        if live.snapshot_is_due and not live.lease.broken:
+            live.bytes_since_snapshot = live.entries_since_snapshot = 0
+            live.planning_since_snapshot = 0.0
+            live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.seq))
 
     async def _write_snapshot(self, live: LiveJob, job: Job, seq: int) -> None:
         """Write the job as it was, part by part, while it goes on. What fails is tried again when it is due again."""

@@ -31,6 +31,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.host = Host(store, metrics, settings.max_samples)
         yield
+        await app.state.host.close()
         tokens.close()
         store.close()
 

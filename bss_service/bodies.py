@@ -1,5 +1,6 @@
 """Bodies in and out: every message goes as JSON or as a frame, as the headers say."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -7,6 +8,7 @@ import pydantic
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from bss_service import frames, strict_json
 from bss_service.artefact import MAX_BYTES
@@ -20,6 +22,8 @@ MAX_MEMBERS: Final = 10_000  # of all objects of a JSON body together
 MAX_ROWS: Final = 200_000  # arrays in a JSON body
 MAX_HEADER: Final = 256 * 2**10  # bytes of a frame before its arrays
 LONG: Final = 2**18  # bytes; such bodies are parsed beside the event loop
+BODY_SECONDS: Final = 30.0  # for a body to come
+SLOWEST: Final = 2**16  # bytes a second: so much longer may a long one take
 M = TypeVar("M", bound=Message)
 
 
@@ -35,6 +39,20 @@ class UnsupportedMediaTypeError(BssError):
 
     status = 415
     title = "Unsupported media type"
+
+
+class SlowBodyError(BssError):
+    """The body does not come; whoever sends it holds a connection and memory."""
+
+    status = 408
+    title = "Request timeout"
+
+
+class CutBodyError(BssError):
+    """The client has gone before its body was here; nobody reads this answer."""
+
+    status = 400
+    title = "Incomplete body"
 
 
 def body(model: type[M], *, counted: bool = True) -> Callable[[Request], Coroutine[Any, Any, M]]:
@@ -112,10 +130,18 @@ async def read_bounded(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise TooLargeError(f"body must have at most {limit} bytes, got {declared}", field="body", value=int(declared))
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise TooLargeError(f"body must have at most {limit} bytes, got more", field="body")
+    started = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(BODY_SECONDS) as bound:
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > limit:
+                    raise TooLargeError(f"body must have at most {limit} bytes, got more", field="body")
+                bound.reschedule(started + BODY_SECONDS + len(data) / SLOWEST)
+    except TimeoutError:
+        raise SlowBodyError(f"body must come within {BODY_SECONDS:g} seconds, got {len(data)} bytes of it") from None
+    except ClientDisconnect:
+        raise CutBodyError(f"body ended after {len(data)} bytes: the client has gone") from None
     return bytes(data)
 
 

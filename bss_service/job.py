@@ -32,6 +32,7 @@ from bss_service.wire import (
     JobSpec,
     LocalBatches,
     PolicyAnswer,
+    PolicySpec,
     Scores,
     SwapRequest,
     ValidationAnswer,
@@ -232,7 +233,11 @@ class Job:
         """Raises UnknownStepError for a step beyond the next one to be handed out."""
         if step > self.served:
             raise UnknownStepError(
-                f"step {step} cannot be handed out yet: the next is step {self.served}", field="start", value=step
+                f"step {step} cannot be handed out yet: the next is step {self.served}; a trainer that is ahead of its "
+                f"service, whose store was restored from a backup, can resume from a checkpoint of step {self.served} "
+                "or earlier",
+                field="start",
+                value=step,
             )
 
     def holds(self, step: int) -> bool:
@@ -250,6 +255,18 @@ class Job:
     def replay(self, kind: str, entry: Mapping[str, Any]) -> None:
         """Apply a journal entry; raises NotReproducibleError if a plan differs from the one that was handed out."""
         _REPLAY[kind](self, entry)
+
+    def recover(self, start: int, plans: Sequence[Plan], versions: Sequence[PolicyVersion], served: int) -> None:
+        """Go on at step `served`, the batches from step `start` on being those of `plans` as far as they matter still.
+
+        versions: those that came after the known ones. How the plans were made is not known any more.
+        """
+        self._undraw(start)
+        self.versions.versions.extend(versions)
+        for plan in plans:
+            self._append(plan)
+        self.planned_until = self.served = served
+        self.ledger.forgive(served)  # what was told of these steps and is lost will not come again
 
     def restore_policy(self) -> None:
         """Bring the policy in force, and the shadow, to the state in which they acted last.
@@ -415,9 +432,22 @@ def _replay_plan(job: Job, entry: Mapping[str, Any]) -> None:
         )
 
 
+def swap_request(entry: Mapping[str, Any]) -> SwapRequest:
+    """The request that a journal entry is of."""
+    return SwapRequest.model_validate({name: value for name, value in entry.items() if name != "answer"})
+
+
 def _replay_swap(job: Job, entry: Mapping[str, Any]) -> None:
     # Not refused where its policy can't be made any more: one that isn't needed now must not end its job.
-    job._apply(SwapRequest.model_validate(entry))
+    job._apply(swap_request(entry))
+
+
+def _replay_recovered(job: Job, entry: Mapping[str, Any]) -> None:
+    plans = [Plan.of_fields(fields["first_step"], fields) for fields in entry["plans"]]
+    versions = [
+        PolicyVersion(v["version"], PolicySpec.model_validate(v["policy"]), v["first_step"]) for v in entry["versions"]
+    ]
+    job.recover(entry["start"], plans, versions, entry["served"])
 
 
 _REPLAY: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], object]]] = {
@@ -429,5 +459,6 @@ _REPLAY: Final[Mapping[str, Callable[[Job, Mapping[str, Any]], object]]] = {
     "action": lambda job, entry: job.act(ActionRequest.model_validate(entry)),
     "local": lambda job, entry: job.adopt(LocalBatches.model_validate(entry)),
     "plan": _replay_plan,
+    "recovered": _replay_recovered,
     "serve": lambda job, entry: job.serve(entry["until"] - 1, 1),
 }

@@ -23,8 +23,9 @@ class Metrics:
         self.hold_seconds = self._histogram("bss_hold_seconds", "Wait of a request for feedback of the interval before")
         self.impatient_plans = self._counter("bss_impatient_plans_total", "Intervals drawn without all feedback")
         self.policy_failures = self._counter("bss_policy_failures_total", "Acts of a policy that raised an error")
+        self.journal_recoveries = self._counter("bss_journal_recoveries_total", "Damaged journals that were recovered")
         self.shadow_failures = self._counter("bss_shadow_failures_total", "Acts of a shadow that raised an error")
-        self.store_failures = self._counter("bss_store_failures_total", "Requests whose changes were not stored")
+        self.store_failures = self._counter("bss_store_failures_total", "Changes that were not stored")
 
     def text(self) -> bytes:
         """The exposition format."""

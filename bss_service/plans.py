@@ -2,8 +2,9 @@
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,22 @@ class Plan:
     policy_version: int
     scored_until: int  # drawn from the feedback of all steps before this one
 
+    @classmethod
+    def of_fields(cls, first_step: int, fields: Mapping[str, Any]) -> "Plan":
+        """The inverse of `fields`."""
+        indices = fields["indices"].astype("<i8")
+        return cls(first_step, indices, fields["probabilities"], fields["policy_version"], fields["scored_until"])
+
+    def fields(self) -> dict[str, Any]:
+        """All but its first step. Indices are narrowed where they fit: plans are most of what a store holds."""
+        narrow = self.indices.size and int(self.indices.max()) < 2**32
+        return {
+            "indices": self.indices.astype("<u4") if narrow else self.indices,
+            "probabilities": self.probabilities,
+            "policy_version": self.policy_version,
+            "scored_until": self.scored_until,
+        }
+
     @property
     def end_step(self) -> int:
         """First step after the plan."""
@@ -31,6 +48,16 @@ class Plan:
         """The plan up to a step."""
         keep = end_step - self.first_step
         return replace(self, indices=self.indices[:keep], probabilities=self.probabilities[:keep])
+
+    def since(self, step: int) -> "Plan":
+        """The plan from a step on; empty where it ends before."""
+        skip = max(0, step - self.first_step)
+        return replace(
+            self,
+            first_step=self.first_step + skip,
+            indices=self.indices[skip:],
+            probabilities=self.probabilities[skip:],
+        )
 
     def draws_of(self, sample: int) -> list[tuple[int, float, int]]:
         """The draws of one sample as (step, probability, policy version), newest first."""

@@ -1,158 +1,48 @@
 """The whole state of a job as one message: what the store keeps so as not to replay from the start, and what users
 carry from one service to another."""
 
+import copy
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from bss_service import artefact
 from bss_service.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.core.action import Action
-from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt32
+from bss_service.core.arrays import Float32, Int64
 from bss_service.core.observation import FIELDS, Observation
 from bss_service.core.reward import Validation
 from bss_service.core.table import SampleTable
 from bss_service.job import Job
-from bss_service.ledger import Measured
 from bss_service.plans import Plan
 from bss_service.policies.artefact import named
 from bss_service.policies.base import Choice, Decision, ShadowChoice
+from bss_service.states import (
+    Bytes,
+    ChoiceState,
+    DecisionState,
+    LedgerState,
+    PlanState,
+    ReportState,
+    ShadowState,
+    TableState,
+    VersionState,
+    WaitingState,
+)
 from bss_service.versions import PolicyVersion, PolicyVersions, make_policy
 from bss_service.wire import (
     LOCAL_VERSION,
     ActionRequest,
     ArrayType,
     JobSpec,
-    Loss,
     Message,
     PolicySpec,
     Scores,
     Step,
-    Unit,
 )
-
-Number = Annotated[int, Field(ge=0, lt=2**63)]
-Gain = Annotated[float, Field(ge=-1e39, le=1e39)]  # the difference of two losses of float32
-Reward = Annotated[
-    float, Field(ge=-11, le=1e39)
-]  # at most ten times the balance term, and a surprise or an improvement
-Losses = Annotated[Float32, ArrayType(np.float32, "n", nan=True)]
-Shares = Annotated[Float32, ArrayType(np.float32, "n", 0, 1, nan=True)]
-Bytes = Annotated[UInt8, ArrayType(np.uint8, "bytes")]
-Cosines = Annotated[Float32, ArrayType(np.float32, "n", -1, 1, nan=True)]
-
-
-class TableState(Message):
-    """Columns of the sample table; NaN where nothing is known."""
-
-    similarity: Cosines
-    loss: Losses
-    similarity_ema: Shares
-    loss_ema: Shares
-    first_score: Cosines
-    probabilities: Annotated[Float32, ArrayType(np.float32, "n, M + 1", 0, 1, nan=True)]
-    times_measured: Annotated[UInt32, ArrayType(np.uint32, "n")]
-    stamp: Annotated[UInt32, ArrayType(np.uint32, "n")]
-
-
-class PlanState(Message):
-    """A plan that reaches into the current epoch or the one before."""
-
-    first_step: Step
-    indices: Annotated[Int64, ArrayType(np.int64, "K, G", 0)]
-    probabilities: Annotated[Float32, ArrayType(np.float32, "K, G", 0, 1)]
-    policy_version: Number
-    scored_until: Step
-
-    @model_validator(mode="after")
-    def _shapes_agree(self) -> Self:
-        if self.indices.shape != self.probabilities.shape:
-            raise ValueError(f"probabilities must have shape {self.indices.shape}, got {self.probabilities.shape}")
-        return self
-
-
-class VersionState(Message):
-    """A policy version."""
-
-    version: Number
-    policy: PolicySpec
-    first_step: Step
-
-
-class ChoiceState(Message):
-    """What a policy chose."""
-
-    action: dict[str, float | str]
-    propensity: Annotated[float, Field(gt=0)]
-    detail: dict[str, JsonValue]
-
-    @field_validator("action")
-    @classmethod
-    def _is_an_action(cls, action: dict[str, float | str]) -> dict[str, float | str]:
-        try:
-            Action(**action)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ValueError(str(error)) from None
-        return action
-
-
-class ShadowState(ChoiceState):
-    """What a shadow would have chosen."""
-
-    number: Number
-
-
-class DecisionState(ChoiceState):
-    """A decision; its observation stands in the snapshot's array of observations."""
-
-    first_step: Step
-    end_step: Step
-    epoch: Number
-    policy_version: Number
-    learned: Number
-    gain: Gain | None
-    reward: Reward | None
-    rewarded_at: Step | None
-    shadow: ShadowState | None = None
-
-    @model_validator(mode="after")
-    def _ends_after_its_start(self) -> Self:
-        if self.end_step < self.first_step:
-            raise ValueError(f"end_step must be at least first_step = {self.first_step}, got {self.end_step}")
-        return self
-
-
-class ReportState(Message):
-    """A validation report."""
-
-    step: Step
-    loss: Loss
-    accuracy: Unit
-    accuracies: list[Unit]
-    probabilities: list[Unit]
-
-
-class WaitingState(Message):
-    """Feedback of one step and rank that has not been learnt yet."""
-
-    step: Step
-    row: Number
-    indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
-    similarity: Annotated[Float32, ArrayType(np.float32, "k", -1, 1)]
-    loss: Annotated[Float32, ArrayType(np.float32, "k")]
-    probabilities: Annotated[Float32, ArrayType(np.float32, "k, M + 1", 0, 1, nan=True)]
-
-
-class LedgerState(Message):
-    """The feedback ledger."""
-
-    complete: Annotated[Bool, ArrayType(np.bool_, "steps")]
-    first_missing: Step
-    partial_steps: Annotated[Int64, ArrayType(np.int64, "p", 0)]
-    partial_rows: Annotated[Bool, ArrayType(np.bool_, "p, G")]
-    waiting: list[WaitingState]
 
 
 class Snapshot(Message):
@@ -162,7 +52,7 @@ class Snapshot(Message):
     those of the store's own snapshots stand in the store once for all jobs.
     """
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 2
     spec: JobSpec
     served: Step
     table: TableState
@@ -251,14 +141,19 @@ class Snapshot(Message):
     def _check_ledger(self) -> None:
         ledger = self.ledger
         _check_shape("ledger.partial_rows", ledger.partial_rows, (len(ledger.partial_steps), self.spec.batch_size))
-        for waiting in ledger.waiting:
-            k = len(waiting.indices)
-            _check_shape("ledger.waiting.similarity", waiting.similarity, (k,))
-            _check_shape("ledger.waiting.loss", waiting.loss, (k,))
+        waiting = ledger.waiting
+        k = len(waiting.indices)
+        _check_shape("ledger.waiting.row", waiting.row, waiting.step.shape)
+        _check_shape("ledger.waiting.rows", waiting.rows, waiting.step.shape)
+        if waiting.rows.max(initial=0) > self.spec.batch_size or waiting.rows.sum() != k:
+            raise ValueError(f"ledger.waiting.rows must add up to the {k} samples, got {waiting.rows.sum()}")
+        _check_shape("ledger.waiting.similarity", waiting.similarity, (k,))
+        _check_shape("ledger.waiting.loss", waiting.loss, (k,))
+        if k:
             _check_shape("ledger.waiting.probabilities", waiting.probabilities, (k, self._heads))
-            _check_samples("ledger.waiting.indices", waiting.indices, self.spec.samples)
-        steps = [*np.flatnonzero(ledger.complete), *ledger.partial_steps, *(w.step for w in ledger.waiting)]
-        latest = max(steps, default=-1)
+        _check_samples("ledger.waiting.indices", waiting.indices, self.spec.samples)
+        complete = np.flatnonzero(ledger.complete)
+        latest = max(int(steps.max(initial=-1)) for steps in (complete, ledger.partial_steps, waiting.step))
         if latest >= self.served:
             raise ValueError(f"ledger must hold steps before served = {self.served}, got step {latest}")
 
@@ -267,13 +162,30 @@ class Snapshot(Message):
             raise ValueError(f"{field} must lie in [{least}, {len(self.versions)}], got {version}")
 
 
+def frozen(job: Job) -> Job:
+    """A job for `take_snapshot` to read that stays as it is, at little cost: only its table changes, by planning."""
+    held = copy.copy(job)
+    ledger, history = job.ledger, job.history
+    held.ledger = replace(
+        ledger,
+        complete=ledger.complete.copy(),
+        partial={step: rows.copy() for step, rows in ledger.partial.items()},
+        waiting={step: list(measured) for step, measured in ledger.waiting.items()},
+    )
+    held.history = replace(history, decisions=list(history.decisions), reports=list(history.reports))
+    held.versions, held.shadows = copy.copy(job.versions), copy.copy(job.shadows)
+    held.versions.versions, held.shadows.versions = list(job.versions.versions), list(job.shadows.versions)
+    held.passes = list(job.passes)
+    return held
+
+
 def take_snapshot(job: Job) -> Snapshot:
     """The state of a job, its arrays copied where the job goes on changing them."""
     ledger = job.ledger
     partial = sorted(ledger.partial.items())
     decisions = job.history.decisions
     return Snapshot.model_construct(
-        format=1,
+        format=2,
         spec=job.spec,
         served=job.served,
         table=TableState.model_construct(None, **{name: column.copy() for name, column in job.table.columns().items()}),
@@ -308,18 +220,9 @@ def take_snapshot(job: Job) -> Snapshot:
             first_missing=ledger.first_missing,
             partial_steps=np.array([step for step, _ in partial], dtype=np.int64),
             partial_rows=np.array([rows for _, rows in partial], np.bool_).reshape(-1, job.spec.batch_size),
-            waiting=[
-                WaitingState.model_construct(
-                    step=m.step,
-                    row=m.row,
-                    indices=m.indices,
-                    similarity=m.similarity,
-                    loss=m.loss,
-                    probabilities=m.probabilities,
-                )
-                for step in sorted(ledger.waiting)
-                for m in ledger.waiting[step]
-            ],
+            waiting=WaitingState.of(
+                [m for step in sorted(ledger.waiting) for m in ledger.waiting[step]], len(job.spec.modalities) + 1
+            ),
         ),
         passes=list(job.passes),
         action=job.action,
@@ -410,10 +313,8 @@ def _restore_ledger(job: Job, state: LedgerState) -> None:
     ledger.partial = {
         step: rows.copy() for step, rows in zip(state.partial_steps.tolist(), state.partial_rows, strict=True)
     }
-    for m in state.waiting:
-        ledger.waiting.setdefault(m.step, []).append(
-            Measured(m.step, m.row, m.indices, m.similarity, m.loss, m.probabilities)
-        )
+    for m in state.waiting.measured():
+        ledger.waiting.setdefault(m.step, []).append(m)
     ledger.first_missing = state.first_missing
 
 

@@ -18,8 +18,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from bss_service.database import create_engine, reason
 from bss_service.errors import BssError, ConflictError, InvalidValueError, NotFoundError, StoreError
-from bss_service.store import _engine, _metadata, _reason
+from bss_service.schema import metadata
 from bss_service.wire import NAME_PATTERN
 
 PREFIX: Final = "bss_"  # by which scanners for leaked secrets can know one
@@ -27,7 +28,7 @@ BYTES: Final = 32
 
 _tokens = sa.Table(
     "tokens",
-    _metadata,
+    metadata,
     sa.Column("name", sa.String(100), primary_key=True),
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Column("scope", sa.String(10), nullable=False),
@@ -70,7 +71,7 @@ class Tokens:
     """The tokens in the store at a SQLAlchemy URL, also while a service has it open. Raises StoreError."""
 
     def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
-        self._engine = _engine(url)
+        self._engine = create_engine(url)
         self._clock = clock
 
     def all(self) -> list[Token]:
@@ -83,7 +84,7 @@ class Tokens:
                     return []
                 return [_token(row) for row in connection.execute(sa.select(_tokens).order_by(_tokens.c.name))]
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(f"the tokens can't be read: {_reason(error)}") from None
+            raise StoreError(f"the tokens can't be read: {reason(error)}") from None
 
     def create(self, name: str, scope: Scope, seconds: int | None = None) -> str:
         """Make a token, good for so many seconds or for ever. It is told this once.
@@ -96,7 +97,7 @@ class Tokens:
         self._make_private()
         try:
             with self._engine.begin() as connection:
-                _metadata.create_all(connection, tables=[_tokens])
+                metadata.create_all(connection, tables=[_tokens])
                 self._clear(connection, name, now)
                 expires = None if seconds is None else now + seconds
                 row = {"name": name, "digest": digest(text), "scope": scope.value, "created": now, "expires": expires}
@@ -104,7 +105,7 @@ class Tokens:
         except sa.exc.IntegrityError:
             raise _taken(name) from None
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(f"the token was not stored: {_reason(error)}") from None
+            raise StoreError(f"the token was not stored: {reason(error)}") from None
         return text
 
     def revoke(self, name: str) -> None:
@@ -117,7 +118,7 @@ class Tokens:
             with self._engine.begin() as connection:
                 connection.execute(change)
         except sa.exc.SQLAlchemyError as error:
-            raise StoreError(f"the token was not revoked: {_reason(error)}") from None
+            raise StoreError(f"the token was not revoked: {reason(error)}") from None
 
     def close(self) -> None:
         """Let go of the database."""

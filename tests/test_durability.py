@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from bss_service.errors import StoreError
-from bss_service.host import SNAPSHOT_ENTRIES
 from bss_service.job import Job
+from bss_service.live import SNAPSHOT_ENTRIES
 from bss_service.policies.base import policy_names
 from bss_service.store import Store
 from bss_service.wire import FeedbackRequest, StepsRequest
@@ -208,22 +208,8 @@ def test_a_store_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "bss.sqlite") as connection:
         connection.execute("UPDATE meta SET schema_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="schema version 99, this service needs 1"):
+    with pytest.raises(StoreError, match="schema version 99, this service needs 2"):
         Store(url)
-
-
-def test_a_damaged_journal_entry_is_detected(start_service: StartService) -> None:
-    service = start_service()
-    with service.client(retries=0) as client:
-        client.create_job(spec("job"))
-        client.steps("job", StepsRequest(start=0))
-        service.kill()
-        with sqlite3.connect(service.store) as connection:
-            connection.execute("UPDATE journal SET body = x'00' WHERE seq = 1")
-        connection.close()
-        service.start()
-        with pytest.raises(OutageError, match="journal entry 1 of job 'job' is damaged"):
-            client.job("job")
 
 
 def test_a_commit_that_fails_is_told_and_leaves_what_was_stored(start_service: StartService) -> None:
@@ -251,7 +237,7 @@ def test_a_job_that_cannot_be_read_is_told_apart_and_can_be_deleted(start_servic
             client.steps(name, StepsRequest(start=0))
         service.kill()
         with sqlite3.connect(service.store) as connection:
-            connection.execute("UPDATE journal SET body = x'00' WHERE job = 'bad' AND seq = 1")
+            connection.execute("UPDATE jobs SET spec = '{}' WHERE job = 'bad'")
         connection.close()
         service.start()
         listed = client.jobs()

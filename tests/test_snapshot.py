@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bss_service import frames
 from bss_service.errors import BssError, InvalidValueError, NotReproducibleError
 from bss_service.snapshot import Snapshot, restore, take_snapshot
-from bss_service.wire import Scores
+from bss_service.wire import Feedback, FeedbackRequest, Scores
 from tests.conftest import Trainer
 from tests.simulated import report
 
@@ -97,6 +97,34 @@ def test_a_restored_job_shares_nothing_with_its_snapshot() -> None:
     assert taken.to_frame() == before
 
 
+def test_a_snapshot_of_format_1_is_read() -> None:
+    trainer = world()
+    message = hostile()
+    waiting = message["ledger"]["waiting"]
+    ends = np.cumsum(waiting["rows"])
+    columns = ("indices", "similarity", "loss", "probabilities")
+    message["format"] = 1
+    message["ledger"]["waiting"] = [
+        {"step": int(step), "row": int(row), **{name: waiting[name][end - k : end] for name in columns}}
+        for step, row, k, end in zip(waiting["step"], waiting["row"], waiting["rows"], ends, strict=True)
+    ]
+    assert Trainer(job=restore(Snapshot.model_validate(message))).state() == trainer.state()
+
+
+def test_much_feedback_that_waits_fits_into_a_snapshot() -> None:
+    trainer = Trainer(samples=4, batch_size=1, interval=200_000)
+    trainer.take()
+    trainer.job.serve(0, 200_000)
+    for start in range(0, 120_000, 4000):
+        values = np.zeros((4000, 1), np.float32)
+        trainer.job.feedback(
+            FeedbackRequest(feedback=Feedback(step=np.arange(start, start + 4000), similarity=values, loss=values))
+        )
+    again = through_bytes(trainer)
+    assert len(again.job.ledger.waiting) == 120_000
+    assert again.state() == trainer.state()
+
+
 def test_policies_that_are_not_installed_are_refused_by_name() -> None:
     message = hostile()
     message["versions"][-1]["policy"]["name"] = message["spec"]["policy"]["name"] = "no_such"
@@ -151,7 +179,7 @@ def first_is(value: float) -> Callable[[np.ndarray], np.ndarray]:
 SHADOW = {"number": 1, "action": {"share": 0.5}, "propensity": 1.0, "detail": {}}
 VERSION = {"version": 1, "policy": {"name": "uniform"}, "first_step": 0}
 HOSTILE = [
-    ("format", 2, "format"),
+    ("format", 3, "format"),
     ("format", "1", "format"),
     ("more", 1, "more\n  Extra inputs"),
     ("table.more", 1, "table.more\n  Extra inputs"),
@@ -217,11 +245,14 @@ HOSTILE = [
     ("ledger.partial_steps", first_is(-1), "ledger.partial_steps\n.*got -1"),
     ("ledger.partial_rows", lambda a: a[:, :3], "ledger.partial_rows must have shape"),
     ("ledger.partial_rows", lambda a: a.astype(np.int64), "ledger.partial_rows\n.*must hold bool values"),
-    ("ledger.waiting.0.step", 18, "ledger must hold steps before served = 18, got step 18"),
-    ("ledger.waiting.0.row", -1, "ledger.waiting.0.row"),
-    ("ledger.waiting.0.indices", first_is(20), "ledger.waiting.indices must be less than samples = 20"),
-    ("ledger.waiting.0.loss", first_is(NAN), "ledger.waiting.0.loss\n.*finite"),
-    ("ledger.waiting.0.loss", lambda a: a[:1], "ledger.waiting.loss must have shape"),
+    ("ledger.waiting.step", first_is(18), "ledger must hold steps before served = 18, got step 18"),
+    ("ledger.waiting.step", lambda a: a[:0], r"ledger.waiting.row must have shape \(0,\)"),
+    ("ledger.waiting.row", first_is(-1), "ledger.waiting.row"),
+    ("ledger.waiting.rows", first_is(1), "ledger.waiting.rows must add up to the"),
+    ("ledger.waiting.rows", first_is(2**40), "ledger.waiting.rows must add up to the"),
+    ("ledger.waiting.indices", first_is(20), "ledger.waiting.indices must be less than samples = 20"),
+    ("ledger.waiting.loss", first_is(NAN), "ledger.waiting.loss\n.*finite"),
+    ("ledger.waiting.loss", lambda a: a[:1], "ledger.waiting.loss must have shape"),
     ("passes.0.indices", first_is(20), "passes.indices must be less than samples = 20"),
     (
         "passes.0.probabilities",

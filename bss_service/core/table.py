@@ -68,6 +68,11 @@ class SampleTable:
         """The columns by name, not copied."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the columns take."""
+        return sum(column.nbytes for column in self.columns().values())
+
     def copy(self) -> "SampleTable":
         """A table of its own."""
         return SampleTable(**{name: column.copy() for name, column in self.columns().items()})

@@ -1,0 +1,151 @@
+"""The tables of a store, and how those of an older version become those of this one."""
+
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import sqlalchemy as sa
+import structlog
+
+from bss_service.errors import StoreError
+
+VERSION: Final = 2
+UNPROVEN: Final = -1  # the checksum of a row that was damaged already when it was migrated: no CRC-32 is negative
+BATCH: Final = 500  # rows held in memory at once by a migration
+
+log = structlog.get_logger()
+
+metadata = sa.MetaData()
+meta = sa.Table("meta", metadata, sa.Column("schema_version", sa.Integer, nullable=False))
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("checksum", sa.BigInteger, nullable=False),
+)
+journal = sa.Table(
+    "journal",
+    metadata,
+    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("checksum", sa.BigInteger, nullable=False),
+)
+plans = sa.Table(
+    "plans",
+    metadata,
+    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("first_step", sa.BigInteger, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("checksum", sa.BigInteger, nullable=False),
+)
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True),  # journal entries up to this one are in it
+    sa.Column("part", sa.Integer, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("parts", sa.Integer, nullable=False),  # that it has; one with fewer is still being written
+    sa.Column("checksum", sa.BigInteger, nullable=False),
+)
+damaged = sa.Table(  # journal entries that a recovery has set aside, for whoever wants to look at them
+    "damaged",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("job", sa.String(100), nullable=False, index=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("checksum", sa.BigInteger, nullable=False),
+)
+artefacts = sa.Table(
+    "artefacts",
+    metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("manifest", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+OF_A_JOB: Final = (jobs, journal, plans, snapshots, damaged)
+
+
+def checksum(body: bytes | str, *key: str | int) -> int:
+    """CRC-32 of a row's content and of what identifies it, so that a row in another's place is found out too."""
+    content = body.encode() if isinstance(body, str) else body
+    return zlib.crc32(content, zlib.crc32("\0".join(map(str, key)).encode()))
+
+
+def prepare(engine: sa.Engine) -> None:
+    """Make the tables, or bring older ones to this version; all of it or nothing. Raises StoreError."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # else its driver would commit each change of a table
+        version = _version(connection)
+        if version is not None and version not in (*_MIGRATIONS, VERSION):
+            raise StoreError(f"the store has schema version {version}, this service needs {VERSION}")
+        if version is not None and version < VERSION:
+            log.info("store of an older version: migrating", version=version, to=VERSION)
+        while version is not None and version < VERSION:
+            _MIGRATIONS[version](connection)
+            version += 1
+            connection.execute(meta.update().values(schema_version=version))
+        metadata.create_all(connection)
+        if version is None:
+            connection.execute(meta.insert().values(schema_version=VERSION))
+        else:
+            connection.execute(meta.update().values(schema_version=VERSION))  # or the file may only be read
+        connection.commit()
+
+
+def _version(connection: sa.Connection) -> int | None:
+    """The version of the store; None if it is empty."""
+    if not sa.inspect(connection).has_table("meta"):
+        return None
+    version: int | None = connection.scalar(sa.select(meta.c.schema_version))
+    return version
+
+
+def _add_checksums(connection: sa.Connection) -> None:
+    """Version 1 had them for journal entries alone, and of their bodies alone."""
+    for table, columns in (("jobs", ["checksum"]), ("plans", ["checksum"]), ("snapshots", ["parts", "checksum"])):
+        for column in columns:
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column} BIGINT NOT NULL DEFAULT 0")
+    for row in _rows(connection, jobs, jobs.c.spec):
+        _set(connection, jobs, row, checksum=checksum(row.spec, row.job))
+    for row in _rows(connection, plans, plans.c.body):
+        _set(connection, plans, row, checksum=checksum(row.body, row.job, row.first_step))
+    for row in _rows(connection, snapshots, snapshots.c.body):
+        of_it = (snapshots.c.job == row.job) & (snapshots.c.seq == row.seq)
+        parts = connection.scalar(sa.select(sa.func.count()).select_from(snapshots).where(of_it))
+        told = checksum(row.body, row.job, row.seq, row.part, parts or 0)
+        _set(connection, snapshots, row, parts=parts, checksum=told)
+    for row in _rows(connection, journal, journal.c.kind, journal.c.body, journal.c.checksum):
+        whole = zlib.crc32(row.body) == row.checksum
+        told = checksum(row.body, row.job, row.seq, row.kind) if whole else UNPROVEN
+        _set(connection, journal, row, checksum=told)
+
+
+_MIGRATIONS: Final = {1: _add_checksums}
+
+
+def _rows(connection: sa.Connection, table: sa.Table, *columns: sa.Column[Any]) -> Iterator[Any]:
+    """All rows in order of their keys, a few at a time: they may be changed meanwhile."""
+    keys = list(table.primary_key.columns)
+    after: list[Any] | None = None
+    while True:
+        query = sa.select(*keys, *columns).order_by(*keys).limit(BATCH)
+        if after is not None:
+            query = query.where(sa.tuple_(*keys) > sa.tuple_(*(sa.literal(value) for value in after)))
+        found = connection.execute(query).all()
+        yield from found
+        if len(found) < BATCH:
+            return
+        after = list(found[-1][: len(keys)])
+
+
+def _set(connection: sa.Connection, table: sa.Table, row: Any, **values: Any) -> None:
+    same = [column == getattr(row, column.name) for column in table.primary_key.columns]
+    connection.execute(table.update().where(*same).values(values))

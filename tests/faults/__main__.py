@@ -61,7 +61,6 @@ def _here(asked: argparse.Namespace) -> tuple["Counter[str]", list[str]]:
         except Found as found:
             return done, [str(found)]
         finally:
-            service.kill()
             service.close()
     return done, []
 

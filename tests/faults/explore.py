@@ -1,5 +1,6 @@
 """Draws programs with hypothesis, runs them, and makes the first one that goes wrong small."""
 
+import traceback
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -19,7 +20,7 @@ _numbers = count()
 class Found(Exception):  # noqa: N818
     """A program that makes the service do what it must not do."""
 
-    def __init__(self, violation: Violation, program: Program) -> None:
+    def __init__(self, violation: str, program: Program) -> None:
         super().__init__(
             f"VIOLATION: {violation}\nby the program (run it again with "
             f"python -m tests.faults --program '{program.to_json()}')"
@@ -78,4 +79,8 @@ def _once(service: Service, pool: ThreadPoolExecutor, done: "Counter[str]", prog
     try:
         Run(service, pool, done, next(_numbers)).run(program)
     except Violation as violation:
-        raise Found(violation, program) from None
+        service.revive()
+        raise Found(str(violation), program) from None
+    except Exception:  # the service is dead, or the harness itself is wrong
+        service.revive()
+        raise Found(traceback.format_exc(), program) from None

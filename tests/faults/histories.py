@@ -28,11 +28,12 @@ class Call:
     kind: str
     message: Any
     request: Request
+    heard: bool = True  # whether anybody waits for the answer
     number: int = field(default_factory=lambda: next(_numbers))
 
-    def again(self) -> "Call":
+    def again(self, *, heard: bool = True) -> "Call":
         """The very same request once more."""
-        return replace(self, number=next(_numbers))
+        return replace(self, heard=heard, number=next(_numbers))
 
 
 @dataclass
@@ -49,7 +50,8 @@ class World:
         after = World(self.model.copy(), dict(self.left), dict(self.said))
         reply = after.model.do(parts[0], call.message)
         said = after.said.get(number, Reply(0))
-        after.said[number] = Reply(reply.status, {**said.body, **reply.body})
+        if call.heard:
+            after.said[number] = Reply(reply.status, {**said.body, **reply.body})
         if len(parts) > 1 and reply.status < 400:
             after.left[number] = (call, parts[1:])
         else:
@@ -62,6 +64,11 @@ class History:
 
     def __init__(self) -> None:
         self.worlds = [World(Model())]
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether no request is under way."""
+        return not any(world.left for world in self.worlds)
 
     @property
     def model(self) -> Model:
@@ -176,19 +183,36 @@ def _agrees(expected: Any, got: Any) -> bool:
 
 def _closed(worlds: Iterable[World]) -> list[World]:
     """These worlds, and all that may come of them while requests are under way."""
-    found: list[World] = []
+    found = _Worlds()
     new = list(worlds)
     while new:
         world = new.pop()
-        if world not in found:
-            found.append(world)
+        if found.add(world):
             new += [world.next(number) for number in world.left]
-    return found
+    return found.worlds
 
 
 def _different(worlds: Iterable[World]) -> list[World]:
-    found: list[World] = []
+    found = _Worlds()
     for world in worlds:
-        if world not in found:
-            found.append(world)
-    return found
+        found.add(world)
+    return found.worlds
+
+
+class _Worlds:
+    """Worlds that differ; a rough key spares most comparisons."""
+
+    def __init__(self) -> None:
+        self.worlds: list[World] = []
+        self._alike: dict[tuple[Any, ...], list[World]] = {}
+
+    def add(self, world: World) -> bool:
+        """Whether it was not there before."""
+        model, left = world.model, tuple(sorted((n, len(parts)) for n, (_, parts) in world.left.items()))
+        key = (left, model.served, model.planned, len(model.counted), len(model.versions), len(model.decisions))
+        alike = self._alike.setdefault(key, [])
+        if world in alike:
+            return False
+        alike.append(world)
+        self.worlds.append(world)
+        return True

@@ -4,19 +4,21 @@ Reads a line of JSON for each, {"flags": flags of `bss serve`, "snapshot_entries
 and prints the process's id. The services are processes like any other: killed by SIGKILL, and started anew.
 """
 
+import gc
 import json
 import os
 import signal
 import sys
 from typing import Any
 
+import bss_service.console
 import bss_service.host
 import bss_service.serve  # loaded before the first fork
 from bss_service.cli import main
 from bss_service.policies.base import policy_class, policy_names
 
 assert hasattr(bss_service.host, "SNAPSHOT_ENTRIES")
-assert bss_service.serve
+assert bss_service.serve and bss_service.console
 
 
 def be_service(request: dict[str, Any]) -> None:
@@ -33,6 +35,7 @@ def be_service(request: dict[str, Any]) -> None:
 if __name__ == "__main__":
     for name in policy_names():
         policy_class(name)
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while line := sys.stdin.readline():

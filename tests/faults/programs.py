@@ -127,5 +127,5 @@ def _turn(end: End) -> st.SearchStrategy[Turn]:
 programs = st.builds(
     Program,
     st.lists(st.lists(_number, min_size=8, max_size=8), min_size=1, max_size=2),
-    st.lists(_weighted(ENDS).flatmap(_turn), min_size=4, max_size=24),
+    st.lists(_weighted(ENDS).flatmap(_turn), min_size=4, max_size=16),
 )

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,14 @@ import httpx
 from bss_service import frames
 from bss_service.wire import Message
 
-START_SECONDS = 60
-ANSWER_SECONDS = 60
+START_SECONDS = 30
+ANSWER_SECONDS = 20
 STOP_SECONDS = 20
 OFTEN = 6  # entries after which a job's state is saved, so that a restart begins from one
+
+
+class Dead(Exception):  # noqa: N818
+    """The service does not start, or does not end."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Service:
         self.log: deque[str] = deque(maxlen=200)
         self.starts = 0
         self.port = 0
+        self._http: httpx.Client | None = None
         self._listening = threading.Event()
         self._nursery = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.nursery"],
@@ -82,9 +88,17 @@ class Service:
         self._nursery.stdin.flush()
         self._pid = int(self._nursery.stdout.readline())
         self._process = os.pidfd_open(self._pid)
-        assert self._listening.wait(START_SECONDS), f"the service did not start: {list(self.log)}"
+        if not self._listening.wait(START_SECONDS):
+            raise Dead(f"the service did not start: {self.last_words()}")
         self.starts += 1
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=ANSWER_SECONDS, trust_env=False)
+        if self._http is not None:
+            self._http.close()
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+            verify=False,  # reads certificates otherwise, at each start
+        )
 
     def kill(self) -> None:
         """kill -9."""
@@ -94,14 +108,23 @@ class Service:
         """SIGTERM."""
         self._end(signal.SIGTERM)
 
+    def revive(self) -> None:
+        """A new service, whatever became of the old one."""
+        with suppress(ProcessLookupError):
+            self.kill()
+        self.start()
+
     def close(self) -> None:
         """The end of it."""
+        with suppress(ProcessLookupError):
+            self.kill()
         assert self._nursery.stdin is not None
         self._nursery.stdin.close()
         self._nursery.wait(STOP_SECONDS)
 
     def ask(self, request: Request) -> Answer | None:
         """The answer; None where none came."""
+        assert self._http is not None
         headers = {"accept": request.media_type, "content-type": request.media_type}
         try:
             response = self._http.request(request.method, request.path, content=request.content, headers=headers)
@@ -126,9 +149,13 @@ class Service:
     def _end(self, how: signal.Signals) -> None:
         os.kill(self._pid, how)
         ended, _, _ = select.select([self._process], [], [], STOP_SECONDS)
+        if not ended:
+            raise Dead(f"the service did not end on {how.name}: {self.last_words()}")
         os.close(self._process)
-        assert ended, f"the service did not end: {list(self.log)}"
-        self._http.close()
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return "".join(list(self.log)[-20:])
 
     def _read_log(self) -> None:
         assert self._nursery.stderr is not None

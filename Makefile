@@ -1,8 +1,9 @@
 # make demo   set everything up, start the service, train on real data, write a report (about three minutes)
 # make test   set everything up and run the tests
 # make test-gpu   the tests that need a CUDA device
+# make faults random programs and kill -9 against the service, held against a model of it
 # make check  lint, types, import directions
-.PHONY: demo test test-gpu check bench clean
+.PHONY: demo test test-gpu faults check bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,6 +17,9 @@ test: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults --programs 2000 --kills 200
 
 check: $(READY)
 	$(BIN)/ruff check .

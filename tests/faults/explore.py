@@ -66,9 +66,7 @@ def explore(
         raise min(smallest, key=lambda found: len(found.program.to_json())) from None
 
 
-def repeat(
-    service: Service, pool: ThreadPoolExecutor, done: "Counter[str]", program: Program, times: int
-) -> None:
+def repeat(service: Service, pool: ThreadPoolExecutor, done: "Counter[str]", program: Program, times: int) -> None:
     """Run one program several times. Raises Found."""
     for _ in range(times):
         _once(service, pool, done, program)

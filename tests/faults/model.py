@@ -345,6 +345,9 @@ class Model:
         before = [self.batches[p // g].indices for p in range(began, start * g)]
         came = [indices[(began + k) % g] for k, indices in enumerate(before) if indices is not None]
         new = [sample for batch in rows for sample in batch]
-        epochs = [*(began // self.positions for _ in came), *((start * g + k) // self.positions for k in range(len(new)))]
+        epochs = [
+            *(began // self.positions for _ in came),
+            *((start * g + k) // self.positions for k in range(len(new))),
+        ]
         drawn = list(zip(epochs, [*came, *new], strict=True))
         return any(pair in drawn[:k] for k, pair in enumerate(drawn) if k >= len(came))

@@ -74,7 +74,8 @@ class Service:
             text=True,
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
-        threading.Thread(target=self._read_log, daemon=True).start()
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
         self.start()
 
     def start(self) -> None:
@@ -118,9 +119,13 @@ class Service:
         """The end of it."""
         with suppress(ProcessLookupError):
             self.kill()
-        assert self._nursery.stdin is not None
+        assert self._nursery.stdin is not None and self._nursery.stdout is not None
         self._nursery.stdin.close()
         self._nursery.wait(STOP_SECONDS)
+        self._nursery.stdout.close()
+        self._reader.join(STOP_SECONDS)
+        if self._http is not None:
+            self._http.close()
 
     def ask(self, request: Request) -> Answer | None:
         """The answer; None where none came."""

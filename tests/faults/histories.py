@@ -86,11 +86,9 @@ class History:
             wrong = {why for w in done if (why := disagreement(w.model, w.said[call.number], answer))}
             found = [w for w in done if seen(w, call, answer)]
             if not found:
-                said = answer.body.get("detail", "")
-                raise Violation(
-                    f"{call.kind} {call.request.path} answered {answer.status} {said}: {'; '.join(sorted(wrong))}"
-                    or "no order of the requests explains these answers together"
-                )
+                told_wrong = "; ".join(sorted(wrong)) or "no order of the requests explains these answers together"
+                said = f"answered {answer.status} {answer.body.get('detail', '')}"
+                raise Violation(f"{call.kind} {call.request.path} {said}: {told_wrong}")
         for world in found:
             world.said = {n: reply for n, reply in world.said.items() if n in world.left}
         self.worlds = _different(found)
@@ -142,6 +140,7 @@ def disagreement(model: Model, reply: Reply, answer: Answer) -> str:
 PROMISES = {
     "feedback": "feedback counts once",
     "steps_fed_back": "feedback counts once (steps fed back)",
+    "samples_measured": "feedback counts once (samples measured)",
     "next_step": "what was handed out stays so",
     "decisions": "the decision log tells what happened",
 }
@@ -167,8 +166,9 @@ def _wrong_batches(model: Model, steps: range, batches: Mapping[int, Batch]) -> 
         if known.version != batch.version:
             return f"swaps are seamless: step {step} is of version {known.version}, got {batch.version}"
         for name in ("indices", "probabilities", "scored_until"):
-            if getattr(known, name) not in (None, getattr(batch, name)):
-                return f"same step, same bytes: {name} of step {step} were {getattr(known, name)}, got {getattr(batch, name)}"
+            before, now = getattr(known, name), getattr(batch, name)
+            if before not in (None, now):
+                return f"same step, same bytes: {name} of step {step} were {before}, got {now}"
     return ""
 
 

@@ -81,7 +81,7 @@ def _draws(model: Model, by_step: Mapping[int, Mapping[str, Any]]) -> Iterator[s
             of_decision = known.setdefault(by_step[step]["first_step"], {})
             for sample, p in zip(batch.indices, batch.probabilities, strict=True):
                 if of_decision.setdefault(sample, p) != p:
-                    yield f"probabilities are true: sample {sample} has {p} at step {step}, and another in the same plan"
+                    yield f"probabilities are true: sample {sample} has {p} at step {step}, another value before"
     for first, probabilities in known.items():
         if sum(probabilities.values()) > 1 + ROUNDING:
             yield f"probabilities are true: those drawn from step {first} on sum to {sum(probabilities.values())}"

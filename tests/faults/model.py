@@ -224,9 +224,9 @@ class Model:
         if local.start > self.served:
             raise Refused(409)
         in_memory = bool(self.plans) and self.plans[0][0] <= local.start < self.planned
-        if in_memory and stop <= self.served:
-            if rows == [self.batches[step].indices for step in range(local.start, stop)]:
-                return Reply(200, {"outcome": "repeated"})
+        known = in_memory and stop <= self.served
+        if known and rows == [self.batches[step].indices for step in range(local.start, stop)]:
+            return Reply(200, {"outcome": "repeated"})
         if any(step >= local.start for step, _ in self.counted) or self._repeats(local.start, rows):
             raise Refused(409)
         if self.plans and self.plans[0][0] * self.spec.batch_size > self._epoch_began(local.start):
@@ -246,6 +246,8 @@ class Model:
         newest = len(self.versions)
         shadow = {"policy_version": self.shadows, "policy": self.shadow.model_dump()} if self.shadow else None
         epoch = self.epoch_of(self.served)
+        times = self.times_measured()
+        measured = None if times is None else {sample for sample, k in enumerate(times) if k} | self.passed
         return Reply(
             200,
             {
@@ -258,6 +260,7 @@ class Model:
                 "shadow": shadow,
                 "steps_fed_back": sum(rows.count(step) == self.spec.batch_size for step in set(rows)),
                 "validation": self.reports[-1].model_dump() if self.reports else None,
+                **({} if measured is None else {"samples_measured": len(measured)}),
             },
         )
 

@@ -25,8 +25,7 @@ def be_service(request: dict[str, Any]) -> None:
     """Serve until the process ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     bss_service.host.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     sys.argv = ["bss", "serve", *request["flags"]]
     main()

@@ -327,8 +327,6 @@ class Run:
             self._check_log(name, rows)
             if not self._restless:
                 history.check(lambda model, rows=rows: objections(model, rows))  # type: ignore[misc]
-                known = state.body["samples_measured"]
-                history.check(lambda model, known=known: _wrong_measured(model, known))  # type: ignore[misc]
 
     def _check_log(self, name: str, rows: list[Mapping[str, Any]]) -> None:
         """A decision, once made, stays; so does its reward, once it is known."""
@@ -370,14 +368,6 @@ class Run:
                 yield f"feedback counts once: samples of {name} were measured {expected} times, the service has {told}"
 
         self._jobs[name].check(wrong)
-
-
-def _wrong_measured(model: Model, told: int) -> Iterator[str]:
-    times = model.times_measured() if model.spec is not None else None
-    if times is not None:
-        known = {sample for sample, k in enumerate(times) if k} | model.passed
-        if len(known) != told:
-            yield f"feedback counts once: {len(known)} samples are measured, the service has {told}"
 
 
 def _replayed(model: Model, journal: list[Entry], origin: bytes | None) -> Iterator[str]:

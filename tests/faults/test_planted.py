@@ -1,4 +1,4 @@
-"""The harness can fail: bugs that are planted in a copy of the service are found, and told by the promise they break."""
+"""The harness can fail: bugs that are planted in a copy of the service are found, and the broken promise named."""
 
 import json
 import os

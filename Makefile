@@ -1,13 +1,15 @@
-# make demo   set everything up, start the service, train on real data, write a report (about three minutes)
-# make test   set everything up and run the tests
-# make test-gpu   the tests that need a CUDA device
+# make demo           set everything up, start the service, train on real data, write a report (about three minutes)
+# make test           set everything up and run the tests
+# make test-gpu       the tests that need a CUDA device
 # make compose-test   build the containers and train in them; needs a container engine, and nothing else
-# make check  lint, types, import directions, known vulnerabilities of dependencies
-# make load   64 checked trainers at once, for two minutes
-# make soak   an hour at a steady pace, with stops and kills
-# make fuzz   a million wrong frames, messages and artefacts
+# make check          lint, types, import directions, known vulnerabilities of dependencies
+# make bench          times beside what one would use otherwise
+# make faults         random programs and kill -9 against the service, held against a model of it
+# make fuzz           a million wrong frames, messages and artefacts
 # make schemathesis   10,000 requests made from the OpenAPI document
-.PHONY: demo test test-gpu compose-test check bench load soak fuzz schemathesis clean
+# make load           64 checked trainers at once, for two minutes
+# make soak           an hour at a steady pace, with stops and kills
+.PHONY: demo test test-gpu compose-test check bench faults fuzz schemathesis load soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,6 +26,9 @@ test-gpu: $(READY)
 
 compose-test:
 	deploy/compose-test
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults --programs 2000 --kills 200
 
 check: $(READY)
 	$(BIN)/ruff check .

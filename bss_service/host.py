@@ -138,6 +138,7 @@ class Host:
             if request.start >= live.job.planned_until:
                 self._jobs.hand_over(live)  # others may change the job while this call waits
                 await self._wait_for_turn(live, request)
+                live.job.check_start(request.start)  # a client's own batches may have led back to before it
             if request.start >= live.job.planned_until:
                 await self._plan(live)
             batches = await self._serve(live, request.start, request.count)

@@ -6,13 +6,15 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bss_service import job
+from bss_service.errors import UnknownStepError
 from bss_service.host import THREADED_SAMPLES, Host
 from bss_service.metrics import Metrics
 from bss_service.store import Store
-from bss_service.wire import PolicySpec, SwapRequest
+from bss_service.wire import LocalBatches, PolicySpec, StepsRequest, SwapRequest
 from tests.simulated import spec
 from tests.trained import made_up
 
@@ -78,5 +80,21 @@ def test_an_artefact_is_read_without_a_lock(store: Store, monkeypatch: pytest.Mo
         monkeypatch.setattr(store, "artefact", gates[1])
         created = host.create(spec("acts").model_copy(update={"policy": policy}))
         assert (await answered_meanwhile(gates[1], created, lambda: host.create(spec("other")))).created
+
+    asyncio.run(use())
+
+
+def test_a_held_request_is_refused_where_a_clients_batches_lead_back_to_before_its_step(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=8, batch_size=2, patience=0.2))
+        came = (await host.steps("job", StepsRequest(start=0, count=4))).batches.indices
+        held = asyncio.create_task(host.steps("job", StepsRequest(start=4)))
+        while not host._live["job"].asking:
+            await asyncio.sleep(0)
+        await host.adopt("job", LocalBatches(start=2, indices=np.array([came[3]])))
+        with pytest.raises(UnknownStepError, match="the next is step 3"):
+            await held
+        assert (await host.decisions("job", 0, 10)).total == 1
 
     asyncio.run(use())

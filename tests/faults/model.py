@@ -1,0 +1,356 @@
+"""What one job must do: the reference that every answer of the real service is held against.
+
+It knows which steps are handed out, whose they are and what counts, but not which samples are drawn: a batch is
+unknown until it is first seen, and must be the same from then on. What a batch may hold is told in invariants.py.
+"""
+
+from copy import copy
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from bss_service.wire import (
+    ActionRequest,
+    Feedback,
+    JobSpec,
+    LocalBatches,
+    PolicySpec,
+    Ranked,
+    Scores,
+    StepsRequest,
+    SwapRequest,
+    ValidationReport,
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is answered: the status, and those fields of the body that the model knows."""
+
+    status: int
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The batch of one step; its content is unknown until somebody has seen it."""
+
+    version: int
+    indices: tuple[int, ...] | None = None
+    probabilities: tuple[float, ...] | None = None
+    scored_until: int | None = None
+
+
+class Refused(Exception):  # noqa: N818  it is an answer
+    """The request is refused, and has changed nothing."""
+
+    def __init__(self, status: int) -> None:
+        self.reply = Reply(status)
+
+
+@dataclass
+class Model:
+    """A job by its name; without a spec there is none."""
+
+    spec: JobSpec | None = None
+    served: int = 0  # first step not handed out
+    planned: int = 0  # first step not drawn
+    plans: list[tuple[int, int]] = field(default_factory=list)  # those in memory, [first, end)
+    versions: list[tuple[PolicySpec, int]] = field(default_factory=list)  # with the first step; version 1 first
+    decisions: list[tuple[int, int, int, bool]] = field(default_factory=list)  # first, end, version, rewarded
+    reports: list[ValidationReport] = field(default_factory=list)
+    batches: dict[int, Batch] = field(default_factory=dict)  # by step, all that were handed out
+    counted: set[tuple[int, int]] = field(default_factory=set)  # (step, row) of feedback
+    waiting: set[tuple[int, int]] = field(default_factory=set)  # those measured and not yet learnt
+    learnt: set[tuple[int, int]] = field(default_factory=set)
+    passes: set[int] = field(default_factory=set)  # samples of measuring passes not yet learnt
+    passed: set[int] = field(default_factory=set)  # and learnt
+    action: ActionRequest | None = None
+    acted: list[ActionRequest] = field(default_factory=list)
+    shadow: PolicySpec | None = None
+    shadows: int = 0
+    oldest: int = 0  # batches before this step stayed with the job that this one is a copy of
+
+    def copy(self) -> "Model":
+        return Model(**{f.name: copy(getattr(self, f.name)) for f in fields(self)})
+
+    # The calendar.
+
+    @property
+    def positions(self) -> int:
+        """Samples an epoch."""
+        assert self.spec is not None
+        n, g = self.spec.samples, self.spec.batch_size
+        return n if self.spec.tail == "carry" else n // g * g
+
+    def epoch_of(self, step: int) -> int:
+        assert self.spec is not None
+        return ((step + 1) * self.spec.batch_size - 1) // self.positions
+
+    def epoch_start(self, epoch: int) -> int:
+        assert self.spec is not None
+        return epoch * self.positions // self.spec.batch_size
+
+    def interval_of(self, step: int) -> tuple[int, int]:
+        assert self.spec is not None
+        if self.spec.interval is None:
+            return self.epoch_start(self.epoch_of(step)), self.epoch_start(self.epoch_of(step) + 1)
+        first = step // self.spec.interval * self.spec.interval
+        return first, first + self.spec.interval
+
+    # What it answers. A call that is refused has changed nothing.
+
+    def do(self, kind: str, message: Any) -> Reply:
+        """The answer to a request of one of the kinds below."""
+        if self.spec is None and kind not in ("create", "put"):
+            return Reply(404)
+        try:
+            return getattr(self, kind)(message)  # type: ignore[no-any-return]
+        except Refused as refused:
+            return refused.reply
+
+    def create(self, spec: JobSpec) -> Reply:
+        if self.spec is not None:
+            return Reply(409) if spec != self.spec else Reply(200, {**self.state(None).body, "created": False})
+        self.__init__(spec=spec, versions=[(spec.policy, 0)])  # type: ignore[misc]
+        return Reply(201, {**self.state(None).body, "created": True})
+
+    def put(self, copied: "Model") -> Reply:
+        """A copy of another job by its snapshot."""
+        if self.spec is not None:
+            return Reply(409)
+        self.__dict__.update(copied.copy().__dict__)
+        self.oldest = self.plans[0][0] if self.plans else self.oldest
+        return Reply(201)
+
+    def delete(self, _: None) -> Reply:
+        self.__init__()  # type: ignore[misc]
+        return Reply(204)
+
+    def begin(self, request: StepsRequest) -> Reply:
+        """The first half of a steps request, which counts its feedback."""
+        if request.start > self.served:
+            raise Refused(409)
+        return Reply(200, {"feedback": self._count(request, request.feedback) if request.feedback else []})
+
+    def hand_out(self, request: StepsRequest) -> Reply:
+        """The other half."""
+        if request.start > self.served:  # batches that a client drew have taken the place of those before
+            raise Refused(409)
+        if request.start >= self.planned:
+            if request.rank:
+                raise Refused(425)
+            self._plan()
+        in_memory = self.plans[0][0] <= request.start
+        stop = min(request.start + request.count, self.planned if in_memory else self.served)
+        if not in_memory and request.start < self.oldest:
+            raise Refused(404)
+        for step in range(self.served, stop):
+            self.batches[step] = Batch(self._in_force(step))
+        self.served = max(self.served, stop)
+        return Reply(200, {"batches": range(request.start, stop)})
+
+    def read(self, steps: range) -> Reply:
+        if steps.stop > self.served:
+            raise Refused(409)
+        if steps.start < self.oldest:
+            raise Refused(404)
+        return Reply(200, {"batches": steps})
+
+    def feedback(self, request: Any) -> Reply:
+        return Reply(200, {"feedback": self._count(request, request.feedback)})
+
+    def validate(self, report: ValidationReport) -> Reply:
+        if report.step > self.served:
+            raise Refused(409)
+        if self.reports and report.step <= self.reports[-1].step:
+            known = report.step in [r.step for r in self.reports]
+            return Reply(200, {"outcome": "repeated" if known else "late", "rewards": []})
+        self.reports.append(report)
+        ended = [not rewarded and first < end <= report.step for first, end, _, rewarded in self.decisions]
+        self.decisions = [(*d[:3], d[3] or new) for d, new in zip(self.decisions, ended, strict=True)]
+        return Reply(200, {"outcome": "applied", "rewards": sum(ended)})
+
+    def measure(self, scores: Scores) -> Reply:
+        assert self.spec is not None
+        if any(scores.indices >= self.spec.samples):
+            raise Refused(422)
+        self.passes |= set(scores.indices.tolist())
+        return Reply(200, {"accepted": len(scores.indices)})
+
+    def swap(self, request: SwapRequest) -> Reply:
+        if request.policy.name == "unknown" or (request.shadow and request.policy.name == "external"):
+            raise Refused(422)
+        if request.shadow:
+            changed = self.shadow != request.policy
+            self.shadow, self.shadows = request.policy, self.shadows + changed
+            return Reply(200, {"policy_version": self.shadows, "shadow": True, "changed": changed})
+        now = request.at == "now"
+        first = self.served if now else self.interval_of(self.planned - 1)[1] if self.planned else 0
+        spec, begins = self.versions[-1]
+        if request.policy == spec and begins <= first:
+            return Reply(200, {**self._policy(len(self.versions)), "changed": False})
+        if now:
+            self._undraw(self.served)
+        before = self._in_force(self.planned)
+        self.versions.append((request.policy, first))
+        if self._in_force(self.planned) != before:
+            self.action = None
+        return Reply(200, {**self._policy(len(self.versions)), "changed": True})
+
+    def end_shadow(self, _: None) -> Reply:
+        if self.shadow is None:
+            raise Refused(404)
+        self.shadow = None
+        return Reply(204)
+
+    def act(self, request: ActionRequest) -> Reply:
+        version = self._in_force(self.planned)
+        if request.first_step != self.planned:
+            if request in self.acted:
+                return Reply(200, {"outcome": "repeated"})
+            raise Refused(409)
+        if self.versions[version - 1][0].name != "external":
+            raise Refused(409)
+        outcome = "applied" if self.action is None else "repeated" if self.action == request else "replaced"
+        self.action = request
+        return Reply(200, {"outcome": outcome, "policy_version": version})
+
+    def adopt(self, local: LocalBatches) -> Reply:
+        assert self.spec is not None
+        rows = [tuple(batch) for batch in local.indices.tolist()]
+        stop = local.start + len(rows)
+        if local.start > self.served:
+            raise Refused(409)
+        in_memory = bool(self.plans) and self.plans[0][0] <= local.start < self.planned
+        known = in_memory and stop <= self.served
+        if known and rows == [self.batches[step].indices for step in range(local.start, stop)]:
+            return Reply(200, {"outcome": "repeated"})
+        if any(step >= local.start for step, _ in self.counted) or self._repeats(local.start, rows):
+            raise Refused(409)
+        if self.plans and self.plans[0][0] * self.spec.batch_size > self._epoch_began(local.start):
+            raise Refused(409)  # its epoch is no longer in memory
+        self._undraw(local.start)
+        for step in [s for s in self.batches if s >= local.start]:
+            del self.batches[step]
+        for k, batch in enumerate(rows):
+            self.batches[local.start + k] = Batch(0, batch, (float(np.float32(1 / self.spec.samples)),) * len(batch))
+        self._keep(local.start, stop)
+        self.served = stop
+        return Reply(200, {"outcome": "applied"})
+
+    def state(self, _: None) -> Reply:
+        assert self.spec is not None
+        rows = [step for step, _ in self.counted]
+        newest = len(self.versions)
+        shadow = {"policy_version": self.shadows, "policy": self.shadow.model_dump()} if self.shadow else None
+        epoch = self.epoch_of(self.served)
+        times = self.times_measured()
+        measured = None if times is None else {sample for sample, k in enumerate(times) if k} | self.passed
+        return Reply(
+            200,
+            {
+                "spec": self.spec.model_dump(),
+                "next_step": self.served,
+                "epoch": epoch,
+                "epoch_start": self.epoch_start(epoch),
+                "policy": self._policy(self._in_force(self.served)),
+                "pending_policy": self._policy(newest) if self.versions[-1][1] > self.served else None,
+                "shadow": shadow,
+                "steps_fed_back": sum(rows.count(step) == self.spec.batch_size for step in set(rows)),
+                "validation": self.reports[-1].model_dump() if self.reports else None,
+                **({} if measured is None else {"samples_measured": len(measured)}),
+            },
+        )
+
+    def log(self, _: None) -> Reply:
+        """The decision log."""
+        rows = [{"first_step": first, "end_step": end, "policy_version": v} for first, end, v, _ in self.decisions]
+        return Reply(200, {"total": len(rows), "decisions": rows})
+
+    # What follows from it.
+
+    def times_measured(self) -> list[int] | None:
+        """How often each sample was measured and learnt; None while a batch of these is unknown."""
+        assert self.spec is not None
+        times = [0] * self.spec.samples
+        for step, row in self.learnt:
+            indices = self.batches[step].indices
+            if indices is None:
+                return None
+            times[indices[row]] += 1
+        return times
+
+    def _in_force(self, step: int) -> int:
+        """The version that draws a step: the latest whose first step is not behind it."""
+        return max(k + 1 for k, (_, first) in enumerate(self.versions) if first <= step)
+
+    def _policy(self, version: int) -> dict[str, Any]:
+        spec, first = self.versions[version - 1]
+        return {"policy": spec.model_dump(), "policy_version": version, "first_step": first}
+
+    def _count(self, ranked: Ranked, feedback: Feedback) -> list[str]:
+        """Each row of each step counts once; all of a message is refused if one step is not handed out."""
+        assert self.spec is not None
+        share, rest = divmod(self.spec.batch_size, ranked.world_size)
+        if rest or feedback.similarity.shape[1] != share:
+            raise Refused(422)
+        if any(feedback.step >= self.served):
+            raise Refused(409)
+        return [self._count_step(int(step), k, ranked.rank * share, feedback) for k, step in enumerate(feedback.step)]
+
+    def _count_step(self, step: int, k: int, first_row: int, feedback: Feedback) -> str:
+        columns = range(feedback.similarity.shape[1])
+        new = {(step, first_row + c): c for c in columns if (step, first_row + c) not in self.counted}
+        self.counted |= set(new)
+        if not new:
+            return "repeated"
+        if not self.plans[0][0] <= step < self.planned:
+            return "late"
+        self.waiting |= {row for row, c in new.items() if feedback.measured is None or feedback.measured[k, c]}
+        return "applied"
+
+    def _plan(self) -> None:
+        """Draw the rest of an interval, of which nothing is known but its bounds, by whom, and what it learnt."""
+        assert self.spec is not None
+        first, version = self.planned, self._in_force(self.planned)
+        start, end = self.interval_of(first)
+        end = next(s for s in range(first + 1, end + 1) if s == end or self._in_force(s) != version)
+        fed_back = {row for row in self.waiting if row[0] < max(0, start - self.spec.lag)}
+        self.learnt, self.waiting = self.learnt | fed_back, self.waiting - fed_back
+        self.passed, self.passes = self.passed | self.passes, set()
+        self.decisions.append((first, end, version, False))
+        if self.action is not None:
+            self.acted.append(self.action)
+        self._keep(first, end)
+
+    def _keep(self, first: int, end: int) -> None:
+        oldest = self.epoch_start(max(0, self.epoch_of(first) - 1))
+        self.plans = [*(p for p in self.plans if p[1] > oldest), (first, end)]
+        self.planned, self.action = end, None
+
+    def _undraw(self, step: int) -> None:
+        self.plans = [(first, min(end, step)) for first, end in self.plans if first < step]
+        self.decisions = [(d[0], max(step, d[0]) if d[1] > step else d[1], *d[2:]) for d in self.decisions]
+        if step < self.planned:
+            self.planned, self.action = step, None
+
+    def _epoch_began(self, step: int) -> int:
+        """The first position of the epoch in which a step begins."""
+        assert self.spec is not None
+        return step * self.spec.batch_size // self.positions * self.positions
+
+    def _repeats(self, start: int, rows: list[tuple[int, ...]]) -> bool:
+        """Whether batches from a step on repeat a sample within an epoch."""
+        assert self.spec is not None
+        g, began = self.spec.batch_size, self._epoch_began(start)
+        before = [self.batches[p // g].indices for p in range(began, start * g)]
+        came = [indices[(began + k) % g] for k, indices in enumerate(before) if indices is not None]
+        new = [sample for batch in rows for sample in batch]
+        epochs = [
+            *(began // self.positions for _ in came),
+            *((start * g + k) // self.positions for k in range(len(new))),
+        ]
+        drawn = list(zip(epochs, [*came, *new], strict=True))
+        return any(pair in drawn[:k] for k, pair in enumerate(drawn) if k >= len(came))

@@ -1,0 +1,45 @@
+"""Starts services by fork from a process that has all modules loaded: a tenth of a second instead of one and a half.
+
+Reads a line of JSON for each, {"flags": flags of `bss serve`, "snapshot_entries": how often a job's state is saved},
+and prints the process's id. The services are processes like any other: killed by SIGKILL, and started anew.
+"""
+
+import gc
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import bss_service.console
+import bss_service.host
+import bss_service.serve  # loaded before the first fork
+from bss_service.cli import main
+from bss_service.policies.base import policy_class, policy_names
+
+assert hasattr(bss_service.host, "SNAPSHOT_ENTRIES")
+assert bss_service.serve and bss_service.console
+
+
+def be_service(request: dict[str, Any]) -> None:
+    """Serve until the process ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    bss_service.host.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    sys.argv = ["bss", "serve", *request["flags"]]
+    main()
+
+
+if __name__ == "__main__":
+    for name in policy_names():
+        policy_class(name)
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if child == 0:
+            be_service(json.loads(line))
+            os._exit(0)
+        print(child, flush=True)  # noqa: T201

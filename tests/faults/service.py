@@ -1,0 +1,172 @@
+"""The service under attack: a real process over a real file, reached by HTTP, by half a request, or by kill -9."""
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from bss_service import frames
+from bss_service.wire import Message
+
+START_SECONDS = 30
+ANSWER_SECONDS = 20
+STOP_SECONDS = 20
+OFTEN = 6  # entries after which a job's state is saved, so that a restart begins from one
+
+
+class Dead(Exception):  # noqa: N818
+    """The service does not start, or does not end."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """An HTTP request."""
+
+    method: str
+    path: str
+    content: bytes = b""
+    media_type: str = "application/json"
+
+    @classmethod
+    def of(cls, method: str, path: str, message: Message | None = None, *, frame: bool = False) -> "Request":
+        if frame:
+            return cls(method, path, message.to_frame() if message else b"", frames.CONTENT_TYPE)
+        return cls(method, path, message.model_dump_json().encode() if message else b"")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the service answered."""
+
+    status: int
+    body: Mapping[str, Any]
+    content: bytes
+
+
+class Service:
+    """One service after another over the same file and on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = folder / "bss.sqlite"
+        self.log: deque[str] = deque(maxlen=200)
+        self.starts = 0
+        self.port = 0
+        self._http: httpx.Client | None = None
+        self._listening = threading.Event()
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.nursery"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        )
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        self.start()
+
+    def start(self) -> None:
+        self._listening.clear()
+        request = {
+            "flags": ["--port", str(self.port), "--store", f"sqlite:///{self.store}"],
+            "snapshot_entries": OFTEN if self.starts % 2 else 4096,
+        }
+        assert self._nursery.stdin is not None and self._nursery.stdout is not None
+        self._nursery.stdin.write(json.dumps(request) + "\n")
+        self._nursery.stdin.flush()
+        self._pid = int(self._nursery.stdout.readline())
+        self._process = os.pidfd_open(self._pid)
+        if not self._listening.wait(START_SECONDS):
+            raise Dead(f"the service did not start: {self.last_words()}")
+        self.starts += 1
+        if self._http is not None:
+            self._http.close()
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+            verify=False,  # reads certificates otherwise, at each start
+        )
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._end(signal.SIGTERM)
+
+    def revive(self) -> None:
+        """A new service, whatever became of the old one."""
+        with suppress(ProcessLookupError):
+            self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """The end of it."""
+        with suppress(ProcessLookupError):
+            self.kill()
+        assert self._nursery.stdin is not None and self._nursery.stdout is not None
+        self._nursery.stdin.close()
+        self._nursery.wait(STOP_SECONDS)
+        self._nursery.stdout.close()
+        self._reader.join(STOP_SECONDS)
+        if self._http is not None:
+            self._http.close()
+
+    def ask(self, request: Request) -> Answer | None:
+        """The answer; None where none came."""
+        assert self._http is not None
+        headers = {"accept": request.media_type, "content-type": request.media_type}
+        try:
+            response = self._http.request(request.method, request.path, content=request.content, headers=headers)
+        except httpx.TransportError:
+            return None
+        framed = response.headers.get("content-type") == frames.CONTENT_TYPE
+        if framed:
+            return Answer(response.status_code, frames.decode(response.content), response.content)
+        is_json = "json" in response.headers.get("content-type", "")
+        return Answer(response.status_code, response.json() if is_json else {}, response.content)
+
+    def vanish(self, request: Request, *, sent: float = 1.0) -> None:
+        """Send a share of a request, and hang up without reading the answer."""
+        head = (
+            f"{request.method} {request.path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\n"
+            f"content-type: {request.media_type}\r\ncontent-length: {len(request.content)}\r\n\r\n"
+        )
+        data = head.encode() + request.content
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(data if sent == 1.0 else data[: int((len(data) - 1) * sent)])
+
+    def _end(self, how: signal.Signals) -> None:
+        os.kill(self._pid, how)
+        ended, _, _ = select.select([self._process], [], [], STOP_SECONDS)
+        if not ended:
+            raise Dead(f"the service did not end on {how.name}: {self.last_words()}")
+        os.close(self._process)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return "".join(list(self.log)[-20:])
+
+    def _read_log(self) -> None:
+        assert self._nursery.stderr is not None
+        with self._nursery.stderr:
+            for line in self._nursery.stderr:
+                self.log.append(line)
+                if found := re.search(r"listening.*http://127\.0\.0\.1:(\d+)", line):
+                    self.port = int(found.group(1))
+                    self._listening.set()

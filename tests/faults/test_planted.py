@@ -1,0 +1,53 @@
+"""The harness can fail: bugs that are planted in a copy of the service are found, and the broken promise named."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLANTED = Path(__file__).parent / "planted"
+PROGRAMS = 100  # within which each is found
+
+
+def copied(folder: Path) -> Path:
+    for part in ("bss_service", "trainer_client", "tests/faults"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def attacked(code: Path, programs: int) -> dict[str, Any]:
+    """What the harness tells of the service in a folder: what was done, and what was found."""
+    command = [sys.executable, "-m", "tests.faults", "--processes", "1", "--programs", str(programs)]
+    told = subprocess.run(
+        [*command, "--no-shrink", "--json"],
+        cwd=code,
+        env={**os.environ, "PYTHONPATH": str(code)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=500,
+    )
+    answer: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("bug", "promise"),
+    [
+        ("feedback-applied-twice-after-a-crash", "feedback counts once"),
+        ("plan-redrawn-after-a-restart", "same step, same bytes"),
+        ("swap-forgets-drawn-samples", "coverage: sample"),
+    ],
+)
+def test_a_planted_bug_is_found_where_the_sound_service_passes(tmp_path: Path, bug: str, promise: str) -> None:
+    sound, sick = copied(tmp_path / "sound"), copied(tmp_path / "sick")
+    subprocess.run(["git", "apply", PLANTED / f"{bug}.patch"], cwd=sick, check=True)
+    told = attacked(sick, PROGRAMS)
+    assert len(told["found"]) == 1, told["done"]
+    assert promise in told["found"][0]
+    assert attacked(sound, told["done"]["programs"])["found"] == []

@@ -35,10 +35,10 @@ SMALL = JobSpec(
     interval=4,
     patience=PATIENCE,
 )
-ROUND_SECONDS = 600.0  # in which the service is stopped once and killed once
+ROUND_SECONDS = 1800.0  # in which the service is stopped once and killed once
 WINDOW_SECONDS = 300.0
 OUTAGE_SECONDS = 120.0
-SETTLED_SECONDS = 60.0  # of a process; its memory is judged from then on
+SETTLED_SECONDS = 240.0  # of a process, until each job holds two epochs of plans; its memory is judged from then on
 SLOPE_LIMIT = 3.0  # MB a minute; the decision log, which grows by design, has about one of them
 
 
@@ -180,7 +180,7 @@ def summary(
     yield f"The service used {100 * used / (rows[-1, 0] - rows[0, 0]):.0f} % of a core."
     slopes = [60 * slope(of[:, 0], of[:, 2]) / MB for of in settled(rows)]
     told_slopes = ", ".join(f"{s:+.1f}" for s in slopes) or "none was old enough"
-    yield f"Slope of its memory (Theil–Sen, MB/min, each process from its second minute on): {told_slopes};"
+    yield f"Slope of its memory (Theil–Sen, MB/min, each process from its fifth minute on): {told_slopes};"
     yield f"the median may be at most {SLOPE_LIMIT:g}. Most: {rows[:, 2].max() / MB:.0f} MB."
     if slopes and np.median(slopes) > SLOPE_LIMIT:
         wrong.append(f"memory grows: {np.median(slopes):+.1f} MB/min")
@@ -192,7 +192,7 @@ def processes(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def settled(rows: np.ndarray) -> list[np.ndarray]:
-    """The same without the first minute of each, of those that lived at least twice as long."""
+    """The same without the first minutes of each, of those that lived at least twice as long."""
     lives = [of for of in processes(rows) if of[-1, 0] - of[0, 0] >= 2 * SETTLED_SECONDS]
     return [of[of[:, 0] >= of[0, 0] + SETTLED_SECONDS] for of in lives]
 

@@ -90,7 +90,7 @@ def test_a_held_request_is_refused_where_a_clients_batches_lead_back_to_before_i
         await host.create(spec("job", samples=8, batch_size=2, patience=0.2))
         came = (await host.steps("job", StepsRequest(start=0, count=4))).batches.indices
         held = asyncio.create_task(host.steps("job", StepsRequest(start=4)))
-        while not host._live["job"].asking:
+        while not host._jobs._live["job"].asking:
             await asyncio.sleep(0)
         await host.adopt("job", LocalBatches(start=2, indices=np.array([came[3]])))
         with pytest.raises(UnknownStepError, match="the next is step 3"):

@@ -11,6 +11,10 @@ class OutageError(SchedulerError):
     """The service could not be reached, or could not answer for now; asking again later may help."""
 
 
+class StrangeAnswerError(OutageError):
+    """What answered is not the scheduler: a box between here and there, perhaps, or a wrong address."""
+
+
 class RefusedError(SchedulerError):
     """The service refused a request; asking again won't help. `field` and `value` say what was wrong."""
 
@@ -45,6 +49,10 @@ class TooEarlyError(RefusedError):
 
 class LagError(SchedulerError):
     """The loader has pulled more batches ahead than the job's `lag` allows for."""
+
+
+class DoubleShardingError(SchedulerError, ValueError):
+    """The sampler's batches, which are its rank's share already, were about to be shared out once more."""
 
 
 _OF_STATUS: dict[int, type[RefusedError]] = {

@@ -348,7 +348,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._courier.begin(self._position, step)
             while (batch := self._courier.take()) is not None:
                 self._send(batch, None)
-        self._position = step
+                self._position = batch.step + 1
+        if not self._interrupted:
+            self._position = step
 
     def _recall(self) -> None:
         """Where the local order is wanted, learn what the service handed out of this epoch to an earlier process."""

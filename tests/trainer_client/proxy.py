@@ -27,6 +27,7 @@ class Proxy:
         self.faults = dict(faults or {})
         self.delay = delay
         self.told: Counter[str] = Counter()
+        self.held = threading.Event()  # a request was delayed
         self._random = random.Random(seed)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -113,6 +114,7 @@ class Proxy:
         client.sendall(self._asked(request))
 
     def _delayed(self, client: socket.socket, request: bytes) -> None:
+        self.held.set()
         self._stopped.wait(self.delay)
         self._pass(client, request)
 

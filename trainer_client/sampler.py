@@ -7,6 +7,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
@@ -269,11 +270,21 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
         A batch counts as trained on once its feedback is given; where a loop never gives feedback, once it is
         yielded. Holds only numbers, strings and tensors, and with them the feedback still on its way.
+
+        With several ranks it waits until the service has the feedback of all of them, so that the state of any one
+        rank is enough: at most `RANKS_SECONDS`, after which it warns. It calls no other rank.
         """
+        step = self.batches_trained
+        if self.world_size > 1 and self._fed and not self._have_all_fed(step):
+            warnings.warn(
+                f"a checkpoint of step {step} is taken without the feedback of all ranks, for which the service would "
+                f"wait its patience of {self.spec.patience:g} s after a resumption",
+                stacklevel=2,
+            )
         return {
             "version": STATE_VERSION,
             "job": self.spec.name,
-            "step": self.batches_trained,
+            "step": step,
             "fed": self._fed,
             "unsent": [_saved(item) for item in self._courier.unsent()],
         }
@@ -295,6 +306,21 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._courier.restore(_restored(saved), self._position)
 
     # Inside.
+
+    def _have_all_fed(self, step: int) -> bool:
+        """Wait until the feedback of all ranks for the steps before this one has reached the service."""
+        deadline = time.monotonic() + (SOON if self._interrupted else RANKS_SECONDS)
+        once = self.client.without_retries()
+        self.flush(deadline - time.monotonic())
+        for tried in itertools.count():
+            with suppress(OutageError):
+                if once.job(self.spec.name).fed_back_until >= step:
+                    return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, BACKOFF[min(tried, len(BACKOFF) - 1)]))
+        return False
 
     def _rows(self, batch: ScheduledBatch) -> Int64:
         share = self.spec.batch_size // self.world_size

@@ -400,9 +400,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 if tried >= len(BACKOFF):  # a wrong address, most likely
                     raise
             except OutageError as error:
-                if self._interrupted or (
-                    self._patience is not None and time.monotonic() - started >= self._patience
-                ):
+                if self._interrupted or (self._patience is not None and time.monotonic() - started >= self._patience):
                     raise
                 if tried % 10 == 5:
                     log.warning("scheduler out of reach, trying on: %s", error)

@@ -45,7 +45,9 @@ class World:
     def end(self) -> None:
         for process in self._started:
             process.kill()
-            process.communicate()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
     def meet_anew(self) -> None:
         """Another meeting place: those who wait there are met by no one who is dead."""

@@ -204,7 +204,10 @@ def test_a_run_may_start_through_faults(proxied: Callable[..., Proxy], job_name:
     proxy = proxied()
     proxy.down_for(0.4)
     with through(proxy) as disturbed:
-        assert len(train(disturbed, job(job_name, "curriculum"), config=Config(EPOCHS, measure_first=True)).batches) == STEPS
+        assert (
+            len(train(disturbed, job(job_name, "curriculum"), config=Config(EPOCHS, measure_first=True)).batches)
+            == STEPS
+        )
 
 
 def test_under_raise_a_start_without_the_service_is_given_up(proxied: Callable[..., Proxy], job_name: str) -> None:

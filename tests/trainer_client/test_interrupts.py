@@ -185,7 +185,12 @@ class TestReference:
 
     @pytest.mark.parametrize(
         ("number", "workers", "becomes"),
-        [(signal.SIGINT, "2", there), (signal.SIGINT, "2", slow), (signal.SIGINT, "0", gone), (signal.SIGTERM, "2", gone)],
+        [
+            (signal.SIGINT, "2", there),
+            (signal.SIGINT, "2", slow),
+            (signal.SIGINT, "0", gone),
+            (signal.SIGTERM, "2", gone),
+        ],
     )
     def test_one_signal_ends_it_with_its_checkpoint(
         self,

@@ -7,8 +7,8 @@ from contextlib import suppress
 from copy import copy
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
-from weakref import WeakSet
 from urllib.parse import quote
+from weakref import WeakSet
 
 import httpx
 import numpy as np

@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from bss_service.core.arrays import Int64
-from bss_service.wire import MAX_COUNT, JobSpec, JobState, ModalityReport, Scores, ValidationReport
+from bss_service.wire import MAX_COUNT, JobSpec, ModalityReport, Scores, ValidationReport
 from trainer_client.client import BACKOFF, SchedulerClient
 from trainer_client.courier import Courier, OnOutage, ScheduledBatch, Stats
 from trainer_client.errors import DoubleShardingError, OutageError, StrangeAnswerError
 from trainer_client.measure import Measurement
-from trainer_client.outbox import FeedbackItem, Item, LocalItem, Transfer, ValidationItem, packed
+from trainer_client.outbox import FeedbackItem, Transfer, ValidationItem, packed, restored, saved
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             "job": self.spec.name,
             "step": step,
             "fed": self._fed,
-            "unsent": [_saved(item) for item in self._courier.unsent()],
+            "unsent": [saved(item) for item in self._courier.unsent()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -301,9 +301,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._fed = bool(state["fed"])
         self._exhausted, self._last_fed = True, -1
         self._recall()
-        for saved in state["unsent"]:
+        for item in state["unsent"]:
             # What the service has after all, it will take for a repetition.
-            self._courier.restore(_restored(saved), self._position)
+            self._courier.restore(restored(item), self._position)
 
     # Inside.
 
@@ -453,22 +453,3 @@ def _placement(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if not 0 <= placement[0] < placement[1]:
         raise ValueError(f"rank must be at least 0 and less than world_size = {placement[1]}, got {placement[0]}")
     return placement
-
-
-def _saved(item: Item) -> dict[str, Any]:
-    """An unsent item as numbers, strings and tensors."""
-    if isinstance(item, FeedbackItem):
-        values = None if item.values is None else torch.from_numpy(item.values.read())
-        return {"step": item.step, "rank": item.rank, "world_size": item.world_size, "values": values}
-    if isinstance(item, ValidationItem):
-        return {"validation": item.report.model_dump_json()}
-    return {"start": item.start, "batches": [torch.from_numpy(batch) for batch in item.batches]}
-
-
-def _restored(saved: Mapping[str, Any]) -> Item:
-    if "validation" in saved:
-        return ValidationItem(ValidationReport.model_validate_json(saved["validation"]))
-    if "batches" in saved:
-        return LocalItem(int(saved["start"]), [batch.cpu().numpy() for batch in saved["batches"]])
-    values = None if saved["values"] is None else Transfer(saved["values"])
-    return FeedbackItem(int(saved["step"]), int(saved["rank"]), int(saved["world_size"]), values)

@@ -6,9 +6,9 @@ It says "training" on standard output when it is, and in the end one line of JSO
 import gc
 import json
 import multiprocessing
-import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def train(sampler: ScheduledBatchSampler, workers: int, failing: bool) -> None:
 
 def left_behind(sampler: ScheduledBatchSampler | None) -> dict[str, Any]:
     gc.collect()
-    links = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd.isdigit() and is_open(fd)]
+    links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
     state = sampler.state_dict() if sampler is not None else {"step": 8, "unsent": []}
     return {
         "threads": [t.name for t in threading.enumerate() if t.name.startswith("bss")],
@@ -57,10 +57,6 @@ def left_behind(sampler: ScheduledBatchSampler | None) -> dict[str, Any]:
         "step": state["step"],
         "unsent": sorted(saved["step"] for saved in state["unsent"]),
     }
-
-
-def is_open(fd: str) -> bool:
-    return os.path.lexists(f"/proc/self/fd/{fd}")
 
 
 def say(line: str) -> None:

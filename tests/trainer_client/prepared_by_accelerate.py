@@ -1,5 +1,9 @@
-"""One rank of a loop whose DataLoader went through Accelerate: python -m tests.trainer_client.prepared_by_accelerate URL
-JOB FOLDER HOW. It prints what came of it in one line."""
+"""One rank of a loop whose DataLoader went through Accelerate, or not:
+
+python -m tests.trainer_client.prepared_by_accelerate URL JOB FOLDER HOW
+
+It prints what came of it in one line.
+"""
 
 import os
 import sys

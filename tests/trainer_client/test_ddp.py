@@ -14,6 +14,7 @@ import torch
 
 from tests.services import Service
 from tests.simulated import spec
+from tests.trainer_client.proxy import Proxy
 from tests.trainer_client.rank import JOB, measured
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
@@ -146,3 +147,30 @@ def test_a_rank_that_dies_and_comes_back_alone_trains_on_the_same_batches(
         step: alone[step] for step in range(8, STEPS)
     }
     assert counted_once(client, world)
+
+
+def test_a_checkpoint_of_one_rank_waits_for_the_feedback_of_all(service: Service, client: SchedulerClient) -> None:
+    job, proxy = spec(f"ddp-{next(NUMBERS)}", policy="uniform"), Proxy(service.port)
+    with (
+        SchedulerClient(proxy.url) as other,
+        ScheduledBatchSampler(client, job, rank=0, world_size=2) as first,
+        ScheduledBatchSampler(other, job, rank=1, world_size=2) as second,
+    ):
+        batches = zip(first, second, strict=True)
+        ours, theirs = next(batches)
+        proxy.down_for(0.5)  # the other rank's feedback can't leave before
+        second.feedback(0, measured(0, torch.tensor(theirs)))
+        first.feedback(0, measured(0, torch.tensor(ours)))
+        assert first.state_dict()["step"] == 1
+        assert client.job(job.name).steps_fed_back == 1
+    proxy.close()
+
+
+def test_a_checkpoint_without_the_feedback_of_a_rank_says_so(
+    client: SchedulerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer_client.sampler.RANKS_SECONDS", 0.1)
+    with ScheduledBatchSampler(client, spec(f"ddp-{next(NUMBERS)}", policy="uniform"), rank=0, world_size=2) as sampler:
+        sampler.feedback(next(iter(sampler)))
+        with pytest.warns(UserWarning, match="a checkpoint of step 1 is taken without the feedback of all ranks"):
+            assert sampler.state_dict()["step"] == 1

@@ -79,9 +79,9 @@ def test_another_ranks_batch_tells_of_sharding(client: SchedulerClient, job_name
     with (
         ScheduledBatchSampler(client, spec(job_name), rank=0, world_size=2) as first,
         ScheduledBatchSampler(client, spec(job_name), rank=1, world_size=2) as second,
+        pytest.raises(DoubleShardingError, match=REFUSED),
     ):
-        with pytest.raises(DoubleShardingError, match=REFUSED):
-            second.feedback(next(iter(first)))
+        second.feedback(next(iter(first)))
 
 
 def test_a_sampler_of_one_rank_may_be_asked_for_anything(client: SchedulerClient, job_name: str) -> None:

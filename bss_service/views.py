@@ -39,6 +39,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
         pending_policy=newest.answer() if newest.first_step > job.served else None,
         shadow=None if shadow is None else shadow.answer().model_copy(update={"shadow": True}),
         steps_fed_back=int(job.ledger.complete.sum()),
+        fed_back_until=job.ledger.first_missing,
         samples_measured=int(job.table.measured.sum()),
         validation=_last_report(job),
         rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],

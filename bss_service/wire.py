@@ -527,6 +527,7 @@ class JobState(Message):
     pending_policy: PolicyAnswer | None = None  # at the next interval
     shadow: PolicyAnswer | None = None  # the policy that watches
     steps_fed_back: int
+    fed_back_until: int  # the feedback of all steps before this one is in, or waited for no longer
     samples_measured: int
     validation: ValidationReport | None = None  # the latest
     rewards: list[float | None] = []  # of the latest decisions, up to 20

@@ -72,6 +72,7 @@ STATE = {
     "pending_policy": POLICY_ANSWER,
     "shadow": {**POLICY_ANSWER, "shadow": True},
     "steps_fed_back": 5,
+    "fed_back_until": 5,
     "samples_measured": 9,
     "validation": REPORT,
     "rewards": [0.5, None],

@@ -1,11 +1,14 @@
 """The service's interface as Python calls."""
 
+import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import copy
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 import httpx
 import numpy as np
@@ -39,11 +42,12 @@ from bss_service.wire import (
     ValidationAnswer,
     ValidationReport,
 )
-from trainer_client.errors import ConflictError, OutageError, SchedulerError, UnknownJobError, refusal
+from trainer_client.errors import ConflictError, OutageError, StrangeAnswerError, UnknownJobError, refusal
 
 BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries, the last one repeated
 MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
-_PASSING: Final = {429, 502, 503, 504}
+_PASSING: Final = {408, 429, 502, 503, 504}
+_PROBLEM: Final = "application/problem+json"
 A = TypeVar("A", bound=Message)
 
 
@@ -65,16 +69,23 @@ class SchedulerClient:
         wire: Literal["frame", "json"] = "frame",
     ) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._made_of: dict[str, Any] = {"url": url, "token": token, "timeout": timeout, "wire": wire}
         self._media_type = frames.CONTENT_TYPE if wire == "frame" else "application/json"
         self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=False)
         self._timeout = timeout
         self._retries = retries
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._aborted = False
 
     def without_retries(self) -> "SchedulerClient":
         """A client over the same connections that tries each call once."""
         once = copy(self)
         once._retries = 0
         return once
+
+    def apart(self) -> "SchedulerClient":
+        """A client of the same service that tries each call once, over connections of its own."""
+        return SchedulerClient(**self._made_of, retries=0)
 
     def create_job(self, spec: JobSpec) -> JobState:
         """Create the job, or attach to it; ConflictError names the field in which a known job of the name differs."""
@@ -211,6 +222,12 @@ class SchedulerClient:
         """Close the connections."""
         self._http.close()
 
+    def abort(self) -> None:
+        """Fail the calls that wait for an answer in other threads, and all later ones, with OutageError."""
+        self._aborted = True
+        for opened in list(self._sockets):
+            _shut(opened)
+
     def __enter__(self) -> Self:
         return self
 
@@ -247,16 +264,21 @@ class SchedulerClient:
                     content=content,
                     headers=headers,
                     timeout=httpx.Timeout(timeout or self._timeout, connect=self._timeout),
+                    extensions={"trace": self._note_socket},
                 )
             except (httpx.UnsupportedProtocol, httpx.InvalidURL) as failure:
                 raise ValueError(f"url must be like http://127.0.0.1:8765, got {self._http.base_url}") from failure
-            except httpx.TransportError as failure:
+            except httpx.RequestError as failure:
                 outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
             else:
-                if response.status_code not in _PASSING:
+                if response.status_code in _PASSING:
+                    told = _problem(response)[0]
+                    outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {told}")
+                    outage.retry_after = _retry_after(response)
+                elif not response.is_success and response.headers.get("content-type") != _PROBLEM:
+                    outage = self._strange(response)
+                else:
                     return _accepted(response, retried=tried > 0)
-                outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {_problem(response)[0]}")
-                outage.retry_after = _retry_after(response)
             if tried < self._retries:
                 time.sleep(max(BACKOFF[min(tried, len(BACKOFF) - 1)], outage.retry_after))
         raise outage
@@ -267,7 +289,27 @@ class SchedulerClient:
                 return answer.from_frame(response.content)
             return answer.model_validate_json(response.content)
         except (frames.FrameError, pydantic.ValidationError):
-            raise SchedulerError(f"{self._http.base_url} gave an answer that is not the scheduler's") from None
+            raise self._strange(response) from None
+
+    def _strange(self, response: httpx.Response) -> StrangeAnswerError:
+        return StrangeAnswerError(
+            f"{self._http.base_url} gave an answer that is not the scheduler's, of status {response.status_code}: "
+            f"{response.content[:80]!r}"
+        )
+
+    def _note_socket(self, event: str, told: dict[str, Any]) -> None:
+        """Called by httpx as a request goes on."""
+        if event == "connection.connect_tcp.complete":
+            opened = told["return_value"].get_extra_info("socket")
+            self._sockets.add(opened)
+            if self._aborted:
+                _shut(opened)
+
+
+def _shut(opened: socket.socket) -> None:
+    """Wake whoever waits for this socket; to close it would not."""
+    with suppress(OSError):
+        opened.shutdown(socket.SHUT_RDWR)
 
 
 def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:

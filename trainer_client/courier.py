@@ -1,6 +1,7 @@
 """The courier: a thread that fetches batches ahead and brings feedback to the service, so that no step waits for it."""
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 OnOutage = Literal["wait", "local", "raise"]
 LINGER: Final = 0.1  # seconds that feedback may wait for company
+LOOK: Final = 0.2  # seconds after which a waiting training thread looks whether it was interrupted
+JOIN: Final = 1.0  # seconds for the thread to end after its call was aborted
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class Courier:
     stats: Stats = field(default_factory=Stats)
 
     def __post_init__(self) -> None:
-        self.client = self.client.without_retries()  # trying again is this thread's own work
+        self.client = self.client.apart()  # trying again is this thread's own work, and its calls can be aborted
+        self._process = os.getpid()
         self._calendar = self.spec.calendar()
         self._newest_fed = -1
         self._changed = threading.Condition()
@@ -89,6 +93,7 @@ class Courier:
         self._demand = False  # the training thread waits
         self._hurry = False  # send what is in the outbox
         self._closed = False
+        self._interrupted = False
         self._error: SchedulerError | None = None
         self._down_since: float | None = None
         self._local = LocalOrder(self.spec) if self.on_outage == "local" else None
@@ -111,13 +116,14 @@ class Courier:
             self._changed.notify_all()
 
     def take(self) -> ScheduledBatch | None:
-        """The next batch, or None after the last; waits for it as long as `on_outage` says."""
+        """The next batch, or None after the last or an interrupt; waits for it as long as `on_outage` says."""
         started = time.monotonic()
+        self._check_process()
         with self._changed:
             while (batch := self._available()) is None:
                 if self._closed:
                     raise SchedulerError("the sampler is closed")
-                if self._next >= self._stop:
+                if self._next >= self._stop or self._interrupted:
                     return None
                 self._check_lag()
                 self._demand = True
@@ -131,6 +137,7 @@ class Courier:
 
     def put(self, item: Item) -> None:
         """Queue something for the service."""
+        self._check_process()
         with self._changed:
             self._raise_error()
             if self._closed:
@@ -141,6 +148,10 @@ class Courier:
                 item.queued = time.monotonic()
             self._outbox.append(item)
             self._changed.notify_all()
+
+    def interrupt(self) -> None:
+        """Let `take` wait no more. Safe in a signal handler, which may have interrupted any line: it takes no lock."""
+        self._interrupted = True
 
     def open_steps(self) -> dict[int, ScheduledBatch]:
         """The batches given out that no feedback came for yet, by step."""
@@ -207,16 +218,23 @@ class Courier:
         self.put(item)
 
     def close(self, timeout: float) -> None:
-        """Send what is queued, at most for `timeout` seconds, and end the thread."""
-        if self._closed:
+        """Send what is queued, at most for `timeout` seconds, and end the thread within `JOIN`."""
+        if self._closed or os.getpid() != self._process:
             return
-        if not self.flush(timeout):
-            why = self._error or "it is out of reach"
-            log.warning("closed with %d messages for the scheduler not sent: %s", len(self._outbox), why)
-        with self._changed:
+        if threading.current_thread() is self._thread:  # the garbage collector ran here
             self._closed = True
-            self._changed.notify_all()
-        self._thread.join(timeout=1.0)  # it may be held in a call; as a daemon it won't outlive the process
+            return
+        try:
+            if not self.flush(timeout):
+                why = self._error or "it is out of reach"
+                log.warning("closed with %d messages for the scheduler not sent: %s", len(self._outbox), why)
+        finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+            self.client.abort()  # or the thread might wait for an answer until its time is up
+            self._thread.join(JOIN)  # it may be connecting; as a daemon it won't outlive the process
+            self.client.close()
 
     # Inside, with the lock held.
 
@@ -280,10 +298,17 @@ class Courier:
     def _fell_back(self) -> bool:
         return self._down_since is not None and time.monotonic() - self._down_since >= self.outage_after
 
-    def _until_fallback(self) -> float | None:
+    def _until_fallback(self) -> float:
         if self._down_since is None or self.on_outage == "wait":
-            return None
-        return max(0.01, self._down_since + self.outage_after - time.monotonic())
+            return LOOK
+        return min(LOOK, max(0.01, self._down_since + self.outage_after - time.monotonic()))
+
+    def _check_process(self) -> None:
+        """The thread, and whoever held the lock, stayed behind in the process that forked."""
+        if os.getpid() != self._process:
+            raise SchedulerError(
+                f"the sampler belongs to process {self._process}, got a call in process {os.getpid()}: create it there"
+            )
 
     def _raise_error(self) -> None:
         if self._error is not None:

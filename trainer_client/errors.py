@@ -13,6 +13,10 @@ class OutageError(SchedulerError):
     retry_after = 0.0  # seconds after which the service wants to be asked again
 
 
+class StrangeAnswerError(OutageError):
+    """What answered is not the scheduler: a box between here and there, perhaps, or a wrong address."""
+
+
 class RefusedError(SchedulerError):
     """The service refused a request; asking again won't help. `field` and `value` say what was wrong."""
 
@@ -51,6 +55,10 @@ class TooEarlyError(RefusedError):
 
 class LagError(SchedulerError):
     """The loader has pulled more batches ahead than the job's `lag` allows for."""
+
+
+class DoubleShardingError(SchedulerError, ValueError):
+    """The sampler's batches, which are its rank's share already, were about to be shared out once more."""
 
 
 _OF_STATUS: dict[int, type[RefusedError]] = {

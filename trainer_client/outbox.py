@@ -1,8 +1,8 @@
 """What waits to be sent to the service, and how it is packed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -103,3 +103,23 @@ def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> F
         measured=measured,
     )
     return FeedbackRequest(rank=items[0].rank, world_size=items[0].world_size, feedback=feedback)
+
+
+def saved(item: Item) -> dict[str, Any]:
+    """An unsent item as numbers, strings and tensors."""
+    if isinstance(item, FeedbackItem):
+        values = None if item.values is None else torch.from_numpy(item.values.read())
+        return {"step": item.step, "rank": item.rank, "world_size": item.world_size, "values": values}
+    if isinstance(item, ValidationItem):
+        return {"validation": item.report.model_dump_json()}
+    return {"start": item.start, "batches": [torch.from_numpy(batch) for batch in item.batches]}
+
+
+def restored(saved: Mapping[str, Any]) -> Item:
+    """The item that `saved` told of."""
+    if "validation" in saved:
+        return ValidationItem(ValidationReport.model_validate_json(saved["validation"]))
+    if "batches" in saved:
+        return LocalItem(int(saved["start"]), [batch.cpu().numpy() for batch in saved["batches"]])
+    values = None if saved["values"] is None else Transfer(saved["values"])
+    return FeedbackItem(int(saved["step"]), int(saved["rank"]), int(saved["world_size"]), values)

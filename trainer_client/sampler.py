@@ -1,13 +1,16 @@
 """A batch sampler whose order the scheduler decides."""
 
+import itertools
 import logging
 import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self, TypeVar
 
 import numpy as np
 import torch
@@ -15,17 +18,20 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from bss_service.core.arrays import Int64
-from bss_service.wire import MAX_COUNT, JobSpec, JobState, ModalityReport, Scores, ValidationReport
-from trainer_client.client import SchedulerClient
+from bss_service.wire import MAX_COUNT, JobSpec, ModalityReport, Scores, ValidationReport
+from trainer_client.client import BACKOFF, SchedulerClient
 from trainer_client.courier import Courier, OnOutage, ScheduledBatch, Stats
-from trainer_client.errors import OutageError
+from trainer_client.errors import DoubleShardingError, OutageError, StrangeAnswerError
 from trainer_client.measure import Measurement
-from trainer_client.outbox import FeedbackItem, Item, LocalItem, Transfer, ValidationItem, packed
+from trainer_client.outbox import FeedbackItem, Transfer, ValidationItem, packed, restored, saved
 
 log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
+SOON: Final = 1.0  # seconds to send what is queued when a loop ends by an exception
+RANKS_SECONDS: Final = 10.0  # at most so long, a checkpoint waits for the feedback of the other ranks
+T = TypeVar("T")
 
 
 class WithIndex(Dataset[tuple[int, Any]]):
@@ -58,6 +64,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     prefetch: batches fetched ahead of the loader. on_outage: what happens when a batch is needed and the service has
     been out of reach for `outage_after` seconds: "wait" for it, "raise" OutageError, or go on with a "local" uniform
     order over what is left of the epoch, of which the service is told afterwards.
+
+    It ends in bounded time whatever the service does: `close` takes its timeout and a second, leaving a `with` block
+    by an exception two seconds, the end of the process without either six.
     """
 
     def __init__(
@@ -86,7 +95,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 "that lose the service at different steps would draw different batches"
             )
         self._calendar = spec.calendar()
-        state = _attach(self.client, spec, None if on_outage == "wait" else outage_after)
+        self._is_placed_by_default = rank is None
+        self._patience = None if on_outage == "wait" else outage_after
+        self._interrupted = False
+        state = self._insist(lambda once: once.create_job(spec))
         self.joined_at = state.next_step  # steps that were handed out before this process came
         self._courier = Courier(
             self.client, spec, self.rank, self.world_size, prefetch, on_outage, outage_after, state.next_step
@@ -105,6 +117,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     # What a DataLoader calls.
 
     def __iter__(self) -> Iterator[list[int]]:
+        self._check_placement()
         self._settle()
         epoch = self._calendar.epoch_of(self._position)
         self._courier.begin(self._position, self._calendar.epoch_start(epoch + 1))
@@ -114,7 +127,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._by_indices.setdefault(rows.tobytes(), []).append(batch.step)
             self._position = batch.step + 1
             yield rows.tolist()
-        self._exhausted = True
+        self._exhausted = not self._interrupted
 
     def __len__(self) -> int:
         """Batches of the epoch that the next batch belongs to."""
@@ -129,6 +142,16 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._settle()
             self._skip_to(self._calendar.epoch_start(epoch))
 
+    @property
+    def batch_size(self) -> int:
+        """Asked for by those alone who share out a batch sampler among ranks, such as Accelerate and Lightning."""
+        if self.world_size == 1:
+            raise AttributeError("batch_size")
+        self._refuse_sharding("something asks for its batch_size in order to shard it")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a ScheduledBatchSampler can't be sent to another process or copied: create one there")
+
     # What a training loop calls.
 
     def batch_of(self, index: Tensor | Sequence[int] | Int64) -> ScheduledBatch:
@@ -139,6 +162,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         rows = np.atleast_1d(np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64))
         steps = self._by_indices.get(rows.tobytes())
         if not steps:
+            self._check_sharding(rows)
             raise ValueError(
                 f"index must be a batch of this rank that has no feedback yet, as WithIndex gave it, got {rows[:8]}…"
             )
@@ -193,15 +217,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         values = packed(measurement).read()
         for start in range(0, len(indices), SCORES_CHUNK):
             part = slice(start, start + SCORES_CHUNK)
-            self.client.scores(
-                self.spec.name,
-                Scores(
-                    indices=np.asarray(indices[part], dtype=np.int64),
-                    similarity=values[part, 0],
-                    loss=values[part, 1],
-                    probabilities=values[part, 2:],
-                ),
+            message = Scores(
+                indices=np.asarray(indices[part], dtype=np.int64),
+                similarity=values[part, 0],
+                loss=values[part, 1],
+                probabilities=values[part, 2:],
             )
+            self._insist(partial(SchedulerClient.scores, name=self.spec.name, scores=message))
 
     @property
     def batches_trained(self) -> int:
@@ -215,6 +237,14 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def stats(self) -> Stats:
         """What scheduling cost so far."""
         return self._courier.stats
+
+    def interrupt(self) -> None:
+        """End the iteration at its next batch, and any waiting for the service; safe in a signal handler.
+
+        The sampler then gives out nothing more: what is left to do is `state_dict` and `close`.
+        """
+        self._interrupted = True
+        self._courier.interrupt()
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Send all feedback now; False if that did not succeed in `timeout` seconds."""
@@ -231,7 +261,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(5.0 if kind is None and not self._interrupted else SOON)
 
     # Checkpoints.
 
@@ -240,13 +270,23 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
         A batch counts as trained on once its feedback is given; where a loop never gives feedback, once it is
         yielded. Holds only numbers, strings and tensors, and with them the feedback still on its way.
+
+        With several ranks it waits until the service has the feedback of all of them, so that the state of any one
+        rank is enough: at most `RANKS_SECONDS`, after which it warns. It calls no other rank.
         """
+        step = self.batches_trained
+        if self.world_size > 1 and self._fed and not self._have_all_fed(step):
+            warnings.warn(
+                f"a checkpoint of step {step} is taken without the feedback of all ranks, for which the service would "
+                f"wait its patience of {self.spec.patience:g} s after a resumption",
+                stacklevel=2,
+            )
         return {
             "version": STATE_VERSION,
             "job": self.spec.name,
-            "step": self.batches_trained,
+            "step": step,
             "fed": self._fed,
-            "unsent": [_saved(item) for item in self._courier.unsent()],
+            "unsent": [saved(item) for item in self._courier.unsent()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -261,11 +301,26 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._fed = bool(state["fed"])
         self._exhausted, self._last_fed = True, -1
         self._recall()
-        for saved in state["unsent"]:
+        for item in state["unsent"]:
             # What the service has after all, it will take for a repetition.
-            self._courier.restore(_restored(saved), self._position)
+            self._courier.restore(restored(item), self._position)
 
     # Inside.
+
+    def _have_all_fed(self, step: int) -> bool:
+        """Wait until the feedback of all ranks for the steps before this one has reached the service."""
+        deadline = time.monotonic() + (SOON if self._interrupted else RANKS_SECONDS)
+        once = self.client.without_retries()
+        self.flush(deadline - time.monotonic())
+        for tried in itertools.count():
+            with suppress(OutageError):
+                if once.job(self.spec.name).fed_back_until >= step:
+                    return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, BACKOFF[min(tried, len(BACKOFF) - 1)]))
+        return False
 
     def _rows(self, batch: ScheduledBatch) -> Int64:
         share = self.spec.batch_size // self.world_size
@@ -319,7 +374,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._courier.begin(self._position, step)
             while (batch := self._courier.take()) is not None:
                 self._send(batch, None)
-        self._position = step
+                self._position = batch.step + 1
+        if not self._interrupted:
+            self._position = step
 
     def _recall(self) -> None:
         """Where the local order is wanted, learn what the service handed out of this epoch to an earlier process."""
@@ -327,21 +384,50 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         step = self._calendar.epoch_start(max(0, epoch - 1))
         stop = min(self._courier.handed_out, self._calendar.epoch_start(epoch + 1))
         while self._courier.on_outage == "local" and step < stop:
-            batches = self.client.batches(self.spec.name, step, min(1024, stop - step))
+            batches = self._insist(
+                partial(SchedulerClient.batches, name=self.spec.name, start=step, count=min(1024, stop - step))
+            )
             self._courier.remember(batches, self._position)
             step += len(batches.indices)
 
+    def _insist(self, call: Callable[[SchedulerClient], T]) -> T:
+        """Call until the service answers, in the training thread and as long as `on_outage` says."""
+        once, started = self.client.without_retries(), time.monotonic()
+        for tried in itertools.count():
+            try:
+                return call(once)
+            except StrangeAnswerError:
+                if tried >= len(BACKOFF):  # a wrong address, most likely
+                    raise
+            except OutageError as error:
+                if self._interrupted or (self._patience is not None and time.monotonic() - started >= self._patience):
+                    raise
+                if tried % 10 == 5:
+                    log.warning("scheduler out of reach, trying on: %s", error)
+            time.sleep(BACKOFF[min(tried, len(BACKOFF) - 1)])
+        raise AssertionError
 
-def _attach(client: SchedulerClient, spec: JobSpec, patience: float | None) -> JobState:
-    """Create the job or attach to it; while the service is out of reach, try on, at most `patience` seconds."""
-    started = time.monotonic()
-    while True:
-        try:
-            return client.create_job(spec)
-        except OutageError as error:
-            if patience is not None and time.monotonic() - started >= patience:
-                raise
-            log.warning("scheduler out of reach, trying on: %s", error)
+    # How its batches may be shared out: not at all.
+
+    def _check_placement(self) -> None:
+        if self._is_placed_by_default and (now := _placement(None, None)) != (self.rank, self.world_size):
+            raise ValueError(
+                f"rank and world_size were {self.rank} of {self.world_size} when the sampler was created, got "
+                f"{now[0]} of {now[1]} by now: create it after torch.distributed's process group, or give it both"
+            )
+
+    def _check_sharding(self, rows: Int64) -> None:
+        """What became of a batch that this rank was not given, if that can be told."""
+        given = [set(self._rows(batch).tolist()) for batch in self._courier.open_steps().values()]
+        came = set(rows.tolist())
+        if self.world_size > 1 and came not in given and (self._last_fed < 0 or any(came < whole for whole in given)):
+            self._refuse_sharding(f"the loop trains on samples {rows[:8]}…, no batch of rank {self.rank}'s")
+
+    def _refuse_sharding(self, found: str) -> NoReturn:
+        raise DoubleShardingError(
+            f"this sampler yields its rank's share of each batch already, but {found}: keep the DataLoader out of "
+            "Accelerate's prepare(…), and give Lightning's Trainer use_distributed_sampler=False"
+        )
 
 
 def _share(value: float) -> float:
@@ -367,22 +453,3 @@ def _placement(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if not 0 <= placement[0] < placement[1]:
         raise ValueError(f"rank must be at least 0 and less than world_size = {placement[1]}, got {placement[0]}")
     return placement
-
-
-def _saved(item: Item) -> dict[str, Any]:
-    """An unsent item as numbers, strings and tensors."""
-    if isinstance(item, FeedbackItem):
-        values = None if item.values is None else torch.from_numpy(item.values.read())
-        return {"step": item.step, "rank": item.rank, "world_size": item.world_size, "values": values}
-    if isinstance(item, ValidationItem):
-        return {"validation": item.report.model_dump_json()}
-    return {"start": item.start, "batches": [torch.from_numpy(batch) for batch in item.batches]}
-
-
-def _restored(saved: Mapping[str, Any]) -> Item:
-    if "validation" in saved:
-        return ValidationItem(ValidationReport.model_validate_json(saved["validation"]))
-    if "batches" in saved:
-        return LocalItem(int(saved["start"]), [batch.cpu().numpy() for batch in saved["batches"]])
-    values = None if saved["values"] is None else Transfer(saved["values"])
-    return FeedbackItem(int(saved["step"]), int(saved["rank"]), int(saved["world_size"]), values)

@@ -81,6 +81,9 @@ def main() -> int:
     except (ValueError, ImportError, SchedulerError) as error:
         console.print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
         return 1
+    except KeyboardInterrupt:
+        console.print("stopped before the run began")
+        return 3
     if result.test is None:
         console.print(f"stopped at step {trainer.step}; run the same command again to go on")
         return 3
@@ -132,7 +135,10 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 @contextmanager
 def _stopped_by_signals(trainer: Trainer) -> Iterator[None]:
-    """The first SIGINT or SIGTERM ends the run after its step, with a checkpoint; a second one ends it at once."""
+    """The first SIGINT or SIGTERM ends the run after its step, or its wait for a batch, with a checkpoint.
+
+    A second one ends it at once.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 

@@ -106,8 +106,12 @@ class Trainer:
         self._stop = False
 
     def stop(self) -> None:
-        """End after the current step, with a checkpoint; safe to call from a signal handler."""
+        """End after the current step, with a checkpoint; safe to call from a signal handler.
+
+        A wait for the scheduler ends too, and the sampler with it.
+        """
         self._stop = True
+        self.sampler.interrupt()
 
     def train(self, watch: Callable[[StepRecord], None] = lambda record: None) -> Result:
         """Train to the end, or until `stop` is called; goes on from the checkpoint if there is one."""
@@ -162,8 +166,10 @@ class Trainer:
                 watch(StepRecord(batch, loss))
                 if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
                     self._save()
-                if self._stop and self.step < end:
-                    return
+                if self._stop:
+                    break
+            if self.step < end:
+                return
         validation = self._validate()
         self._report(validation)
         self.result.epochs.append(EpochRecord(epoch, self.step, self.policy_version, validation))

@@ -9,24 +9,17 @@ import torch
 
 from bss_service.wire import PolicySpec
 from tests.services import Service
+from tests.trainer_client.clusters import EPOCHS, clusters
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
 from trainer_client.sampler import ScheduledBatchSampler
 
-EPOCHS = 4
-
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    """Two noisy views of four clusters: 230 samples to train on, 60 to validate, 60 to test."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(4, size=350)
-    centres = rng.normal(size=(2, 4, 6))
-    views = [(centres[k, labels] + rng.normal(size=(350, 6))).astype(np.float32) for k in range(2)]
-    split = np.repeat(np.array([0, 1, 2], dtype=np.uint8), [230, 60, 60])
-    return Dataset("clusters", {"left": views[0], "right": views[1]}, labels, split, tuple("abcd"))
+    return clusters()
 
 
 @pytest.fixture(autouse=True)

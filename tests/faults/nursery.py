@@ -12,19 +12,19 @@ import sys
 from typing import Any
 
 import bss_service.console
-import bss_service.host
+import bss_service.live
 import bss_service.serve  # loaded before the first fork
 from bss_service.cli import main
 from bss_service.policies.base import policy_class, policy_names
 
-assert hasattr(bss_service.host, "SNAPSHOT_ENTRIES")
+assert hasattr(bss_service.live, "SNAPSHOT_ENTRIES")
 assert bss_service.serve and bss_service.console
 
 
 def be_service(request: dict[str, Any]) -> None:
     """Serve until the process ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    bss_service.host.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
+    bss_service.live.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     sys.argv = ["bss", "serve", *request["flags"]]

@@ -164,3 +164,20 @@ def test_a_commit_goes_on_when_nobody_waits_for_it_any_more(store: Store, tmp_pa
     given_up.result(SECONDS)
     assert store.job_names() == ["job"]
     store.commit(Transaction("job", Lease(), deleted=True)).result(SECONDS)
+
+
+def test_a_job_created_while_its_predecessor_is_being_deleted_is_another(store: Store, tmp_path: Path) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        with locked(tmp_path / "bss.sqlite"):
+            deleting = asyncio.create_task(host.delete("job"))
+            while "job" in host._jobs._live:
+                await asyncio.sleep(0)
+            deleting.cancel()  # as when the service stops; the store deletes it nevertheless
+            creating = asyncio.create_task(host.create(spec("job", samples=60)))
+            await asyncio.wait([creating], timeout=0.5)
+        assert (await creating).created
+        assert (await Host(store, Metrics(), 10**6).state("job")).spec.samples == 60
+
+    asyncio.run(use())

@@ -201,6 +201,7 @@ class LiveJobs:
         live.changed.notify_all()
         if self._live.get(live.job.spec.name) is live:
             del self._live[live.job.spec.name]
+            self._metrics.live_jobs.set(len(self._live))
 
     async def close(self) -> None:
         """Let the snapshots that are being written come to their end, or to nothing."""

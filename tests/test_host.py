@@ -181,3 +181,16 @@ def test_a_job_created_while_its_predecessor_is_being_deleted_is_another(store: 
         assert (await Host(store, Metrics(), 10**6).state("job")).spec.samples == 60
 
     asyncio.run(use())
+
+
+def test_a_deleted_job_is_not_counted_as_one_in_memory(store: Store) -> None:
+    metrics = Metrics()
+
+    async def use() -> None:
+        host = Host(store, metrics, 10**6)
+        for name in ("stays", "goes"):
+            await host.create(spec(name))
+        await host.delete("goes")
+
+    asyncio.run(use())
+    assert b"bss_live_jobs 1.0" in metrics.text()

@@ -15,6 +15,7 @@ from bss_service import frames, schema
 from bss_service.store import Store
 from tests.services import Service
 from tests.simulated import order, spec, take, train
+from tests.test_recovery import said
 
 StartService = Callable[..., Service]
 
@@ -118,7 +119,7 @@ def test_an_entry_that_was_damaged_before_the_migration_is_so_behind_it(start_se
     service.start()
     with service.client() as client:
         assert (order(take(client, "job", range(8))) == expected[: 8 * 8]).all()
-    assert [line for line in service.log if "journal entry 5 is damaged" in line]
+    assert said(service, "journal entry 5 is damaged")
 
 
 def test_a_migration_holds_one_row_in_memory(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from typing import Any, Final
 import structlog
 
 from bss_service import views
+from bss_service.core.table import SampleTable
 from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
 from bss_service.job import Job
 from bss_service.loading import Loader
 from bss_service.metrics import Metrics
 from bss_service.records import Entry, Lease, Transaction, parts_of
-from bss_service.snapshot import Snapshot, frozen, take_snapshot
+from bss_service.snapshot import frozen, take_snapshot
 from bss_service.store import Store
 from bss_service.wire import JobState, Message
 
@@ -46,7 +47,7 @@ class LiveJob:
     planning_since_snapshot: float = 0.0  # seconds
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
-    table_read: asyncio.Task[Snapshot] | None = None  # as long as that one needs the table as it is
+    table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
 
     def record(self, kind: str, message: Message | Mapping[str, Any]) -> Transaction:
         """Journal a change that has happened; returns the transaction that it is part of."""
@@ -152,6 +153,7 @@ class LiveJobs:
             raise unknown(name)
         async with live.changed:
             if live.lease.broken:
+                self.drop(live)  # a change failed that nobody waited for
                 raise StoreError(f"job {name!r} is being loaded again, ask once more")
             live.used = time.monotonic()
             try:
@@ -199,6 +201,7 @@ class LiveJobs:
         live.changed.notify_all()
         if self._live.get(live.job.spec.name) is live:
             del self._live[live.job.spec.name]
+            self._metrics.live_jobs.set(len(self._live))
 
     async def close(self) -> None:
         """Let the snapshots that are being written come to their end, or to nothing."""
@@ -223,17 +226,20 @@ class LiveJobs:
         if live.snapshot_is_due and not live.lease.broken:
             live.bytes_since_snapshot = live.entries_since_snapshot = 0
             live.planning_since_snapshot = 0.0
-            live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.seq))
+            # Begun here and not by the other task: whoever holds the lock may plan before that one's turn comes.
+            live.table_read = asyncio.create_task(asyncio.to_thread(live.job.table.copy))
+            live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.table_read, live.seq))
 
-    async def _write_snapshot(self, live: LiveJob, job: Job, seq: int) -> None:
+    async def _write_snapshot(self, live: LiveJob, job: Job, table: asyncio.Task[SampleTable], seq: int) -> None:
         """Write the job as it was, part by part, while it goes on. What fails is tried again when it is due again."""
         started = time.monotonic()
         try:
-            live.table_read = asyncio.create_task(asyncio.to_thread(take_snapshot, job))
-            taken = await live.table_read
+            job.table = await table
             live.table_read = None
-            frame = await asyncio.to_thread(taken.to_frame)
+            frame = await asyncio.to_thread(lambda: take_snapshot(job).to_frame())
             for part in parts_of(seq, frame):
+                if live.lease.broken:
+                    return  # it is deleted, or loaded again: what memory held of it is not stored any more
                 await self.committed(self._store.commit(Transaction(job.spec.name, live.lease, snapshot=[part])))
         except StoreError as error:
             log.warning("snapshot not written", job=job.spec.name, error=error.detail)

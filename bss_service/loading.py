@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import structlog
 
@@ -31,6 +32,8 @@ class Loader:
 
         Raises StoreError where what is stored is damaged beyond recovery.
         """
+        with suppress(StoreError):  # what was handed over of it before is stored by then, or never will be
+            await asyncio.wrap_future(self._store.commit(Transaction(name, Lease())))
         stored = await asyncio.to_thread(self._store.load, name)
         if stored is None:
             return None

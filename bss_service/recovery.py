@@ -164,14 +164,15 @@ def _agreed_until(job: Job, plans: list[Plan]) -> int:
 
 def _swaps(later: list[Entry], known: int) -> dict[int, dict[str, Any]]:
     """The policy versions that the entries behind the damage tell of, as far as they are new."""
-    swaps = {}
+    told: list[dict[str, Any]] = []
     for entry in later:
-        message = entry.message() if entry.kind == "swap" else {}
+        message = entry.message() if entry.kind in ("swap", "recovered") else {}
+        told += message.get("versions", [])
         answer = message.get("answer")
-        if answer is not None and not message["shadow"] and answer["policy_version"] > known:
-            number = answer["policy_version"]
-            swaps[number] = {"version": number, "policy": message["policy"], "first_step": answer["first_step"]}
-    return swaps
+        if answer is not None and not message["shadow"]:
+            number, first_step = answer["policy_version"], answer["first_step"]
+            told.append({"version": number, "policy": message["policy"], "first_step": first_step})
+    return {version["version"]: version for version in told if version["version"] > known}
 
 
 def _applies_again(job: Job, entry: Entry) -> bool:

@@ -11,7 +11,7 @@ from bss_service.errors import StoreError
 
 VERSION: Final = 2
 UNPROVEN: Final = -1  # the checksum of a row that was damaged already when it was migrated: no CRC-32 is negative
-BATCH: Final = 500  # rows held in memory at once by a migration
+BATCH: Final = 500  # keys held in memory at once by a migration
 
 log = structlog.get_logger()
 
@@ -132,20 +132,20 @@ _MIGRATIONS: Final = {1: _add_checksums}
 
 
 def _rows(connection: sa.Connection, table: sa.Table, *columns: sa.Column[Any]) -> Iterator[Any]:
-    """All rows in order of their keys, a few at a time: they may be changed meanwhile."""
+    """All rows in order of their keys, one at a time: they may be large, and they may be changed meanwhile."""
     keys = list(table.primary_key.columns)
-    after: list[Any] | None = None
-    while True:
-        query = sa.select(*keys, *columns).order_by(*keys).limit(BATCH)
-        if after is not None:
-            query = query.where(sa.tuple_(*keys) > sa.tuple_(*(sa.literal(value) for value in after)))
-        found = connection.execute(query).all()
-        yield from found
-        if len(found) < BATCH:
-            return
-        after = list(found[-1][: len(keys)])
+    query = sa.select(*keys).order_by(*keys).limit(BATCH)
+    found = connection.execute(query).all()
+    while found:
+        for key in found:
+            yield connection.execute(sa.select(*keys, *columns).where(*_is(table, key))).one()
+        behind = sa.tuple_(*keys) > sa.tuple_(*(sa.literal(value) for value in found[-1]))
+        found = connection.execute(query.where(behind)).all()
 
 
 def _set(connection: sa.Connection, table: sa.Table, row: Any, **values: Any) -> None:
-    same = [column == getattr(row, column.name) for column in table.primary_key.columns]
-    connection.execute(table.update().where(*same).values(values))
+    connection.execute(table.update().where(*_is(table, row)).values(values))
+
+
+def _is(table: sa.Table, row: Any) -> list[sa.ColumnElement[bool]]:
+    return [column == getattr(row, column.name) for column in table.primary_key.columns]

@@ -61,6 +61,7 @@ class Store:
         Once one has failed with StoreError, so do all later ones of its lease.
         """
         future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # whoever waits for it may give up, the writer does not
         self._queue.put((transaction, future))
         return future
 

@@ -132,6 +132,21 @@ def test_a_swap_behind_the_damage_counts_again(start_service: StartService) -> N
         assert client.steps("job", StepsRequest(start=14)).batches.policy_version.tolist() == [told.policy_version]
 
 
+def test_a_swap_that_only_an_earlier_recovery_tells_of_counts_again(start_service: StartService) -> None:
+    service, job = start_service(), job_of()
+    with service.client(retries=0) as client:
+        client.create_job(job)
+        train(client, job, range(7))
+        client.swap("job", "uniform", at="now")
+        before = order(train(client, job, range(7, 14)))
+        for bad in (8, 5):
+            service.kill()
+            damage_journal(service.store, "UPDATE journal SET checksum = checksum + 1 WHERE seq = ?", bad)
+            service.start()
+            assert (client.policy("job").policy.name, client.policy("job").policy_version) == ("uniform", 2)
+        assert (order(take(client, "job", range(7, 14))) == before).all()
+
+
 def test_a_policy_whose_swap_is_lost_is_named(start_service: StartService) -> None:
     service, job = start_service(), job_of()
     with service.client(retries=0) as client:

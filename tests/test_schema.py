@@ -1,6 +1,7 @@
 """A store of an older version becomes one of this version, or stays as it was."""
 
 import sqlite3
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +15,7 @@ from bss_service import frames, schema
 from bss_service.store import Store
 from tests.services import Service
 from tests.simulated import order, spec, take, train
+from tests.test_recovery import said
 
 StartService = Callable[..., Service]
 
@@ -117,4 +119,21 @@ def test_an_entry_that_was_damaged_before_the_migration_is_so_behind_it(start_se
     service.start()
     with service.client() as client:
         assert (order(take(client, "job", range(8))) == expected[: 8 * 8]).all()
-    assert [line for line in service.log if "journal entry 5 is damaged" in line]
+    assert said(service, "journal entry 5 is damaged")
+
+
+def test_a_migration_holds_one_row_in_memory(tmp_path: Path) -> None:
+    size, rows = 2**20, 30
+    with closing(sqlite3.connect(tmp_path / "bss.sqlite")) as connection, connection:
+        connection.executescript(VERSION_1)
+        connection.execute(
+            "WITH RECURSIVE step(k) AS (SELECT 0 UNION ALL SELECT k + 1 FROM step WHERE k + 1 < ?) "
+            "INSERT INTO plans SELECT 'job', k, zeroblob(?) FROM step",
+            (rows, size),
+        )
+    tracemalloc.start()
+    try:
+        Store(f"sqlite:///{tmp_path}/bss.sqlite").close()
+        assert tracemalloc.get_traced_memory()[1] < 5 * size
+    finally:
+        tracemalloc.stop()

@@ -15,7 +15,7 @@ from bss_service.headers import SecurityHeaders
 from bss_service.host import Host
 from bss_service.metrics import Metrics, RequestMetrics
 from bss_service.rates import RateLimiter
-from bss_service.settings import Settings
+from bss_service.settings import Settings, is_loopback
 from bss_service.store import Store
 from bss_service.tokens import Tokens
 
@@ -45,7 +45,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     )
     app.state.settings = settings
     limiter = None if settings.rate_limit is None else RateLimiter(settings.rate_limit)
-    app.state.gate = Gate(tokens, settings.token, limiter)
+    app.state.gate = Gate(tokens, settings.token, limiter, local=is_loopback(settings.host))
     problems.install(app, api.router.routes)
     app.include_router(api.router)
     _add_operations(app, store, metrics)

@@ -1,7 +1,8 @@
 """Who may call: a bearer token of the scope that the route needs.
 
 A service on loopback of which nobody ever made a token lets this machine do anything, as long as the Host header names
-loopback: a web page whose name was made to point here does not.
+loopback: a web page whose name was made to point here does not. Others write into that header what they like, so a
+service that they can reach asks for a token whatever became of those in its store.
 """
 
 import asyncio
@@ -36,18 +37,24 @@ class ForbiddenError(BssError):
 
 
 class Gate:
-    """Knows the tokens, those in the store as they were a second ago, and counts requests where a rate is set."""
+    """Knows the tokens, those in the store as they were a second ago, and counts requests where a rate is set.
+
+    local: only this machine reaches the service.
+    """
 
     def __init__(
         self,
         tokens: Tokens,
         setting: SecretStr | None = None,
         limiter: RateLimiter | None = None,
+        *,
+        local: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stored = tokens
         self._setting = [] if setting is None else [_of_setting(setting)]
         self._limiter = limiter
+        self._guarded = setting is not None or not local
         self._clock = clock
         self._known: list[Token] = []
         self._read_at = -FRESH
@@ -76,7 +83,8 @@ class Gate:
         return known if known is not None and known.valid(time.time()) else None
 
     async def _check_open(self, request: Request) -> None:
-        if self._setting or await self._tokens():
+        await self._tokens()
+        if self._guarded:
             raise UnauthorisedError(
                 "authorization must be 'Bearer' and a token of this service that is neither revoked nor expired",
                 field="authorization",
@@ -90,6 +98,7 @@ class Gate:
                 if self._clock() - self._read_at >= FRESH:
                     started = self._clock()
                     self._known = await run_in_threadpool(self._stored.all)
+                    self._guarded = self._guarded or bool(self._known)  # also when they are gone with their store
                     self._read_at = started
         return self._known
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from bss_service import api, openapi, problems
-from bss_service.auth import Gate
+from bss_service.auth import Gate, GuardedRoute
 from bss_service.budget import BodyBudget
 from bss_service.headers import SecurityHeaders
 from bss_service.host import Host
@@ -57,11 +57,13 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 
 
 def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
-    @app.get("/healthz", summary="Is the process alive?")
+    app.router.route_class = GuardedRoute
+
+    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN)
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Can it serve?")
+    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN)
     def readyz() -> dict[str, str]:
         store.check()
         return {"status": "ready"}

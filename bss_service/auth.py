@@ -8,9 +8,10 @@ service that they can reach asks for a token whatever became of those in its sto
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
@@ -104,14 +105,24 @@ class Gate:
 
 
 class Needs:
-    """A dependency that lets a request pass whose token has a scope."""
+    """A dependency that lets a request pass whose token has a scope; any request where it needs none."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope | None) -> None:
         self.scope = scope
 
     async def __call__(self, request: Request) -> None:
         gate: Gate = request.app.state.gate
-        await gate.admit(request, self.scope)
+        if self.scope is not None:
+            await gate.admit(request, self.scope)
+
+
+class GuardedRoute(APIRoute):
+    """A route that says what it needs; one that forgot to can't be made."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if not any(isinstance(dependency.call, Needs) for dependency in self.dependant.dependencies):
+            raise TypeError(f"route {path} must name the scope that it needs, or that it needs none")
 
 
 def _of_setting(setting: SecretStr) -> Token:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from fastapi import Request
 
-from bss_service import auth
+from bss_service import api, auth
 from bss_service.app import create_app
 from bss_service.auth import Gate
 from bss_service.settings import Settings
@@ -103,6 +103,11 @@ def test_every_operation_names_its_scope_and_asks_for_it(guarded: Guarded) -> No
         seen.add(operation["operationId"])
     assert {"steps", "read_job", "read_metrics"} | ADMIN <= seen
     assert len(seen) == 24
+
+
+def test_a_route_that_forgets_its_scope_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="route /v1/secrets must name the scope that it needs, or that it needs none"):
+        api.router.get("/secrets")(lambda: None)
 
 
 def test_what_changes_a_job_for_others_is_for_admins(guarded: Guarded) -> None:

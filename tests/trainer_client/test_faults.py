@@ -1,5 +1,6 @@
 """Training through a network that fails, and a service that is killed."""
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bss_service.wire import JobSpec
+from bss_service.wire import JobSpec, StepsRequest
 from tests.services import Service
 from tests.trainer_client.clusters import EPOCHS, SAMPLES, STEPS, Run, job, train
 from tests.trainer_client.proxy import FAULTS, Proxy, evenly
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, StrangeAnswerError
 from trainer_client.reference.training import Config, Trainer
+from trainer_client.sampler import ScheduledBatchSampler
 
 StartService = Callable[..., Service]
 Shape = dict[str, Any]
@@ -198,6 +200,24 @@ def test_under_raise_a_run_ends_and_goes_on_from_its_checkpoint_to_the_same_end(
         train(disturbed, spec, None, config, run, **options)
     assert run.ended_like(undisturbed("bandit", short))
     assert is_on_record(client, spec, run)
+
+
+@pytest.mark.parametrize("patience", [30.0, 0.1], ids=["is held", "is told to ask again"])
+def test_a_rank_that_waits_for_rank_0_has_not_lost_the_service(
+    proxied: Callable[..., Proxy], client: SchedulerClient, job_name: str, patience: float
+) -> None:
+    proxy = proxied()
+    spec = job(job_name, "uniform", patience=patience)
+    with through(proxy) as disturbed:
+        waiting = ScheduledBatchSampler(disturbed, spec, rank=1, world_size=2, on_outage="raise", outage_after=1.0)
+        blink = threading.Timer(1.5, proxy.down_for, [0.1])
+        rank_0 = threading.Timer(3.5, client.steps, [job_name, StepsRequest(start=0, world_size=2)])
+        for timer in (blink, rank_0):
+            timer.start()
+        assert next(iter(waiting))
+        assert waiting.stats.outages == 1
+        waiting.close(0)
+        rank_0.join()
 
 
 def test_a_run_may_start_through_faults(proxied: Callable[..., Proxy], job_name: str) -> None:

@@ -49,6 +49,7 @@ MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
 LONG_JSON: Final = 2 * 2**20  # bytes; of longer JSON the service may have too much, so it goes as a frame
 _PASSING: Final = {408, 429, 502, 503, 504}
 _JSON: Final = "application/json"
+_BYTES: Final = "application/octet-stream"
 _PROBLEM: Final = "application/problem+json"
 A = TypeVar("A", bound=Message)
 
@@ -170,7 +171,7 @@ class SchedulerClient:
 
     def upload_policy(self, artefact: bytes) -> PolicyManifest:
         """Upload a trained policy; a job runs it as the policy `artefact` with the parameter `sha256`."""
-        return self._read(PolicyManifest, self._send("POST", "/v1/policies", artefact, "application/octet-stream"))
+        return self._read(PolicyManifest, self._send("POST", "/v1/policies", artefact, _BYTES))
 
     def policy_file(self, sha256: str) -> bytes:
         """An artefact as it was uploaded."""
@@ -280,7 +281,7 @@ class SchedulerClient:
                     told = _problem(response)[0]
                     outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {told}")
                     outage.retry_after = _retry_after(response)
-                elif not response.is_success and response.headers.get("content-type") != _PROBLEM:
+                elif not _is_the_schedulers(response):
                     outage = self._strange(response)
                 else:
                     return _accepted(response, retried=tried > 0)
@@ -315,6 +316,13 @@ def _shut(opened: socket.socket) -> None:
     """Wake whoever waits for this socket; to close it would not."""
     with suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)
+
+
+def _is_the_schedulers(response: httpx.Response) -> bool:
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return True
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    return kind in ((_JSON, frames.CONTENT_TYPE, _BYTES) if response.is_success else (_PROBLEM,))
 
 
 def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:

@@ -236,6 +236,14 @@ def test_under_raise_a_start_without_the_service_is_given_up(proxied: Callable[.
         train(disturbed, job(job_name), on_outage="raise", outage_after=0.1)
 
 
+@pytest.mark.parametrize("call", ["delete_job", "end_shadow", "snapshot", "policy_file", "job"])
+def test_a_page_of_something_else_is_not_taken_for_an_answer(proxied: Callable[..., Proxy], call: str) -> None:
+    with through(proxied(faults={"page": 1})) as disturbed:
+        for _ in range(12):  # of several statuses
+            with pytest.raises(StrangeAnswerError, match="not the scheduler's"):
+                getattr(disturbed, call)("x")
+
+
 def test_an_address_of_something_else_is_told_though_the_run_would_wait(
     proxied: Callable[..., Proxy], job_name: str
 ) -> None:

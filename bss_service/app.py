@@ -42,6 +42,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # the place would be made of the Host header, and of this scheme, not of a proxy's
     )
     app.state.settings = settings
     limiter = None if settings.rate_limit is None else RateLimiter(settings.rate_limit)

@@ -31,6 +31,7 @@ WANTED = {
         ("GET", "/v1/jobs", 200),
         ("GET", "/v1/jobs/nobody", 404),
         ("GET", "/nothing", 404),
+        ("GET", "/v1/jobs/", 404),
         ("PATCH", "/v1/jobs", 405),
         ("POST", "/v1/jobs", 415),
         ("GET", "/v1/jobs/run-1/batches?start=x", 422),

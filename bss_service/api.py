@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from bss_service import frames
-from bss_service.auth import Needs
+from bss_service.auth import GuardedRoute, Needs
 from bss_service.bodies import BINARY, artefact_body, body, reply
 from bss_service.core.table import MAX_STEP
 from bss_service.host import Host
@@ -38,11 +38,12 @@ Sha256 = Annotated[str, Path(pattern=SHA256_PATTERN, examples=["0" * 64])]
 TheHost = Annotated[Host, Depends(host_of)]
 
 # The scope of token that a route needs; each of them has one of these.
+OPEN = [Depends(Needs(None))]
 READ = [Depends(Needs(Scope.READ))]
 TRAIN = [Depends(Needs(Scope.TRAIN))]  # what a trainer does
 ADMIN = [Depends(Needs(Scope.ADMIN))]
 
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=GuardedRoute)
 
 
 @router.post("/jobs", summary="Create a job, or attach to it", dependencies=TRAIN)

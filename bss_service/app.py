@@ -9,13 +9,13 @@ from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from bss_service import api, openapi, problems
-from bss_service.auth import Gate
+from bss_service.auth import Gate, GuardedRoute
 from bss_service.budget import BodyBudget
 from bss_service.headers import SecurityHeaders
 from bss_service.host import Host
 from bss_service.metrics import Metrics, RequestMetrics
 from bss_service.rates import RateLimiter
-from bss_service.settings import Settings
+from bss_service.settings import Settings, is_loopback
 from bss_service.store import Store
 from bss_service.tokens import Tokens
 
@@ -42,10 +42,11 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # the place would be made of the Host header, and of this scheme, not of a proxy's
     )
     app.state.settings = settings
     limiter = None if settings.rate_limit is None else RateLimiter(settings.rate_limit)
-    app.state.gate = Gate(tokens, settings.token, limiter)
+    app.state.gate = Gate(tokens, settings.token, limiter, local=is_loopback(settings.host))
     problems.install(app, api.router.routes)
     app.include_router(api.router)
     _add_operations(app, store, metrics)
@@ -57,11 +58,13 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 
 
 def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
-    @app.get("/healthz", summary="Is the process alive?")
+    app.router.route_class = GuardedRoute
+
+    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN)
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Can it serve?")
+    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN)
     def readyz() -> dict[str, str]:
         store.check()
         return {"status": "ready"}

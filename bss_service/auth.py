@@ -1,15 +1,17 @@
 """Who may call: a bearer token of the scope that the route needs.
 
 A service on loopback of which nobody ever made a token lets this machine do anything, as long as the Host header names
-loopback: a web page whose name was made to point here does not.
+loopback: a web page whose name was made to point here does not. Others write into that header what they like, so a
+service that they can reach asks for a token whatever became of those in its store.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Request
+from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
@@ -36,18 +38,24 @@ class ForbiddenError(BssError):
 
 
 class Gate:
-    """Knows the tokens, those in the store as they were a second ago, and counts requests where a rate is set."""
+    """Knows the tokens, those in the store as they were a second ago, and counts requests where a rate is set.
+
+    local: only this machine reaches the service.
+    """
 
     def __init__(
         self,
         tokens: Tokens,
         setting: SecretStr | None = None,
         limiter: RateLimiter | None = None,
+        *,
+        local: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stored = tokens
         self._setting = [] if setting is None else [_of_setting(setting)]
         self._limiter = limiter
+        self._guarded = setting is not None or not local
         self._clock = clock
         self._known: list[Token] = []
         self._read_at = -FRESH
@@ -76,7 +84,8 @@ class Gate:
         return known if known is not None and known.valid(time.time()) else None
 
     async def _check_open(self, request: Request) -> None:
-        if self._setting or await self._tokens():
+        await self._tokens()
+        if self._guarded:
             raise UnauthorisedError(
                 "authorization must be 'Bearer' and a token of this service that is neither revoked nor expired",
                 field="authorization",
@@ -90,19 +99,30 @@ class Gate:
                 if self._clock() - self._read_at >= FRESH:
                     started = self._clock()
                     self._known = await run_in_threadpool(self._stored.all)
+                    self._guarded = self._guarded or bool(self._known)  # also when they are gone with their store
                     self._read_at = started
         return self._known
 
 
 class Needs:
-    """A dependency that lets a request pass whose token has a scope."""
+    """A dependency that lets a request pass whose token has a scope; any request where it needs none."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope | None) -> None:
         self.scope = scope
 
     async def __call__(self, request: Request) -> None:
         gate: Gate = request.app.state.gate
-        await gate.admit(request, self.scope)
+        if self.scope is not None:
+            await gate.admit(request, self.scope)
+
+
+class GuardedRoute(APIRoute):
+    """A route that says what it needs; one that forgot to can't be made."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if not any(isinstance(dependency.call, Needs) for dependency in self.dependant.dependencies):
+            raise TypeError(f"route {path} must name the scope that it needs, or that it needs none")
 
 
 def _of_setting(setting: SecretStr) -> Token:

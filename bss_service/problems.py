@@ -9,11 +9,10 @@ from typing import Any, Final
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute, Match, Route
 
 from bss_service.errors import BssError
 from bss_service.rates import TooManyError
@@ -89,7 +88,7 @@ def _allowed(request: Request) -> str:
     methods = {
         method
         for route in (*request.app.state.routes, *request.app.routes)
-        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
         for method in route.methods or ()
     }
     return ", ".join(sorted(methods))

@@ -36,6 +36,13 @@ class TestEveryTransport:
         epochs = order(train(client, job, range(12))).reshape(2, 48)
         assert (np.sort(epochs, axis=1) == np.arange(48)).all()
 
+    def test_a_message_may_be_long(self, client: SchedulerClient, name: str) -> None:
+        samples = 250_000
+        client.create_job(spec(name, samples=samples))
+        x = np.linspace(0, 1, samples, dtype=np.float32)
+        scores = Scores(indices=np.arange(samples), similarity=x, loss=x, probabilities=np.stack([x] * 3, axis=1))
+        assert client.scores(name, scores).accepted == samples
+
     def test_asking_again_gives_the_same_bytes(self, client: SchedulerClient, name: str) -> None:
         client.create_job(spec(name))
         first = client.steps(name, StepsRequest(start=0, count=4)).batches

@@ -1,15 +1,24 @@
 """Who gets in, at every operation of the interface, by a real service over HTTP."""
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
+from fastapi import Request
 
+from bss_service import api, auth
+from bss_service.app import create_app
+from bss_service.auth import Gate
+from bss_service.settings import Settings
+from bss_service.store import Store
 from bss_service.tokens import Scope, Tokens
 from bss_service.wire import StepsRequest
 from tests.services import Service
@@ -96,6 +105,11 @@ def test_every_operation_names_its_scope_and_asks_for_it(guarded: Guarded) -> No
     assert len(seen) == 24
 
 
+def test_a_route_that_forgets_its_scope_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="route /v1/secrets must name the scope that it needs, or that it needs none"):
+        api.router.get("/secrets")(lambda: None)
+
+
 def test_what_changes_a_job_for_others_is_for_admins(guarded: Guarded) -> None:
     document = guarded.ask("GET", "/openapi.json", None).json()
     scopes = {o["operationId"]: o["security"][1]["token"][0] for _, p, o in operations(document) if p not in OPEN}
@@ -167,6 +181,34 @@ def test_loopback_is_open_until_the_first_token_is_made_and_never_again(
         tokens.revoke("only")
         assert comes_true(lambda: http.get("/v1/jobs", headers=bearer).status_code == 401)
         assert http.get("/v1/jobs").status_code == 401
+
+
+def test_loopback_stays_closed_when_its_tokens_are_gone(tmp_path: Path) -> None:
+    request = Request({"type": "http", "headers": [(b"host", b"localhost")], "path": "/", "query_string": b""})
+    tokens = Tokens(f"sqlite:///{tmp_path}/bss.sqlite")
+    hours = count()
+    gate = Gate(tokens, local=True, clock=lambda: 3600.0 * next(hours))
+    asyncio.run(gate.admit(request, Scope.READ))
+    tokens.create("only", Scope.READ)
+    for _ in range(2):
+        with pytest.raises(auth.UnauthorisedError, match="authorization must be"):
+            asyncio.run(gate.admit(request, Scope.READ))
+        (tmp_path / "bss.sqlite").unlink(missing_ok=True)
+    tokens.close()
+
+
+def test_a_service_that_others_reach_is_closed_also_without_tokens_and_by_the_name_of_loopback(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/bss.sqlite"
+    store = Store(url)
+    app = create_app(Settings(store=url, host="0.0.0.0"), store)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+            return await http.get("/metrics")
+
+    answer = asyncio.run(ask())
+    store.close()
+    assert (answer.status_code, answer.json()["field"]) == (401, "authorization")
 
 
 def test_no_token_stands_in_the_log(guarded: Guarded) -> None:

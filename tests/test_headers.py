@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bss_service import api
 from bss_service.app import create_app
 from bss_service.headers import SECURITY
 from bss_service.settings import Settings
@@ -30,6 +31,7 @@ WANTED = {
         ("GET", "/v1/jobs", 200),
         ("GET", "/v1/jobs/nobody", 404),
         ("GET", "/nothing", 404),
+        ("GET", "/v1/jobs/", 404),
         ("PATCH", "/v1/jobs", 405),
         ("POST", "/v1/jobs", 415),
         ("GET", "/v1/jobs/run-1/batches?start=x", 422),
@@ -47,7 +49,7 @@ def test_a_failure_that_nobody_expected_carries_them_too_and_tells_nothing(tmp_p
     store = Store(url)
     app = create_app(Settings(store=url), store)
 
-    @app.get("/broken")
+    @app.get("/broken", dependencies=api.OPEN)
     def broken() -> None:
         raise RuntimeError("a secret")
 

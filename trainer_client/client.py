@@ -46,7 +46,10 @@ from trainer_client.errors import ConflictError, OutageError, StrangeAnswerError
 
 BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries, the last one repeated
 MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
+LONG_JSON: Final = 2 * 2**20  # bytes; of longer JSON the service may have too much, so it goes as a frame
 _PASSING: Final = {408, 429, 502, 503, 504}
+_JSON: Final = "application/json"
+_BYTES: Final = "application/octet-stream"
 _PROBLEM: Final = "application/problem+json"
 A = TypeVar("A", bound=Message)
 
@@ -56,7 +59,8 @@ class SchedulerClient:
 
     url: of the service, such as "http://127.0.0.1:8765". timeout: seconds for a connection or an answer; a call that
     waits for feedback gets the job's patience on top. retries: how often a call is tried again after an outage, with
-    growing pauses, before OutageError is raised. wire: how arrays travel.
+    growing pauses, before OutageError is raised. wire: how arrays travel; long requests always
+    do as frames.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class SchedulerClient:
     ) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._made_of: dict[str, Any] = {"url": url, "token": token, "timeout": timeout, "wire": wire}
-        self._media_type = frames.CONTENT_TYPE if wire == "frame" else "application/json"
+        self._media_type = frames.CONTENT_TYPE if wire == "frame" else _JSON
         self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=False)
         self._timeout = timeout
         self._retries = retries
@@ -167,7 +171,7 @@ class SchedulerClient:
 
     def upload_policy(self, artefact: bytes) -> PolicyManifest:
         """Upload a trained policy; a job runs it as the policy `artefact` with the parameter `sha256`."""
-        return self._read(PolicyManifest, self._send("POST", "/v1/policies", artefact, "application/octet-stream"))
+        return self._read(PolicyManifest, self._send("POST", "/v1/policies", artefact, _BYTES))
 
     def policy_file(self, sha256: str) -> bytes:
         """An artefact as it was uploaded."""
@@ -239,11 +243,12 @@ class SchedulerClient:
     def _call(
         self, answer: type[A], method: str, path: str, message: Message | None = None, timeout: float | None = None
     ) -> A:
-        content = None
-        if message is not None:
-            binary = self._media_type == frames.CONTENT_TYPE
-            content = message.to_frame() if binary else message.model_dump_json().encode()
-        return self._read(answer, self._send(method, path, content, self._media_type, timeout))
+        content, media_type = None, self._media_type
+        if message is not None and media_type == _JSON:
+            content = message.model_dump_json().encode()
+        if message is not None and (content is None or len(content) > LONG_JSON):
+            content, media_type = message.to_frame(), frames.CONTENT_TYPE
+        return self._read(answer, self._send(method, path, content, media_type, timeout))
 
     def _send(
         self,
@@ -270,12 +275,13 @@ class SchedulerClient:
                 raise ValueError(f"url must be like http://127.0.0.1:8765, got {self._http.base_url}") from failure
             except httpx.RequestError as failure:
                 outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
+                outage.silent = isinstance(failure, httpx.TimeoutException)
             else:
                 if response.status_code in _PASSING:
                     told = _problem(response)[0]
                     outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {told}")
                     outage.retry_after = _retry_after(response)
-                elif not response.is_success and response.headers.get("content-type") != _PROBLEM:
+                elif not _is_the_schedulers(response):
                     outage = self._strange(response)
                 else:
                     return _accepted(response, retried=tried > 0)
@@ -310,6 +316,13 @@ def _shut(opened: socket.socket) -> None:
     """Wake whoever waits for this socket; to close it would not."""
     with suppress(OSError):
         opened.shutdown(socket.SHUT_RDWR)
+
+
+def _is_the_schedulers(response: httpx.Response) -> bool:
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return True
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    return kind in ((_JSON, frames.CONTENT_TYPE, _BYTES) if response.is_success else (_PROBLEM,))
 
 
 def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:

@@ -96,6 +96,7 @@ class Courier:
         self._interrupted = False
         self._error: SchedulerError | None = None
         self._down_since: float | None = None
+        self._held = False  # the service is back and has a call, which it may hold
         self._local = LocalOrder(self.spec) if self.on_outage == "local" else None
         self._local_run: LocalItem | None = None
         self._thread = threading.Thread(target=self._run, name=f"bss-courier-{self.spec.name}", daemon=True)
@@ -296,10 +297,11 @@ class Courier:
         return self._calendar.interval_bounds(step)[0] - self.spec.lag
 
     def _fell_back(self) -> bool:
-        return self._down_since is not None and time.monotonic() - self._down_since >= self.outage_after
+        down, held = self._down_since, self._held
+        return down is not None and not held and time.monotonic() - down >= self.outage_after
 
     def _until_fallback(self) -> float:
-        if self._down_since is None or self.on_outage == "wait":
+        if self._down_since is None or self._held or self.on_outage == "wait":
             return LOOK
         return min(LOOK, max(0.01, self._down_since + self.outage_after - time.monotonic()))
 
@@ -327,12 +329,14 @@ class Courier:
             started = time.monotonic()
             try:
                 assert task is not None
-                task()
+                self._perform(task)
                 failures = 0
                 with self._changed:
                     self._down_since = None
             except TooEarlyError:
+                failures = 0
                 with self._changed:
+                    self._down_since = None
                     self._changed.wait_for(lambda: self._closed, BACKOFF[0])
             except OutageError as error:
                 if self._closed:
@@ -349,6 +353,16 @@ class Courier:
                 self._fail(SchedulerError(f"the courier failed: {type(error).__name__}: {error}"))
                 raise
 
+    def _perform(self, task: Callable[[], None]) -> None:
+        """Do a task; after an outage ask first for what is never held, or a held call would pass for an outage too."""
+        try:
+            if self._down_since is not None:
+                self.client.job(self.spec.name)
+                self._held = True
+            task()
+        finally:
+            self._held = False
+
     def _fail(self, error: SchedulerError) -> None:
         with self._changed:
             self._error = error
@@ -357,7 +371,7 @@ class Courier:
     def _note_outage(self, error: OutageError, failures: int, started: float) -> None:
         with self._changed:
             if self._down_since is None:
-                self._down_since = started
+                self._down_since = started if error.silent else time.monotonic()  # a call may have been held
                 self.stats.outages += 1
             self._changed.notify_all()
         if failures % 60 == 0:

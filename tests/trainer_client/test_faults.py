@@ -1,5 +1,6 @@
 """Training through a network that fails, and a service that is killed."""
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bss_service.wire import JobSpec
+from bss_service.wire import JobSpec, StepsRequest
 from tests.services import Service
 from tests.trainer_client.clusters import EPOCHS, SAMPLES, STEPS, Run, job, train
 from tests.trainer_client.proxy import FAULTS, Proxy, evenly
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, StrangeAnswerError
 from trainer_client.reference.training import Config, Trainer
+from trainer_client.sampler import ScheduledBatchSampler
 
 StartService = Callable[..., Service]
 Shape = dict[str, Any]
@@ -200,6 +202,24 @@ def test_under_raise_a_run_ends_and_goes_on_from_its_checkpoint_to_the_same_end(
     assert is_on_record(client, spec, run)
 
 
+@pytest.mark.parametrize("patience", [30.0, 0.1], ids=["is held", "is told to ask again"])
+def test_a_rank_that_waits_for_rank_0_has_not_lost_the_service(
+    proxied: Callable[..., Proxy], client: SchedulerClient, job_name: str, patience: float
+) -> None:
+    proxy = proxied()
+    spec = job(job_name, "uniform", patience=patience)
+    with through(proxy) as disturbed:
+        waiting = ScheduledBatchSampler(disturbed, spec, rank=1, world_size=2, on_outage="raise", outage_after=1.0)
+        blink = threading.Timer(1.5, proxy.down_for, [0.1])
+        rank_0 = threading.Timer(3.5, client.steps, [job_name, StepsRequest(start=0, world_size=2)])
+        for timer in (blink, rank_0):
+            timer.start()
+        assert next(iter(waiting))
+        assert waiting.stats.outages == 1
+        waiting.close(0)
+        rank_0.join()
+
+
 def test_a_run_may_start_through_faults(proxied: Callable[..., Proxy], job_name: str) -> None:
     proxy = proxied()
     proxy.down_for(0.4)
@@ -214,6 +234,14 @@ def test_under_raise_a_start_without_the_service_is_given_up(proxied: Callable[.
     proxy = proxied(faults={"swallowed": 1})
     with through(proxy) as disturbed, pytest.raises(OutageError, match="did not answer: ReadTimeout"):
         train(disturbed, job(job_name), on_outage="raise", outage_after=0.1)
+
+
+@pytest.mark.parametrize("call", ["delete_job", "end_shadow", "snapshot", "policy_file", "job"])
+def test_a_page_of_something_else_is_not_taken_for_an_answer(proxied: Callable[..., Proxy], call: str) -> None:
+    with through(proxied(faults={"page": 1})) as disturbed:
+        for _ in range(12):  # of several statuses
+            with pytest.raises(StrangeAnswerError, match="not the scheduler's"):
+                getattr(disturbed, call)("x")
 
 
 def test_an_address_of_something_else_is_told_though_the_run_would_wait(

@@ -210,6 +210,8 @@ def test_an_unknown_job_is_not_found(http: httpx.Client, path: str) -> None:
 def test_unknown_paths_and_methods_are_problems_too(http: httpx.Client) -> None:
     assert http.get("/v1/nothing").headers["content-type"] == "application/problem+json"
     assert http.patch("/v1/jobs").json()["status"] == 405
+    assert http.patch("/v1/jobs").headers["allow"] == "GET, POST"
+    assert http.patch("/openapi.json").headers["allow"] == "GET, HEAD"
 
 
 def test_a_snapshot_that_does_not_fit_together_is_refused(http: httpx.Client, client: SchedulerClient) -> None:

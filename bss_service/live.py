@@ -243,6 +243,8 @@ class LiveJobs:
                 await self.committed(self._store.commit(Transaction(job.spec.name, live.lease, snapshot=[part])))
         except StoreError as error:
             log.warning("snapshot not written", job=job.spec.name, error=error.detail)
+        except Exception as error:  # a bug: the job goes on without, and nobody else would tell
+            log.error("snapshot not written", job=job.spec.name, exc_info=error)
         finally:
             live.table_read = live.snapshot = None
             live.snapshot_seconds = time.monotonic() - started

@@ -10,11 +10,15 @@ from bss_service.headers import SECURITY
 
 MAX_HEAD: Final = 32 * 2**10  # bytes of the request line and all headers
 MAX_HEADERS: Final = 100
+MAX_WAITING: Final = 16  # requests of a connection that come before the answer to an earlier one
 _PIECE: Final = 2**16  # what arrives is looked at in pieces of so many bytes
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Ends a connection whose request line, headers, chunk extensions or trailers are too large; 431 if it can."""
+    """Ends a connection whose request line, headers, chunk extensions or trailers are too large, with 431 if it can.
+
+    Also one on which request follows request without a wait for any answer.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -58,6 +62,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
         self._silent = 0
+        if len(self.pipeline) > MAX_WAITING:
+            raise ValueError("too many requests at once")  # the parser stops, and send_400_response is called
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

@@ -11,7 +11,8 @@ RUN python -m venv --without-pip /opt/bss \
  && pip --python /opt/bss install --no-cache-dir --ignore-requires-python --constraint /src/requirements.lock "/src[trainer]"
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --user-group --home-dir /tmp bss
+RUN useradd --system --uid 10001 --user-group --home-dir /tmp bss \
+ && install --directory --owner bss --group bss --mode 700 /checkpoints
 ENV PATH=/opt/bss/bin:$PATH
 USER 10001:10001
 WORKDIR /tmp

@@ -126,6 +126,26 @@ def test_the_bounds_of_a_head(http: httpx.Client, headers: dict[str, str], statu
         assert answer.json()["status"] == 431
 
 
+def test_requests_without_end_on_one_connection_are_cut_off_before_they_fill_memory(limited: Service) -> None:
+    before = memory(limited)
+    many = b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 1000
+    sent, _ = endless(limited, b"", many)
+    assert sent < 32 * MIB
+    assert memory(limited) < before + SLACK
+    with limited.client() as client:
+        assert client.job(JOB).spec.name == JOB
+
+
+def test_a_few_requests_on_one_connection_are_answered_in_turn(limited: Service) -> None:
+    with socket.create_connection(("127.0.0.1", limited.port), timeout=GENEROUS) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 8)
+        answer = b""
+        while answer.count(b'{"status":"alive"}') < 8:
+            part = connection.recv(65536)
+            assert part, answer
+            answer += part
+
+
 def test_a_trailer_is_no_header(limited: Service) -> None:
     text = b"POST /v1/jobs HTTP/1.1\r\nhost: evil.example\r\ncontent-type: application/json\r\n"
     text += b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nhost: localhost\r\n\r\n"

@@ -411,7 +411,7 @@ def check(client: SchedulerClient, job: Job) -> None:
             if client.feedback(name, request).feedback != ["repeated"]:
                 job.wrong(f"feedback for step {step} of rank {rank} counted again in the end")
     held = Snapshot.from_frame(client.snapshot(name))
-    waiting = [w.indices for w in held.ledger.waiting]
+    waiting = [held.ledger.waiting.indices]
     if not np.array_equal(held.table.times_measured, job.learnt):
         off = int((held.table.times_measured != job.learnt).sum())
         job.wrong(f"{off} samples were learnt from more or less often than they were measured")

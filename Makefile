@@ -6,7 +6,7 @@
 # make bench          times beside what one would use otherwise
 # make faults         random programs and kill -9 against the service, held against a model of it
 # make fuzz           a million wrong frames, messages and artefacts
-# make schemathesis   10,000 requests made from the OpenAPI document
+# make schemathesis   13,000 requests made from the OpenAPI document
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
 .PHONY: demo test test-gpu compose-test check bench faults fuzz schemathesis load soak clean

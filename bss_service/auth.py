@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
-from bss_service.errors import BssError
+from bss_service.errors import BssError, StoreError
 from bss_service.rates import RateLimiter
 from bss_service.settings import is_loopback
 from bss_service.tokens import Scope, Token, Tokens, digest, find
@@ -58,6 +58,7 @@ class Gate:
         self._guarded = setting is not None or not local
         self._clock = clock
         self._known: list[Token] = []
+        self._failure: str | None = None  # why they could not be read the last time
         self._read_at = -FRESH
         self._reading = asyncio.Lock()
 
@@ -97,11 +98,19 @@ class Gate:
         if self._clock() - self._read_at >= FRESH:
             async with self._reading:
                 if self._clock() - self._read_at >= FRESH:
-                    started = self._clock()
-                    self._known = await run_in_threadpool(self._stored.all)
-                    self._guarded = self._guarded or bool(self._known)  # also when they are gone with their store
-                    self._read_at = started
+                    await self._read()
+        if self._failure is not None:
+            raise StoreError(self._failure)
         return self._known
+
+    async def _read(self) -> None:
+        read_at = self._clock()
+        try:
+            self._known, self._failure = await run_in_threadpool(self._stored.all), None
+        except StoreError as error:  # told to all who ask within a second of now: a try may take longer than that
+            self._failure, read_at = error.detail, self._clock()
+        self._guarded = self._guarded or bool(self._known)  # also when they are gone with their store
+        self._read_at = read_at
 
 
 class Needs:

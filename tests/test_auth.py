@@ -17,6 +17,7 @@ from fastapi import Request
 from bss_service import api, auth
 from bss_service.app import create_app
 from bss_service.auth import Gate
+from bss_service.errors import StoreError
 from bss_service.settings import Settings
 from bss_service.store import Store
 from bss_service.tokens import Scope, Tokens
@@ -194,6 +195,24 @@ def test_loopback_stays_closed_when_its_tokens_are_gone(tmp_path: Path) -> None:
         with pytest.raises(auth.UnauthorisedError, match="authorization must be"):
             asyncio.run(gate.admit(request, Scope.READ))
         (tmp_path / "bss.sqlite").unlink(missing_ok=True)
+    tokens.close()
+
+
+def test_tokens_that_cannot_be_read_are_asked_for_once_a_second_and_let_nobody_in(tmp_path: Path) -> None:
+    request = Request({"type": "http", "headers": [(b"host", b"localhost")], "path": "/", "query_string": b""})
+    file = tmp_path / "bss.sqlite"
+    file.write_text("not a database, at some length")
+    tokens = Tokens(f"sqlite:///{file}")
+    now = 0.0
+    gate = Gate(tokens, local=True, clock=lambda: now)
+    with pytest.raises(StoreError, match="the tokens can't be read"):
+        asyncio.run(gate.admit(request, Scope.READ))
+    file.unlink()
+    now = 0.5
+    with pytest.raises(StoreError, match="the tokens can't be read"):
+        asyncio.run(gate.admit(request, Scope.READ))
+    now = 1.0
+    asyncio.run(gate.admit(request, Scope.READ))
     tokens.close()
 
 

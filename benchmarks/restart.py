@@ -9,8 +9,6 @@ the same file, and one trainer that asks again for the batch that it got last. M
 import argparse
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ import httpx
 import numpy as np
 
 from bss_service.wire import Feedback, JobSpec, ModalityReport, PolicySpec, StepsRequest, ValidationReport
+from tests.services import Service
 from trainer_client.client import SchedulerClient
 
 G: Final = 256
@@ -41,38 +40,13 @@ def main() -> None:
         RESULTS.write_text(text)
 
 
-class Service:
-    """A scheduler process, started and killed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._store = folder / "bss.sqlite"
-        self.port = 0
-
-    def start(self) -> float:
-        """Seconds until /readyz answers."""
-        program = "from bss_service.cli import main; main()"
-        flags = ["serve", "--port", str(self.port), "--store", f"sqlite:///{self._store}"]
-        started = time.perf_counter()
-        self._process = subprocess.Popen([sys.executable, "-c", program, *flags], stderr=subprocess.PIPE, text=True)
-        assert self._process.stderr is not None
-        line = next(line for line in self._process.stderr if "listening" in line)
-        self.port = int(line.split("127.0.0.1:")[1].split()[0])
-        while True:
-            try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
-                    return time.perf_counter() - started
-            except httpx.TransportError:
-                time.sleep(0.005)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+def start(service: Service) -> float:
+    """Start a service that was killed; seconds until /readyz answers."""
+    began = time.perf_counter()
+    service.start()
+    while httpx.get(f"{service.url}/readyz").status_code != 200:
+        time.sleep(0.005)
+    return time.perf_counter() - began
 
 
 def measure(samples: int, steps: int, restarts: int) -> dict[str, Any]:
@@ -83,14 +57,13 @@ def measure(samples: int, steps: int, restarts: int) -> dict[str, Any]:
     ready, served, loads = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         service = Service(Path(folder))
-        service.start()
         with SchedulerClient(service.url) as client:
             client.create_job(spec)
             last, batch, slowest = train(client, spec, steps)
         for _ in range(restarts):
             service.kill()
             began = time.perf_counter()
-            ready.append(service.start())
+            ready.append(start(service))
             with SchedulerClient(service.url) as client:
                 again = client.steps("run", StepsRequest(start=last)).batches.indices[0]
             served.append(time.perf_counter() - began)

@@ -18,7 +18,7 @@ from bss_service.job import Job
 from bss_service.loading import Loader
 from bss_service.metrics import Metrics
 from bss_service.records import Entry, Lease, Transaction, parts_of
-from bss_service.snapshot import frozen, take_snapshot
+from bss_service.snapshot import frozen, snapshot_of
 from bss_service.store import Store
 from bss_service.wire import JobState, Message
 
@@ -236,7 +236,7 @@ class LiveJobs:
         try:
             job.table = await table
             live.table_read = None
-            frame = await asyncio.to_thread(lambda: take_snapshot(job).to_frame())
+            frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
             for part in parts_of(seq, frame):
                 if live.lease.broken:
                     return  # it is deleted, or loaded again: what memory held of it is not stored any more

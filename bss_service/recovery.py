@@ -12,7 +12,7 @@ from bss_service.job import Job, swap_request
 from bss_service.plans import Plan, plan_of
 from bss_service.records import Damage, Entry, Lease, PlanRow, Stored, Transaction, parts_of, plan_body
 from bss_service.schema import checksum
-from bss_service.snapshot import Snapshot, policies_of, take_snapshot, unpacked
+from bss_service.snapshot import Snapshot, policies_of, snapshot_of, unpacked
 from bss_service.wire import PolicySpec
 
 _HARMLESS: Final = ("feedback", "validation", "scores", "action", "end_shadow")  # whatever has been drawn meanwhile
@@ -94,7 +94,7 @@ def recover(job: Job, damage: Damage, rows: Iterable[PlanRow]) -> Recovery:
         elif not (entry.kind == "swap" and entry.message().get("answer", {}).get("policy_version") in swaps):
             set_aside.append(entry.kind)
     transaction = Transaction(job.spec.name, Lease(), entries, damaged_from=damage.seq, plans=repaired)
-    transaction.snapshot = list(parts_of(entries[-1].seq, take_snapshot(job).to_frame()))
+    transaction.snapshot = list(parts_of(entries[-1].seq, snapshot_of(job).to_frame()))
     without = sum(not job.ledger.is_complete(step) for step in range(missing_from, served))
     return Recovery(transaction, start, served, len(entries) - 1, set_aside, without, unknown)
 

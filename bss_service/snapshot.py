@@ -163,7 +163,7 @@ class Snapshot(Message):
 
 
 def frozen(job: Job) -> Job:
-    """A job for `take_snapshot` to read that stays as it is, at little cost: only its table changes, by planning."""
+    """A job for `snapshot_of` to read that stays as it is, at little cost: only its table changes, by planning."""
     held = copy.copy(job)
     ledger, history = job.ledger, job.history
     held.ledger = replace(
@@ -180,7 +180,14 @@ def frozen(job: Job) -> Job:
 
 
 def take_snapshot(job: Job) -> Snapshot:
-    """The state of a job, its arrays copied where the job goes on changing them."""
+    """The state of a job as it is now, which stays while the job goes on."""
+    held = frozen(job)
+    held.table = job.table.copy()
+    return snapshot_of(held)
+
+
+def snapshot_of(job: Job) -> Snapshot:
+    """The state of a job that nobody changes as long as the snapshot is in use: they share their arrays."""
     ledger = job.ledger
     partial = sorted(ledger.partial.items())
     decisions = job.history.decisions
@@ -188,7 +195,7 @@ def take_snapshot(job: Job) -> Snapshot:
         format=2,
         spec=job.spec,
         served=job.served,
-        table=TableState.model_construct(None, **{name: column.copy() for name, column in job.table.columns().items()}),
+        table=TableState.model_construct(None, **job.table.columns()),
         plans=[
             PlanState.model_construct(
                 first_step=p.first_step,
@@ -216,7 +223,7 @@ def take_snapshot(job: Job) -> Snapshot:
             for r in job.history.reports
         ],
         ledger=LedgerState.model_construct(
-            complete=ledger.complete.copy(),
+            complete=ledger.complete,
             first_missing=ledger.first_missing,
             partial_steps=np.array([step for step, _ in partial], dtype=np.int64),
             partial_rows=np.array([rows for _, rows in partial], np.bool_).reshape(-1, job.spec.batch_size),
@@ -224,7 +231,7 @@ def take_snapshot(job: Job) -> Snapshot:
                 [m for step in sorted(ledger.waiting) for m in ledger.waiting[step]], len(job.spec.modalities) + 1
             ),
         ),
-        passes=list(job.passes),
+        passes=job.passes,
         action=job.action,
     )
 

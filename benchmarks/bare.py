@@ -10,8 +10,8 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from bss_service import frames
-from bss_service.wire import Batches, StepsAnswer
+from bss_service.protocol import frames
+from bss_service.protocol.messages import Batches, StepsAnswer
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from envs.research.episodes import Episodes, TargetPolicy
-from envs.research.fitted_q import Features
+from envs.research.offline.episodes import Episodes, TargetPolicy
+from envs.research.offline.fitted_q import Features
 
 
 class World(Protocol):

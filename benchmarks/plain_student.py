@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bss_service.core import measure
+from bss_service.core import measurement as measure
 from bss_service.core.reward import Validation
 from envs.students import HIDDEN, JOINT_WEIGHT, UNIMODAL_WEIGHT, Measured, Students
 from envs.tasks import Lesson, Part

@@ -17,8 +17,8 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from bss_service.wire import Feedback, JobSpec, ModalityReport, PolicySpec, StepsRequest, ValidationReport
-from tests.services import Service
+from bss_service.protocol.messages import Feedback, JobSpec, ModalityReport, PolicySpec, StepsRequest, ValidationReport
+from tests.support.services import Service
 from trainer_client.client import SchedulerClient
 
 G: Final = 256

@@ -16,9 +16,9 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 
-from bss_service.snapshot import Snapshot
-from bss_service.wire import Batches, Feedback, FeedbackRequest, JobSpec, StepsRequest
-from tests.simulated import report
+from bss_service.job.snapshot import Snapshot
+from bss_service.protocol.messages import Batches, Feedback, FeedbackRequest, JobSpec, StepsRequest
+from tests.support.simulated import report
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError
 

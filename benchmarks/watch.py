@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.services import Service
+from tests.support.services import Service
 
 MB = 2**20
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import structlog
 
-from bss_service import artefact, plans, views
-from bss_service.artefact import Artefact
 from bss_service.errors import (
     BssError,
     ConflictError,
@@ -22,14 +20,16 @@ from bss_service.errors import (
     TooLargeError,
     UnknownStepError,
 )
-from bss_service.job import Job
-from bss_service.live import LiveJob, LiveJobs
+from bss_service.job import plans, views
+from bss_service.job.job import Job
+from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore, take_snapshot, with_artefacts
+from bss_service.journal.records import Lease, Transaction, parts_of
+from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.metrics import Metrics
-from bss_service.records import Lease, Transaction, parts_of
-from bss_service.snapshot import Snapshot, artefacts_in, policies_of, restore, take_snapshot, with_artefacts
-from bss_service.store import DamagedPlanError, Store
-from bss_service.versions import make_policy
-from bss_service.wire import (
+from bss_service.policies import artefact
+from bss_service.policies.artefact import Artefact
+from bss_service.policies.versions import make_policy
+from bss_service.protocol.messages import (
     ActionAnswer,
     ActionRequest,
     Batches,
@@ -56,6 +56,7 @@ from bss_service.wire import (
     ValidationAnswer,
     ValidationReport,
 )
+from bss_service.registry import LiveJob, LiveJobs
 
 log = structlog.get_logger()
 

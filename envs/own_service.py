@@ -23,7 +23,7 @@ def end_with_parent():
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
 threading.Thread(target=end_with_parent, daemon=True).start()
-from bss_service.cli import main
+from bss_cli.__main__ import main
 main()
 """
 

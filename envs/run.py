@@ -11,9 +11,9 @@ from bss_service.core.observation import Observation, observe
 from bss_service.core.reward import Validation
 from bss_service.core.sampling import draw_plan
 from bss_service.core.table import SampleTable
-from bss_service.history import History
+from bss_service.job.history import History
 from bss_service.policies.base import Choice, Decision
-from bss_service.wire import RewardSpec
+from bss_service.protocol.messages import RewardSpec
 from envs.students import Measured
 
 # What a run is worth is the accuracy of its best checkpoint.
@@ -23,7 +23,7 @@ REWARD: Final = RewardSpec(metric="accuracy", basis="improvement", balance_weigh
 class Run:
     """Table, reports and decisions of a run whose intervals are epochs and whose tails are dropped.
 
-    Does what `bss_service.job.Job` does when its feedback and its validation reports come in time; a test holds the
+    Does what `bss_service.job.job.Job` does when its feedback and its validation reports come in time; a test holds the
     two together.
     """
 

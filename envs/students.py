@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bss_service.core import measure
+from bss_service.core import measurement as measure
 from bss_service.core.arrays import Float32, Float64, Int64
 from bss_service.core.reward import Validation
 from envs.tasks import Lesson, Part

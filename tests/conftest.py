@@ -11,10 +11,10 @@ import hypothesis
 import numpy as np
 import pytest
 
-from bss_service.job import Job
+from bss_service.job.job import Job
+from bss_service.job.snapshot import take_snapshot
 from bss_service.policies import base
-from bss_service.snapshot import take_snapshot
-from bss_service.wire import (
+from bss_service.protocol.messages import (
     ActionRequest,
     FeedbackRequest,
     JobSpec,
@@ -23,7 +23,7 @@ from bss_service.wire import (
     PolicySpec,
     SwapRequest,
 )
-from tests.simulated import measured, report
+from tests.support.simulated import measured, report
 
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)

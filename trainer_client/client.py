@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pydantic
 
-from bss_service import frames
-from bss_service.wire import (
+from bss_service.protocol import frames
+from bss_service.protocol.messages import (
     ActionAnswer,
     ActionRequest,
     Batches,

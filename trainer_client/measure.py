@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bss_service.core import measure as formulas
+from bss_service.core import measurement as formulas
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def measure(
 
     unimodal_logits: M ≥ 2 tensors (g, c), in the order of the job's modalities; joint_logits: (g, c); labels: (g,)
     int64. The weights are those of the training loss: by default ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j with
-    λ = unimodal_weight. The formulas are those of `bss_service.core.measure`. No forward pass, no wait for the
+    λ = unimodal_weight. The formulas are those of `bss_service.core.measurement`. No forward pass, no wait for the
     device.
     """
     if len(unimodal_logits) < 2:

@@ -1,8 +1,13 @@
-"""Balance scores: min-max normalisation, the score itself and its moving average (BSS paper, section 3.2)."""
+"""Balance scores and their moving average (BSS paper, section 3.2), and how much of a ranking is admitted (3.3)."""
+
+import math
+from typing import Final
 
 import numpy as np
 
 from bss_service.core.arrays import Float32, Float64, Floats
+
+RANKED_SHARE: Final = 0.9  # of the samples must be measured before a ranking of them means anything
 
 
 def minmax(values: Floats) -> Float64:
@@ -30,3 +35,12 @@ def balance_score(similarity: Floats, loss: Floats) -> Float64:
 def moving_average(previous: Floats, current: Floats, rate: float) -> Float32:
     """(1 − rate)·previous + rate·current, (k,); where nothing came before (NaN), the current value."""
     return np.where(np.isnan(previous), current, (1 - rate) * previous + rate * current).astype(np.float32)
+
+
+def admitted_share(epoch: int, *, initial_share: float, growth_epochs: float) -> float:
+    """λ(t) = min(1, √((1 − λ0²)/T_grow · t + λ0²)) with t = epoch + 1, as the released code counts.
+
+    epoch: ≥ 0; initial_share: λ0 in (0, 1]; growth_epochs: T_grow > 0. Returns a share in (0, 1].
+    """
+    growth = (1 - initial_share**2) / growth_epochs * (epoch + 1)
+    return min(1.0, math.sqrt(growth + initial_share**2))

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from bss_service.artefact import NO_ARTEFACTS, Artefacts
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
+from bss_service.policies.artefact import NO_ARTEFACTS, Artefacts
 
 GROUP: Final = "bss_service.policies"
 

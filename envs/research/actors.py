@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from bss_service import artefact
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
-from bss_service.policies.artefact import choose
+from bss_service.policies import artefact
 from bss_service.policies.base import Choice, Decision, Policy, create_policy
-from bss_service.policies.learned import shipped
+from bss_service.policies.builtin.artefact import choose
+from bss_service.policies.builtin.learned import shipped
 from envs.research.rollouts import Actor
 
 WARM_UP: Final = 0.2  # of a run

@@ -1,10 +1,6 @@
-"""`bss research export`: what a training run came to, as an artefact that a service can run."""
+"""What a training run came to, as an artefact that a service can run."""
 
-import json
-from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from bss_service.core.action import ACTION_SCHEMA_HASH, DIMENSION, NAMED_ACTIONS
 from bss_service.core.observation import SCHEMA_HASH
@@ -14,7 +10,7 @@ def manifest(
     name: str, distribution: str, hidden: list[int], activation: str, normaliser: dict[str, float] | None
 ) -> dict[str, Any]:
     """The manifest of an artefact, but for its hash; how it was trained and judged is filled in by whoever knows."""
-    from bss_service import artefact
+    from bss_service.policies import artefact
 
     discrete = {"kind": "discrete", "names": list(NAMED_ACTIONS)}
     box = {"kind": "box", "dimension": DIMENSION, "fields": list(artefact.ACTION_FIELDS)}
@@ -36,7 +32,7 @@ def of_ppo(model: Any, normaliser: Any = None, *, name: str = "ppo", training: d
 
     Raises ArtefactError where a number is not finite or the network is none that an artefact can hold.
     """
-    from bss_service import artefact
+    from bss_service.policies import artefact
 
     policy = model.policy
     numbers = _layers(policy.mlp_extractor.policy_net)
@@ -52,7 +48,7 @@ def of_ppo(model: Any, normaliser: Any = None, *, name: str = "ppo", training: d
 
 def of_sac(model: Any, normaliser: Any = None, *, name: str = "sac", training: dict[str, Any] | None = None) -> bytes:
     """The artefact of a SAC model of stable-baselines3, and of the VecNormalize around its world."""
-    from bss_service import artefact
+    from bss_service.policies import artefact
 
     actor = model.policy.actor
     numbers = _layers(actor.latent_pi) | _linear("mean", actor.mu) | _linear("log_std", actor.log_std)
@@ -88,41 +84,3 @@ def _activation(net: Any) -> str:
 
     kinds = {type(module) for module in net if not hasattr(module, "weight")}
     return "relu" if kinds == {nn.ReLU} else "tanh"
-
-
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a training run.", show_default=False)],
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="The .safetensors file to write.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Name in the manifest. Default: the run's directory.")] = None,
-    evaluation: Annotated[Path | None, typer.Option(help="What evaluate wrote; goes into the manifest.")] = None,
-) -> None:
-    """Write the policy of a training run as an artefact, and its manifest beside it as JSON.
-
-    The evaluation must be one of this very policy.
-    """
-    from bss_service import artefact
-    from bss_service.terminal import fail
-    from envs.research.actors import read_artefact
-
-    try:
-        read = read_artefact(run / "policy.safetensors")
-        fields = {**read.manifest.model_dump(exclude={"sha256"}), "name": name or run.resolve().name}
-        if evaluation is not None:
-            fields["evaluation"] = _figures(json.loads(evaluation.read_text()), read.sha256)
-        data = artefact.write(fields, read.tensors)
-    except (ValueError, OSError, artefact.ArtefactError) as error:
-        fail(str(error))
-    described = artefact.read(data).manifest
-    out.write_bytes(data)
-    out.with_suffix(".json").write_text(json.dumps(described.model_dump(), indent=2) + "\n")
-    typer.echo(f"{out}: {described.name}, sha256 {described.sha256}")
-
-
-def _figures(judged: dict[str, Any], sha256: str) -> dict[str, Any]:
-    """What an evaluation says of one policy. Raises ValueError where it is of others."""
-    names = [name for name, identity in judged["policies"].items() if identity == sha256]
-    if not names:
-        raise ValueError(f"evaluation must be one of the policy {sha256[:12]}…, got one of {[*judged['policies']]}")
-    told = {"policy": names[0], "best fixed in hindsight": "best fixed in hindsight"}
-    verdicts = {name: judged["verdicts"][key] for name, key in told.items()}
-    return {"tasks": judged["tasks"], "seeds": judged["seeds"], "verdicts": verdicts}

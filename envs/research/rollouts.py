@@ -13,9 +13,9 @@ from bss_service.core.action import DIMENSION, Action
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice, Decision
-from bss_service.wire import RewardSpec
+from bss_service.protocol.messages import RewardSpec
 from envs.cohort import Cohort, Outcome
-from envs.research.teacher import advice, importance
+from envs.research.training.teacher import advice, importance
 from envs.run import Run
 from envs.sources import source
 from envs.tasks import Lesson, Task, lesson, oracle

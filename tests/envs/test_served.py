@@ -19,10 +19,10 @@ from pydantic import SecretStr
 
 import envs  # noqa: F401  # registers what gymnasium.make finds
 from bss_service.core.action import DIMENSION, Action
-from bss_service.wire import StepsRequest
+from bss_service.protocol.messages import StepsRequest
 from envs.served import ServedScheduling
-from tests.services import Service
-from tests.simulated import spec, train
+from tests.support.services import Service
+from tests.support.simulated import spec, train
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, UnauthorisedError, UnknownJobError
 from trainer_client.reference.training import Trainer

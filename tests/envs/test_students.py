@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.plain_student import PlainStudent
-from bss_service.core import measure
+from bss_service.core import measurement as measure
 from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Measured, Students
 from envs.tasks import Lesson
 from tests.envs.lessons import lesson_of

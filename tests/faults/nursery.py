@@ -11,20 +11,20 @@ import signal
 import sys
 from typing import Any
 
-import bss_service.console
-import bss_service.live
-import bss_service.serve  # loaded before the first fork
-from bss_service.cli import main
+import bss_cli.commands
+import bss_service.http.server  # loaded before the first fork
+import bss_service.registry
+from bss_cli.__main__ import main
 from bss_service.policies.base import policy_class, policy_names
 
-assert hasattr(bss_service.live, "SNAPSHOT_ENTRIES")
-assert bss_service.serve and bss_service.console
+assert hasattr(bss_service.registry, "SNAPSHOT_ENTRIES")
+assert bss_service.http.server and bss_cli.commands
 
 
 def be_service(request: dict[str, Any]) -> None:
     """Serve until the process ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    bss_service.live.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
+    bss_service.registry.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     sys.argv = ["bss", "serve", *request["flags"]]

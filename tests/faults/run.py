@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from bss_service.job import Job
-from bss_service.snapshot import Snapshot, restore
-from bss_service.store import Entry, Store
-from bss_service.wire import (
+from bss_service.job.job import Job
+from bss_service.job.snapshot import Snapshot, restore
+from bss_service.journal.store import Entry, Store
+from bss_service.protocol.messages import (
     ActionRequest,
     Feedback,
     FeedbackRequest,

@@ -18,8 +18,8 @@ from typing import Any
 
 import httpx
 
-from bss_service import frames
-from bss_service.wire import Message
+from bss_service.protocol import frames
+from bss_service.protocol.messages import Message
 
 START_SECONDS = 30
 ANSWER_SECONDS = 20

@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from tests.services import Service
-from tests.simulated import spec, train
+from tests.support.services import Service
+from tests.support.simulated import spec, train
 
-CONFIG: Final = Path(__file__).parents[1] / "schemathesis.toml"
+CONFIG: Final = Path(__file__).with_name("schemathesis.toml")
 TOKEN: Final = "schemathesis-has-this-token"
 
 

@@ -28,15 +28,17 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
 from benchmarks.watch import MB, resident
-from bss_service import artefact, frames, problems
-from bss_service.artefact import Artefact, ArtefactError
-from bss_service.bodies import MalformedError
-from bss_service.snapshot import Snapshot, take_snapshot
-from bss_service.wire import Message
+from bss_service.http import problems
+from bss_service.http.bodies import MalformedError
+from bss_service.job.snapshot import Snapshot, take_snapshot
+from bss_service.policies import artefact
+from bss_service.policies.artefact import Artefact, ArtefactError
+from bss_service.protocol import frames
+from bss_service.protocol.messages import Message
+from tests.bss_service.protocol.test_messages import MESSAGES
 from tests.conftest import Trainer
 from tests.fuzz.mutations import OF_FRAMES, OF_JSON, Change, mutated
-from tests.test_wire import MESSAGES
-from tests.trained import made_up
+from tests.support.trained import made_up
 
 CASE_SECONDS: Final = 1.0  # of processor time
 HANG_SECONDS: Final = 60  # for a thousand cases; then the tracebacks are written and the process ends

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.simulated import spec
+from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient
 from trainer_client.measure import Measurement
 from trainer_client.sampler import ScheduledBatchSampler, WithIndex

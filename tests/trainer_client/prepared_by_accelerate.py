@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.simulated import spec
+from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import DoubleShardingError
 from trainer_client.sampler import ScheduledBatchSampler, WithIndex

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.simulated import spec
+from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient
 from trainer_client.measure import Measurement
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint

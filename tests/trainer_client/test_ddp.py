@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.services import Service
-from tests.simulated import spec
+from tests.support.services import Service
+from tests.support.simulated import spec
 from tests.trainer_client.proxy import Proxy
 from tests.trainer_client.rank import JOB, measured
 from trainer_client.client import SchedulerClient

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, TensorDataset
 
-from tests.services import Service
-from tests.simulated import spec
+from tests.support.services import Service
+from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import DoubleShardingError
 from trainer_client.sampler import ScheduledBatchSampler, WithIndex

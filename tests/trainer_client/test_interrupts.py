@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.services import Service
-from tests.simulated import spec
+from tests.support.services import Service
+from tests.support.simulated import spec
 from tests.trainer_client.clusters import clusters
 from tests.trainer_client.proxy import Proxy
 from trainer_client.client import SchedulerClient

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bss_service.core import measure as formulas
+from bss_service.core import measurement as formulas
 from trainer_client.measure import measure, multimodal_loss
 
 

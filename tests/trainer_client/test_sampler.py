@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from bss_service.wire import JobSpec, StepsRequest
-from tests.services import Service
-from tests.simulated import spec
+from bss_service.protocol.messages import JobSpec, StepsRequest
+from tests.support.services import Service
+from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import ConflictError, LagError, OutageError, SchedulerError
 from trainer_client.measure import Measurement

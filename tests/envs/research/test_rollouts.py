@@ -7,7 +7,7 @@ from bss_service.core.action import Action
 from envs.research.actors import Fixed, of_artefact, of_name, parse
 from envs.research.rollouts import Episode, play, pool
 from envs.tasks import Task
-from tests.trained import made_up
+from tests.support.trained import made_up
 
 TASK = Task("synthetic:2", samples=96, learning_rate=0.1, intervals=4, seed=1, validation=40, noisy_labels=0.4)
 UNIFORM = partial(of_name, "uniform", {})

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bss_service.wire import PolicySpec
-from tests.services import Service
+from bss_service.protocol.messages import PolicySpec
+from tests.support.services import Service
 from tests.trainer_client.clusters import EPOCHS, clusters
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint

@@ -1,0 +1,244 @@
+"""How `bss` shows jobs and decisions on a terminal."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bss_service.core.action import Action
+from bss_service.protocol.messages import (
+    DecisionRow,
+    JobSpec,
+    JobState,
+    Message,
+    PolicyAnswer,
+    PolicyList,
+    PolicyManifest,
+    ShadowRow,
+    ValidationReport,
+)
+
+REWARDS_SHOWN: Final = 6
+HASH_SHOWN: Final = 12  # characters: enough to name an artefact by
+
+
+class Look(Message):
+    """What `bss watch` sees at one moment."""
+
+    state: JobState
+    decisions: list[DecisionRow]  # the latest, in order
+    steps_per_second: float | None  # handed out since the look before; null at the first
+
+
+def jobs_view(states: Sequence[JobState]) -> RenderableType:
+    """All jobs, one a row."""
+    if not states:
+        return Text("no jobs yet")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("job", style="cyan", overflow="fold")
+    table.add_column("step", justify="right")
+    table.add_column("epoch", justify="right")
+    table.add_column("policy", overflow="fold")
+    table.add_column("accuracy", justify="right")
+    table.add_column("reward", justify="right")
+    for state in states:
+        accuracy = f"{state.validation.accuracy:.3f}" if state.validation else "–"
+        policy = _versioned(state.policy.policy.name, state.policy.policy_version)
+        reward = _rewards([known for known in state.rewards if known is not None], 1)
+        table.add_row(state.spec.name, f"{state.next_step:,}", str(state.epoch), policy, accuracy, reward)
+    return table
+
+
+def job_view(state: JobState) -> RenderableType:
+    """What a job is, and where it is."""
+    return _panel(state.spec.name, _facts([*_of_spec(state.spec), *_of_state(state)]))
+
+
+def policies_view(answer: PolicyList) -> RenderableType:
+    """Installed policies with their parameters, then artefacts."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("policy", style="cyan", overflow="fold")
+    table.add_column("parameters", overflow="fold", ratio=1)
+    for policy in answer.policies:
+        shown = Text(policy.error, "red") if policy.error else Text(_defaults(policy.parameters) or "–")
+        table.add_row(policy.name, shown)
+    artefacts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    artefacts.add_column("artefact", style="cyan", overflow="fold")
+    artefacts.add_column("sha256", no_wrap=True)
+    artefacts.add_column("network", overflow="fold", ratio=1)
+    for manifest in answer.artefacts:
+        artefacts.add_row(manifest.name, manifest.sha256[:HASH_SHOWN], _network(manifest))
+    return Group(table, "", artefacts) if answer.artefacts else table
+
+
+def artefact_sentence(manifest: PolicyManifest) -> str:
+    """What was uploaded, and how to use it."""
+    begun = manifest.sha256[:HASH_SHOWN]
+    return f"{manifest.name} is stored as {manifest.sha256}: bss swap JOB --artefact {begun}"
+
+
+def swap_sentence(job: str, answer: PolicyAnswer) -> str:
+    """What became of a swap."""
+    outcome = "" if answer.changed else "nothing changed, "
+    if answer.shadow:
+        named = f"{answer.policy.name} is shadow {answer.policy_version}"
+        return f"{job}: {outcome}{named} and watches from step {answer.first_step:,} on"
+    version = f"policy version {answer.policy_version}{'' if answer.changed else ' already'}"
+    return f"{job}: {outcome}{answer.policy.name} is {version} and draws from step {answer.first_step:,} on"
+
+
+def look_view(look: Look, interval: float) -> RenderableType:
+    """What a watcher sees."""
+    state = look.state
+    rate = "–" if look.steps_per_second is None else f"{look.steps_per_second:,.1f} steps/s"
+    facts = _facts([("speed", rate), *_of_state(state)])
+    return _panel(state.spec.name, Group(facts, "", _decisions(look.decisions)), f"every {interval:g} s, Ctrl-C ends")
+
+
+def _panel(title: str, content: RenderableType, note: str | None = None) -> Panel:
+    return Panel(
+        content,
+        title=Text(title, "bold cyan"),
+        subtitle=None if note is None else Text(note, "dim"),
+        title_align="left",
+        subtitle_align="right",
+        border_style="dim",
+        padding=(0, 1),
+    )
+
+
+def _facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    return table
+
+
+def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
+    interval = "one epoch" if spec.interval is None else f"{spec.interval:,} steps"
+    reward = spec.reward
+    return [
+        ("samples", f"{spec.samples:,} in batches of {spec.batch_size:,}, tail: {spec.tail}, seed {spec.seed}"),
+        ("modalities", ", ".join(spec.modalities)),
+        ("interval", f"{interval}, lag {spec.lag:,}, patience {spec.patience:g} s"),
+        ("reward", f"{reward.metric}, balance weight {reward.balance_weight:g}, discount {reward.discount:g}"),
+        ("", ""),
+    ]
+
+
+def _of_state(state: JobState) -> list[tuple[str, str | Text]]:
+    pending = state.pending_policy
+    return [
+        ("step", _position(state)),
+        ("epoch", _position_in_epoch(state)),
+        ("policy", _policy(state.policy)),
+        ("pending", "–" if pending is None else _policy(pending)),
+        *([] if state.shadow is None else [("shadow", _shadow(state.shadow))]),
+        ("fed back", f"{state.steps_fed_back:,} steps, {state.samples_measured:,} of {state.spec.samples:,} samples"),
+        *_of_validation(state.validation),
+        ("rewards", Text.assemble(_rewards(state.rewards, REWARDS_SHOWN), ("  newest last", "dim"))),
+    ]
+
+
+def _position(state: JobState) -> str:
+    horizon = state.spec.horizon
+    return f"{state.next_step:,}" if horizon is None else f"{state.next_step:,} of {horizon:,}"
+
+
+def _position_in_epoch(state: JobState) -> str:
+    steps = state.spec.calendar().epoch_start(state.epoch + 1) - state.epoch_start
+    return f"{state.epoch}, {state.next_step - state.epoch_start:,} of its {steps:,} steps handed out"
+
+
+def _policy(answer: PolicyAnswer) -> str:
+    named = _versioned(answer.policy.name, answer.policy_version)
+    return f"{named} from step {answer.first_step:,}{_parenthesised(answer.policy.parameters)}"
+
+
+def _shadow(answer: PolicyAnswer) -> str:
+    parameters = _parenthesised(answer.policy.parameters)
+    return f"{answer.policy.name} watches from step {answer.first_step:,}{parameters}"
+
+
+def _versioned(policy: str, version: int) -> str:
+    return f"{policy} v{version}"
+
+
+def _parenthesised(values: dict[str, Any]) -> str:
+    return f" ({_assignments(values)})" if values else ""
+
+
+def _defaults(parameters: dict[str, Any]) -> str:
+    """Names of parameters, with their defaults where they have one."""
+    return ", ".join(
+        f"{name}={_shown(schema['default'])}" if "default" in schema else name for name, schema in parameters.items()
+    )
+
+
+def _network(manifest: PolicyManifest) -> str:
+    network = manifest.network
+    layers = f"{network.activation} {'–'.join(map(str, network.hidden))}" if network.hidden else "linear"
+    return f"{network.distribution}, {layers}"
+
+
+def _assignments(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in values.items())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _of_validation(report: ValidationReport | None) -> list[tuple[str, str | Text]]:
+    if report is None:
+        return [("validation", "–"), ("accuracy", "–")]
+    heads = [f"{name} {of.accuracy:.3f}" for name, of in report.modalities.items()]
+    return [
+        ("validation", f"loss {report.loss:.4f} after step {report.step:,}"),
+        ("accuracy", ", ".join([f"joint {report.accuracy:.3f}", *heads])),
+    ]
+
+
+def _rewards(rewards: Sequence[float | None], count: int) -> Text:
+    return Text("  ").join([_reward(reward) for reward in rewards[-count:]] or [Text("–")])
+
+
+def _reward(reward: float | None) -> Text:
+    if reward is None:
+        return Text("–")
+    return Text(f"{reward:+.3f}", "green" if reward > 0 else "red" if reward < 0 else "")
+
+
+def _decisions(rows: Sequence[DecisionRow]) -> Table:
+    """One decision a row, the newest on top: what a small terminal cuts off is the oldest."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("policy", overflow="fold")
+    table.add_column("chose", overflow="fold", ratio=1)
+    table.add_column("reward", justify="right", no_wrap=True)
+    for row in reversed(rows):
+        policy = _versioned(row.policy, row.policy_version)
+        table.add_row(f"{row.first_step:,}–{row.end_step - 1:,}", policy, _choice(row), _reward(row.reward))
+        if row.shadow is not None:
+            table.add_row("", Text(f"{row.shadow.policy}, shadow", "dim"), _choice(row.shadow), "")
+    return table
+
+
+def _choice(row: DecisionRow | ShadowRow) -> Text:
+    """The arm that was pulled, else what sets the action apart from plain shuffling."""
+    if "error" in row.detail:
+        return Text(f"plain shuffling: {row.detail['error']}", "red")
+    if "arm" in row.detail:
+        return Text(f"{row.detail['arm']}, probability {row.propensity:.3f}")
+    if isinstance(row.detail.get("raw_action"), str):
+        return Text(f"{row.detail['raw_action']}, probability {row.propensity:.3f}")
+    plain = Action().as_dict()
+    return Text(_assignments({k: v for k, v in row.action.items() if v != plain.get(k)}) or "plain shuffling")

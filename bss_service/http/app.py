@@ -1,0 +1,75 @@
+"""Where the parts meet."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from bss_service.host import Host
+from bss_service.http import openapi, problems
+from bss_service.http import routes as api
+from bss_service.http.auth import Gate, GuardedRoute
+from bss_service.http.budget import BodyBudget
+from bss_service.http.headers import SecurityHeaders
+from bss_service.http.rates import RateLimiter
+from bss_service.http.tokens import Tokens
+from bss_service.journal.store import Store
+from bss_service.metrics import Metrics, RequestMetrics
+from bss_service.settings import Settings, is_loopback
+
+BODIES: Final = 2  # of the largest size, in memory at a time
+
+
+def create_app(settings: Settings, store: Store) -> FastAPI:
+    """The service over a store, which it closes at the end."""
+    metrics = Metrics()
+    tokens = Tokens(settings.store)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.host = Host(store, metrics, settings.max_samples)
+        yield
+        await app.state.host.close()
+        tokens.close()
+        store.close()
+
+    app = FastAPI(
+        title="BSS scheduler",
+        version=version("bss-scheduler"),
+        description="Serves the order and choice of training samples to multi-modal training jobs.",
+        lifespan=lifespan,
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # the place would be made of the Host header, and of this scheme, not of a proxy's
+    )
+    app.state.settings = settings
+    limiter = None if settings.rate_limit is None else RateLimiter(settings.rate_limit)
+    app.state.gate = Gate(tokens, settings.token, limiter, local=is_loopback(settings.host))
+    problems.install(app, api.router.routes)
+    app.include_router(api.router)
+    _add_operations(app, store, metrics)
+    app.add_middleware(BodyBudget, limit=BODIES * settings.max_body_bytes)
+    app.add_middleware(RequestMetrics, metrics=metrics)
+    openapi.install(app, api.router)
+    app.middleware_stack = SecurityHeaders(app.build_middleware_stack())  # as one of it, it would miss status 500
+    return app
+
+
+def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
+    app.router.route_class = GuardedRoute
+
+    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN)
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN)
+    def readyz() -> dict[str, str]:
+        store.check()
+        return {"status": "ready"}
+
+    @app.get("/metrics", summary="Prometheus metrics", response_class=Response, dependencies=api.READ)
+    def read_metrics() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

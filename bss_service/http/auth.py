@@ -1,0 +1,138 @@
+"""Who may call: a bearer token of the scope that the route needs.
+
+A service on loopback of which nobody ever made a token lets this machine do anything, as long as the Host header names
+loopback: a web page whose name was made to point here does not. Others write into that header what they like, so a
+service that they can reach asks for a token whatever became of those in its store.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from pydantic import SecretStr
+from starlette.concurrency import run_in_threadpool
+
+from bss_service.errors import BssError, StoreError
+from bss_service.http.rates import RateLimiter
+from bss_service.http.tokens import Scope, Token, Tokens, digest, find
+from bss_service.settings import is_loopback
+
+FRESH: Final = 1.0  # seconds after which the store is asked again; so long may a revoked token live
+
+
+class UnauthorisedError(BssError):
+    """The token is missing or wrong."""
+
+    status = 401
+    title = "Unauthorised"
+
+
+class ForbiddenError(BssError):
+    """The token's scope does not reach."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class Gate:
+    """Knows the tokens, those in the store as they were a second ago, and counts requests where a rate is set.
+
+    local: only this machine reaches the service.
+    """
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        setting: SecretStr | None = None,
+        limiter: RateLimiter | None = None,
+        *,
+        local: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stored = tokens
+        self._setting = [] if setting is None else [_of_setting(setting)]
+        self._limiter = limiter
+        self._guarded = setting is not None or not local
+        self._clock = clock
+        self._known: list[Token] = []
+        self._failure: str | None = None  # why they could not be read the last time
+        self._read_at = -FRESH
+        self._reading = asyncio.Lock()
+
+    async def admit(self, request: Request, needed: Scope) -> None:
+        """Raises UnauthorisedError, ForbiddenError or TooManyError where a request may not pass."""
+        token = await self._token(request)
+        if self._limiter is not None:
+            address = request.client.host if request.client else ""
+            self._limiter.take(f"token {token.name}" if token else f"address {address}")
+        if token is None:
+            await self._check_open(request)
+        elif not token.scope.allows(needed):
+            raise ForbiddenError(
+                f"this needs a token of scope {needed}, got one of scope {token.scope}",
+                field="authorization",
+                value=token.scope.value,
+            )
+
+    async def _token(self, request: Request) -> Token | None:
+        scheme, _, text = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not text:
+            return None
+        known = find(self._setting, text) or find(await self._tokens(), text)
+        return known if known is not None and known.valid(time.time()) else None
+
+    async def _check_open(self, request: Request) -> None:
+        await self._tokens()
+        if self._guarded:
+            raise UnauthorisedError(
+                "authorization must be 'Bearer' and a token of this service that is neither revoked nor expired",
+                field="authorization",
+            )
+        if not is_loopback(request.url.hostname or ""):
+            raise UnauthorisedError("host must be a loopback address where no token is set", field="host")
+
+    async def _tokens(self) -> list[Token]:
+        if self._clock() - self._read_at >= FRESH:
+            async with self._reading:
+                if self._clock() - self._read_at >= FRESH:
+                    await self._read()
+        if self._failure is not None:
+            raise StoreError(self._failure)
+        return self._known
+
+    async def _read(self) -> None:
+        read_at = self._clock()
+        try:
+            self._known, self._failure = await run_in_threadpool(self._stored.all), None
+        except StoreError as error:  # told to all who ask within a second of now: a try may take longer than that
+            self._failure, read_at = error.detail, self._clock()
+        self._guarded = self._guarded or bool(self._known)  # also when they are gone with their store
+        self._read_at = read_at
+
+
+class Needs:
+    """A dependency that lets a request pass whose token has a scope; any request where it needs none."""
+
+    def __init__(self, scope: Scope | None) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> None:
+        gate: Gate = request.app.state.gate
+        if self.scope is not None:
+            await gate.admit(request, self.scope)
+
+
+class GuardedRoute(APIRoute):
+    """A route that says what it needs; one that forgot to can't be made."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if not any(isinstance(dependency.call, Needs) for dependency in self.dependant.dependencies):
+            raise TypeError(f"route {path} must name the scope that it needs, or that it needs none")
+
+
+def _of_setting(setting: SecretStr) -> Token:
+    return Token("BSS_TOKEN", digest(setting.get_secret_value()), Scope.ADMIN, created=0)

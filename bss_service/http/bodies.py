@@ -1,0 +1,152 @@
+"""Bodies in and out: every message goes as JSON or as a frame, as the headers say."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import pydantic
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from bss_service.errors import BssError, TooLargeError
+from bss_service.policies.artefact import MAX_BYTES
+from bss_service.protocol import frames, strict_json
+from bss_service.protocol.messages import Message
+
+JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
+MAX_JSON: Final = 8 * 2**20  # bytes; frames carry more, and cost a hundredth
+MAX_MEMBERS: Final = 10_000  # of all objects of a JSON body together
+MAX_ROWS: Final = 200_000  # arrays in a JSON body
+MAX_HEADER: Final = 256 * 2**10  # bytes of a frame before its arrays
+LONG: Final = 2**18  # bytes; such bodies are parsed beside the event loop
+BODY_SECONDS: Final = 30.0  # for a body to come
+SLOWEST: Final = 2**16  # bytes a second: so much longer may a long one take
+M = TypeVar("M", bound=Message)
+
+
+class MalformedError(BssError):
+    """The body is neither JSON nor a frame."""
+
+    status = 400
+    title = "Malformed body"
+
+
+class UnsupportedMediaTypeError(BssError):
+    """The body's type is neither JSON nor a frame."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class SlowBodyError(BssError):
+    """The body does not come; whoever sends it holds a connection and memory."""
+
+    status = 408
+    title = "Request timeout"
+
+
+class CutBodyError(BssError):
+    """The client has gone before its body was here; nobody reads this answer."""
+
+    status = 400
+    title = "Incomplete body"
+
+
+def body(model: type[M], *, counted: bool = True) -> Callable[[Request], Coroutine[Any, Any, M]]:
+    """A dependency that reads a message from the request, and names the wrong field if it does not fit.
+
+    counted: a JSON body, or the header of a frame, may hold no more than any but a snapshot does.
+    """
+
+    async def read(request: Request) -> M:
+        content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
+        limit: int = request.app.state.settings.max_body_bytes
+        data = await read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
+        if counted:
+            _check_count(data, content_type)
+        if len(data) > LONG:
+            return await run_in_threadpool(_parse, data, content_type, model)
+        return _parse(data, content_type, model)
+
+    read.__annotations__["return"] = model
+    read.message = model  # type: ignore[attr-defined]  # for the OpenAPI document
+    return read
+
+
+def _parse(data: bytes, content_type: str, model: type[M]) -> M:
+    try:
+        fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else strict_json.parse(data)
+        return model.model_validate(fields)
+    except pydantic.ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
+    except ValueError as error:
+        raise MalformedError(f"body can't be read: {error}") from None
+    except RecursionError:
+        raise MalformedError("body can't be read: it is nested too deep") from None
+
+
+def _check_count(data: bytes, content_type: str) -> None:
+    """Raises TooLargeError where a body has more parts than any message; parsers take seconds over millions."""
+    if content_type == frames.CONTENT_TYPE:
+        header = int.from_bytes(data[:8], "little")  # as safetensors begins
+        if MAX_HEADER < header <= len(data):
+            raise TooLargeError(
+                f"body must have a header of at most {MAX_HEADER} bytes, got {header}", field="body", value=header
+            )
+        return
+    for sign, name, most in ((b":", "fields", MAX_MEMBERS), (b"[", "arrays", MAX_ROWS)):
+        if (count := data.count(sign)) > most:  # in a text it counts too, which no message has as many of
+            raise TooLargeError(f"body must have at most {most} {name}, got {count}", field="body", value=count)
+
+
+async def artefact_body(request: Request) -> bytes:
+    """A dependency that reads the bytes of an artefact; what they are is judged by artefact.read."""
+    _content_type(request, BINARY, frames.CONTENT_TYPE)
+    return await read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
+
+
+def _content_type(request: Request, *allowed: str) -> str:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in allowed:
+        raise UnsupportedMediaTypeError(
+            f"content-type must be {' or '.join(allowed)}, got {content_type!r}",
+            field="content-type",
+            value=content_type,
+        )
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaTypeError(
+            f"content-encoding must be identity, got {encoding!r}", field="content-encoding", value=encoding
+        )
+    return content_type
+
+
+async def read_bounded(request: Request, limit: int) -> bytes:
+    """The body, if it is at most `limit` bytes; no more than that is ever held."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise TooLargeError(f"body must have at most {limit} bytes, got {declared}", field="body", value=int(declared))
+    data = bytearray()
+    started = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(BODY_SECONDS) as bound:
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > limit:
+                    raise TooLargeError(f"body must have at most {limit} bytes, got more", field="body")
+                bound.reschedule(started + BODY_SECONDS + len(data) / SLOWEST)
+    except TimeoutError:
+        raise SlowBodyError(f"body must come within {BODY_SECONDS:g} seconds, got {len(data)} bytes of it") from None
+    except ClientDisconnect:
+        raise CutBodyError(f"body ended after {len(data)} bytes: the client has gone") from None
+    return bytes(data)
+
+
+def reply(request: Request, message: Message, status: int = 200) -> Response:
+    """The message in the form that the request accepts: a frame where it names one, else JSON."""
+    if frames.CONTENT_TYPE in request.headers.get("accept", ""):
+        return Response(message.to_frame(), status, media_type=frames.CONTENT_TYPE)
+    return Response(message.model_dump_json(), status, media_type=JSON)

@@ -1,0 +1,97 @@
+"""HTTP as uvicorn reads it, with a bound on what stands around a body: it has none itself."""
+
+import json
+from http import HTTPStatus
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bss_service.http.headers import SECURITY
+
+MAX_HEAD: Final = 32 * 2**10  # bytes of the request line and all headers
+MAX_HEADERS: Final = 100
+MAX_WAITING: Final = 16  # requests of a connection that come before the answer to an earlier one
+_PIECE: Final = 2**16  # what arrives is looked at in pieces of so many bytes
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Ends a connection whose request line, headers, chunk extensions or trailers are too large, with 431 if it can.
+
+    Also one on which request follows request without a wait for any answer.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._silent = 0  # bytes that came since the last of any body, or since a message's begin
+        self._head = 0
+        self._in_head = True
+        self._too_large = False
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        for start in range(0, len(data), _PIECE):
+            piece = data if len(data) <= _PIECE else data[start : start + _PIECE]
+            self._silent += len(piece)
+            super().data_received(piece)
+            if self.parser is None or self.transport.is_closing():
+                return
+            if self._silent > MAX_HEAD:
+                self._too_large = True
+                self.send_400_response("")
+                return
+
+    def on_message_begin(self) -> None:
+        """Called by the parser, as all below."""
+        super().on_message_begin()
+        self._silent = self._head = 0
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        super().on_url(url)
+        self._grow(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer: those are read over, or they would pass for headers."""
+        if self._in_head:
+            super().on_header(name, value)
+            self._grow(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        """The end of the head."""
+        super().on_headers_complete()
+        self._in_head = False
+        self._silent = 0
+        if len(self.pipeline) > MAX_WAITING:
+            raise ValueError("too many requests at once")  # the parser stops, and send_400_response is called
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        super().on_body(body)
+        self._silent = 0
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, or too large a one, and close; a request under way just loses its connection."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_refusal(self._too_large))
+        self.transport.close()
+
+    def _grow(self, size: int) -> None:
+        self._head += size
+        if self._head > MAX_HEAD or len(self.headers) > MAX_HEADERS:
+            self._too_large = True
+            raise ValueError("the head is too large")  # the parser stops, and send_400_response is called
+
+
+def _refusal(too_large: bool) -> bytes:
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
+    detail = (
+        f"request line and headers must have at most {MAX_HEAD} bytes and {MAX_HEADERS} headers, got more"
+        if too_large
+        else "this is no HTTP request"
+    )
+    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    body = json.dumps(problem).encode()
+    own = {b"content-type": b"application/problem+json", b"content-length": b"%d" % len(body), b"connection": b"close"}
+    lines = [b": ".join(pair) for pair in (SECURITY | own).items()]
+    return b"\r\n".join([f"HTTP/1.1 {status.value} {status.phrase}".encode(), *lines, b"", body])

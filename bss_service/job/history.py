@@ -1,0 +1,79 @@
+"""The decision history of a job: what its policies chose, and what the validation reports say of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from bss_service.core.reward import Validation, improvement, normalised_gain, shaping, unexpected_gain
+from bss_service.policies.base import Decision
+from bss_service.protocol.messages import RewardSpec
+
+HISTORY: Final = 100  # earlier gains that a gain is judged by
+
+
+@dataclass(slots=True)
+class History:
+    """Decisions and validation reports in order of step, and the rewards that join them."""
+
+    spec: RewardSpec
+    decisions: list[Decision] = field(default_factory=list)
+    reports: list[Validation] = field(default_factory=list)
+
+    def report(self, validation: Validation) -> list[float | None]:
+        """Take in the next report and reward the decisions whose plans it ends; the rewards, in order."""
+        self.reports.append(validation)
+        ended = [
+            k
+            for k, d in enumerate(self.decisions)
+            if d.rewarded_at is None and d.first_step < d.end_step <= validation.step
+        ]
+        earlier = self._gains()
+        for k in ended:
+            self.decisions[k] = self._rewarded(self.decisions[k], validation, earlier, share=1 / len(ended))
+        return [self.decisions[k].reward for k in ended]
+
+    def cut(self, end_step: int) -> None:
+        """Shorten the decisions whose plans were replaced from a step on."""
+        for k in range(len(self.decisions) - 1, -1, -1):
+            decision = self.decisions[k]
+            if decision.end_step <= end_step:
+                break
+            self.decisions[k] = replace(decision, end_step=max(end_step, decision.first_step))
+
+    def reports_until(self, step: int) -> Sequence[Validation]:
+        """The reports of a step or earlier ones."""
+        return [r for r in self.reports if r.step <= step]
+
+    def decisions_of(self, version: int) -> list[Decision]:
+        """The decisions of one policy version, in order."""
+        return [d for d in self.decisions if d.policy_version == version]
+
+    def rewarded(self, step: int) -> list[Decision]:
+        """The decisions whose rewards are known from the reports of a step or earlier ones."""
+        return [d for d in self.decisions if d.rewarded_at is not None and d.rewarded_at <= step]
+
+    def _gains(self) -> list[float]:
+        """The gains so far, one for each pair of reports, whatever the number of decisions between them."""
+        pairs = dict.fromkeys((d.rewarded_at, d.gain) for d in self.decisions if d.gain is not None)
+        return [gain for _, gain in pairs if gain is not None][-HISTORY:]
+
+    def _rewarded(self, decision: Decision, after: Validation, earlier: list[float], *, share: float) -> Decision:
+        before = [r for r in self.reports if r.step <= decision.first_step]
+        if not before:
+            return replace(decision, rewarded_at=after.step)
+        gain = after.value(self.spec.metric) - before[-1].value(self.spec.metric)
+        balance = self.spec.balance_weight * shaping(before[-1], after, self.spec.discount)
+        basis = (
+            self._surprise(gain, earlier) if self.spec.basis == "surprise" else share * self._improvement(before, after)
+        )
+        return replace(decision, gain=gain, reward=basis + balance, rewarded_at=after.step)
+
+    def _surprise(self, gain: float, earlier: list[float]) -> float:
+        unexpected = [unexpected_gain(g, earlier[:k]) for k, g in enumerate(earlier)]
+        return normalised_gain(unexpected_gain(gain, earlier), unexpected)
+
+    def _improvement(self, before: list[Validation], after: Validation) -> float:
+        """Between the best report up to the plan and the best since; decisions that one report ends share it."""
+        metric = self.spec.metric
+        best = max(r.value(metric) for r in self.reports if r.step <= after.step)
+        return improvement(best, [r.value(metric) for r in before])

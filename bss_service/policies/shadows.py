@@ -1,0 +1,91 @@
+"""The policies that watch a job: each acts beside the live one on the same observations, and draws nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from bss_service.core.observation import Observation
+from bss_service.errors import NotReproducibleError
+from bss_service.policies.artefact import Artefact
+from bss_service.policies.base import Choice, Decision, Policy, ShadowChoice
+from bss_service.policies.versions import PolicyVersion, consult, failed, make_policy, stream, to_ask_again
+from bss_service.protocol.messages import PolicySpec
+
+_STREAM: Final = 2**63 + 2**62  # keys of shadows' random generators, apart from those of policies and plans
+
+
+@dataclass(slots=True)
+class Shadows:
+    """All shadows of a job in order, numbered from 1; the last one watches until it is ended.
+
+    A shadow never learns: rewards tell of what was drawn, and nothing was drawn by it. Whatever goes wrong with one
+    stands in the decision log and nowhere else.
+    """
+
+    seed: int
+    artefacts: dict[str, Artefact]  # those that the policies name
+    versions: list[PolicyVersion] = field(default_factory=list)
+    watching: bool = False
+    _live: tuple[int, Policy | Exception] | None = field(default=None, init=False)  # or why there is none
+
+    @property
+    def current(self) -> PolicyVersion | None:
+        """The shadow that watches."""
+        return self.versions[-1] if self.watching else None
+
+    def put(self, spec: PolicySpec, first_step: int) -> PolicyVersion:
+        """Let another policy watch from a step on, in place of the one that does."""
+        self.versions.append(PolicyVersion(len(self.versions) + 1, spec, first_step))
+        self.watching = True
+        return self.versions[-1]
+
+    def end(self) -> None:
+        """Let none watch."""
+        self.watching = False
+
+    def watch(self, observation: Observation, decisions: Sequence[Decision]) -> ShadowChoice | None:
+        """What the shadow would do, if there is one. decisions: all of the job."""
+        shadow = self.current
+        if shadow is None:
+            return None
+        policy, seen = self._ready(shadow, decisions), _seen_by(shadow, decisions)
+        if isinstance(policy, Exception):
+            return ShadowChoice(shadow.version, failed(policy))
+        return ShadowChoice(shadow.version, self._act(policy, shadow, len(seen), observation))
+
+    def restore(self, decisions: Sequence[Decision]) -> None:
+        """Bring the shadow to the state in which it acted last. Where that fails, it says so from then on."""
+        if self.current is not None:
+            self._ready(self.current, decisions)
+
+    def _ready(self, shadow: PolicyVersion, decisions: Sequence[Decision]) -> Policy | Exception:
+        """The shadow's policy; or what went wrong with it, which is found out once and not at each plan."""
+        if self._live is None or self._live[0] != shadow.version:
+            try:
+                self._live = (shadow.version, self._restored(shadow, _seen_by(shadow, decisions)))
+            except Exception as error:  # of a package that this one knows nothing about
+                self._live = (shadow.version, error)
+        return self._live[1]
+
+    def _restored(self, shadow: PolicyVersion, seen: Sequence[Decision]) -> Policy:
+        """The shadow's policy in the state in which it acted last; raises NotReproducibleError if it acts otherwise."""
+        policy = make_policy(shadow.spec, self.artefacts)
+        for number, decision in to_ask_again(policy, seen):
+            again = self._act(policy, shadow, number, decision.observation)
+            if decision.shadow is None or not _same(again, decision.shadow.choice):
+                raise NotReproducibleError(
+                    f"shadow {shadow.spec.name!r} chose otherwise when asked again about step {decision.first_step}"
+                )
+        return policy
+
+    def _act(self, policy: Policy, shadow: PolicyVersion, number: int, observation: Observation) -> Choice:
+        own = replace(observation, vector=observation.vector.copy())  # whatever it does to it, the live one's stays
+        return consult(policy, stream(self.seed, _STREAM + shadow.version, number), own)
+
+
+def _seen_by(shadow: PolicyVersion, decisions: Sequence[Decision]) -> list[Decision]:
+    return [d for d in decisions if d.shadow is not None and d.shadow.number == shadow.version]
+
+
+def _same(one: Choice, other: Choice) -> bool:
+    return (one.action, one.propensity) == (other.action, other.propensity)

@@ -1,0 +1,186 @@
+"""The policies that a job has had, and the one that is in force."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pydantic
+
+from bss_service.core.action import Action
+from bss_service.core.observation import Observation
+from bss_service.errors import InvalidValueError, NotReproducibleError
+from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
+from bss_service.policies.base import BrokenPolicyError, Choice, Decision, Policy, UnknownPolicyError, create_policy
+from bss_service.policies.builtin.external import EXTERNAL
+from bss_service.protocol.messages import ActionRequest, PolicyAnswer, PolicySpec
+
+_STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """A policy of the job and the first step that it may draw; a later version with an earlier or equal step wins."""
+
+    version: int
+    spec: PolicySpec
+    first_step: int
+
+    @property
+    def is_external(self) -> bool:
+        """Whether its actions come from outside, so that it need not and cannot be asked for them."""
+        return self.spec.name == EXTERNAL
+
+    def answer(self, *, changed: bool = False) -> PolicyAnswer:
+        """The version as a message."""
+        return PolicyAnswer(policy=self.spec, policy_version=self.version, first_step=self.first_step, changed=changed)
+
+
+@dataclass(slots=True)
+class PolicyVersions:
+    """All versions in order, and the live policy: the one that acted last."""
+
+    seed: int
+    versions: list[PolicyVersion]
+    artefacts: dict[str, Artefact] = field(default_factory=dict)  # those that the policies name
+    _live: tuple[int, Policy] | None = field(default=None, init=False)
+
+    def in_force(self, step: int) -> PolicyVersion:
+        """The version that draws a step."""
+        return [v for v in self.versions if v.first_step <= step][-1]
+
+    def until(self, step: int, end: int) -> int:
+        """The first step after `step` that another version draws, at most `end`."""
+        later = [v.first_step for v in self.versions if step < v.first_step < end]
+        return min([end, *(start for start in later if self.in_force(start) != self.in_force(step))])
+
+    def still_to_draw(self, step: int) -> list[PolicyVersion]:
+        """The versions that draw `step` or a later one, as things stand."""
+        starts = [step, *(v.first_step for v in self.versions if v.first_step > step)]
+        drawing = {self.in_force(start).version for start in starts}
+        return [v for v in self.versions if v.version in drawing]
+
+    def add(self, spec: PolicySpec, first_step: int) -> PolicyVersion:
+        """The next version."""
+        version = PolicyVersion(self.versions[-1].version + 1, spec, first_step)
+        self.versions.append(version)
+        return version
+
+    def act(self, observation: Observation, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Choice:
+        """Let the policy in force learn what is new to it, and act.
+
+        own: its decisions so far; rewarded: those of them whose reward is known, in order. A policy that can't be
+        made any more is one that fails.
+        """
+        version = self.in_force(observation.step)
+        try:
+            # Not always a new one: batches drawn by a client can lead back to a step before a swap.
+            policy = self._policy(version, own)
+        except InvalidValueError as error:
+            return failed(error)
+        taught = own[-1].learned if own else 0
+        return consult(policy, self._rng(version, len(own)), observation, rewarded[taught:])
+
+    def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:
+        """Have a policy in the state in which it acted last. Raises as `restore` does, but not for one that can't be
+        made if nothing hangs on it: it has not acted, or failed when it last did.
+        """
+        try:
+            self._policy(version, own)
+        except InvalidValueError:
+            if own and not own[-1].choice.failed:
+                raise
+
+    def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Policy:
+        """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
+
+        own: its decisions; rewarded: those of them whose reward is known. Raises NotReproducibleError if it acts
+        otherwise than it did, and InvalidValueError if it can't be made. Of a stateless policy only the last decision
+        is checked.
+        """
+        policy = make_policy(version.spec, self.artefacts)
+        taught = 0
+        for number, decision in to_ask_again(policy, own):
+            untaught = rewarded[taught : decision.learned]
+            again = consult(policy, self._rng(version, number), decision.observation, untaught)
+            taught = decision.learned
+            if (again.action, again.propensity) != (decision.choice.action, decision.choice.propensity):
+                raise NotReproducibleError(
+                    f"policy {version.spec.name!r} chose otherwise when asked again about step {decision.first_step}: "
+                    "its act and learn must depend on their arguments alone"
+                )
+        self._live = (version.version, policy)
+        return policy
+
+    def _policy(self, version: PolicyVersion, own: Sequence[Decision]) -> Policy:
+        if self._live is not None and self._live[0] == version.version:
+            return self._live[1]
+        return self.restore(version, own, [d for d in own if d.rewarded_at is not None])
+
+    def _rng(self, version: PolicyVersion, number: int) -> np.random.Generator:
+        return stream(self.seed, _STREAM + version.version, number)
+
+
+def stream(seed: int, key: int, number: int) -> np.random.Generator:
+    """The random generator of a policy's act number `number`."""
+    keys = np.array([seed, key], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=keys, counter=[0, number, 0, 0]))
+
+
+def to_ask_again(policy: Policy, decisions: Sequence[Decision]) -> list[tuple[int, Decision]]:
+    """The decisions of a policy, numbered, that bring it to its state; of a stateless one the last, as a check."""
+    return list(enumerate(decisions))[-1 if policy.stateless else 0 :]
+
+
+def consult(
+    policy: Policy, rng: np.random.Generator, observation: Observation, untaught: Sequence[Decision] = ()
+) -> Choice:
+    """A policy that fails must not end a training run: plain shuffling instead, and the decision log says why."""
+    try:
+        for decision in untaught:
+            if decision.reward is not None:
+                policy.learn(decision)
+        return _plain(policy.act(observation, rng))
+    except Exception as error:
+        return failed(error)
+
+
+def failed(error: Exception) -> Choice:
+    """The choice in place of one that a policy could not make."""
+    return Choice(Action(), 1.0, {"error": f"{type(error).__name__}: {error}"})
+
+
+def choice_from_outside(request: ActionRequest | None, previous: Action | None) -> Choice:
+    """The choice that an outside agent made; where it made none, the action of the interval before once more."""
+    if request is None:
+        instead = "plain shuffling" if previous is None else "that of the interval before"
+        return Choice(previous or Action(), 1.0, {"fallback": f"no action came in time: {instead}"})
+    told = {"agent": request.detail} if request.detail else {}
+    return _plain(Choice(request.resolved(), request.propensity, {"raw_action": request.action, **told}))
+
+
+def _plain(choice: Choice) -> Choice:
+    """The choice in floats and JSON values, as the store gives it back; raises whatever is wrong with it."""
+    values = choice.action.as_dict().items()
+    action = Action(**{name: v if isinstance(v, str) else float(v) for name, v in values})  # type: ignore[arg-type]
+    propensity = float(choice.propensity)
+    if not 0 < propensity < math.inf:
+        raise ValueError(f"propensity must be positive and finite, got {propensity}")
+    return Choice(action, propensity, json.loads(json.dumps(dict(choice.detail), allow_nan=False)))
+
+
+def make_policy(spec: PolicySpec, artefacts: Artefacts = NO_ARTEFACTS) -> Policy:
+    """Raises InvalidValueError naming the policy or the parameter."""
+    try:
+        return create_policy(spec.name, spec.parameters, artefacts)
+    except (UnknownPolicyError, BrokenPolicyError) as error:
+        raise InvalidValueError(str(error), field="policy.name", value=spec.name) from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field_name = ".".join(["policy.parameters", *map(str, first["loc"])])
+        said = first["msg"].removeprefix("Value error, ")
+        raise InvalidValueError(
+            f"{field_name}: {said}, got {first['input']!r}", field=field_name, value=first["input"]
+        ) from None

@@ -1,0 +1,1 @@
+"""What service and client must agree on: messages, arrays, frames."""

@@ -1,0 +1,255 @@
+"""The jobs in memory: loaded when asked for, changed under their locks, journaled, and let go of."""
+
+import asyncio
+import time
+import weakref
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from bss_service.core.table import SampleTable
+from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
+from bss_service.job import views
+from bss_service.job.job import Job
+from bss_service.job.snapshot import frozen, snapshot_of
+from bss_service.journal.loading import Loader
+from bss_service.journal.records import Entry, Lease, Transaction, parts_of
+from bss_service.journal.store import Store
+from bss_service.metrics import Metrics
+from bss_service.protocol.messages import JobState, Message
+
+log = structlog.get_logger()
+
+SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
+SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
+DECISION_BYTES: Final = 256  # about, in a snapshot
+IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job in memory, and how far its journal has got."""
+
+    job: Job
+    seq: int
+    lease: Lease = field(default_factory=Lease)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
+    pending: Transaction | None = None  # changes not yet handed to the store
+    durable: Future[None] | None = None  # the last changes that were
+    asking: int = 0  # requests of rank 0 that are held for the next interval
+    used: float = field(default_factory=time.monotonic)  # when it was last asked for
+    bytes_since_snapshot: int = 0
+    entries_since_snapshot: int = 0
+    planning_since_snapshot: float = 0.0  # seconds
+    snapshot_seconds: float = 0.0  # that the last one took
+    snapshot: asyncio.Task[None] | None = None  # being written
+    table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
+
+    def record(self, kind: str, message: Message | Mapping[str, Any]) -> Transaction:
+        """Journal a change that has happened; returns the transaction that it is part of."""
+        self.seq += 1
+        entry = Entry.of(self.seq, kind, message.model_dump() if isinstance(message, Message) else message)
+        self.bytes_since_snapshot += len(entry.body)
+        self.entries_since_snapshot += 1
+        if self.pending is None:
+            self.pending = Transaction(self.job.spec.name, self.lease)
+        self.pending.entries.append(entry)
+        return self.pending
+
+    @property
+    def snapshot_is_due(self) -> bool:
+        """Whether a snapshot would save much of a replay; not more often than in proportion to its own size."""
+        decisions = len(self.job.history.decisions)
+        size = self.job.table.nbytes + DECISION_BYTES * decisions
+        return self.snapshot is None and (
+            self.entries_since_snapshot > max(SNAPSHOT_ENTRIES, decisions // 2)
+            or self.bytes_since_snapshot > max(2**20, size)
+            or self.planning_since_snapshot > max(SNAPSHOT_SECONDS, self.snapshot_seconds)
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody has asked for it in a long time."""
+        long_ago = time.monotonic() - self.used > IDLE_SECONDS
+        return long_ago and not self.changed.locked() and self.snapshot is None
+
+
+class LiveJobs:
+    """All jobs that are in memory. One process only may have a store open."""
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._live: dict[str, LiveJob] = {}
+        self._idle_states: dict[str, JobState] = {}  # of jobs that are not in memory, as they were when they last were
+        self._loading: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self.loader = Loader(store, metrics)
+
+    def all(self) -> list[LiveJob]:
+        """Those in memory."""
+        return list(self._live.values())
+
+    def loading(self, name: str) -> AbstractAsyncContextManager[None]:
+        """While it is held nobody else loads, creates or deletes the job of that name."""
+        return self._loading.setdefault(name, asyncio.Lock())
+
+    async def find(self, name: str) -> LiveJob | None:
+        """The live job, loaded if need be; the caller holds its `loading`."""
+        if name not in self._live:
+            started = time.monotonic()
+            loaded = await self.loader.load(name)
+            if loaded is None:
+                return None
+            job, seq, entries = loaded
+            seconds = time.monotonic() - started
+            live = LiveJob(job, seq, entries_since_snapshot=entries, planning_since_snapshot=seconds if entries else 0)
+            self._keep(live)
+            self._snapshot_if_due(live)  # so that another restart need not do all that again
+            log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
+        return self._live[name]
+
+    async def put(self, job: Job, transaction: Transaction) -> None:
+        """Store and keep a new job; the caller holds its `loading`."""
+        await self.committed(self._store.commit(transaction))
+        self._keep(LiveJob(job, seq=0))
+        log.info("job created", job=job.spec.name, samples=job.spec.samples, policy=job.spec.policy.name)
+
+    async def delete(self, name: str) -> None:
+        """Forget a job and all that is stored of it; the caller holds its `loading`."""
+        live = self._live.get(name)  # not loaded for this: a job that can't be read can be deleted
+        if live is None and not await asyncio.to_thread(self._store.has, name):
+            raise unknown(name)
+        if live is not None:
+            async with live.changed:
+                self.drop(live)
+        self._idle_states.pop(name, None)
+        await self.committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
+
+    async def state(self, name: str) -> JobState | None:
+        """Where a job is; one that is not in memory is not kept there for this. None if there is none."""
+        async with self.loading(name):
+            if name not in self._live:
+                if name not in self._idle_states:
+                    loaded = await self.loader.load(name)
+                    if loaded is None:
+                        return None
+                    self._idle_states[name] = views.state(loaded[0])
+                return self._idle_states[name]
+        async with self.open(name) as live:
+            return views.state(live.job)
+
+    @asynccontextmanager
+    async def open(self, name: str) -> AsyncIterator[LiveJob]:
+        """The job under its lock; on the way out, wait until all that the answer may tell of is stored."""
+        live = self._live.get(name)
+        if live is None:
+            async with self.loading(name):
+                live = await self.find(name)
+        if live is None:
+            raise unknown(name)
+        async with live.changed:
+            if live.lease.broken:
+                self.drop(live)  # a change failed that nobody waited for
+                raise StoreError(f"job {name!r} is being loaded again, ask once more")
+            live.used = time.monotonic()
+            try:
+                yield live
+            except BssError as error:
+                if isinstance(error, NotReproducibleError):
+                    self.drop(live)
+                raise  # all others are raised before anything changes
+            except BaseException:
+                live.pending = None  # a change may be half done: what is stored is whole
+                self.drop(live)
+                raise
+            finally:
+                self.hand_over(live)
+            durable = live.durable
+        if durable is not None:
+            try:
+                await self.committed(durable)
+            except StoreError as error:
+                log.error("store failed", job=name, error=str(error))
+                async with live.changed:
+                    self.drop(live)
+                raise
+
+    def hand_over(self, live: LiveJob) -> None:
+        """Hand the changes to the store, in their order, and wake up whoever waits for one."""
+        if live.pending is not None:
+            live.durable = self._store.commit(live.pending)
+            live.pending = None
+            live.changed.notify_all()
+            self._snapshot_if_due(live)
+
+    async def committed(self, future: Future[None]) -> None:
+        """Wait until a change is stored. Raises StoreError."""
+        try:
+            # Shielded: a client that hangs up must not cancel what the writer has in hand.
+            await asyncio.shield(asyncio.wrap_future(future))
+        except StoreError:
+            self._metrics.store_failures.inc()
+            raise
+
+    def drop(self, live: LiveJob) -> None:
+        """Forget what memory holds of a job, whose lock the caller has; the next request loads what is stored."""
+        live.lease.broken = True
+        live.changed.notify_all()
+        if self._live.get(live.job.spec.name) is live:
+            del self._live[live.job.spec.name]
+            self._metrics.live_jobs.set(len(self._live))
+
+    async def close(self) -> None:
+        """Let the snapshots that are being written come to their end, or to nothing."""
+        for live in self.all():
+            if live.snapshot is not None:
+                live.snapshot.cancel()
+                with suppress(asyncio.CancelledError):
+                    await live.snapshot
+
+    def _keep(self, live: LiveJob) -> None:
+        """Keep a job in memory, and let go of those that nobody has asked for in a long time."""
+        for name, other in list(self._live.items()):
+            if other.is_idle:
+                other.lease.broken = True
+                self._idle_states[name] = views.state(other.job)
+                del self._live[name]
+        self._live[live.job.spec.name] = live
+        self._idle_states.pop(live.job.spec.name, None)
+        self._metrics.live_jobs.set(len(self._live))
+
+    def _snapshot_if_due(self, live: LiveJob) -> None:
+        if live.snapshot_is_due and not live.lease.broken:
+            live.bytes_since_snapshot = live.entries_since_snapshot = 0
+            live.planning_since_snapshot = 0.0
+            # Begun here and not by the other task: whoever holds the lock may plan before that one's turn comes.
+            live.table_read = asyncio.create_task(asyncio.to_thread(live.job.table.copy))
+            live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.table_read, live.seq))
+
+    async def _write_snapshot(self, live: LiveJob, job: Job, table: asyncio.Task[SampleTable], seq: int) -> None:
+        """Write the job as it was, part by part, while it goes on. What fails is tried again when it is due again."""
+        started = time.monotonic()
+        try:
+            job.table = await table
+            live.table_read = None
+            frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
+            for part in parts_of(seq, frame):
+                if live.lease.broken:
+                    return  # it is deleted, or loaded again: what memory held of it is not stored any more
+                await self.committed(self._store.commit(Transaction(job.spec.name, live.lease, snapshot=[part])))
+        except StoreError as error:
+            log.warning("snapshot not written", job=job.spec.name, error=error.detail)
+        except Exception as error:  # a bug: the job goes on without, and nobody else would tell
+            log.error("snapshot not written", job=job.spec.name, exc_info=error)
+        finally:
+            live.table_read = live.snapshot = None
+            live.snapshot_seconds = time.monotonic() - started
+
+
+def unknown(name: str) -> NotFoundError:
+    """There is no job of that name."""
+    return NotFoundError(f"job {name!r} is not known", field="job", value=name)

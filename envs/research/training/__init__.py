@@ -1,0 +1,1 @@
+"""How policies are trained: imitation of a teacher, stable-baselines3, a cross-entropy search."""

@@ -1,0 +1,341 @@
+"""Chance is checked against exact distributions by χ² tests on fixed seeds, each passing by odds of 10,000 to 1."""
+
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bss_service.core import sampling
+from bss_service.core.action import Action, admitted, log_weights
+from bss_service.core.calendar import Calendar
+from bss_service.core.sampling import draw_plan, drawn_before, normalised, uniforms, weighted_draws, weighted_order
+from bss_service.core.table import SampleTable
+from tests.bss_service.core.worlds import actions, calendars, random_table, scored, tables
+
+# χ² exceeds these once in ten thousand, by degrees of freedom.
+CHI_SQUARE = {1: 15.14, 2: 18.42, 3: 21.11, 9: 33.72, 23: 57.07}
+
+BEYOND_FLOAT32 = 2**24 + 2
+
+
+def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
+    return float(((observed - expected) ** 2 / expected).sum())
+
+
+def words(value: int) -> tuple[int, int]:
+    return value % 2**64, value // 2**64
+
+
+def philox(key: list[int], counter: list[int]) -> list[int]:
+    """Philox4x64-10 as its authors wrote it down (Salmon et al. 2011, section 3.3)."""
+    c, k = counter, key
+    for _ in range(10):
+        low0, high0 = words(0xD2E7470EE14C6C93 * c[0])
+        low1, high1 = words(0xCA5A826395121157 * c[2])
+        c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
+        k = [(k[0] + 0x9E3779B97F4A7C15) % 2**64, (k[1] + 0xBB67AE8584CAA73B) % 2**64]
+    return c
+
+
+# Random numbers.
+
+
+def test_uniforms_are_what_they_always_were() -> None:
+    """Plans are reproduced from the journal for years: a change of these is a change of every plan."""
+    assert uniforms(0, 0, 0, 2).tolist() == [0.011546754286331562, 0.24154919656271823]
+    assert uniforms(7, 11, 13, 2).tolist() == [0.9521404277013478, 0.5220405773188023]
+
+
+word = st.integers(0, 2**64 - 1)
+
+
+@given(word, word, word)
+def test_uniforms_are_the_top_bits_of_philox(seed: int, stream: int, counter: int) -> None:
+    first_block = philox([seed, stream], [1, counter, 0, 0])
+    expected = [((bits >> 12) + 0.5) / 2**52 for bits in first_block]
+    assert uniforms(seed, stream, counter, 4).tolist() == expected
+
+
+@pytest.mark.parametrize("bits", [0, 2**64 - 1])
+def test_uniforms_lie_inside_the_open_interval_even_at_its_ends(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Extreme:
+        def __init__(self, **_: object) -> None: ...
+
+        def random_raw(self, size: int) -> np.ndarray:
+            return np.full(size, bits, dtype=np.uint64)
+
+    monkeypatch.setattr(sampling.np.random, "Philox", Extreme)
+    (u,) = uniforms(0, 0, 0, 1)
+    assert 0 < u < 1
+
+
+def test_the_same_arguments_give_the_same_bytes_whatever_was_drawn_between() -> None:
+    first = uniforms(1, 2, 3, 100)
+    uniforms(9, 9, 9, 10)
+    assert uniforms(1, 2, 3, 100).tobytes() == first.tobytes()
+
+
+def test_fewer_numbers_are_the_beginning_of_more() -> None:
+    assert uniforms(1, 2, 3, 5).tolist() == uniforms(1, 2, 3, 100)[:5].tolist()
+
+
+@pytest.mark.parametrize("arguments", [(2, 2, 3), (1, 3, 3), (1, 2, 4), (2, 1, 3), (1, 3, 2)])
+def test_any_other_argument_gives_other_numbers(arguments: tuple[int, int, int]) -> None:
+    assert not np.isin(uniforms(*arguments, 100), uniforms(1, 2, 3, 100)).any()
+
+
+def test_uniforms_are_uniform() -> None:
+    counts = np.bincount((10 * uniforms(3, 1, 4, 100_000)).astype(int))
+    assert chi_square(counts, np.full(10, 10_000)) < CHI_SQUARE[9]
+
+
+# Orders without replacement.
+
+WEIGHTS = np.array([1.0, 2.0, 3.0, 4.0])
+
+
+@pytest.fixture(scope="module")
+def orders() -> np.ndarray:
+    """(30,000, 4) orders of four samples weighing 1 to 4."""
+    return np.array([weighted_order(np.log(WEIGHTS), uniforms(0, 0, k, 4)) for k in range(30_000)])
+
+
+def test_the_first_of_an_order_is_drawn_by_weight(orders: np.ndarray) -> None:
+    assert chi_square(np.bincount(orders[:, 0]), len(orders) * WEIGHTS / 10) < CHI_SQUARE[3]
+
+
+def test_orders_follow_plackett_and_luce(orders: np.ndarray) -> None:
+    """Each next sample comes by its weight among those left: the chance of a whole order is the product."""
+    chances = {
+        order: np.prod([WEIGHTS[s] / WEIGHTS[list(order[k:])].sum() for k, s in enumerate(order)])
+        for order in permutations(range(4))
+    }
+    codes = orders @ np.array([64, 16, 4, 1])
+    observed = np.array([(codes == np.dot(order, [64, 16, 4, 1])).sum() for order in chances])
+    assert chi_square(observed, len(orders) * np.array(list(chances.values()))) < CHI_SQUARE[23]
+
+
+@pytest.mark.parametrize(("a", "b"), list(combinations(range(4), 2)))
+def test_one_of_two_comes_first_by_their_weights_alone(orders: np.ndarray, a: int, b: int) -> None:
+    places = np.argsort(orders, axis=1)
+    first = np.array([(places[:, a] < places[:, b]).sum(), (places[:, a] > places[:, b]).sum()])
+    assert chi_square(first, len(orders) * WEIGHTS[[a, b]] / WEIGHTS[[a, b]].sum()) < CHI_SQUARE[1]
+
+
+log_values = st.floats(-1e300, 1e300) | st.just(-np.inf)
+
+
+@given(arrays(np.float64, st.integers(1, 20), elements=log_values), st.integers(0, 2**32))
+def test_an_order_is_a_permutation_in_which_samples_of_weight_0_come_last(weights: np.ndarray, seed: int) -> None:
+    order = weighted_order(weights, uniforms(seed, 0, 0, len(weights)))
+    assert sorted(order.tolist()) == list(range(len(weights)))
+    assert (np.diff(np.isneginf(weights)[order].astype(int)) >= 0).all()
+
+
+def test_samples_of_weight_0_come_in_random_order() -> None:
+    weights = np.array([0.0, -np.inf, -np.inf, -np.inf])
+    seconds = [weighted_order(weights, uniforms(0, 0, k, 4))[1] for k in range(3000)]
+    assert chi_square(np.bincount(seconds)[1:], np.full(3, 1000)) < CHI_SQUARE[2]
+
+
+def test_weights_too_far_apart_for_any_float_still_order() -> None:
+    weights = np.array([-1e6, 1e6, 0.0])
+    assert weighted_order(weights, uniforms(0, 0, 0, 3)).tolist() == [1, 2, 0]
+
+
+def test_an_order_of_more_samples_than_float32_can_count_keeps_them_apart() -> None:
+    """With luck the same for all, the heaviest comes first and the others by index."""
+    weights = np.zeros(BEYOND_FLOAT32)
+    weights[16_777_217] = 1.0
+    order = weighted_order(weights, np.full(len(weights), 0.5))
+    assert (order[0], order.dtype) == (16_777_217, np.int64)
+    assert (order[1:] == np.arange(16_777_217)).all()
+
+
+# Draws with replacement.
+
+
+def test_draws_agree_with_their_probabilities() -> None:
+    p = np.array([0.5, 0.0, 0.2, 0.3])
+    counts = np.bincount(weighted_draws(p, uniforms(0, 0, 0, 100_000)), minlength=4)
+    assert counts[1] == 0
+    assert chi_square(counts[p > 0], 100_000 * p[p > 0]) < CHI_SQUARE[2]
+
+
+def test_a_half_that_should_get_a_third_gets_a_third_beyond_2_to_the_24() -> None:
+    half = BEYOND_FLOAT32 // 2
+    p = np.repeat([1 / 3 / half, 2 / 3 / half], half)
+    draws = weighted_draws(p, uniforms(0, 0, 0, 200_000))
+    counts = np.bincount(draws // half)
+    assert chi_square(counts, 200_000 * np.array([1 / 3, 2 / 3])) < CHI_SQUARE[1]
+
+
+def test_an_index_that_float32_cannot_hold_survives() -> None:
+    p = np.zeros(BEYOND_FLOAT32)
+    p[16_777_217] = 1.0
+    draws = weighted_draws(p, uniforms(0, 0, 0, 3))
+    assert (draws.tolist(), draws.dtype) == ([16_777_217] * 3, np.int64)
+
+
+@pytest.mark.parametrize("u", [np.nextafter(0, 1), 0.5, np.nextafter(1, 0), 1.0])
+def test_a_sample_of_probability_0_is_never_drawn_even_at_the_ends(u: float) -> None:
+    assert weighted_draws(np.array([0.0, 1.0, 0.0]), np.array([u])).tolist() == [1]
+
+
+def test_a_draw_on_the_border_of_two_samples_is_the_later_one() -> None:
+    assert weighted_draws(np.array([0.5, 0.5]), np.array([0.5])).tolist() == [1]
+
+
+@given(arrays(np.float64, st.integers(1, 50), elements=log_values))
+def test_probabilities_are_finite_not_negative_and_sum_to_1(weights: np.ndarray) -> None:
+    p = normalised(weights)
+    assert np.isfinite(p).all()
+    assert (p >= 0).all()
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_probabilities_are_uniform_where_every_weight_is_0() -> None:
+    assert normalised(np.full(4, -np.inf)).tolist() == [0.25] * 4
+
+
+# Plans.
+
+
+@given(calendars(), st.data(), st.integers(0, 2**63))
+@settings(max_examples=200)
+def test_under_epoch_each_sample_comes_exactly_once_an_epoch_however_often_it_is_drawn_anew(
+    calendar: Calendar, data: st.DataObject, seed: int
+) -> None:
+    table = data.draw(tables(st.just(calendar.samples)))
+    plans: list[tuple[int, np.ndarray]] = []
+    step = 0
+    while step < calendar.epoch_start(3):
+        _, end = calendar.interval_bounds(step)
+        action = data.draw(actions(coverage=st.just("epoch")))
+        rows = draw_plan(calendar, step, end, action, table, drawn_before(plans, calendar, step), seed)
+        stop = data.draw(st.integers(step + 1, end))  # a swap may cut the plan short
+        plans.append((step, rows.indices.reshape(-1, calendar.batch_size)[: stop - step]))
+        step = stop
+    batches = np.concatenate([indices for _, indices in plans])
+    assert all(len(set(batch)) == calendar.batch_size for batch in batches.tolist())
+    assert_covered(calendar, batches.reshape(-1))
+
+
+@given(calendars(), actions(coverage=st.just("epoch")), st.integers(0, 10**9))
+def test_a_plan_may_begin_at_any_step_of_any_epoch(calendar: Calendar, action: Action, first: int) -> None:
+    drawn = np.arange(calendar.samples) < first * calendar.batch_size % calendar.epoch_positions
+    _, end = calendar.interval_bounds(first)
+    rows = draw_plan(calendar, first, end, action, random_table(calendar.samples, 0), drawn, 0)
+    assert len(rows.indices) == (end - first) * calendar.batch_size
+    assert_covered(calendar, np.concatenate([np.flatnonzero(drawn), rows.indices]))
+
+
+def assert_covered(calendar: Calendar, samples: np.ndarray) -> None:
+    """No sample twice in an epoch, and where the tail is carried all of them in each whole one."""
+    for start in range(0, len(samples), calendar.epoch_positions):
+        epoch = samples[start : start + calendar.epoch_positions].tolist()
+        assert len(set(epoch)) == len(epoch)
+        if calendar.tail == "carry" and len(epoch) == calendar.epoch_positions:
+            assert sorted(epoch) == list(range(calendar.samples))
+
+
+@given(calendars(), actions(coverage=st.just("subset")), st.data(), st.integers(0, 5))
+def test_under_subset_each_pass_is_a_permutation_of_the_admitted(
+    calendar: Calendar, action: Action, data: st.DataObject, first: int
+) -> None:
+    table = data.draw(tables(st.just(calendar.samples)))
+    samples = admitted(action, table)
+    rows = draw_plan(calendar, first, first + 7, action, table, np.ones(calendar.samples, bool), 0)
+    for start in range(0, len(rows.indices), len(samples)):
+        one_pass = rows.indices[start : start + len(samples)].tolist()
+        assert len(set(one_pass)) == len(one_pass)
+        assert set(one_pass) <= set(samples.tolist())
+    if len(samples) >= calendar.batch_size:
+        batches = rows.indices.reshape(-1, calendar.batch_size).tolist()
+        assert all(len(set(batch)) == calendar.batch_size for batch in batches)
+
+
+@given(calendars(), actions(), st.data())
+def test_the_probability_of_a_row_is_that_of_being_drawn_first_from_its_candidates(
+    calendar: Calendar, action: Action, data: st.DataObject
+) -> None:
+    table = data.draw(tables(st.just(calendar.samples)))
+    rows = draw_plan(calendar, 0, 1, action, table, np.zeros(calendar.samples, bool), 0)
+    candidates = np.arange(calendar.samples) if action.coverage == "epoch" else admitted(action, table)
+    logs = log_weights(action, table)[candidates]
+    weights = np.exp(logs - logs.max()) if logs.max() > -np.inf else np.ones(len(logs))
+    expected = dict(zip(candidates, weights / weights.sum(), strict=True))
+    for sample, probability in zip(rows.indices, rows.probabilities, strict=True):
+        assert probability == pytest.approx(expected[sample], rel=1e-5, abs=1e-30)
+
+
+def test_under_draw_samples_come_by_their_probability_among_the_admitted() -> None:
+    table = scored([0.0, 1.0, 0.6, 0.3, 0.8], [0.0] * 5)
+    action = Action(kappa_similarity=2, share=0.6, coverage="draw")
+    rows = draw_plan(Calendar(5, 5, "carry", 4000), 0, 4000, action, table, np.zeros(5, bool), 0)
+    expected = np.exp(2 * np.array([1.0, 0.6, 0.8]))
+    counts = np.bincount(rows.indices, minlength=5)
+    assert counts[[0, 3]].tolist() == [0, 0]
+    assert chi_square(counts[[1, 2, 4]], 20_000 * expected / expected.sum()) < CHI_SQUARE[2]
+
+
+def test_the_first_sample_of_an_epoch_comes_by_weight() -> None:
+    table, action = scored([0.0, 0.5, 1.0, 1.0], [0.0] * 4), Action(kappa_similarity=2)
+    firsts = [
+        draw_plan(Calendar(4, 1, "carry", 1), 0, 1, action, table, np.zeros(4, bool), seed).indices[0]
+        for seed in range(10_000)
+    ]
+    weights = np.exp([0.0, 1.0, 2.0, 2.0])
+    assert chi_square(np.bincount(firsts), 10_000 * weights / weights.sum()) < CHI_SQUARE[3]
+
+
+@given(calendars(), actions(), st.integers(0, 2**63), st.integers(0, 100))
+def test_a_plan_is_a_function_of_its_arguments(calendar: Calendar, action: Action, seed: int, first: int) -> None:
+    def plan() -> bytes:
+        table = random_table(calendar.samples, 1)
+        rows = draw_plan(calendar, first, first + 3, action, table, np.zeros(calendar.samples, bool), seed)
+        return rows.indices.tobytes() + rows.probabilities.tobytes()
+
+    assert plan() == plan()
+
+
+def test_another_seed_or_another_step_gives_another_order() -> None:
+    calendar, table, none = Calendar(100, 10, "carry", None), SampleTable.empty(100, 2), np.zeros(100, bool)
+    orders = [
+        draw_plan(calendar, first, first + 10, Action(), table, none, seed).indices.tobytes()
+        for first, seed in [(0, 0), (0, 1), (10, 0), (10, 1)]
+    ]
+    assert len(set(orders)) == 4
+
+
+@pytest.mark.parametrize("coverage", ["epoch", "subset"])
+def test_each_pass_of_a_plan_has_an_order_of_its_own(coverage: str) -> None:
+    calendar, table = Calendar(100, 10, "carry", 20), SampleTable.empty(100, 2)
+    rows = draw_plan(calendar, 0, 20, Action(coverage=coverage), table, np.zeros(100, bool), 0)
+    assert rows.indices[:100].tolist() != rows.indices[100:].tolist()
+
+
+@pytest.mark.parametrize("coverage", ["epoch", "subset", "draw"])
+def test_indices_are_int64_and_probabilities_float32(coverage: str) -> None:
+    calendar, table = Calendar(5, 2, "carry", None), SampleTable.empty(5, 2)
+    rows = draw_plan(calendar, 0, 4, Action(coverage=coverage), table, np.zeros(5, bool), 0)
+    assert (rows.indices.dtype, rows.probabilities.dtype) == (np.int64, np.float32)
+
+
+def test_one_sample_is_all_that_a_job_of_one_sample_gets() -> None:
+    calendar, table = Calendar(1, 1, "carry", None), SampleTable.empty(1, 2)
+    for coverage in ("epoch", "subset", "draw"):
+        rows = draw_plan(calendar, 3, 5, Action(coverage=coverage), table, np.zeros(1, bool), 0)
+        assert (rows.indices.tolist(), rows.probabilities.tolist()) == ([0, 0], [1.0, 1.0])
+
+
+def test_only_the_epoch_of_the_first_position_counts_as_drawn() -> None:
+    """Of 5 samples in batches of 2, step 2 ends the first epoch with its first row and opens the second."""
+    calendar = Calendar(5, 2, "carry", None)
+    plans = [(0, np.array([[0, 1], [2, 3]])), (2, np.array([[4, 0], [1, 2]]))]
+    assert np.flatnonzero(drawn_before(plans, calendar, 2)).tolist() == [0, 1, 2, 3]
+    assert np.flatnonzero(drawn_before(plans, calendar, 3)).tolist() == [0]
+    assert np.flatnonzero(drawn_before(plans, calendar, 4)).tolist() == [0, 1, 2]

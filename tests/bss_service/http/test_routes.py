@@ -1,0 +1,238 @@
+"""The interface over real HTTP: one contract, in JSON and in frames."""
+
+from collections.abc import Callable, Iterator
+
+import httpx
+import numpy as np
+import pytest
+
+from bss_service.protocol.messages import FeedbackRequest, LocalBatches, PolicySpec, Scores, StepsRequest
+from tests.support.services import Service
+from tests.support.simulated import measured, order, report, spec, take, train, versions
+from trainer_client.client import SchedulerClient
+from trainer_client.errors import ConflictError, UnknownJobError
+
+
+@pytest.mark.parametrize("wire", ["json", "frame"])
+class TestEveryTransport:
+    """What holds whichever way arrays travel."""
+
+    @pytest.fixture
+    def client(self, service: Service, wire: str) -> Iterator[SchedulerClient]:
+        with service.client(wire=wire, retries=0) as scheduler:
+            yield scheduler
+
+    @pytest.fixture
+    def name(self, job_name: str) -> str:
+        return job_name
+
+    def test_a_job_is_created_once_and_then_attached_to(self, client: SchedulerClient, name: str) -> None:
+        assert client.create_job(spec(name)).created
+        assert not client.create_job(spec(name)).created
+
+    def test_an_epoch_holds_every_sample_once(self, client: SchedulerClient, name: str) -> None:
+        job = spec(name, samples=48, batch_size=8, policy="balance_code")
+        client.create_job(job)
+        epochs = order(train(client, job, range(12))).reshape(2, 48)
+        assert (np.sort(epochs, axis=1) == np.arange(48)).all()
+
+    def test_a_message_may_be_long(self, client: SchedulerClient, name: str) -> None:
+        samples = 250_000
+        client.create_job(spec(name, samples=samples))
+        x = np.linspace(0, 1, samples, dtype=np.float32)
+        scores = Scores(indices=np.arange(samples), similarity=x, loss=x, probabilities=np.stack([x] * 3, axis=1))
+        assert client.scores(name, scores).accepted == samples
+
+    def test_asking_again_gives_the_same_bytes(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name))
+        first = client.steps(name, StepsRequest(start=0, count=4)).batches
+        again = client.steps(name, StepsRequest(start=0, count=4)).batches
+        assert first.model_dump_json() == again.model_dump_json()
+
+    def test_past_batches_can_be_read(self, client: SchedulerClient, name: str) -> None:
+        job = spec(name)
+        client.create_job(job)
+        answers = train(client, job, range(40))
+        past = client.batches(name, 2, 30)
+        assert (past.indices.reshape(-1) == order(answers)[16:256]).all()
+        assert past.scored_until.tolist() == np.concatenate([a.scored_until for a in answers])[2:32].tolist()
+
+    def test_indices_are_int64_and_probabilities_float32(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name))
+        batches = client.steps(name, StepsRequest(start=0)).batches
+        assert (batches.indices.dtype, batches.probabilities.dtype) == (np.int64, np.float32)
+
+    def test_repeated_feedback_says_so(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name))
+        batches = client.steps(name, StepsRequest(start=0)).batches
+        request = FeedbackRequest(feedback=measured(0, batches.indices[0]))
+        assert client.feedback(name, request).feedback == ["applied"]
+        assert client.feedback(name, request).feedback == ["repeated"]
+
+    def test_feedback_travels_with_the_next_request(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name))
+        batches = client.steps(name, StepsRequest(start=0)).batches
+        answer = client.steps(name, StepsRequest(start=1, feedback=measured(0, batches.indices[0])))
+        assert answer.feedback == ["applied"]
+        assert client.job(name).steps_fed_back == 1
+
+    def test_a_validation_report_is_answered_with_the_rewards_it_brings(
+        self, client: SchedulerClient, name: str
+    ) -> None:
+        job = spec(name)
+        client.create_job(job)
+        client.validation(name, report(0))
+        steps = job.calendar().epoch_start(1)
+        answer = client.steps(name, StepsRequest(start=0, count=steps)).batches
+        for step, indices in enumerate(answer.indices):
+            client.feedback(name, FeedbackRequest(feedback=measured(step, indices)))
+        told = client.validation(name, report(steps))
+        assert told.outcome == "applied"
+        assert len(told.rewards) == 1
+        assert client.validation(name, report(steps)).outcome == "repeated"
+
+    def test_a_swap_takes_effect_at_the_step_it_announces(self, client: SchedulerClient, name: str) -> None:
+        job = spec(name, policy="uniform")
+        client.create_job(job)
+        before = client.steps(name, StepsRequest(start=0, count=3)).batches
+        told = client.swap(name, "balance_code", at="now")
+        after = take(client, name, range(6))
+        assert (told.policy_version, told.first_step) == (2, 3)
+        assert versions(after) == [1, 1, 1, 2, 2, 2]
+        assert (order(after)[:24] == before.indices.reshape(-1)).all()
+        assert len(np.unique(order(after))) == 48
+
+    def test_a_measuring_pass_is_used_by_the_first_plan(self, client: SchedulerClient, name: str) -> None:
+        job = spec(name, policy="curriculum")
+        client.create_job(job)
+        similarity = np.linspace(0, 1, 50, dtype=np.float32)
+        client.scores(name, Scores(indices=np.arange(50), similarity=similarity, loss=np.ones(50, np.float32)))
+        batches = client.steps(name, StepsRequest(start=0, count=6)).batches
+        assert set(batches.indices.reshape(-1).tolist()) == set(range(41, 50))  # share .1864 of 50, most similar
+
+    def test_batches_drawn_by_a_client_are_put_on_record(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name, policy="uniform"))
+        given = client.steps(name, StepsRequest(start=0, count=2)).batches.indices.reshape(-1)
+        rest = np.setdiff1d(np.arange(50), given)
+        local = LocalBatches(start=2, indices=rest[:16].reshape(2, 8))
+        assert client.local_batches(name, local).outcome == "applied"
+        assert client.local_batches(name, local).outcome == "repeated"
+        assert (client.batches(name, 2, 2).indices == local.indices).all()
+        assert client.batches(name, 2, 2).policy_version.tolist() == [0, 0]
+        after = client.steps(name, StepsRequest(start=4, count=2)).batches.indices.reshape(-1)
+        assert len(np.unique(np.concatenate([given, rest[:16], after]))) == 48
+
+    def test_the_decision_log_tells_what_was_chosen(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name, policy="bandit"))
+        client.steps(name, StepsRequest(start=0))
+        log = client.decisions(name)
+        assert (log.total, log.decisions[0].policy, log.decisions[0].detail["arm"]) == (1, "bandit", "uniform")
+
+    def test_a_sample_tells_when_it_was_drawn(self, client: SchedulerClient, name: str) -> None:
+        job = spec(name, policy="uniform")
+        client.create_job(job)
+        drawn = order(train(client, job, range(13)))
+        told = client.sample(name, 7)
+        assert [draw.step for draw in told.draws] == sorted((np.flatnonzero(drawn == 7) // 8).tolist(), reverse=True)
+        assert told.times_measured >= 1
+        assert told.similarity is not None
+
+    def test_a_snapshot_carries_a_job_to_another_name(self, client: SchedulerClient, name: str) -> None:
+        job = spec(name)
+        client.create_job(job)
+        train(client, job, range(9))
+        client.put_snapshot(f"{name}-copy", client.snapshot(name))
+        here = train(client, job, range(9, 30))
+        there = train(client, job.model_copy(update={"name": f"{name}-copy"}), range(9, 30))
+        assert (order(here) == order(there)).all()
+
+    def test_a_deleted_job_is_gone_and_can_be_made_anew(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name))
+        client.steps(name, StepsRequest(start=0))
+        client.delete_job(name)
+        with pytest.raises(UnknownJobError, match="is not known"):
+            client.job(name)
+        assert client.create_job(spec(name, seed=1)).next_step == 0
+
+
+def test_the_transports_agree(service: Service, job_name: str) -> None:
+    drawn = []
+    for wire in ("json", "frame"):
+        with service.client(wire=wire) as client:
+            job = spec(f"{job_name}-{wire}")
+            client.create_job(job)
+            drawn.append(order(train(client, job, range(30))))
+    assert (drawn[0] == drawn[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("samples", 51), ("seed", 1), ("batch_size", 4), ("policy", PolicySpec(name="uniform")), ("tail", "drop")],
+)
+def test_another_spec_of_a_known_job_is_a_conflict_that_names_the_field(
+    client: SchedulerClient, job_name: str, field: str, value: object
+) -> None:
+    client.create_job(spec(job_name))
+    with pytest.raises(ConflictError) as caught:
+        client.create_job(spec(job_name).model_copy(update={field: value}))
+    assert caught.value.field == field
+
+
+def test_a_swapped_job_is_still_attached_to_by_its_first_spec(client: SchedulerClient, job_name: str) -> None:
+    client.create_job(spec(job_name))
+    client.swap(job_name, "uniform", at="now")
+    assert client.create_job(spec(job_name)).policy.policy.name == "uniform"
+
+
+def test_a_swap_to_what_already_rules_changes_nothing(client: SchedulerClient, job_name: str) -> None:
+    client.create_job(spec(job_name))
+    client.steps(job_name, StepsRequest(start=0))
+    told = client.swap(job_name, "uniform")
+    assert told.changed
+    assert not client.swap(job_name, "uniform").changed
+    assert client.job(job_name).pending_policy == told.model_copy(update={"changed": False})
+
+
+def test_ranks_share_a_global_batch_whatever_their_number(client: SchedulerClient, job_name: str) -> None:
+    alone, many = spec(f"{job_name}-1"), spec(f"{job_name}-4")
+    for job in (alone, many):
+        client.create_job(job)
+    one = order(train(client, alone, range(18)))
+    for step in range(18):
+        answers = [client.steps(many.name, StepsRequest(start=step, rank=r, world_size=4)).batches for r in range(4)]
+        assert all((a.indices == answers[0].indices).all() for a in answers)
+        assert (answers[0].indices.reshape(-1) == one[8 * step : 8 * step + 8]).all()
+        for rank in reversed(range(4)):
+            rows = answers[0].indices[0, 2 * rank : 2 * rank + 2]
+            request = FeedbackRequest(rank=rank, world_size=4, feedback=measured(step, rows))
+            assert client.feedback(many.name, request).feedback == ["applied"]
+        if step + 1 in (6, 12, 18):
+            client.validation(many.name, report(step + 1))
+
+
+def test_health_readiness_and_metrics_answer(service: Service, client: SchedulerClient, job_name: str) -> None:
+    client.create_job(spec(job_name))
+    client.steps(job_name, StepsRequest(start=0, count=2))
+    with httpx.Client(base_url=service.url) as http:
+        assert http.get("/healthz").json() == {"status": "alive"}
+        assert http.get("/readyz").json() == {"status": "ready"}
+        metrics = http.get("/metrics").text
+    assert 'bss_requests_total{method="POST",route="/v1/jobs/{job}/steps",status="200"}' in metrics
+    assert "bss_batches_total " in metrics
+    assert job_name not in metrics
+
+
+def test_the_examples_of_the_openapi_document_work(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    with httpx.Client(base_url=service.url) as http:
+        document = http.get("/openapi.json").json()
+        bodies = {
+            operation["operationId"]: (method, path, operation["requestBody"]["content"]["application/json"])
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+            if "application/json" in operation.get("requestBody", {}).get("content", {})
+        }
+        for operation in ("create_job", "scores", "steps", "feedback", "validation", "swap_policy"):
+            method, path, content = bodies[operation]
+            answer = http.request(method, path.replace("{job}", "run-1"), json=content["example"])
+            assert answer.is_success, answer.text

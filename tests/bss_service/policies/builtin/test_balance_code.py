@@ -1,0 +1,36 @@
+import numpy as np
+
+from bss_service.core import measurement as measure
+from bss_service.core.action import log_weights
+from bss_service.core.sampling import normalised
+from bss_service.core.table import SampleTable
+from bss_service.policies.builtin.balance_code import BalanceCode
+from tests.conftest import Golden, Trainer
+from tests.support.observations import observation
+
+
+def test_probabilities_are_those_of_the_published_code(golden: Golden) -> None:
+    """From logits through the sample table, with an older measurement that must not matter."""
+    n = len(golden.labels)
+    unimodal = measure.log_softmax(golden.unimodal, np)
+    loss = measure.multimodal_loss(
+        measure.log_softmax(golden.joint, np),
+        unimodal,
+        golden.labels,
+        np,
+        joint_weight=golden.joint_weight,
+        unimodal_weight=golden.unimodal_weight,
+    )
+    action = BalanceCode().act(observation(1), np.random.default_rng(0)).action
+    table = SampleTable.empty(n, 2)
+    table.measure(np.arange(n), np.zeros(n, int), loss, loss[::-1])
+    table.refresh(action.ema)
+    table.measure(np.arange(n), np.ones(n, int), measure.similarity(np.exp(unimodal), np), loss)
+    table.refresh(action.ema)
+    np.testing.assert_allclose(normalised(log_weights(action, table)), golden.probabilities, rtol=1e-5)
+
+
+def test_every_sample_comes_once_an_epoch() -> None:
+    trainer = Trainer("balance_code", samples=20, batch_size=5)
+    trainer.train(12)
+    assert [sorted(epoch) for epoch in trainer.epochs()] == [list(range(20))] * 3

@@ -1,0 +1,406 @@
+"""The messages, over JSON and over frames: the same contract for both."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from bss_service.protocol import frames
+from bss_service.protocol import messages as wire
+from bss_service.protocol.messages import (
+    Feedback,
+    FeedbackRequest,
+    JobSpec,
+    Message,
+    RewardSpec,
+    Scores,
+    StepsRequest,
+    ValidationReport,
+)
+
+Send = Callable[[type[Message], dict[str, Any]], Message]
+
+
+def over_json(kind: type[Message], message: dict[str, Any]) -> Message:
+    return kind.model_validate_json(json.dumps(message, default=np.ndarray.tolist))
+
+
+def over_frames(kind: type[Message], message: dict[str, Any]) -> Message:
+    return kind.from_frame(frames.encode(message))
+
+
+both = pytest.mark.parametrize("send", [over_json, over_frames])
+
+SPEC = {"name": "job", "samples": 10, "modalities": ["audio", "video"], "batch_size": 4}
+ROWS = np.array([[0.25, 0.5]], dtype=np.float32)
+FEEDBACK = {
+    "step": np.array([7]),
+    "similarity": ROWS,
+    "loss": ROWS,
+    "probabilities": np.full((1, 2, 3), 0.5, np.float32),
+    "measured": np.array([[True, False]]),
+}
+BATCHES = {
+    "start": 3,
+    "indices": np.array([[16_777_217, 2**40]]),
+    "probabilities": ROWS,
+    "policy_version": np.array([1]),
+    "epoch": np.array([0]),
+    "scored_until": np.array([2]),
+}
+POLICY = {"name": "fixed", "parameters": {"kappa_loss": 1.5, "link": "linear"}}
+POLICY_ANSWER = {"policy": POLICY, "policy_version": 2, "first_step": 10, "changed": True}
+REPORT = {"step": 4, "loss": 0.5, "accuracy": 0.25, "modalities": {"audio": {"accuracy": 0.5, "probability": 0.75}}}
+SCORES = {
+    "indices": np.array([3, 1]),
+    "similarity": ROWS[0],
+    "loss": ROWS[0],
+    "probabilities": np.ones((2, 3), np.float32),
+}
+STATE = {
+    "spec": {**SPEC, "policy": POLICY, "interval": 5, "lag": 2, "tail": "drop", "horizon": 100, "patience": 0.5},
+    "created": True,
+    "next_step": 8,
+    "epoch": 1,
+    "epoch_start": 6,
+    "policy": POLICY_ANSWER,
+    "pending_policy": POLICY_ANSWER,
+    "shadow": {**POLICY_ANSWER, "shadow": True},
+    "steps_fed_back": 5,
+    "fed_back_until": 5,
+    "samples_measured": 9,
+    "validation": REPORT,
+    "rewards": [0.5, None],
+}
+DECISION = {
+    "first_step": 0,
+    "end_step": 5,
+    "epoch": 0,
+    "policy_version": 1,
+    "policy": "bandit",
+    "observation": {"progress": 0.5},
+    "action": {"kappa_loss": 1.0, "link": "linear"},
+    "propensity": 0.25,
+    "detail": {"arm": "hard", "probabilities": {"hard": 0.25}},
+    "gain": None,
+    "reward": 0.5,
+}
+SAMPLE = {
+    "index": 3,
+    "similarity": 0.5,
+    "loss": None,
+    "balance_score": -0.5,
+    "first_score": None,
+    "probabilities": {"audio": 0.5, "joint": None},
+    "times_measured": 2,
+    "last_measured": 7,
+    "draws": [{"step": 7, "probability": 0.5, "policy_version": 1}],
+}
+MANIFEST: dict[str, Any] = {
+    "format": "bss-policy/1",
+    "name": "trained",
+    "observation_schema": "0" * 64,
+    "action_schema": "0" * 64,
+    "action": {"kind": "discrete", "names": ["uniform", "hard"]},
+    "network": {"activation": "relu", "hidden": [64, 32], "distribution": "categorical"},
+    "normaliser": {"clip": 10.0, "epsilon": 1e-8},
+    "training": {"command": "train", "seeds": [0, 1], "tasks": {"noisy": None}},
+    "evaluation": {"return": -0.5},
+    "sha256": "f" * 64,
+}
+POLICY_ROW = {"name": "fixed", "description": "One action.", "parameters": {"ema": {"default": 0.5}}, "error": None}
+SHADOW = {
+    "shadow": 1,
+    "policy": "balance",
+    "action": {"kappa_loss": 1.0, "link": "linear"},
+    "propensity": 1.5,
+    "detail": {"raw_action": [0.5, -2.0]},
+}
+OBSERVATION = {
+    "first_step": 5,
+    "epoch": 1,
+    "policy": "external",
+    "policy_version": 2,
+    "trainer_waiting": True,
+    "action_set": False,
+    "awaits_action": True,
+    "fields": ["progress", "measured_share"],
+    "schema_hash": "0a",
+    "vector": ROWS[0],
+}
+MESSAGES: dict[type[Message], dict[str, Any]] = {
+    wire.PolicySpec: POLICY,
+    wire.RewardSpec: {"metric": "accuracy", "balance_weight": 0.5, "discount": 0.9},
+    wire.JobSpec: SPEC,
+    wire.Feedback: FEEDBACK,
+    wire.FeedbackRequest: {"rank": 1, "world_size": 2, "feedback": FEEDBACK},
+    wire.StepsRequest: {"rank": 1, "world_size": 2, "feedback": FEEDBACK, "start": 8, "count": 2},
+    wire.FeedbackAnswer: {"feedback": ["applied", "repeated", "late"]},
+    wire.Batches: BATCHES,
+    wire.StepsAnswer: {"feedback": ["applied"], "batches": BATCHES},
+    wire.ModalityReport: {"accuracy": 0.5, "probability": 0.25},
+    wire.ValidationReport: REPORT,
+    wire.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},
+    wire.Scores: SCORES,
+    wire.ScoresAnswer: {"accepted": 2},
+    wire.SwapRequest: {"policy": POLICY, "at": "next_interval", "shadow": True},
+    wire.PolicyAnswer: POLICY_ANSWER,
+    wire.ActionRequest: {"first_step": 5, "action": "hard", "propensity": 0.25, "detail": {"agent": ["ppo", 3]}},
+    wire.ActionAnswer: {"outcome": "replaced", "first_step": 5, "policy_version": 2},
+    wire.ObservationAnswer: OBSERVATION,
+    wire.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
+    wire.LocalBatchesAnswer: {"outcome": "repeated"},
+    wire.JobState: STATE,
+    wire.JobList: {"jobs": [STATE]},
+    wire.DecisionRow: DECISION,
+    wire.DecisionLog: {"start": 0, "total": 1, "decisions": [DECISION, {**DECISION, "shadow": SHADOW}]},
+    wire.DrawRow: {"step": 7, "probability": 0.5, "policy_version": 1},
+    wire.SampleState: SAMPLE,
+    wire.BoxAction: {"kind": "box", "dimension": 2, "fields": ["share", "ema"]},
+    wire.DiscreteAction: MANIFEST["action"],
+    wire.NetworkSpec: MANIFEST["network"],
+    wire.NormaliserSpec: MANIFEST["normaliser"],
+    wire.PolicyManifest: MANIFEST,
+    wire.PolicyRow: POLICY_ROW,
+    wire.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST]},
+    wire.ShadowRow: SHADOW,
+}
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_empty_array_may_have_any_dtype() -> None:
+    empty = {"indices": np.empty(0, np.complex64), "similarity": np.empty(0, np.bool_), "loss": np.empty(0)}
+    assert [a.dtype for a in Scores(**empty).model_dump(exclude_none=True).values()] == ["int64", "float32", "float32"]
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth > 1 else []
+
+
+@both
+def test_free_json_is_nested_at_most_so_deep_that_it_can_be_read_from_within_a_snapshot(send: Send) -> None:
+    request = {"first_step": 0, "action": "hard", "detail": {"agent": nested(wire.MAX_NESTING - 1)}}
+    assert send(wire.ActionRequest, request)
+    with pytest.raises(pydantic.ValidationError, match=r"detail\n.*nested at most 32 deep"):
+        send(wire.ActionRequest, {**request, "detail": {"agent": nested(wire.MAX_NESTING)}})
+    with pytest.raises(pydantic.ValidationError, match=r"parameters\n.*nested at most 32 deep"):
+        send(wire.PolicySpec, {"name": "fixed", "parameters": {"x": nested(150)}})
+
+
+@both
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: kind.__name__)
+class TestEveryMessage:
+    def test_it_survives_the_way(self, send: Send, kind: type[Message]) -> None:
+        message = kind.model_validate(MESSAGES[kind])
+        sent = message.model_dump(mode="json") if send is over_json else message.model_dump()
+        assert_same(send(kind, sent), message)
+
+    def test_it_says_what_was_put_in(self, send: Send, kind: type[Message]) -> None:
+        arrived = send(kind, MESSAGES[kind]).model_dump(exclude_unset=True)
+        np.testing.assert_equal(arrived, MESSAGES[kind])
+
+    def test_an_unknown_field_is_refused_by_name(self, send: Send, kind: type[Message]) -> None:
+        with pytest.raises(pydantic.ValidationError, match=r"no_such_field\n  Extra inputs"):
+            send(kind, {**MESSAGES[kind], "no_such_field": 1})
+
+    def test_a_field_that_is_missing_is_named(self, send: Send, kind: type[Message]) -> None:
+        for name, field in kind.model_fields.items():
+            if field.is_required():
+                with pytest.raises(pydantic.ValidationError, match=rf"{name}\n  Field required"):
+                    send(kind, {key: value for key, value in MESSAGES[kind].items() if key != name})
+
+
+def assert_same(one: Message, other: Message) -> None:
+    np.testing.assert_equal(one.model_dump(), other.model_dump())
+    for name in type(one).model_fields:
+        if isinstance(getattr(other, name), np.ndarray):
+            assert getattr(one, name).dtype == getattr(other, name).dtype
+
+
+def test_every_message_there_is_is_tested() -> None:
+    def kinds(base: type[Message]) -> set[type[Message]]:
+        return {base}.union(*map(kinds, base.__subclasses__()))
+
+    here = {kind for kind in kinds(Message) if kind.__module__ == wire.__name__}
+    assert here - {Message, wire.Ranked} == set(MESSAGES)
+
+
+@st.composite
+def feedbacks(draw: st.DrawFn) -> Feedback:
+    shape = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    unit, loss = st.floats(0, 1, width=32), st.floats(width=32, allow_nan=False, allow_infinity=False)
+    return Feedback(
+        step=draw(arrays(np.int64, shape[0], elements=st.integers(0, 2**31 - 1))),
+        similarity=draw(arrays(np.float32, shape, elements=unit)),
+        loss=draw(arrays(np.float32, shape, elements=loss)),
+        probabilities=draw(st.none() | arrays(np.float32, (*shape, draw(st.integers(2, 4))), elements=unit)),
+        measured=draw(st.none() | arrays(np.bool_, shape)),
+    )
+
+
+@both
+@given(feedbacks())
+def test_any_feedback_arrives_bit_for_bit(send: Send, feedback: Feedback) -> None:
+    assert_same(send(Feedback, feedback.model_dump()), feedback)
+
+
+@both
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("step", np.array([0.5]), "must hold int64 values, got float64"),
+        ("step", np.array([True]), "must hold int64 values, got bool"),
+        ("step", np.array([-1]), r"must lie in \[0, 2.14748e\+09\], got -1 at \[0\]"),
+        ("step", np.array([2**31 + 10]), "must lie in"),
+        ("step", np.array([2**63], np.uint64), "must hold int64 values, got 9223372036854775808"),
+        ("step", np.array([[7]]), r"must have shape \(F\), got \(1, 1\)"),
+        ("step", np.array([7, 8]), "step must agree with similarity in its first axes"),
+        ("step", 7, r"must be an array of shape \(F\), got int"),
+        ("step", None, r"must be an array of shape \(F\), got NoneType"),
+        ("step", "7", "must be an array"),
+        ("step", {"0": 7}, "must be an array"),
+        ("similarity", np.array([[0.5, np.nan]]), r"must hold finite values, got nan at \[0, 1\]"),
+        ("similarity", np.array([[np.inf, 0.5]]), r"must hold finite values, got inf at \[0, 0\]"),
+        ("similarity", np.array([[0.5, 1.5]]), r"must lie in \[-1, 1\], got 1.5 at \[0, 1\]"),
+        ("similarity", np.array([0.5, 0.5]), r"must have shape \(F, G / W\), got \(2,\)"),
+        ("similarity", np.ones((1, 2, 1)), r"must have shape \(F, G / W\), got \(1, 2, 1\)"),
+        ("similarity", np.ones((1,) * 60), "must have shape"),
+        ("similarity", [["a", "b"]], "must hold float32 values|must be an array"),
+        ("loss", np.array([[0.5, -np.inf]]), "must hold finite values, got -inf"),
+        ("loss", np.array([[0.5, 1e39]]), r"must hold finite values, got 1e\+39"),
+        ("loss", np.ones((1, 3)), "loss must agree with similarity in its first axes"),
+        ("loss", np.ones((2, 2)), "loss must agree with similarity in its first axes"),
+        ("probabilities", np.full((1, 2, 3), -0.5), r"must lie in \[0, 1\], got -0.5"),
+        ("probabilities", np.full((1, 2, 3), np.nan), "must hold finite values"),
+        ("probabilities", np.ones((1, 2)), "must have shape"),
+        ("probabilities", np.ones((1, 3, 3)), "probabilities must agree with similarity"),
+        ("measured", np.array([[1, 0]]), "must hold bool values, got int64"),
+        ("measured", np.array([[True]]), "measured must agree with similarity"),
+    ],
+)
+def test_a_wrong_array_is_refused_with_its_name_and_the_value(send: Send, field: str, value: Any, reason: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=reason) as refused:
+        send(FeedbackRequest, {"feedback": {**FEEDBACK, field: value}})
+    assert field in str(refused.value)
+
+
+def test_rows_of_unequal_length_are_refused() -> None:
+    with pytest.raises(pydantic.ValidationError, match="rows of unequal length"):
+        over_json(Feedback, {**FEEDBACK, "loss": [[0.5], [0.5, 0.5]]})
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**70), None, "1", [1]])
+def test_what_is_no_number_or_too_large_for_one_is_refused(value: object) -> None:
+    with pytest.raises(pydantic.ValidationError, match=r"step\n.* must"):
+        over_json(Feedback, {**FEEDBACK, "step": [value]})
+
+
+@both
+@pytest.mark.parametrize("value", [1.0005, -1.0005])
+def test_rounding_of_half_precision_is_forgiven(send: Send, value: float) -> None:
+    rows = np.array([[value, 0.5]], np.float32)
+    assert send(Feedback, {**FEEDBACK, "similarity": rows}).similarity.tolist() == rows.tolist()
+
+
+@both
+def test_numbers_of_another_width_are_converted(send: Send) -> None:
+    narrow = {"step": np.array([7], np.uint8), "similarity": ROWS.astype(np.float16), "loss": np.array([[1, 2]])}
+    feedback = send(Feedback, narrow)
+    assert [a.dtype for a in (feedback.step, feedback.similarity, feedback.loss)] == [np.int64, np.float32, np.float32]
+
+
+@both
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", ""),
+        ("name", "../etc"),
+        ("name", "a" * 101),
+        ("name", "job\n"),
+        ("name", 5),
+        ("samples", 0),
+        ("samples", -1),
+        ("samples", 10.5),
+        ("samples", "10"),
+        ("samples", 2**40),
+        ("modalities", ["audio"]),
+        ("modalities", ["audio", "audio"]),
+        ("modalities", ["audio", ""]),
+        ("modalities", "audio"),
+        ("modalities", ["audio", "joint"]),
+        ("batch_size", 0),
+        ("batch_size", 11),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("policy", "uniform"),
+        ("policy", {"name": ""}),
+        ("interval", 0),
+        ("lag", -1),
+        ("tail", "keep"),
+        ("horizon", 0),
+        ("patience", -1.0),
+        ("patience", 4000.0),
+        ("reward", {"metric": "f1"}),
+        ("reward", {"balance_weight": -1.0}),
+        ("reward", {"discount": 1.5}),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_field(send: Send, field: str, value: object) -> None:
+    with pytest.raises(pydantic.ValidationError, match=field):
+        send(JobSpec, {**SPEC, field: value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_spec_holds_finite_numbers(value: float) -> None:
+    for name, kind, message in [
+        ("patience", JobSpec, SPEC),
+        ("balance_weight", RewardSpec, {}),
+        ("loss", ValidationReport, REPORT),
+    ]:
+        with pytest.raises(pydantic.ValidationError, match=name):
+            over_json(kind, {**message, name: value})
+
+
+@both
+@pytest.mark.parametrize("loss", [1e300, -1e300])
+def test_a_validation_loss_beyond_float32_is_refused(send: Send, loss: float) -> None:
+    """Else the difference of two of them could be infinite, and no reward could be told from it."""
+    with pytest.raises(pydantic.ValidationError, match="loss"):
+        send(ValidationReport, {**REPORT, "loss": loss})
+
+
+@both
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rank": 2}, "rank must be less than world_size = 2, got 2"),
+        ({"rank": -1}, "rank"),
+        ({"world_size": 0}, "world_size"),
+        ({"start": -1}, "start"),
+        ({"start": 2**31}, "start"),
+        ({"count": 0}, "count"),
+        ({"count": 4097}, "count"),
+    ],
+)
+def test_a_wrong_request_for_steps_is_refused_by_field(send: Send, changes: dict[str, int], named: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=named):
+        send(StepsRequest, {**MESSAGES[StepsRequest], **changes})
+
+
+@both
+@pytest.mark.parametrize("field", ["similarity", "loss", "probabilities"])
+def test_scores_need_a_row_for_each_index(send: Send, field: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=f"{field} must agree with indices"):
+        send(Scores, {**SCORES, field: SCORES[field][:1]})
+
+
+@both
+def test_a_negative_sample_is_refused(send: Send) -> None:
+    with pytest.raises(pydantic.ValidationError, match=r"indices\n.*got -3 at \[0\]"):
+        send(Scores, {**SCORES, "indices": np.array([-3, 1])})

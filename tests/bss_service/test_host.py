@@ -1,0 +1,197 @@
+"""Requests of a job beside each other: one that takes long, fails or goes away leaves the others as they should be."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bss_service.errors import StoreError, TooEarlyError, UnknownStepError
+from bss_service.host import THREADED_SAMPLES, Host
+from bss_service.job import job
+from bss_service.journal import engine as database
+from bss_service.journal.records import Lease, Transaction
+from bss_service.journal.store import Store
+from bss_service.metrics import Metrics
+from bss_service.protocol.messages import FeedbackRequest, LocalBatches, PolicySpec, StepsRequest, SwapRequest
+from bss_service.registry import LiveJob
+from tests.support.simulated import measured, spec
+from tests.support.trained import made_up
+
+SECONDS = 20
+
+
+class Gate:
+    """Makes a function wait, in the thread that calls it, until it is opened."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.reached.set()
+        assert self.opened.wait(SECONDS)
+        return self._function(*arguments, **options)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path}/bss.sqlite")
+    yield opened
+    opened.close()
+
+
+async def answered_meanwhile(gate: Gate, slow: Coroutine[Any, Any, Any], other: Callable[[], Any]) -> Any:
+    """The slow call's answer; another call is answered while it waits at the gate."""
+    waiting = asyncio.create_task(slow)
+    try:
+        assert await asyncio.to_thread(gate.reached.wait, SECONDS)
+        async with asyncio.timeout(SECONDS / 2):
+            await other()
+    finally:
+        gate.opened.set()
+    return await waiting
+
+
+def test_an_observation_is_computed_without_the_jobs_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(job.observe)
+    monkeypatch.setattr(job, "observe", gate)
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=THREADED_SAMPLES))
+        seen = await answered_meanwhile(gate, host.observation("job", 0), lambda: host.state("job"))
+        assert seen.first_step == 0
+
+    asyncio.run(use())
+
+
+def test_an_artefact_is_read_without_a_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = [Gate(store.artefact), Gate(store.artefact)]
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        manifest, _ = await host.upload(made_up())
+        policy = PolicySpec(name="artefact", parameters={"sha256": manifest.sha256})
+        monkeypatch.setattr(store, "artefact", gates[0])
+        swapped = host.swap("job", SwapRequest(policy=policy))
+        assert (await answered_meanwhile(gates[0], swapped, lambda: host.state("job"))).changed
+        monkeypatch.setattr(store, "artefact", gates[1])
+        created = host.create(spec("acts").model_copy(update={"policy": policy}))
+        assert (await answered_meanwhile(gates[1], created, lambda: host.create(spec("other")))).created
+
+    asyncio.run(use())
+
+
+def test_a_held_request_is_refused_where_a_clients_batches_lead_back_to_before_its_step(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=8, batch_size=2, patience=0.2))
+        came = (await host.steps("job", StepsRequest(start=0, count=4))).batches.indices
+        held = asyncio.create_task(host.steps("job", StepsRequest(start=4)))
+        while not host._jobs._live["job"].asking:
+            await asyncio.sleep(0)
+        await host.adopt("job", LocalBatches(start=2, indices=np.array([came[3]])))
+        with pytest.raises(UnknownStepError, match="the next is step 3"):
+            await held
+        assert (await host.decisions("job", 0, 10)).total == 1
+
+    asyncio.run(use())
+
+
+def test_a_plan_made_at_once_is_not_in_the_snapshot_before_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveJob, "snapshot_is_due", property(lambda live: live.snapshot is None))
+    last: dict[str, Any] = {}
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=16, interval=1))
+        for step in range(9):
+            answer = await host.steps("job", StepsRequest(start=step, **last))
+            last["feedback"] = measured(step, answer.batches.indices[0])
+            if (snapshot := host._jobs._live["job"].snapshot) is not None:
+                await snapshot
+            assert (await Host(store, Metrics(), 10**6).state("job")).next_step == step + 1  # a restart draws the same
+
+    asyncio.run(use())
+
+
+@contextmanager
+def locked(store: Path) -> Iterator[None]:
+    """The file as long as another process writes to it."""
+    with closing(sqlite3.connect(store, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0)
+    store = Store(f"sqlite:///{tmp_path}/bss.sqlite")
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", interval=1, patience=0.1))
+        drawn = (await host.steps("job", StepsRequest(start=0))).batches.indices[0]
+        told = StepsRequest(start=1, rank=1, world_size=2, feedback=measured(0, drawn[4:]))
+        with locked(tmp_path / "bss.sqlite"):
+            with pytest.raises(TooEarlyError):
+                await host.steps("job", told)
+            while not host._jobs._live["job"].lease.broken:
+                await asyncio.sleep(0.01)
+        with pytest.raises(StoreError, match="ask once more"):
+            await host.state("job")
+        with pytest.raises(TooEarlyError):
+            await host.steps("job", told)
+        again = FeedbackRequest(rank=1, world_size=2, feedback=measured(0, drawn[4:]))
+        assert (await host.feedback("job", again)).feedback == ["repeated"]
+
+    asyncio.run(use())
+    store.close()
+
+
+def test_a_commit_goes_on_when_nobody_waits_for_it_any_more(store: Store, tmp_path: Path) -> None:
+    with locked(tmp_path / "bss.sqlite"):
+        given_up = store.commit(Transaction("job", Lease(), created=spec("job")))
+        given_up.cancel()
+    given_up.result(SECONDS)
+    assert store.job_names() == ["job"]
+    store.commit(Transaction("job", Lease(), deleted=True)).result(SECONDS)
+
+
+def test_a_job_created_while_its_predecessor_is_being_deleted_is_another(store: Store, tmp_path: Path) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        with locked(tmp_path / "bss.sqlite"):
+            deleting = asyncio.create_task(host.delete("job"))
+            while "job" in host._jobs._live:
+                await asyncio.sleep(0)
+            deleting.cancel()  # as when the service stops; the store deletes it nevertheless
+            creating = asyncio.create_task(host.create(spec("job", samples=60)))
+            await asyncio.wait([creating], timeout=0.5)
+        assert (await creating).created
+        assert (await Host(store, Metrics(), 10**6).state("job")).spec.samples == 60
+
+    asyncio.run(use())
+
+
+def test_a_deleted_job_is_not_counted_as_one_in_memory(store: Store) -> None:
+    metrics = Metrics()
+
+    async def use() -> None:
+        host = Host(store, metrics, 10**6)
+        for name in ("stays", "goes"):
+            await host.create(spec(name))
+        await host.delete("goes")
+
+    asyncio.run(use())
+    assert b"bss_live_jobs 1.0" in metrics.text()

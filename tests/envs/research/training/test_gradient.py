@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bss_service.policies import artefact
+from envs.research.training.gradient import START, Gradient
+from envs.tasks import Distribution
+from tests.support.trained import observations
+
+TASKS = Distribution(("synthetic:2",), ("noisy_labels",), samples=(64, 96), intervals=(3, 4), validation=(20, 30))
+
+
+def gradient(algorithm: str) -> Gradient:
+    return Gradient(algorithm, TASKS, seed=3, workers=1, envs=4, steps=8)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_a_run_resumed_from_its_checkpoint_goes_on_as_if_it_had_not_stopped(algorithm: str, tmp_path: Path) -> None:
+    whole, stopped, resumed = gradient(algorithm), gradient(algorithm), gradient(algorithm)
+    try:
+        for _ in range(3):
+            figures = whole.advance()
+        stopped.advance()
+        stopped.save(tmp_path / "state")
+        resumed.load(tmp_path / "state")
+        resumed.advance()
+        assert resumed.advance() == pytest.approx(figures, rel=0, abs=0, nan_ok=True)
+        assert resumed.intervals == whole.intervals == 3 * 4 * 8
+        assert resumed.artefact("a", {}) == whole.artefact("a", {}) != stopped.artefact("a", {})
+    finally:
+        for each in (whole, stopped, resumed):
+            each.close()
+
+
+def test_a_checkpoint_holds_numbers_alone(tmp_path: Path) -> None:
+    learner = gradient("sac")
+    try:
+        learner.advance()
+        learner.save(tmp_path / "state")
+    finally:
+        learner.close()
+    assert set(torch.load(tmp_path / "state", weights_only=True)) >= {"parameters", "observations", "replay"}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_training_begins_near_plain_shuffling(algorithm: str) -> None:
+    learner = gradient(algorithm)
+    try:
+        first = artefact.read(learner.artefact("untrained", {}))
+    finally:
+        learner.close()
+    modes = first.distribution(observations(200)).mode()
+    assert np.abs(np.clip(modes, -1, 1) - START.to_vector()).max() < 0.2

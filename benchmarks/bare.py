@@ -10,8 +10,7 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from bss_service.protocol import frames
-from bss_service.protocol.messages import Batches, StepsAnswer
+from bss_service.protocol import Batches, StepsAnswer, frames
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
-from bss_service.protocol.messages import Feedback, JobSpec, PolicySpec, StepsRequest
+from bss_service.protocol import Feedback, JobSpec, PolicySpec, StepsRequest
 from trainer_client.client import SchedulerClient
 from trainer_client.measure import Measurement
 from trainer_client.sampler import ScheduledBatchSampler

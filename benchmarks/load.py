@@ -21,7 +21,7 @@ from benchmarks import traffic
 from benchmarks.bare import bare_service
 from benchmarks.traffic import KINDS, PATIENCE, Phase, Trade
 from benchmarks.watch import MB, Watch, machine, slope, told
-from bss_service.protocol.messages import Feedback, JobSpec, PolicySpec, StepsRequest
+from bss_service.protocol import Feedback, JobSpec, PolicySpec, StepsRequest
 from tests.support.services import Service
 from trainer_client.client import SchedulerClient
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
-from bss_service.protocol.messages import Feedback, JobSpec, ModalityReport, PolicySpec, StepsRequest, ValidationReport
+from bss_service.protocol import Feedback, JobSpec, ModalityReport, PolicySpec, StepsRequest, ValidationReport
 from tests.support.services import Service
 from trainer_client.client import SchedulerClient
 

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import traffic
 from benchmarks.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Trade
 from benchmarks.watch import MB, Watch, machine, slope, told
-from bss_service.protocol.messages import JobSpec, PolicySpec
+from bss_service.protocol import JobSpec, PolicySpec
 from tests.support.services import Service
 
 RESULT = Path(__file__).parent / "results" / "soak.md"

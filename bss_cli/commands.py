@@ -27,7 +27,7 @@ from bss_cli.rendering import (
 from bss_cli.service import LOCAL, Url, checked_name, connect
 from bss_cli.terminal import MISUSED, fail, screen, settings
 from bss_service.errors import StoreError
-from bss_service.protocol.messages import DecisionRow, Message, PolicyManifest
+from bss_service.protocol import DecisionRow, Message, PolicyManifest
 from bss_service.settings import Settings
 from trainer_client.client import SchedulerClient
 

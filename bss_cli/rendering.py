@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bss_service.core.action import Action
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     DecisionRow,
     JobSpec,
     JobState,

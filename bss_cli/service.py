@@ -11,7 +11,7 @@ import pydantic
 import typer
 
 from bss_cli.terminal import MISUSED, fail, first_mistake
-from bss_service.protocol.messages import NAME_PATTERN
+from bss_service.protocol import NAME_PATTERN
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 

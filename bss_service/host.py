@@ -29,7 +29,7 @@ from bss_service.metrics import Metrics
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.versions import make_policy
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     ActionAnswer,
     ActionRequest,
     Batches,

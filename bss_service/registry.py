@@ -20,7 +20,7 @@ from bss_service.journal.loading import Loader
 from bss_service.journal.records import Entry, Lease, Transaction, parts_of
 from bss_service.journal.store import Store
 from bss_service.metrics import Metrics
-from bss_service.protocol.messages import JobState, Message
+from bss_service.protocol import JobState, Message
 
 log = structlog.get_logger()
 

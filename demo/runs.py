@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bss_service.job.snapshot import Snapshot
-from bss_service.protocol.messages import DecisionRow, PolicySpec
+from bss_service.protocol import DecisionRow, PolicySpec
 from demo.plan import Run
 from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Decision, Epoch, RunResult, ScoreBands, Step
 from trainer_client.client import SchedulerClient

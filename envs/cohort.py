@@ -9,7 +9,7 @@ import numpy as np
 from bss_service.core.arrays import Float32
 from bss_service.core.reward import Validation
 from bss_service.policies.base import Choice
-from bss_service.protocol.messages import RewardSpec
+from bss_service.protocol import RewardSpec
 from envs.run import REWARD, Run
 from envs.sources import FEATURES
 from envs.students import Measured, Students

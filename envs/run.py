@@ -13,7 +13,7 @@ from bss_service.core.sampling import draw_plan
 from bss_service.core.table import SampleTable
 from bss_service.job.history import History
 from bss_service.policies.base import Choice, Decision
-from bss_service.protocol.messages import RewardSpec
+from bss_service.protocol import RewardSpec
 from envs.students import Measured
 
 # What a run is worth is the accuracy of its best checkpoint.

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import SCHEMA_HASH
 from bss_service.policies.builtin.external import EXTERNAL
-from bss_service.protocol.messages import DecisionRow, JobState, ObservationAnswer, PolicySpec
+from bss_service.protocol import DecisionRow, JobState, ObservationAnswer, PolicySpec
 from envs.live_run import LiveRun
 from envs.own_service import OwnService
 from envs.run import REWARD

@@ -14,7 +14,7 @@ import pytest
 from bss_service.job.job import Job
 from bss_service.job.snapshot import take_snapshot
 from bss_service.policies import base
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     ActionRequest,
     FeedbackRequest,
     JobSpec,

@@ -14,8 +14,7 @@ import httpx
 import numpy as np
 import pydantic
 
-from bss_service.protocol import frames
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     ActionAnswer,
     ActionRequest,
     Batches,
@@ -41,6 +40,7 @@ from bss_service.protocol.messages import (
     SwapRequest,
     ValidationAnswer,
     ValidationReport,
+    frames,
 )
 from trainer_client.errors import ConflictError, OutageError, StrangeAnswerError, UnknownJobError, refusal
 

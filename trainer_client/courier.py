@@ -13,7 +13,7 @@ from typing import Final, Literal
 import numpy as np
 
 from bss_service.core.arrays import Int64
-from bss_service.protocol.messages import LOCAL_VERSION, Batches, FeedbackRequest, JobSpec, StepsRequest
+from bss_service.protocol import LOCAL_VERSION, Batches, FeedbackRequest, JobSpec, StepsRequest
 from trainer_client.client import BACKOFF, SchedulerClient
 from trainer_client.errors import LagError, OutageError, SchedulerError, TooEarlyError
 from trainer_client.local import LocalOrder

@@ -6,7 +6,7 @@ from bss_service.core.action import Action
 from bss_service.core.arrays import Int64
 from bss_service.core.sampling import draw_plan, drawn_before
 from bss_service.core.table import SampleTable
-from bss_service.protocol.messages import JobSpec
+from bss_service.protocol import JobSpec
 
 
 class LocalOrder:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bss_service.core.arrays import Bool, Float32, Int64
-from bss_service.protocol.messages import Feedback, FeedbackRequest, LocalBatches, ValidationReport
+from bss_service.protocol import Feedback, FeedbackRequest, LocalBatches, ValidationReport
 from trainer_client.measure import Measurement
 
 MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message

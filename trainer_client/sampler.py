@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from bss_service.core.arrays import Int64
-from bss_service.protocol.messages import MAX_COUNT, JobSpec, ModalityReport, Scores, ValidationReport
+from bss_service.protocol import MAX_COUNT, JobSpec, ModalityReport, Scores, ValidationReport
 from trainer_client.client import BACKOFF, SchedulerClient
 from trainer_client.courier import Courier, OnOutage, ScheduledBatch, Stats
 from trainer_client.errors import DoubleShardingError, OutageError, StrangeAnswerError

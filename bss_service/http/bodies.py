@@ -12,8 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from bss_service.errors import BssError, TooLargeError
 from bss_service.policies.artefact import MAX_BYTES
-from bss_service.protocol import frames, strict_json
-from bss_service.protocol.messages import Message
+from bss_service.protocol import Message, frames, strict_json
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"

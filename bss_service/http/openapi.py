@@ -8,13 +8,13 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from bss_service import protocol as wire
 from bss_service.http import problems
 from bss_service.http.auth import Needs
 from bss_service.http.bodies import BINARY
 from bss_service.http.problems import Problem
 from bss_service.http.tokens import Scope
 from bss_service.protocol import frames
-from bss_service.protocol import messages as wire
 
 _PREFIX: Final = "#/components/schemas/{model}"
 _FRAME: Final = {"schema": {"type": "string", "format": "binary"}}

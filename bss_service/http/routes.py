@@ -10,8 +10,7 @@ from bss_service.http.auth import GuardedRoute, Needs
 from bss_service.http.bodies import BINARY, artefact_body, body, reply
 from bss_service.http.tokens import Scope
 from bss_service.job.snapshot import Snapshot
-from bss_service.protocol import frames
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     MAX_COUNT,
     MAX_WAIT,
     NAME_PATTERN,
@@ -24,6 +23,7 @@ from bss_service.protocol.messages import (
     StepsRequest,
     SwapRequest,
     ValidationReport,
+    frames,
 )
 
 

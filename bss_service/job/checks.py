@@ -9,7 +9,7 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import drawn_before
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
 from bss_service.job.plans import Plan
-from bss_service.protocol.messages import Feedback, JobSpec, LocalBatches, ValidationReport
+from bss_service.protocol import Feedback, JobSpec, LocalBatches, ValidationReport
 
 
 def rank_rows(spec: JobSpec, rank: int, world_size: int) -> range:

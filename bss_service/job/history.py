@@ -6,7 +6,7 @@ from typing import Final
 
 from bss_service.core.reward import Validation, improvement, normalised_gain, shaping, unexpected_gain
 from bss_service.policies.base import Decision
-from bss_service.protocol.messages import RewardSpec
+from bss_service.protocol import RewardSpec
 
 HISTORY: Final = 100  # earlier gains that a gain is judged by
 

@@ -21,7 +21,7 @@ from bss_service.policies.base import Decision
 from bss_service.policies.builtin.external import EXTERNAL
 from bss_service.policies.shadows import Shadows
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, choice_from_outside, make_policy
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     LOCAL_VERSION,
     ActionAnswer,
     ActionRequest,

@@ -10,7 +10,7 @@ import numpy as np
 
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
-from bss_service.protocol.messages import Batches
+from bss_service.protocol import Batches
 
 
 @dataclass(frozen=True, slots=True)

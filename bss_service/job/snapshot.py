@@ -33,7 +33,7 @@ from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.policies.base import Choice, Decision, ShadowChoice
 from bss_service.policies.builtin.artefact import named
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, make_policy
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     LOCAL_VERSION,
     ActionRequest,
     ArrayType,

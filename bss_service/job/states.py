@@ -10,7 +10,7 @@ from bss_service.core.action import Action
 from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt32
 from bss_service.core.table import MAX_STEP
 from bss_service.job.feedback import Measured
-from bss_service.protocol.messages import ArrayType, Loss, Message, PolicySpec, Step, Unit
+from bss_service.protocol import ArrayType, Loss, Message, PolicySpec, Step, Unit
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Gain = Annotated[float, Field(ge=-1e39, le=1e39)]  # the difference of two losses of float32

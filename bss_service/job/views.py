@@ -7,7 +7,7 @@ from bss_service.core.arrays import Float32
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.job.job import Job
 from bss_service.policies.base import Decision, ShadowChoice, policy_class, policy_names
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     DecisionLog,
     DecisionRow,
     DrawRow,

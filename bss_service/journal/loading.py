@@ -15,7 +15,7 @@ from bss_service.journal.store import Store
 from bss_service.metrics import Metrics
 from bss_service.policies.artefact import Artefact, ArtefactError
 from bss_service.policies.builtin.artefact import named
-from bss_service.protocol.messages import PolicySpec
+from bss_service.protocol import PolicySpec
 
 log = structlog.get_logger()
 

@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from bss_service.job.plans import Plan
 from bss_service.policies.artefact import Artefact
-from bss_service.protocol import frames
-from bss_service.protocol.messages import JobSpec
+from bss_service.protocol import JobSpec, frames
 
 PART_BYTES: Final = 4 * 2**20  # of a snapshot in one row: as long as it is being written, no other change is
 

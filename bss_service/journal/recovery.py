@@ -13,7 +13,7 @@ from bss_service.job.snapshot import Snapshot, policies_of, snapshot_of, unpacke
 from bss_service.journal.records import Damage, Entry, Lease, PlanRow, Stored, Transaction, parts_of, plan_body
 from bss_service.journal.schema import checksum
 from bss_service.policies.artefact import Artefact
-from bss_service.protocol.messages import PolicySpec
+from bss_service.protocol import PolicySpec
 
 _HARMLESS: Final = ("feedback", "validation", "scores", "action", "end_shadow")  # whatever has been drawn meanwhile
 

@@ -19,7 +19,7 @@ from bss_service.journal.records import Damage, Entry, PlanRow, SnapshotPart, St
 from bss_service.journal.schema import checksum, journal, plans, snapshots
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
-from bss_service.protocol.messages import JobSpec, PolicyManifest
+from bss_service.protocol import JobSpec, PolicyManifest
 
 _Item = tuple[Transaction, Future[None]]
 

@@ -9,7 +9,7 @@ from bss_service.errors import NotReproducibleError
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.base import Choice, Decision, Policy, ShadowChoice
 from bss_service.policies.versions import PolicyVersion, consult, failed, make_policy, stream, to_ask_again
-from bss_service.protocol.messages import PolicySpec
+from bss_service.protocol import PolicySpec
 
 _STREAM: Final = 2**63 + 2**62  # keys of shadows' random generators, apart from those of policies and plans
 

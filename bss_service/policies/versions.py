@@ -15,7 +15,7 @@ from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.policies.base import BrokenPolicyError, Choice, Decision, Policy, UnknownPolicyError, create_policy
 from bss_service.policies.builtin.external import EXTERNAL
-from bss_service.protocol.messages import ActionRequest, PolicyAnswer, PolicySpec
+from bss_service.protocol import ActionRequest, PolicyAnswer, PolicySpec
 
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
 

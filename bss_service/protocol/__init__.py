@@ -1,1 +1,93 @@
 """What service and client must agree on: messages, arrays, frames."""
+
+from bss_service.protocol.actions import MAX_DETAIL, MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
+from bss_service.protocol.arrays import ROUNDING, ArrayType
+from bss_service.protocol.artefacts import BoxAction, DiscreteAction, NetworkSpec, NormaliserSpec, PolicyManifest
+from bss_service.protocol.decisions import DecisionLog, DecisionRow, ShadowRow
+from bss_service.protocol.jobs import JOINT, JobList, JobSpec, JobState, RewardSpec
+from bss_service.protocol.message import (
+    FLOAT32_MAX,
+    MAX_NESTING,
+    NAME_PATTERN,
+    SHA256_PATTERN,
+    FreeJson,
+    Loss,
+    Message,
+    Step,
+    Unit,
+)
+from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicyRow, PolicySpec, SwapRequest
+from bss_service.protocol.samples import DrawRow, SampleState
+from bss_service.protocol.training import (
+    LOCAL_VERSION,
+    MAX_COUNT,
+    Batches,
+    Feedback,
+    FeedbackAnswer,
+    FeedbackOutcome,
+    FeedbackRequest,
+    LocalBatches,
+    LocalBatchesAnswer,
+    Ranked,
+    Scores,
+    ScoresAnswer,
+    StepsAnswer,
+    StepsRequest,
+)
+from bss_service.protocol.validation import ModalityReport, ValidationAnswer, ValidationReport
+
+__all__ = [
+    "FLOAT32_MAX",
+    "JOINT",
+    "LOCAL_VERSION",
+    "MAX_COUNT",
+    "MAX_DETAIL",
+    "MAX_NESTING",
+    "MAX_WAIT",
+    "NAME_PATTERN",
+    "ROUNDING",
+    "SHA256_PATTERN",
+    "ActionAnswer",
+    "ActionRequest",
+    "ArrayType",
+    "Batches",
+    "BoxAction",
+    "DecisionLog",
+    "DecisionRow",
+    "DiscreteAction",
+    "DrawRow",
+    "Feedback",
+    "FeedbackAnswer",
+    "FeedbackOutcome",
+    "FeedbackRequest",
+    "FreeJson",
+    "JobList",
+    "JobSpec",
+    "JobState",
+    "LocalBatches",
+    "LocalBatchesAnswer",
+    "Loss",
+    "Message",
+    "ModalityReport",
+    "NetworkSpec",
+    "NormaliserSpec",
+    "ObservationAnswer",
+    "PolicyAnswer",
+    "PolicyList",
+    "PolicyManifest",
+    "PolicyRow",
+    "PolicySpec",
+    "Ranked",
+    "RewardSpec",
+    "SampleState",
+    "Scores",
+    "ScoresAnswer",
+    "ShadowRow",
+    "Step",
+    "StepsAnswer",
+    "StepsRequest",
+    "SwapRequest",
+    "Unit",
+    "ValidationAnswer",
+    "ValidationReport",
+]

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 from bss_cli import __main__ as cli
 from bss_cli import commands as console
 from bss_cli.commands import Look, app, look_view
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     Feedback,
     FeedbackRequest,
     JobList,

@@ -18,8 +18,7 @@ from bss_service.errors import ConflictError
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.journal.store import Store
-from bss_service.protocol import frames
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     MAX_DETAIL,
     ActionRequest,
     DecisionRow,
@@ -29,6 +28,7 @@ from bss_service.protocol.messages import (
     Scores,
     StepsRequest,
     SwapRequest,
+    frames,
 )
 from tests.conftest import Trainer
 from tests.support.services import Service

@@ -18,7 +18,7 @@ from bss_service.journal import engine as database
 from bss_service.journal.records import Lease, Transaction
 from bss_service.journal.store import Store
 from bss_service.metrics import Metrics
-from bss_service.protocol.messages import FeedbackRequest, LocalBatches, PolicySpec, StepsRequest, SwapRequest
+from bss_service.protocol import FeedbackRequest, LocalBatches, PolicySpec, StepsRequest, SwapRequest
 from bss_service.registry import LiveJob
 from tests.support.simulated import measured, spec
 from tests.support.trained import made_up

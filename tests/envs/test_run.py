@@ -11,7 +11,7 @@ from bss_service.core.action import Action
 from bss_service.core.reward import Validation
 from bss_service.job.job import Job
 from bss_service.policies.base import Choice, Decision
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     ActionRequest,
     Feedback,
     FeedbackRequest,

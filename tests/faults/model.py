@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     ActionRequest,
     Feedback,
     JobSpec,

@@ -11,7 +11,7 @@ import numpy as np
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.journal.store import Entry, Store
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     ActionRequest,
     Feedback,
     FeedbackRequest,

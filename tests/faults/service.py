@@ -18,8 +18,7 @@ from typing import Any
 
 import httpx
 
-from bss_service.protocol import frames
-from bss_service.protocol.messages import Message
+from bss_service.protocol import Message, frames
 
 START_SECONDS = 30
 ANSWER_SECONDS = 20

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     Batches,
     Feedback,
     FeedbackRequest,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bss_service.protocol.messages import JobSpec, PolicySpec
+from bss_service.protocol import JobSpec, PolicySpec
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bss_service.protocol.messages import JobSpec, StepsRequest
+from bss_service.protocol import JobSpec, StepsRequest
 from tests.support.services import Service
 from tests.trainer_client.clusters import EPOCHS, SAMPLES, STEPS, Run, job, train
 from tests.trainer_client.proxy import FAULTS, Proxy, evenly

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from bss_service.protocol.messages import JobSpec, StepsRequest
+from bss_service.protocol import JobSpec, StepsRequest
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from bss_service.protocol.messages import JobSpec
+from bss_service.protocol import JobSpec
 from trainer_client.courier import OnOutage, ScheduledBatch
 from trainer_client.measure import measure, multimodal_loss
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint

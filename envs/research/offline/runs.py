@@ -12,7 +12,7 @@ from gymnasium.spaces import Discrete
 from bss_service.core.action import NAMED_ACTIONS, Action
 from bss_service.core.arrays import Float32, Float64, Floats, Int64
 from bss_service.core.observation import FIELDS
-from bss_service.protocol.messages import DecisionRow
+from bss_service.protocol import DecisionRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from bss_service.protocol import frames
-from bss_service.protocol.messages import StepsRequest
+from bss_service.protocol import StepsRequest, frames
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient

@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from bss_service.protocol.messages import FeedbackRequest, LocalBatches, PolicySpec, Scores, StepsRequest
+from bss_service.protocol import FeedbackRequest, LocalBatches, PolicySpec, Scores, StepsRequest
 from tests.support.services import Service
 from tests.support.simulated import measured, order, report, spec, take, train, versions
 from trainer_client.client import SchedulerClient

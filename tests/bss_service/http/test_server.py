@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from bss_cli.commands import app
 from bss_service.http.tokens import Scope, Tokens
-from bss_service.protocol.messages import JobSpec, StepsRequest
+from bss_service.protocol import JobSpec, StepsRequest
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import UnauthorisedError
 

@@ -6,7 +6,7 @@ from bss_service.core.observation import Observation
 from bss_service.core.reward import Validation
 from bss_service.job.history import History
 from bss_service.policies.base import Choice, Decision
-from bss_service.protocol.messages import RewardSpec
+from bss_service.protocol import RewardSpec
 
 
 def history(*spans: tuple[int, int], **spec: object) -> History:

@@ -15,8 +15,7 @@ from bss_service.errors import BssError, ConflictError, InvalidValueError, NotRe
 from bss_service.job import checks
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
-from bss_service.protocol import frames
-from bss_service.protocol.messages import (
+from bss_service.protocol import (
     LOCAL_VERSION,
     Feedback,
     FeedbackRequest,
@@ -26,6 +25,7 @@ from bss_service.protocol.messages import (
     Scores,
     SwapRequest,
     ValidationReport,
+    frames,
 )
 from tests.conftest import Trainer
 from tests.support.simulated import measured, report

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from bss_service.errors import BssError, InvalidValueError, NotReproducibleError
 from bss_service.job.snapshot import Snapshot, restore, take_snapshot
-from bss_service.protocol import frames
-from bss_service.protocol.messages import Feedback, FeedbackRequest, Scores
+from bss_service.protocol import Feedback, FeedbackRequest, Scores, frames
 from tests.conftest import Trainer
 from tests.support.simulated import report
 

@@ -16,8 +16,7 @@ import pytest
 
 from bss_service.http.app import create_app
 from bss_service.journal.store import Store
-from bss_service.protocol import frames
-from bss_service.protocol.messages import JobSpec, PolicySpec, StepsRequest
+from bss_service.protocol import JobSpec, PolicySpec, StepsRequest, frames
 from bss_service.settings import Settings
 from tests.support.services import Service
 from tests.support.simulated import measured, order, report, spec, take, train

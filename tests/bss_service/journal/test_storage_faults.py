@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from bss_service.protocol.messages import FeedbackRequest, StepsRequest
+from bss_service.protocol import FeedbackRequest, StepsRequest
 from tests.support.services import START_SECONDS, Service
 from tests.support.simulated import measured, order, spec, take, train
 from trainer_client.errors import OutageError

@@ -14,7 +14,7 @@ from bss_service.errors import InvalidValueError, NotFoundError
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies.base import Choice, Decision, Policy, ShadowChoice
-from bss_service.protocol.messages import PolicyAnswer, PolicySpec, SwapRequest
+from bss_service.protocol import PolicyAnswer, PolicySpec, SwapRequest
 from tests.conftest import Trainer
 
 Install = Callable[[str, type[Policy]], None]

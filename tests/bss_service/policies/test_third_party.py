@@ -38,7 +38,7 @@ class EveryOther(Policy):
 RUN = """
 from bss_service.job.job import Job
 from bss_service.policies.base import create_policy, policy_names
-from bss_service.protocol.messages import JobSpec, PolicySpec
+from bss_service.protocol import JobSpec, PolicySpec
 
 assert "every_other" in policy_names()
 policy = PolicySpec(name="every_other", parameters={"kappa": 3.0})

@@ -13,7 +13,7 @@ from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies import base
 from bss_service.policies.base import Choice, Decision, Policy
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, consult, make_policy
-from bss_service.protocol.messages import PolicySpec
+from bss_service.protocol import PolicySpec
 from tests.conftest import Trainer
 
 Install = Callable[[str, type[Policy]], None]

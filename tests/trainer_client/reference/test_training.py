@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bss_service.protocol.messages import PolicySpec
+from bss_service.protocol import PolicySpec
 from tests.support.services import Service
 from tests.trainer_client.clusters import EPOCHS, clusters
 from trainer_client.client import SchedulerClient

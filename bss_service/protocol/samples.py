@@ -1,0 +1,25 @@
+"""What is known of one sample."""
+
+from bss_service.protocol.message import Message
+
+
+class DrawRow(Message):
+    """One time that a sample was drawn."""
+
+    step: int
+    probability: float
+    policy_version: int
+
+
+class SampleState(Message):
+    """Why a sample is drawn as it is. Scores are those that the latest interval was drawn from; null: not known."""
+
+    index: int
+    similarity: float | None
+    loss: float | None
+    balance_score: float | None  # ŝ, moving average
+    first_score: float | None
+    probabilities: dict[str, float | None]  # of the true label, by modality and `joint`
+    times_measured: int
+    last_measured: int | None  # step
+    draws: list[DrawRow]  # the latest, newest first

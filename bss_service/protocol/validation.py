@@ -1,0 +1,28 @@
+"""Validation reports."""
+
+from typing import Literal
+
+from bss_service.protocol.message import Loss, Message, Step, Unit
+
+
+class ModalityReport(Message):
+    """One unimodal head on the validation set."""
+
+    accuracy: Unit
+    probability: Unit  # mean, of the true label
+
+
+class ValidationReport(Message):
+    """The model on the validation set after `step` steps; `modalities` has an entry for each of the job's."""
+
+    step: Step
+    loss: Loss
+    accuracy: Unit  # of the joint head
+    modalities: dict[str, ModalityReport]
+
+
+class ValidationAnswer(Message):
+    """`repeated`: a report of this step is known and stays; `late`: a later one is known and this is not used."""
+
+    outcome: Literal["applied", "repeated", "late"]
+    rewards: list[float | None] = []  # of the decisions whose plans ended with this report, in order

@@ -20,7 +20,7 @@ from benchmarks.plain_student import PlainStudent
 from bss_service.core.action import Action
 from bss_service.policies.base import Choice
 from envs.cohort import BATCH_SIZE
-from envs.run import Run
+from envs.run import StudentRun
 from envs.sources import FEATURES
 from envs.students import Students
 from envs.tasks import Task, lesson, training_tasks
@@ -131,7 +131,7 @@ def plain_seconds(number: int, intervals: int) -> float:
     return seconds
 
 
-def plain_run(seed: int) -> tuple[PlainStudent, Run]:
+def plain_run(seed: int) -> tuple[PlainStudent, StudentRun]:
     """The task, student and draws that a single environment has after `reset(seed)`."""
     rng = gymnasium.utils.seeding.np_random(seed)[0]
     task = training_tasks().draw(rng)
@@ -163,8 +163,8 @@ def reset_ms() -> float:
     return (time.perf_counter() - start) / 20 * 1000
 
 
-def _run(task: Task, samples: int, seed: int) -> Run:
-    return Run(
+def _run(task: Task, samples: int, seed: int) -> StudentRun:
+    return StudentRun(
         samples=samples,
         modalities=2,
         batch_size=BATCH_SIZE,

@@ -96,7 +96,7 @@ class HotCall:
         client.create_job(spec)
         self._client, self._name, self._count = client, name, count
         x = np.random.default_rng(0).random((count, G), dtype=np.float32)
-        self._values: dict[str, Any] = {"similarity": x, "loss": x, "probabilities": np.stack([x, x, x], axis=2)}
+        self._values: dict[str, Any] = {"similarity": x, "loss": x, "probability": np.stack([x, x, x], axis=2)}
         self._steps = np.arange(len(client.steps(name, StepsRequest(start=0, count=count)).batches.indices))
 
     def __call__(self) -> None:

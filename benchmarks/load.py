@@ -172,7 +172,7 @@ def hot_calls(url: str, seconds: float, ranks: int) -> list[float]:
         end = time.perf_counter() + seconds
         while (started := time.perf_counter()) < end:
             step = np.array([len(taken)])
-            feedback = Feedback(step=step, similarity=x, loss=x, probabilities=np.stack([x, x, x], axis=2))
+            feedback = Feedback(step=step, similarity=x, loss=x, probability=np.stack([x, x, x], axis=2))
             client.steps("alone", StepsRequest(world_size=ranks, start=len(taken) + 1, feedback=feedback))
             taken.append(time.perf_counter() - started)
     return taken

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bss_service.core import measurement as measure
-from bss_service.core.reward import Validation
-from envs.students import HIDDEN, JOINT_WEIGHT, UNIMODAL_WEIGHT, Measured, Students
+from bss_service.core import measurement
+from bss_service.protocol import ModalityReport, ValidationReport
+from envs.students import HIDDEN, JOINT_WEIGHT, UNIMODAL_WEIGHT, Students
 from envs.tasks import Lesson, Part
 
 
@@ -60,7 +60,7 @@ class PlainStudent:
                     layer.bias.copy_(students._biases[-1][row, rows, 0])  # type: ignore[operator]
         return student
 
-    def train(self, batches: np.ndarray) -> Measured:
+    def train(self, batches: np.ndarray) -> dict[str, np.ndarray]:
         """Train on batches (s, G) of indices; what was measured before each step."""
         modalities, labels = self._train
         seen = []
@@ -77,19 +77,22 @@ class PlainStudent:
             return _measured(torch.cat(seen, dim=1), labels[torch.from_numpy(batches.reshape(-1))], batches.shape)
 
     @torch.no_grad()
-    def validate(self, split: str = "validation") -> Validation:
+    def validate(self, split: str = "validation") -> ValidationReport:
         """The report (its step is 0) on a held-out split."""
         modalities, labels = self._validation if split == "validation" else self._test
         joint, unimodal = self.network(modalities)
         loss = JOINT_WEIGHT * cross_entropy(joint, labels)
         loss = loss + UNIMODAL_WEIGHT * sum(cross_entropy(logits, labels) for logits in unimodal)
         probabilities = [logits.softmax(1).gather(1, labels[:, None]).mean() for logits in unimodal]
-        return Validation(
+        heads = zip(unimodal, probabilities, strict=True)
+        return ValidationReport(
             step=0,
             loss=float(loss),
             accuracy=_accuracy(joint, labels),
-            accuracies=tuple(_accuracy(logits, labels) for logits in unimodal),
-            probabilities=tuple(float(p) for p in probabilities),
+            modalities={
+                f"modality {m}": ModalityReport(accuracy=_accuracy(logits, labels), probability=float(p))
+                for m, (logits, p) in enumerate(heads, start=1)
+            },
         )
 
 
@@ -97,17 +100,17 @@ def _tensors(part: Part) -> tuple[list[Tensor], Tensor]:
     return [torch.from_numpy(values) for values in part.modalities], torch.from_numpy(part.labels)
 
 
-def _measured(logits: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Measured:
-    """logits (M + 1, s·G, c) -> what `core.measure` makes of them."""
-    logs = measure.log_softmax(logits, torch)
-    loss = measure.multimodal_loss(
+def _measured(logits: Tensor, labels: Tensor, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """logits (M + 1, s·G, c) -> what `core.measurement` makes of them."""
+    logs = measurement.log_softmax(logits, torch)
+    loss = measurement.multimodal_loss(
         logs[-1], logs[:-1], labels, torch, joint_weight=JOINT_WEIGHT, unimodal_weight=UNIMODAL_WEIGHT
     )
-    return Measured(
-        similarity=measure.similarity(logs[:-1].exp(), torch).view(shape).numpy(),
-        loss=loss.view(shape).numpy(),
-        probabilities=measure.true_label(logs, labels, torch).exp().T.reshape(*shape, -1).numpy(),
-    )
+    return {
+        "similarity": measurement.similarity(logs[:-1].exp(), torch).view(shape).numpy(),
+        "loss": loss.view(shape).numpy(),
+        "probability": measurement.true_label(logs, labels, torch).exp().T.reshape(*shape, -1).numpy(),
+    }
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

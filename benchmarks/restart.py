@@ -85,7 +85,7 @@ def train(client: SchedulerClient, spec: JobSpec, steps: int) -> tuple[int, np.n
         done = len(batches.indices)
         if step != calendar.interval_bounds(step)[0]:
             times.append(1000 * (time.perf_counter() - started))
-        values = {"similarity": x[:done], "loss": x[:done], "probabilities": np.stack([x[:done]] * 3, axis=2)}
+        values = {"similarity": x[:done], "loss": x[:done], "probability": np.stack([x[:done]] * 3, axis=2)}
         feedback = Feedback(step=np.arange(step, step + done), **values)
         step += done
         if step >= steps:

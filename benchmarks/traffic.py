@@ -306,7 +306,7 @@ def measured(batches: Batches, rank: int, ranks: int) -> Feedback:
     rows = batches.indices[:, rank * share : (rank + 1) * share]
     steps = np.arange(batches.start, batches.start + len(rows))
     x = (np.sin(rows * 12.9898 + steps[:, None] * 0.37) * 0.5 + 0.5).astype(np.float32)
-    return Feedback(step=steps, similarity=x, loss=3 - 2 * x, probabilities=np.stack([x, x, x], axis=2))
+    return Feedback(step=steps, similarity=x, loss=3 - 2 * x, probability=np.stack([x, x, x], axis=2))
 
 
 def digest_of(batches: Batches, k: int) -> int:

@@ -27,7 +27,7 @@ from bss_cli.rendering import (
 from bss_cli.service import LOCAL, Url, checked_name, connect
 from bss_cli.terminal import MISUSED, fail, screen, settings
 from bss_service.errors import StoreError
-from bss_service.protocol import DecisionRow, Message, PolicyManifest
+from bss_service.protocol import Decision, Message, PolicyManifest
 from bss_service.settings import Settings
 from trainer_client.client import SchedulerClient
 
@@ -226,7 +226,7 @@ def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[Look]
         time.sleep(interval)
 
 
-def _latest_decisions(client: SchedulerClient, job: str) -> list[DecisionRow]:
+def _latest_decisions(client: SchedulerClient, job: str) -> list[Decision]:
     total = client.decisions(job, count=1).total
     return client.decisions(job, max(0, total - DECISIONS_SHOWN), DECISIONS_SHOWN).decisions
 

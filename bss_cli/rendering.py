@@ -11,14 +11,14 @@ from rich.text import Text
 
 from bss_service.core.action import Action
 from bss_service.protocol import (
-    DecisionRow,
+    Chosen,
+    Decision,
     JobSpec,
     JobState,
     Message,
     PolicyAnswer,
     PolicyList,
     PolicyManifest,
-    ShadowRow,
     ValidationReport,
 )
 
@@ -30,7 +30,7 @@ class Look(Message):
     """What `bss watch` sees at one moment."""
 
     state: JobState
-    decisions: list[DecisionRow]  # the latest, in order
+    decisions: list[Decision]  # the latest, in order
     steps_per_second: float | None  # handed out since the look before; null at the first
 
 
@@ -217,7 +217,7 @@ def _reward(reward: float | None) -> Text:
     return Text(f"{reward:+.3f}", "green" if reward > 0 else "red" if reward < 0 else "")
 
 
-def _decisions(rows: Sequence[DecisionRow]) -> Table:
+def _decisions(rows: Sequence[Decision]) -> Table:
     """One decision a row, the newest on top: what a small terminal cuts off is the oldest."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("steps", justify="right", no_wrap=True)
@@ -232,7 +232,7 @@ def _decisions(rows: Sequence[DecisionRow]) -> Table:
     return table
 
 
-def _choice(row: DecisionRow | ShadowRow) -> Text:
+def _choice(row: Chosen) -> Text:
     """The arm that was pulled, else what sets the action apart from plain shuffling."""
     if "error" in row.detail:
         return Text(f"plain shuffling: {row.detail['error']}", "red")
@@ -241,4 +241,4 @@ def _choice(row: DecisionRow | ShadowRow) -> Text:
     if isinstance(row.detail.get("raw_action"), str):
         return Text(f"{row.detail['raw_action']}, probability {row.propensity:.3f}")
     plain = Action().as_dict()
-    return Text(_assignments({k: v for k, v in row.action.items() if v != plain.get(k)}) or "plain shuffling")
+    return Text(_assignments({k: v for k, v in row.action.as_dict().items() if v != plain.get(k)}) or "plain shuffling")

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 
+from bss_service.core.table import SampleTable
 from bss_service.errors import (
     BssError,
     ConflictError,
@@ -21,21 +22,33 @@ from bss_service.errors import (
     UnknownStepError,
 )
 from bss_service.job import plans, views
+from bss_service.job.events import (
+    ActionSet,
+    FeedbackReceived,
+    LocalBatchesAdopted,
+    PlanDrawn,
+    PolicySwapped,
+    ScoresReceived,
+    ShadowEnded,
+    StepsServed,
+    ValidationReported,
+)
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore, take_snapshot, with_artefacts
-from bss_service.journal.records import Lease, Transaction, parts_of
 from bss_service.journal.store import DamagedPlanError, Store
+from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.metrics import Metrics
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
-from bss_service.policies.versions import make_policy
+from bss_service.policies.versions import check_policy
 from bss_service.protocol import (
     ActionAnswer,
     ActionRequest,
     Batches,
     DecisionLog,
+    DrawRow,
+    Feedback,
     FeedbackAnswer,
-    FeedbackOutcome,
     FeedbackRequest,
     JobList,
     JobSpec,
@@ -47,6 +60,7 @@ from bss_service.protocol import (
     PolicyAnswer,
     PolicyList,
     PolicyManifest,
+    Ranked,
     SampleState,
     Scores,
     ScoresAnswer,
@@ -56,12 +70,13 @@ from bss_service.protocol import (
     ValidationAnswer,
     ValidationReport,
 )
-from bss_service.registry import LiveJob, LiveJobs
+from bss_service.registry import JobRegistry, LiveJob
 
 log = structlog.get_logger()
 
 THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
 MAX_EPOCHS: Final = 1000  # in one interval
+USUAL_BYTES: Final = 40  # of a sample in the table, with the paper's signals of two modalities
 ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
 
 
@@ -72,7 +87,7 @@ class Host:
         self._store = store
         self._metrics = metrics
         self._max_samples = max_samples
-        self._jobs = LiveJobs(store, metrics)
+        self._jobs = JobRegistry(store, metrics)
         self._loader = self._jobs.loader
         self._stopping = False
 
@@ -128,22 +143,11 @@ class Host:
 
     async def steps(self, name: str, request: StepsRequest) -> StepsAnswer:
         """Count feedback and hand out batches; waits for the feedback that the next interval needs."""
-        outcomes: list[FeedbackOutcome] = []
         async with self._jobs.open(name) as live:
             live.job.check_start(request.start)
-            if request.feedback is not None:
-                outcomes = self._count(
-                    live,
-                    FeedbackRequest(rank=request.rank, world_size=request.world_size, feedback=request.feedback),
-                )
-            if request.start >= live.job.planned_until:
-                self._jobs.hand_over(live)  # others may change the job while this call waits
-                await self._wait_for_turn(live, request)
-                live.job.check_start(request.start)  # a client's own batches may have led back to before it
-            if request.start >= live.job.planned_until:
-                await self._plan(live)
-            batches = await self._serve(live, request.start, request.count)
-        return StepsAnswer(feedback=outcomes, batches=batches)
+            outcomes = [] if request.feedback is None else self._count(live, request, request.feedback).feedback
+            await self._plan_until(live, request)
+            return StepsAnswer(feedback=outcomes, batches=await self._hand_out(live, request.start, request.count))
 
     async def batches(self, name: str, start: int, count: int) -> Batches:
         """Batches that were handed out before."""
@@ -154,38 +158,30 @@ class Host:
                     field="count",
                     value=count,
                 )
-            return await self._serve(live, start, count)
+            return await self._hand_out(live, start, count)
 
     async def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
         """Count feedback."""
         async with self._jobs.open(name) as live:
-            return FeedbackAnswer(feedback=self._count(live, request))
+            return self._count(live, request, request.feedback)
 
     async def validate(self, name: str, report: ValidationReport) -> ValidationAnswer:
         """Take in a validation report."""
         async with self._jobs.open(name) as live:
-            answer = live.job.validate(report)
-            if answer.outcome == "applied":
-                live.record("validation", report)
-            return answer
+            return live.apply(ValidationReported(report))
 
     async def measure(self, name: str, scores: Scores) -> ScoresAnswer:
         """Take in a part of a measuring pass."""
         async with self._jobs.open(name) as live:
-            live.job.measure(scores)
-            live.record("scores", scores)
-            return ScoresAnswer(accepted=len(scores.indices))
+            return live.apply(ScoresReceived.of(live.job, scores))
 
     async def adopt(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Put batches on record that a client drew by itself."""
         async with self._jobs.open(name) as live:
-            if not live.job.adopt(local):
-                return LocalBatchesAnswer(outcome="repeated")
-            transaction = live.record("local", local)
-            transaction.undrawn = local.start
-            transaction.plans += live.job.plans[-2:]  # the one before may have been cut
+            answer = live.apply(LocalBatchesAdopted(local))
+        if answer.outcome == "applied":
             log.warning("batches drawn by a client", job=name, start=local.start, steps=len(local.indices))
-            return LocalBatchesAnswer(outcome="applied")
+        return answer
 
     # The policy.
 
@@ -198,24 +194,18 @@ class Host:
         """Change the policy."""
         artefacts = await self._loader.artefacts([request.policy])  # slow: not under the job's lock
         async with self._jobs.open(name) as live:
-            planned_until = live.job.planned_until
-            answer = live.job.swap(request, artefacts)
-            if answer.changed:
-                told = answer.model_dump(include={"policy_version", "first_step"})
-                transaction = live.record("swap", {**request.model_dump(), "answer": told})
-                if live.job.planned_until < planned_until:
-                    transaction.undrawn = live.job.planned_until
-                    transaction.plans += live.job.plans[-1:]  # it may have been cut
-                said = "shadow put" if request.shadow else "policy swapped"
-                log.info(said, job=name, policy=request.policy.name, version=answer.policy_version)
-            return answer
+            live.job.check_swap(request, artefacts)
+            answer = live.apply(PolicySwapped(request))
+        if answer.changed:
+            event = "shadow put" if request.shadow else "policy swapped"
+            log.info(event, job=name, policy=request.policy.name, version=answer.policy_version)
+        return answer
 
     async def end_shadow(self, name: str) -> None:
         """Let no policy watch a job any more."""
         async with self._jobs.open(name) as live:
-            live.job.end_shadow()
-            live.record("end_shadow", {})
-            log.info("shadow ended", job=name)
+            live.apply(ShadowEnded())
+        log.info("shadow ended", job=name)
 
     async def observation(self, name: str, wait: float) -> ObservationAnswer:
         """What the policy sees that draws the next interval; waits at most so long for an action to be awaited."""
@@ -232,10 +222,7 @@ class Host:
     async def act(self, name: str, request: ActionRequest) -> ActionAnswer:
         """Take in an action from outside."""
         async with self._jobs.open(name) as live:
-            answer = live.job.act(request)
-            if answer.outcome != "repeated":
-                live.record("action", request)
-            return answer
+            return live.apply(ActionSet(request))
 
     async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
         """A part of the decision log."""
@@ -249,9 +236,9 @@ class Host:
                 raise NotFoundError(
                     f"sample must be less than samples = {live.job.spec.samples}, got {index}", field="i", value=index
                 )
-            told, served = views.sample(live.job, index), live.job.served
-        found = await asyncio.to_thread(self._draws, name, served, index, draws)
-        return told.model_copy(update={"draws": views.draws(found)})
+            state, served = views.sample(live.job, index), live.job.served
+        latest = await asyncio.to_thread(self._draws, name, served, index, draws)
+        return state.model_copy(update={"draws": latest})
 
     # Artefacts.
 
@@ -265,23 +252,23 @@ class Host:
         uploaded = await asyncio.to_thread(artefact.read, data)
         new = await asyncio.to_thread(self._store.manifest, uploaded.sha256) is None
         if new:
-            await self._jobs.committed(self._store.commit(Transaction("", Lease(), artefacts=[uploaded])))
+            await self._jobs.committed(self._store.commit(Transaction("", artefacts=[uploaded])))
             log.info("artefact stored", name=uploaded.manifest.name, sha256=uploaded.sha256)
         return uploaded.manifest, new
 
     async def manifest(self, sha256: str) -> PolicyManifest:
         """What an artefact is."""
-        found = await asyncio.to_thread(self._store.manifest, sha256)
-        if found is None:
+        manifest = await asyncio.to_thread(self._store.manifest, sha256)
+        if manifest is None:
             raise _unknown_artefact(sha256)
-        return found
+        return manifest
 
     async def artefact_bytes(self, sha256: str) -> bytes:
         """An artefact as it was uploaded."""
-        found = await asyncio.to_thread(self._store.artefact_bytes, sha256)
-        if found is None:
+        data = await asyncio.to_thread(self._store.artefact_bytes, sha256)
+        if data is None:
             raise _unknown_artefact(sha256)
-        return found
+        return data
 
     # Snapshots.
 
@@ -297,15 +284,15 @@ class Host:
         carried = await asyncio.to_thread(artefacts_in, snapshot)
         spec = snapshot.spec.model_copy(update={"name": name})
         renamed = snapshot.model_copy(update={"spec": spec, "artefacts": {}})
-        known = await self._loader.readable(policies_of(snapshot))
+        stored = await self._loader.readable(policies_of(snapshot))
         try:
-            job = await asyncio.to_thread(restore, renamed, {**known, **carried})
+            job = await asyncio.to_thread(restore, renamed, {**stored, **carried})
         except NotReproducibleError as error:
             raise InvalidValueError(str(error), field="decisions") from None
         async with self._jobs.loading(name):
             if await self._jobs.find(name) is not None:
                 raise ConflictError(f"job {name!r} exists already", field="job", value=name)
-            transaction = Transaction(name, Lease(), created=renamed.spec, plans=list(job.plans))
+            transaction = Transaction(name, created=renamed.spec, plans=list(job.plans))
             transaction.snapshot = list(parts_of(0, await asyncio.to_thread(renamed.to_frame)))
             transaction.artefacts = list(carried.values())
             await self._jobs.put(job, transaction)
@@ -319,14 +306,15 @@ class Host:
         async with self._jobs.loading(spec.name):
             if await self._jobs.find(spec.name) is not None:
                 return False
-            await self._jobs.put(job, Transaction(spec.name, Lease(), created=spec))
+            await self._jobs.put(job, Transaction(spec.name, created=spec))
         return True
 
     def _check_size(self, spec: JobSpec) -> None:
-        if spec.samples * (len(spec.modalities) + 8) > self._max_samples * 10:  # columns of the table; 10 for two
+        most = self._max_samples * USUAL_BYTES // SampleTable.empty(1, spec.measurements()).nbytes
+        if spec.samples > most:
             raise TooLargeError(
-                f"samples must be at most {self._max_samples * 10 // (len(spec.modalities) + 8)} with "
-                f"{len(spec.modalities)} modalities (setting max_samples), got {spec.samples}",
+                f"samples must be at most {most} with {len(spec.modalities)} modalities and {len(spec.signals)} "
+                f"signals (setting max_samples), got {spec.samples}",
                 field="samples",
                 value=spec.samples,
             )
@@ -342,6 +330,22 @@ class Host:
                 value=spec.interval,
             )
 
+    def _count(self, live: LiveJob, sender: Ranked, feedback: Feedback) -> FeedbackAnswer:
+        answer = live.apply(FeedbackReceived.of(live.job, sender, feedback))
+        for outcome in answer.feedback:
+            self._metrics.feedback.labels(outcome).inc()
+        return answer
+
+    async def _plan_until(self, live: LiveJob, request: StepsRequest) -> None:
+        """See to it that the batch of a step is planned."""
+        if request.start < live.job.planned_until:
+            return
+        self._jobs.hand_over(live)  # others may change the job while this call waits
+        await self._wait_for_turn(live, request)
+        live.job.check_start(request.start)  # a client's own batches may have led back to before it
+        if request.start >= live.job.planned_until:
+            await self._plan(live)
+
     async def _wait_for_turn(self, live: LiveJob, request: StepsRequest) -> None:
         """Wait until the interval can be planned with the feedback that belongs to it, at most `patience` seconds.
 
@@ -352,37 +356,41 @@ class Host:
         started = asyncio.get_running_loop().time()
         leads = request.rank == 0
         live.asking += leads
-        live.changed.notify_all()  # whoever waits to act on what the trainer has told by now
+        live.changed.notify_all()  # whoever waits to act on what the trainer has reported by now
         try:
             async with asyncio.timeout(job.spec.patience):
                 while request.start >= job.planned_until and not (leads and job.is_ready(request.start)):
                     await self._change(live)
         except TimeoutError:
-            if request.start >= job.planned_until and request.rank != 0:
-                raise TooEarlyError(
-                    f"step {request.start} begins an interval that rank 0 has not asked for yet",
-                    field="start",
-                    value=request.start,
-                ) from None
             if request.start >= job.planned_until:
-                log.warning(
-                    "patience ran out: planned without all that belongs to it",
-                    job=job.spec.name,
-                    step=request.start,
-                    rank=request.rank,
-                    missing_from=job.ledger.first_missing,
-                    awaits_action=job.awaits_action(),
-                )
-                self._metrics.impatient_plans.inc()
+                self._lose_patience(job, request)
         finally:
             live.asking -= leads
         self._metrics.hold_seconds.observe(asyncio.get_running_loop().time() - started)
+
+    def _lose_patience(self, job: Job, request: StepsRequest) -> None:
+        """Rank 0 plans without what is missing; the others ask again."""
+        if request.rank != 0:
+            raise TooEarlyError(
+                f"step {request.start} begins an interval that rank 0 has not asked for yet",
+                field="start",
+                value=request.start,
+            ) from None
+        log.warning(
+            "patience ran out: planned without all that belongs to it",
+            job=job.spec.name,
+            step=request.start,
+            rank=request.rank,
+            missing_from=job.ledger.first_missing,
+            awaits_action=job.awaits_action(),
+        )
+        self._metrics.impatient_plans.inc()
 
     async def _change(self, live: LiveJob) -> None:
         """Wait until something of the job has changed."""
         if not self._stopping:
             await live.changed.wait()
-        if live.lease.broken or self._stopping:
+        if live.fence.closed or self._stopping:
             raise StoreError(f"job {live.job.spec.name!r} is not held by this process any more, ask again")
 
     async def _plan(self, live: LiveJob) -> None:
@@ -391,36 +399,31 @@ class Host:
         started = time.monotonic()
         with self._metrics.plan_seconds.time():
             if live.job.spec.samples < THREADED_SAMPLES:
-                plan = live.job.plan()
+                live.apply(PlanDrawn())
             else:
-                plan = await asyncio.to_thread(live.job.plan)
-        self._tell_failures(live.job)
-        transaction = live.record("plan", {"first_step": plan.first_step, "checksum": plan.checksum()})
-        transaction.plans.append(plan)
-        live.bytes_since_snapshot += plan.indices.nbytes
+                await asyncio.to_thread(live.apply, PlanDrawn())
+        self._report_failures(live.job)
         live.planning_since_snapshot += time.monotonic() - started
 
-    def _tell_failures(self, job: Job) -> None:
+    def _report_failures(self, job: Job) -> None:
         decision = job.history.decisions[-1]
-        if decision.choice.failed:
-            log.error("policy failed, shuffled uniformly", job=job.spec.name, error=decision.choice.detail["error"])
+        if decision.failed:
+            log.error("policy failed, shuffled uniformly", job=job.spec.name, error=decision.detail["error"])
             self._metrics.policy_failures.inc()
-        if decision.shadow is not None and decision.shadow.choice.failed:
-            log.warning("shadow failed", job=job.spec.name, error=decision.shadow.choice.detail["error"])
+        if decision.shadow is not None and decision.shadow.failed:
+            log.warning("shadow failed", job=job.spec.name, error=decision.shadow.detail["error"])
             self._metrics.shadow_failures.inc()
 
-    async def _serve(self, live: LiveJob, start: int, count: int) -> Batches:
+    async def _hand_out(self, live: LiveJob, start: int, count: int) -> Batches:
         job = live.job
         count = min(count, max(1, ANSWER_ROWS // job.spec.batch_size))
         if not job.holds(start):
             stop = min(start + count, job.served)
             return plans.batches(await self._stored_plans(live, start, stop), job.calendar, start, stop)
-        served = job.served
-        answer = job.serve(start, count)
-        if job.served > served:
-            live.record("serve", {"until": job.served})
-            self._metrics.batches.inc(job.served - served)
-        return answer
+        stop = min(start + count, job.planned_until)
+        self._metrics.batches.inc(max(0, stop - job.served))
+        live.apply(StepsServed(stop))
+        return job.batches(start, stop)
 
     async def _stored_plans(self, live: LiveJob, start: int, stop: int) -> list[plans.Plan]:
         """The plans of steps that are not in memory any more, those that are damaged drawn once more."""
@@ -433,27 +436,19 @@ class Host:
                 if error.step <= redrawn:
                     raise
                 redrawn = error.step
-                await self._loader.redraw(name, live.lease, error.step)
+                await self._loader.redraw(name, live.fence, error.step)
 
-    def _count(self, live: LiveJob, request: FeedbackRequest) -> list[FeedbackOutcome]:
-        outcomes = live.job.feedback(request)
-        if any(outcome != "repeated" for outcome in outcomes):
-            live.record("feedback", request)
-        for outcome in outcomes:
-            self._metrics.feedback.labels(outcome).inc()
-        return outcomes
-
-    def _draws(self, name: str, served: int, index: int, limit: int) -> list[tuple[int, float, int]]:
-        """The latest draws of a sample before a step as (step, probability, policy version), newest first."""
-        found: list[tuple[int, float, int]] = []
+    def _draws(self, name: str, served: int, index: int, limit: int) -> list[DrawRow]:
+        """The latest draws of a sample before a step, newest first."""
+        draws: list[DrawRow] = []
         end = served
         for first in self._store.plans_before(name, served):
             for plan in self._store.plans(name, first, first + 1):
-                found += plan.cut(min(end, plan.end_step)).draws_of(index)
-            if len(found) >= limit:
+                draws += plan.cut(min(end, plan.end_step)).draws_of(index)
+            if len(draws) >= limit:
                 break
             end = first
-        return found[:limit]
+        return draws[:limit]
 
 
 def _unknown_artefact(sha256: str) -> NotFoundError:
@@ -461,7 +456,7 @@ def _unknown_artefact(sha256: str) -> NotFoundError:
 
 
 def _new(spec: JobSpec, artefacts: Mapping[str, Artefact]) -> Job:
-    make_policy(spec.policy, artefacts)  # a wrong one is refused here
+    check_policy(spec.policy, spec, artefacts)
     return Job(spec, artefacts)
 
 

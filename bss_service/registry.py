@@ -3,26 +3,29 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from bss_service.core.table import SampleTable
 from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
 from bss_service.job import views
+from bss_service.job.events import JobEvent
 from bss_service.job.job import Job
+from bss_service.job.plans import Plan
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
-from bss_service.journal.records import Entry, Lease, Transaction, parts_of
 from bss_service.journal.store import Store
+from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
 from bss_service.metrics import Metrics
-from bss_service.protocol import JobState, Message
+from bss_service.protocol import JobState
 
 log = structlog.get_logger()
+A = TypeVar("A")
 
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
@@ -36,7 +39,7 @@ class LiveJob:
 
     job: Job
     seq: int
-    lease: Lease = field(default_factory=Lease)
+    fence: Fence = field(default_factory=Fence)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
     pending: Transaction | None = None  # changes not yet handed to the store
     durable: Future[None] | None = None  # the last changes that were
@@ -49,16 +52,27 @@ class LiveJob:
     snapshot: asyncio.Task[None] | None = None  # being written
     table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
 
-    def record(self, kind: str, message: Message | Mapping[str, Any]) -> Transaction:
-        """Journal a change that has happened; returns the transaction that it is part of."""
+    def apply(self, event: JobEvent[A]) -> A:
+        """Let something happen to the job, and have the change journaled; the answer to it."""
+        plans, planned_until = self.job.plans, self.job.planned_until
+        applied = event.apply(self.job)
+        if applied.entry is not None:
+            self._record(applied.entry, plans, planned_until)
+        return applied.answer
+
+    def _record(self, event: JobEvent[Any], plans: list[Plan], planned_until: int) -> None:
+        """Journal an event that has happened, and what it has made of the plans that there were before."""
         self.seq += 1
-        entry = Entry.of(self.seq, kind, message.model_dump() if isinstance(message, Message) else message)
-        self.bytes_since_snapshot += len(entry.body)
+        entry = Entry.of(self.seq, event)
+        pending = self.pending = self.pending or Transaction(self.job.spec.name, self.fence)
+        pending.entries.append(entry)
+        written = [plan for plan in self.job.plans if not any(plan is old for old in plans)]
+        kept = min([self.job.planned_until, *(plan.first_step for plan in written)])
+        if kept < planned_until:
+            pending.truncate(kept)
+        pending.plans += written
+        self.bytes_since_snapshot += len(entry.body) + sum(plan.indices.nbytes for plan in written)
         self.entries_since_snapshot += 1
-        if self.pending is None:
-            self.pending = Transaction(self.job.spec.name, self.lease)
-        self.pending.entries.append(entry)
-        return self.pending
 
     @property
     def snapshot_is_due(self) -> bool:
@@ -78,7 +92,7 @@ class LiveJob:
         return long_ago and not self.changed.locked() and self.snapshot is None
 
 
-class LiveJobs:
+class JobRegistry:
     """All jobs that are in memory. One process only may have a store open."""
 
     def __init__(self, store: Store, metrics: Metrics) -> None:
@@ -127,7 +141,7 @@ class LiveJobs:
             async with live.changed:
                 self.drop(live)
         self._idle_states.pop(name, None)
-        await self.committed(self._store.commit(Transaction(name, Lease(), deleted=True)))
+        await self.committed(self._store.commit(Transaction(name, deleted=True)))
 
     async def state(self, name: str) -> JobState | None:
         """Where a job is; one that is not in memory is not kept there for this. None if there is none."""
@@ -152,7 +166,7 @@ class LiveJobs:
         if live is None:
             raise unknown(name)
         async with live.changed:
-            if live.lease.broken:
+            if live.fence.closed:
                 self.drop(live)  # a change failed that nobody waited for
                 raise StoreError(f"job {name!r} is being loaded again, ask once more")
             live.used = time.monotonic()
@@ -197,7 +211,7 @@ class LiveJobs:
 
     def drop(self, live: LiveJob) -> None:
         """Forget what memory holds of a job, whose lock the caller has; the next request loads what is stored."""
-        live.lease.broken = True
+        live.fence.closed = True
         live.changed.notify_all()
         if self._live.get(live.job.spec.name) is live:
             del self._live[live.job.spec.name]
@@ -215,7 +229,7 @@ class LiveJobs:
         """Keep a job in memory, and let go of those that nobody has asked for in a long time."""
         for name, other in list(self._live.items()):
             if other.is_idle:
-                other.lease.broken = True
+                other.fence.closed = True
                 self._idle_states[name] = views.state(other.job)
                 del self._live[name]
         self._live[live.job.spec.name] = live
@@ -223,7 +237,7 @@ class LiveJobs:
         self._metrics.live_jobs.set(len(self._live))
 
     def _snapshot_if_due(self, live: LiveJob) -> None:
-        if live.snapshot_is_due and not live.lease.broken:
+        if live.snapshot_is_due and not live.fence.closed:
             live.bytes_since_snapshot = live.entries_since_snapshot = 0
             live.planning_since_snapshot = 0.0
             # Begun here and not by the other task: whoever holds the lock may plan before that one's turn comes.
@@ -238,9 +252,9 @@ class LiveJobs:
             live.table_read = None
             frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
             for part in parts_of(seq, frame):
-                if live.lease.broken:
+                if live.fence.closed:
                     return  # it is deleted, or loaded again: what memory held of it is not stored any more
-                await self.committed(self._store.commit(Transaction(job.spec.name, live.lease, snapshot=[part])))
+                await self.committed(self._store.commit(Transaction(job.spec.name, live.fence, snapshot=[part])))
         except StoreError as error:
             log.warning("snapshot not written", job=job.spec.name, error=error.detail)
         except Exception as error:  # a bug: the job goes on without, and nobody else would tell

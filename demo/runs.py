@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bss_service import protocol
 from bss_service.job.snapshot import Snapshot
-from bss_service.protocol import DecisionRow, PolicySpec
+from bss_service.protocol import PolicySpec
 from demo.plan import Run
 from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Decision, Epoch, RunResult, ScoreBands, Step
 from trainer_client.client import SchedulerClient
@@ -127,7 +128,7 @@ class Watcher:
 def read_scores(client: SchedulerClient, job: str) -> Scores:
     """The balance score ŝ of every sample, (n,), NaN where it has none, from the job's snapshot."""
     table = Snapshot.from_frame(client.snapshot(job)).table
-    scores: Scores = table.similarity_ema - table.loss_ema
+    scores: Scores = table.average["similarity"] - table.average["loss"]
     return scores
 
 
@@ -152,14 +153,14 @@ def _accuracies(report: Report) -> dict[str, float]:
     return {name: accuracy for name, (accuracy, _) in report.modalities.items()} | {JOINT: report.accuracy}
 
 
-def _decision(row: DecisionRow) -> Decision:
+def _decision(row: protocol.Decision) -> Decision:
     return Decision(
         epoch=row.epoch,
         first_step=row.first_step,
         end_step=row.end_step,
         policy=row.policy,
         policy_version=row.policy_version,
-        action=row.action,
+        action=row.action.as_dict(),
         propensity=row.propensity,
         detail=row.detail,
         gain=row.gain,

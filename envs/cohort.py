@@ -1,18 +1,17 @@
 """A cohort: training runs of students side by side, each with a task, a scheduler's state and randomness of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 import numpy as np
 
 from bss_service.core.arrays import Float32
-from bss_service.core.reward import Validation
 from bss_service.policies.base import Choice
-from bss_service.protocol import RewardSpec
-from envs.run import REWARD, Run
+from bss_service.protocol import RewardSpec, ValidationReport
+from envs.run import REWARD, StudentRun
 from envs.sources import FEATURES
-from envs.students import Measured, Students
+from envs.students import Students
 from envs.tasks import Distribution, Lesson, Task
 
 BATCH_SIZE: Final = 32
@@ -33,7 +32,7 @@ class Outcome:
 @dataclass(slots=True)
 class _Place:
     task: Task
-    run: Run
+    run: StudentRun
     best: float
     test_accuracy: float | None  # of the checkpoint with the best validation accuracy
 
@@ -69,7 +68,7 @@ class Cohort:
         its knowledge.
         """
         self._students.enrol(place, made, rng)
-        run = Run(
+        run = StudentRun(
             samples=len(made.train.labels),
             modalities=self.modalities,
             batch_size=BATCH_SIZE,
@@ -85,7 +84,7 @@ class Cohort:
         self._places[place] = _Place(task, run, report.accuracy, test)
         return _seen(run), {"task": asdict(task)}
 
-    def run(self, place: int) -> Run:
+    def run(self, place: int) -> StudentRun:
         """The run at a place. Raises RuntimeError before the first start."""
         return self._at(place).run
 
@@ -111,16 +110,18 @@ class Cohort:
             raise RuntimeError("an environment is reset before its first step")
         return held
 
-    def _finish(self, place: _Place, measured: Measured, report: Validation, test_accuracy: float) -> Outcome:
+    def _finish(
+        self, place: _Place, measured: Mapping[str, Float32], report: ValidationReport, test_accuracy: float
+    ) -> Outcome:
         run = place.run
-        if not np.isfinite([report.loss, float(measured.loss.sum()), float(measured.similarity.sum())]).all():
+        if not np.isfinite([report.loss, *(float(values.sum()) for values in measured.values())]).all():
             return Outcome(_seen(run), DIVERGED, terminated=True, truncated=False, info=self._summary(place))
         decision = run.finish(measured, report)
         if report.accuracy > place.best:
             place.best = report.accuracy
             place.test_accuracy = test_accuracy if self.judged else None
         truncated = run.interval == run.intervals
-        info = {"validation_accuracy": report.accuracy, "action": decision.choice.action.as_dict()}
+        info = {"validation_accuracy": report.accuracy, "action": decision.action.as_dict()}
         if truncated:
             info |= self._summary(place)
         reward = 0.0 if decision.reward is None else decision.reward
@@ -131,6 +132,6 @@ class Cohort:
         return summary if place.test_accuracy is None else {**summary, "test_accuracy": place.test_accuracy}
 
 
-def _seen(run: Run) -> Float32:
+def _seen(run: StudentRun) -> Float32:
     """The observation as the caller's own, who may change it: the run keeps its decisions'."""
     return run.observe().vector.copy()

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bss_service.core.action import CHOICES, RANGES, Action
-from bss_service.core.reward import Validation
 from bss_service.core.table import SampleTable
-from envs.run import Run
+from bss_service.protocol import ValidationReport
+from envs.run import StudentRun
 
 BINS = np.linspace(-1, 1, 41).tolist()
 
 
-def picture(run: Run) -> NDArray[np.uint8]:
+def picture(run: StudentRun) -> NDArray[np.uint8]:
     """The state of a run, (300, 900, 3) RGB."""
     figure = Figure(figsize=(9, 3), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
@@ -22,17 +22,17 @@ def picture(run: Run) -> NDArray[np.uint8]:
     _draw_accuracies(accuracies, run.history.reports, run.intervals)
     _draw_scores(scores, run.table)
     decisions = run.history.decisions
-    _draw_action(action, decisions[-1].choice.action if decisions else None)
+    _draw_action(action, decisions[-1].action if decisions else None)
     canvas.draw()  # type: ignore[no-untyped-call]
     pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
     return pixels[..., :3].copy()
 
 
-def _draw_accuracies(axes: Axes, reports: list[Validation], intervals: int) -> None:
+def _draw_accuracies(axes: Axes, reports: list[ValidationReport], intervals: int) -> None:
     axes.set(title="validation accuracy", xlabel="interval", xlim=(0, intervals), ylim=(0, 1))
     axes.plot([r.accuracy for r in reports], color="black", linewidth=2, label="joint")
-    for head in range(len(reports[0].accuracies)):
-        axes.plot([r.accuracies[head] for r in reports], linewidth=1, label=f"head {head + 1}")
+    for number, head in enumerate(reports[0].modalities, start=1):
+        axes.plot([r.modalities[head].accuracy for r in reports], linewidth=1, label=f"head {number}")
     axes.legend(loc="lower right", fontsize="small", frameon=False)
 
 

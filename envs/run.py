@@ -1,30 +1,29 @@
-"""One training run as the scheduler sees it: what a job does with the table, in memory and without a service."""
+"""The training run of a student as the scheduler sees it: what a served job does, in memory and without a service."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
-from bss_service.core.arrays import Int64
+from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
-from bss_service.core.observation import Observation, observe
-from bss_service.core.reward import Validation
-from bss_service.core.sampling import draw_plan
+from bss_service.core.interval import draw_interval, learn_interval, observe_interval
+from bss_service.core.observation import Observation
+from bss_service.core.signals import BUILT_IN, Signals
 from bss_service.core.table import SampleTable
 from bss_service.job.history import History
-from bss_service.policies.base import Choice, Decision
-from bss_service.protocol import RewardSpec
-from envs.students import Measured
+from bss_service.policies.base import Choice
+from bss_service.protocol import Decision, RewardSpec, ValidationReport
 
 # What a run is worth is the accuracy of its best checkpoint.
 REWARD: Final = RewardSpec(metric="accuracy", basis="improvement", balance_weight=0.0)
 
 
-class Run:
+class StudentRun:
     """Table, reports and decisions of a run whose intervals are epochs and whose tails are dropped.
 
-    Does what `bss_service.job.job.Job` does when its feedback and its validation reports come in time; a test holds the
-    two together.
+    It goes through what a `Job` goes through whose feedback and validation reports come in time; a test holds the two
+    together.
     """
 
     def __init__(
@@ -40,7 +39,8 @@ class Run:
         reward: RewardSpec = REWARD,
     ) -> None:
         self.calendar = Calendar(samples, batch_size, "drop", None)
-        self.table = SampleTable.empty(samples, modalities)
+        self.signals = Signals(list(BUILT_IN.values()), modalities + 1)
+        self.table = SampleTable.empty(samples, self.signals)
         self.history = History(reward)
         self.seed = seed
         self.horizon_known = horizon_known
@@ -50,23 +50,21 @@ class Run:
         self._observation: Observation | None = None
         self._plan: Int64 | None = None
 
-    def start(self, validation: Validation) -> None:
+    def start(self, report: ValidationReport) -> None:
         """Take in the report before step 0, which the first reward needs."""
-        self.history.report(replace(validation, step=0))
+        self.history.report(report.model_copy(update={"step": 0}))
 
     def observe(self) -> Observation:
         """What a policy sees before the next interval."""
         if self._observation is None:
-            first = self.calendar.epoch_start(self.interval)
-            reports = self.history.reports
-            self._observation = observe(
+            decisions = self.history.decisions
+            self._observation = observe_interval(
                 self.table,
-                step=first,
-                epoch=self.interval,
-                steps_per_epoch=self.calendar.epoch_positions / self.calendar.batch_size,
+                self.calendar,
+                self.calendar.epoch_start(self.interval),
                 horizon=self.calendar.epoch_start(self.intervals) if self.horizon_known else None,
-                reports=reports,
-                previous=self.history.decisions[-1].choice.action if self.history.decisions else None,
+                reports=self.history.reports,
+                previous=decisions[-1].action if decisions else None,
             )
         return self._observation
 
@@ -74,29 +72,37 @@ class Run:
         """Draw the next interval: indices (s, G)."""
         first, end = self.calendar.interval_bounds(self.calendar.epoch_start(self.interval))
         observation = self.observe()
-        self.table.refresh(choice.action.ema)
         none = np.zeros(len(self.table), dtype=np.bool_)
-        drawn = draw_plan(self.calendar, first, end, choice.action, self.table, none, self.seed)
-        self.history.decisions.append(Decision(first, end, 1, observation, choice, 0))
-        indices = drawn.indices
+        indices = draw_interval(self.table, self.calendar, first, end, choice.action, none, self.seed).indices
+        self.history.decisions.append(
+            Decision.model_construct(
+                action=choice.action,
+                propensity=choice.propensity,
+                detail=dict(choice.detail),
+                first_step=first,
+                end_step=end,
+                epoch=observation.epoch,
+                policy_version=1,
+                policy="",
+                observation=observation,
+            )
+        )
         if self.shuffled:
             indices = np.random.default_rng([self.seed, first]).permutation(len(self.table))[indices]
-        self._plan = indices.reshape(end - first, self.calendar.batch_size)
-        return self._plan
+        self._plan = indices
+        return indices
 
-    def finish(self, measured: Measured, validation: Validation) -> Decision:
-        """Take in what the interval measured and the report at its end; the decision with its reward."""
+    def finish(self, measured: Mapping[str, Float32], report: ValidationReport) -> Decision:
+        """Take in what the interval measured, arrays (s, G) or (s, G, H) by signal, and the report at its end.
+
+        Returns the decision with its reward.
+        """
         assert self._plan is not None
+        values = self.signals.joined(measured, self._plan.shape).reshape(-1, self.signals.width)
         first = self.calendar.epoch_start(self.interval)
         steps = np.repeat(np.arange(first, first + len(self._plan)), self.calendar.batch_size)
-        self.table.measure(
-            self._plan.reshape(-1),
-            steps,
-            measured.similarity.reshape(-1),
-            measured.loss.reshape(-1),
-            measured.probabilities.reshape(len(steps), -1),
-        )
+        learn_interval(self.table, self._plan.reshape(-1), steps, values)
         self.interval += 1
         self._plan = self._observation = None
-        self.history.report(replace(validation, step=self.calendar.epoch_start(self.interval)))
+        self.history.report(report.model_copy(update={"step": self.calendar.epoch_start(self.interval)}))
         return self.history.decisions[-1]

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import SCHEMA_HASH
 from bss_service.policies.builtin.external import EXTERNAL
-from bss_service.protocol import DecisionRow, JobState, ObservationAnswer, PolicySpec
+from bss_service.protocol import Decision, JobState, ObservationAnswer, PolicySpec
 from envs.live_run import LiveRun
 from envs.own_service import OwnService
 from envs.run import REWARD
@@ -414,7 +414,7 @@ def _of_this_schema(seen: ObservationAnswer) -> ObservationAnswer:
     return seen
 
 
-def _decision_at(rows: list[DecisionRow], first_step: int) -> DecisionRow | None:
+def _decision_at(rows: list[Decision], first_step: int) -> Decision | None:
     return next((row for row in rows if row.first_step == first_step), None)
 
 

@@ -5,7 +5,6 @@ network, since networks this small are bound by the cost of calling an operation
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -13,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bss_service.core import measurement as measure
+from bss_service.core import measurement
 from bss_service.core.arrays import Float32, Float64, Int64
-from bss_service.core.reward import Validation
+from bss_service.protocol import ModalityReport, ValidationReport
 from envs.tasks import Lesson, Part
 
 HIDDEN: Final = (64, 32)  # units of an encoder's two layers
@@ -24,15 +23,6 @@ UNIMODAL_WEIGHT: Final = 0.5
 REGISTER: Final = 16  # floats in the widest vector register
 _threshold_backward: Final = torch.ops.aten.threshold_backward  # of relu: as far as something came through
 _IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What a student measured in one interval of s steps: the feedback of a trainer."""
-
-    similarity: Float32  # (s, G)
-    loss: Float32  # (s, G)
-    probabilities: Float32  # (s, G, M + 1)
 
 
 class Students:
@@ -76,8 +66,11 @@ class Students:
         for m in range(self.modalities):
             self._initialise(place * self.modalities + m, lesson.train.modalities[m].shape[1], lesson.classes, rng)
 
-    def train(self, batches: Sequence[Int64]) -> list[Measured]:
-        """Train student b on the batches (s_b, G) of indices; what each measured on the way, before each step."""
+    def train(self, batches: Sequence[Int64]) -> list[dict[str, Float32]]:
+        """Train student b on the batches (s_b, G) of indices.
+
+        What each measured on the way, before each step: the built-in signals, (s_b, G) or (s_b, G, M + 1).
+        """
         steps = [len(of_one) for of_one in batches]
         longest = max(steps)
         indices = np.zeros((longest, self.number, self.batch_size), np.int64)
@@ -96,8 +89,11 @@ class Students:
             self._step(rows[step], targets[step], weights * scale[step], seen[:, step])
         return self._measured(torch.log_softmax(seen, dim=3), labels, steps)
 
-    def validate(self, split: str = "validation", place: int | None = None) -> list[Validation]:
-        """The reports (their step is 0) of all students, or of one, on the held-out samples of a split."""
+    def validate(self, split: str = "validation", place: int | None = None) -> list[ValidationReport]:
+        """The reports (their step is 0) of all students, or of one, on the held-out samples of a split.
+
+        Their numbers are not checked: those of a student that diverged are not finite.
+        """
         shelf = self._held_out[split]
         places = slice(0, self.number) if place is None else slice(place, place + 1)
         rows = slice(places.start * self.modalities, places.stop * self.modalities)
@@ -111,12 +107,16 @@ class Students:
         counts = shelf.count[places]
         losses, probabilities, accuracies = (_means(values, counts) for values in (_loss(own), own.exp(), correct))
         return [
-            Validation(
+            ValidationReport.model_construct(
                 step=0,
                 loss=float(losses[b]),
                 accuracy=float(accuracies[-1, b]),
-                accuracies=tuple(map(float, accuracies[:-1, b])),
-                probabilities=tuple(map(float, probabilities[:-1, b])),
+                modalities={
+                    f"modality {m + 1}": ModalityReport.model_construct(
+                        accuracy=float(accuracies[m, b]), probability=float(probabilities[m, b])
+                    )
+                    for m in range(self.modalities)
+                },
             )
             for b in range(len(counts))
         ]
@@ -162,20 +162,20 @@ class Students:
             weight.baddbmm_(layers[k].transpose(1, 2), gradient, alpha=-1)
             self._biases[k].sub_(gradient.sum(1, keepdim=True))
 
-    def _measured(self, log_probabilities: Tensor, labels: Tensor, steps: Sequence[int]) -> list[Measured]:
+    def _measured(self, log_probabilities: Tensor, labels: Tensor, steps: Sequence[int]) -> list[dict[str, Float32]]:
         own = _of_labels(log_probabilities, labels)  # (M + 1, s, B, G)
         # Not exp: of numbers as low as those of impossible classes it takes torch ten times as long.
         unimodal = (
             torch.softmax(log_probabilities[:-1], dim=3).transpose(3, 4).reshape(self.modalities, -1, self.classes)
         )
-        similarity = measure.similarity(unimodal, torch).view(labels.shape)
+        similarity = measurement.similarity(unimodal, torch).view(labels.shape)
         loss, probabilities = _loss(own), own.exp().permute(1, 2, 3, 0)
         return [
-            Measured(
-                similarity[:s, b].numpy().copy(),
-                loss[:s, b].numpy().copy(),
-                probabilities[:s, b].numpy().copy(),
-            )
+            {
+                "similarity": similarity[:s, b].numpy().copy(),
+                "loss": loss[:s, b].numpy().copy(),
+                "probability": probabilities[:s, b].numpy().copy(),
+            }
             for b, s in enumerate(steps)
         ]
 
@@ -187,7 +187,7 @@ def _of_labels(log_probabilities: Tensor, labels: Tensor) -> Tensor:
 
 
 def _loss(own: Tensor) -> Tensor:
-    """`core.measure.multimodal_loss` of log-probabilities (M + 1, …) of the labels."""
+    """`core.measurement.multimodal_loss` of log-probabilities (M + 1, …) of the labels."""
     return -(JOINT_WEIGHT * own[-1] + UNIMODAL_WEIGHT * own[:-1].sum(0))
 
 

@@ -5,25 +5,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import hypothesis
 import numpy as np
 import pytest
 
+from bss_service.job.events import (
+    ActionSet,
+    Event,
+    FeedbackReceived,
+    JobEvent,
+    LocalBatchesAdopted,
+    PlanDrawn,
+    PolicySwapped,
+    ScoresReceived,
+    StepsServed,
+    ValidationReported,
+)
 from bss_service.job.job import Job
 from bss_service.job.snapshot import take_snapshot
+from bss_service.journal.transaction import Entry
 from bss_service.policies import base
 from bss_service.protocol import (
     ActionRequest,
-    FeedbackRequest,
+    Feedback,
     JobSpec,
     LocalBatches,
     PolicyAnswer,
     PolicySpec,
+    Ranked,
+    Scores,
     SwapRequest,
+    ValidationReport,
 )
 from tests.support.simulated import measured, report
+
+A = TypeVar("A")
 
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -75,25 +93,33 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, type[base.Policy]
 
 
 class Trainer:
-    """A training loop in memory. It keeps the batches that it got, and the journal that the service would write."""
+    """A training loop in memory. It keeps the batches that it got, and the events that the service would journal."""
 
     def __init__(self, policy: str = "uniform", /, *, job: Job | None = None, **spec: Any) -> None:
         parameters = spec.pop("parameters", {})
-        world = {"samples": 10, "batch_size": 4, **spec}
-        policy_spec = PolicySpec(name=policy, parameters=parameters)
-        self.job = job or Job(JobSpec(name="run", modalities=["audio", "video"], policy=policy_spec, **world))
+        world = {"samples": 10, "batch_size": 4, "modalities": ["audio", "video"], **spec}
+        self.job = job or Job(JobSpec(name="run", policy=PolicySpec(name=policy, parameters=parameters), **world))
         self.batches: dict[int, np.ndarray] = {}
-        self.journal: list[tuple[str, dict[str, Any]]] = []
+        self.journal: list[Event] = []
+
+    def apply(self, event: JobEvent[A]) -> A:
+        """Apply an event; its answer."""
+        applied = event.apply(self.job)
+        if applied.entry is not None:
+            self.journal.append(applied.entry)
+        return applied.answer
 
     def take(self, steps: int = 1) -> None:
         """Get the next batches."""
-        for _ in range(steps):
-            step = self.job.served
+        for step in range(self.job.served, self.job.served + steps):
             if step >= self.job.planned_until:
-                plan = self.job.plan()
-                self.journal.append(("plan", {"first_step": plan.first_step, "checksum": plan.checksum()}))
-            self.batches[step] = self.job.serve(step, 1).indices[0]
-            self.journal.append(("serve", {"until": step + 1}))
+                self.apply(PlanDrawn())
+            self.apply(StepsServed(step + 1))
+            self.batches[step] = self.batch(step)
+
+    def batch(self, step: int) -> np.ndarray:
+        """The samples of a step, as the job has them, (G,)."""
+        return self.job.batches(step, step + 1).indices[0]
 
     def feed(self, *steps: int, rank: int = 0, world_size: int = 1) -> list[str]:
         """Send what was measured of steps; what became of it."""
@@ -101,35 +127,38 @@ class Trainer:
         outcomes = []
         for step in steps:
             rows = self.batches[step][rank * share : (rank + 1) * share]
-            request = FeedbackRequest(rank=rank, world_size=world_size, feedback=measured(step, rows))
-            outcomes += self.job.feedback(request)
-            self.journal.append(("feedback", request.model_dump()))
+            outcomes += self.send(measured(step, rows), rank, world_size)
         return outcomes
 
-    def validate(self) -> str:
-        """Send a report on the model as it is now; what became of it."""
-        message = report(self.job.served)
-        self.journal.append(("validation", message.model_dump()))
-        return self.job.validate(message).outcome
+    def send(self, feedback: Feedback, rank: int = 0, world_size: int = 1) -> list[str]:
+        """Send feedback; what became of it."""
+        sender = Ranked(rank=rank, world_size=world_size)
+        return list(self.apply(FeedbackReceived.of(self.job, sender, feedback)).feedback)
 
-    def swap(self, policy: str, at: str = "now", **parameters: Any) -> PolicyAnswer:
-        """Change the policy."""
-        request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters), at=at)
-        self.journal.append(("swap", request.model_dump()))
-        return self.job.swap(request)
+    def measure(self, scores: Scores) -> None:
+        """Send a part of a measuring pass."""
+        self.apply(ScoresReceived.of(self.job, scores))
+
+    def validate(self, message: ValidationReport | None = None) -> str:
+        """Send a report, by default on the model as it is now; what became of it."""
+        return self.apply(ValidationReported(message or report(self.job.served))).outcome
+
+    def swap(self, policy: str, at: str = "now", shadow: bool = False, **parameters: Any) -> PolicyAnswer:
+        """Change the policy, or the one that watches."""
+        request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters), at=at, shadow=shadow)
+        self.job.check_swap(request, {})
+        return self.apply(PolicySwapped(request))
 
     def act(self, action: Any, **fields: Any) -> str:
         """Set the action of the next interval from outside; what became of it."""
         request = ActionRequest(first_step=self.job.planned_until, action=action, **fields)
-        self.journal.append(("action", request.model_dump()))
-        return self.job.act(request).outcome
+        return self.apply(ActionSet(request)).outcome
 
     def adopt(self, start: int, batches: Sequence[np.ndarray]) -> bool:
-        """Train on batches of one's own, and tell the service."""
+        """Train on batches of one's own and report them; whether they were news."""
         local = LocalBatches(start=start, indices=np.array(batches))
-        if not self.job.adopt(local):
+        if self.apply(LocalBatchesAdopted(local)).outcome == "repeated":
             return False
-        self.journal.append(("local", local.model_dump()))
         kept = {step: batch for step, batch in self.batches.items() if step < start}
         self.batches = kept | {start + k: batch for k, batch in enumerate(local.indices)}
         return True
@@ -149,5 +178,13 @@ class Trainer:
         return [samples[start : start + length] for start in range(0, len(samples), length)]
 
     def state(self) -> bytes:
-        """All that the job knows."""
+        """All that the job holds."""
         return take_snapshot(self.job).to_frame()
+
+
+def replayed(job: Job, journal: Sequence[Event]) -> bytes:
+    """The state of a job after the events of a journal, each read from its entry again."""
+    trainer = Trainer(job=job)
+    for number, event in enumerate(journal):
+        trainer.apply(Entry.of(number, event).event(job.spec))
+    return trainer.state()

@@ -41,7 +41,7 @@ class LocalOrder:
         spec, calendar = self._spec, self._calendar
         end = calendar.epoch_start(calendar.epoch_of(step) + 1)
         drawn = drawn_before(((s, batch[None]) for s, batch in self._past.items()), calendar, step)
-        table = SampleTable.empty(spec.samples, len(spec.modalities))
+        table = SampleTable.empty(spec.samples, spec.measurements())
         rows = draw_plan(calendar, step, end, Action(), table, drawn, spec.seed).indices
         batches = rows.reshape(-1, spec.batch_size).astype(np.int64)
         return {step + k: batch for k, batch in enumerate(batches)}

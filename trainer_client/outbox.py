@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bss_service.core.arrays import Bool, Float32, Int64
+from bss_service.core.arrays import Float32, Int64
 from bss_service.protocol import Feedback, FeedbackRequest, LocalBatches, ValidationReport
 from trainer_client.measure import Measurement
 
@@ -82,26 +82,15 @@ def packed(measurement: Measurement) -> Transfer:
 def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> FeedbackRequest:
     """One message of feedback items of one rank.
 
-    A row that is not finite (a diverged model, an overflow in half precision) is sent as trained but not measured.
+    A number that is not finite (a diverged model, an overflow in half precision) is sent as unknown.
     share: samples of the rank in a batch; heads: M + 1.
     """
-    shape = (len(items), share, 2 + heads)
-    values: Float32 = np.zeros(shape, dtype=np.float32)
-    given = np.zeros(len(items), dtype=np.bool_)
+    values = np.full((len(items), share, 2 + heads), np.nan, dtype=np.float32)
     for k, item in enumerate(items):
         if item.values is not None:
             values[k] = item.values.read()
-            given[k] = True
-    measured: Bool = np.isfinite(values).min(axis=2)
-    values[~measured] = 0.0
-    measured &= given[:, None]
-    feedback = Feedback(
-        step=np.array([item.step for item in items], dtype=np.int64),
-        similarity=values[:, :, 0],
-        loss=values[:, :, 1],
-        probabilities=values[:, :, 2:],
-        measured=measured,
-    )
+    values[~np.isfinite(values)] = np.nan
+    feedback = Feedback(step=np.array([item.step for item in items], dtype=np.int64), values=values)
     return FeedbackRequest(rank=items[0].rank, world_size=items[0].world_size, feedback=feedback)
 
 

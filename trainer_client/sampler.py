@@ -217,12 +217,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         values = packed(measurement).read()
         for start in range(0, len(indices), SCORES_CHUNK):
             part = slice(start, start + SCORES_CHUNK)
-            message = Scores(
-                indices=np.asarray(indices[part], dtype=np.int64),
-                similarity=values[part, 0],
-                loss=values[part, 1],
-                probabilities=values[part, 2:],
-            )
+            message = Scores(indices=np.asarray(indices[part], dtype=np.int64), values=values[part])
             self._insist(partial(SchedulerClient.scores, name=self.spec.name, scores=message))
 
     @property

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Final, Literal, get_args
 
@@ -88,9 +88,23 @@ class Action:
             values[name] = choices[min(int(u * len(choices)), len(choices) - 1)]
         return cls(**values)  # type: ignore[arg-type]
 
+    def needs(self) -> dict[str, int]:
+        """The signals without which it can't be drawn by, and of how many unimodal heads at least."""
+        needed = {name: 0 for name in ("similarity", "loss") if getattr(self, f"kappa_{name}")}
+        if self.kappa_weak:
+            needed["probability"] = 2
+        if self.coverage != "epoch" and self.share < 1 and self.rank_by != "weight":
+            needed |= dict.fromkeys(("loss",) if self.rank_by == "loss" else ("similarity", "loss"), 0)
+        return needed
+
     def as_dict(self) -> dict[str, float | str]:
         """The fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def needs_of(actions: Iterable[Action]) -> dict[str, int]:
+    """The signals that any of the actions needs."""
+    return {name: heads for action in actions for name, heads in action.needs().items()}
 
 
 NAMED_ACTIONS: Final[Mapping[str, Action]] = {
@@ -115,10 +129,13 @@ def admitted(action: Action, table: SampleTable) -> Int64:
     Ties go to the lower index; a sample without a score ranks at the mean of the others. Without any score, or
     with weights that are all the same, there is no ranking and every sample is admitted.
     """
+    everything = np.arange(len(table), dtype=np.int64)
     kept = max(1, int(len(table) * action.share + 1e-9))
+    if kept >= len(table):
+        return everything
     rank = _rank(action, table)
-    if kept >= len(table) or np.isnan(rank).all() or (action.rank_by == "weight" and rank.min() == rank.max()):
-        return np.arange(len(table), dtype=np.int64)
+    if np.isnan(rank).all() or (action.rank_by == "weight" and rank.min() == rank.max()):
+        return everything
     filled = _filled(rank)
     order = np.argsort(-filled if action.keep == "top" else filled, kind="stable")
     return np.sort(order[:kept]).astype(np.int64)
@@ -127,7 +144,9 @@ def admitted(action: Action, table: SampleTable) -> Int64:
 def _rank(action: Action, table: SampleTable) -> Floats:
     if action.rank_by == "weight":
         return log_weights(action, table)
-    return {"balance": table.score, "first_balance": table.first_score, "loss": -table.loss}[action.rank_by]
+    if action.rank_by == "first_balance":
+        return table.first_score
+    return table.score if action.rank_by == "balance" else -table.latest["loss"]
 
 
 def log_weights(action: Action, table: SampleTable) -> Float64:
@@ -150,9 +169,9 @@ def log_weights(action: Action, table: SampleTable) -> Float64:
 def _scores(action: Action, table: SampleTable) -> Float64:
     scores = np.zeros(len(table))
     if action.kappa_similarity:
-        scores += action.kappa_similarity * _filled(table.similarity_ema)
+        scores += action.kappa_similarity * _filled(table.average["similarity"])
     if action.kappa_loss:
-        scores -= action.kappa_loss * _filled(table.loss_ema)
+        scores -= action.kappa_loss * _filled(table.average["loss"])
     if action.kappa_weak:
         scores += action.kappa_weak * _weakness(table)
     if action.kappa_stale:
@@ -165,7 +184,7 @@ def _weakness(table: SampleTable) -> Float64:
     weakest = table.weakest_head()
     if weakest is None:
         return np.zeros(len(table))
-    heads = table.probabilities[:, :-1].astype(np.float64)
+    heads = table.latest["probability"][:, :-1].astype(np.float64)
     others = np.delete(heads, weakest, axis=1).mean(axis=1)
     return _filled(others - heads[:, weakest])
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Floats
-from bss_service.core.reward import Validation, modality_balance
+from bss_service.core.reward import Report, modality_balance
 from bss_service.core.scores import balance_score, minmax
 from bss_service.core.table import SampleTable
 
@@ -65,13 +65,18 @@ FIELDS: Final = (
 SCHEMA_HASH: Final = hashlib.sha256("\n".join(("2", *FIELDS)).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Observation:
     """What a policy sees before it acts."""
 
     vector: Float32  # (len(FIELDS),) in [−1, 1]; 0 where a value is not known yet
     step: int  # first step of the plan to be drawn
     epoch: int
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Observation):
+            return NotImplemented
+        return (self.step, self.epoch) == (other.step, other.epoch) and np.array_equal(self.vector, other.vector)
 
     def __getitem__(self, name: str) -> float:
         return float(self.vector[FIELDS.index(name)])
@@ -84,7 +89,7 @@ def observe(
     epoch: int,
     steps_per_epoch: float,
     horizon: int | None,
-    reports: Sequence[Validation],
+    reports: Sequence[Report],
     previous: Action | None,
 ) -> Observation:
     """Build the observation for the plan that begins at `step`. horizon: total steps of the run, if known."""
@@ -93,34 +98,41 @@ def observe(
     values |= _of_reports(reports) | _of_gains(reports) | _of_previous(previous)
     measured = _of_table(table, step, steps_per_epoch)
     values |= measured
-    if reports and measured:
-        values["loss_gap"] = float(np.tanh(reports[-1].loss - np.nanmean(table.loss, dtype=np.float64)))
+    if reports and "training_loss" in measured:
+        values["loss_gap"] = float(np.tanh(reports[-1].loss - np.nanmean(table.latest["loss"], dtype=np.float64)))
     if reports and "training_probability" in measured:
         values["generalisation_gap"] = values["training_probability"] - reports[-1].accuracy
-        gaps = table.mean_probabilities()[:-1] - np.array(reports[-1].probabilities)
-        values["head_gap_highest"], values["head_gap_lowest"] = float(gaps.max()), float(gaps.min())
+        values |= _of_head_gaps(table, reports[-1])
     vector = np.array([values[name] for name in FIELDS], dtype=np.float32)
     return Observation(np.clip(vector, -1, 1), step, epoch)
 
 
-def _of_reports(reports: Sequence[Validation]) -> dict[str, float]:
+def _of_reports(reports: Sequence[Report]) -> dict[str, float]:
     if not reports:
         return {}
     last = reports[-1]
     best = min(range(len(reports)), key=lambda k: reports[k].loss)
-    return {
+    values = {
         "has_validation": 1.0,
         "validation_accuracy": last.accuracy,
         "validation_loss": _squashed(max(0.0, last.loss)),
-        "validation_accuracy_strongest": max(last.accuracies),
-        "validation_accuracy_weakest": min(last.accuracies),
-        "validation_accuracy_gap": max(last.accuracies) - min(last.accuracies),
-        "validation_balance": modality_balance(last.probabilities),
         "plateau": _squashed((len(reports) - 1 - best) / 5),
     }
+    accuracies = [head.accuracy for head in last.modalities.values()]
+    if accuracies:
+        values["validation_accuracy_strongest"] = max(accuracies)
+        values["validation_accuracy_weakest"] = min(accuracies)
+        values["validation_accuracy_gap"] = max(accuracies) - min(accuracies)
+        values["validation_balance"] = modality_balance(last)
+    return values
 
 
-def _of_gains(reports: Sequence[Validation]) -> dict[str, float]:
+def _of_head_gaps(table: SampleTable, report: Report) -> dict[str, float]:
+    gaps = table.mean_probabilities()[:-1] - np.array([head.probability for head in report.modalities.values()])
+    return {"head_gap_highest": float(gaps.max()), "head_gap_lowest": float(gaps.min())} if len(gaps) else {}
+
+
+def _of_gains(reports: Sequence[Report]) -> dict[str, float]:
     accuracies = [r.accuracy for r in reports[-3:]]
     gains = [0.0, 0.0, *(float(np.tanh(10 * (b - a))) for a, b in pairwise(accuracies))]
     return {"gain_last": gains[-1], "gain_before_last": gains[-2]}
@@ -142,35 +154,60 @@ def _of_table(table: SampleTable, step: int, steps_per_epoch: float) -> dict[str
     if not measured.any():
         return {}
     age = (step - table.last_step[measured].astype(np.float64)) / steps_per_epoch
-    values = {
-        "measured_share": float(measured.mean()),
-        "staleness": _squashed(max(0.0, float(age.mean()))),
-        "training_loss": _squashed(max(0.0, float(table.loss[measured].mean(dtype=np.float64)))),
-    }
-    heads = table.mean_probabilities()
-    if not np.isnan(heads).any():
-        joint = table.probabilities[:, -1]
-        values["training_probability"] = float(heads[-1])
-        values["training_probability_strongest"] = float(heads[:-1].max())
-        values["training_probability_weakest"] = float(heads[:-1].min())
-        values |= _quantiles("training_probability", joint[~np.isnan(joint)])
-        values |= _of_labels(table.probabilities[~np.isnan(joint)])
-    similarity = np.clip(table.similarity[measured], -1, 1)
-    loss = minmax(table.loss[measured])
-    values |= _moments("similarity", similarity) | _quantiles("similarity", similarity)
-    values |= _moments("loss", loss) | _quantiles("loss", loss)
-    values |= _moments("score", balance_score(similarity, loss))
-    values["similarity_loss_correlation"] = _correlation(similarity, loss)
+    values = {"measured_share": float(measured.mean()), "staleness": _squashed(max(0.0, float(age.mean())))}
+    if "probability" in table.latest:
+        values |= _of_probabilities(table)
+    similarity, loss = table.latest.get("similarity"), table.latest.get("loss")
+    if loss is not None:
+        values |= _of_loss(loss[~np.isnan(loss)])
+    if similarity is not None:
+        values |= _of_similarity(similarity[~np.isnan(similarity)])
+    if similarity is not None and loss is not None:
+        both = ~np.isnan(similarity) & ~np.isnan(loss)
+        values |= _of_scores(similarity[both], loss[both])
     return values
 
 
-def _of_labels(probabilities: Float32) -> dict[str, float]:
-    """Of probabilities (k, M + 1) of the label: wrong labels leave few confident, wrong pairs make heads differ."""
-    heads = probabilities[:, :-1]
-    return {
-        "training_confident": float((probabilities[:, -1] > 0.5).mean()),
-        "training_conflict": float((heads.max(axis=1) - heads.min(axis=1) > 0.5).mean()),
-    }
+def _of_probabilities(table: SampleTable) -> dict[str, float]:
+    heads = table.mean_probabilities()
+    if np.isnan(heads).any():
+        return {}
+    probabilities = table.latest["probability"]
+    joint = probabilities[:, -1]
+    values = {"training_probability": float(heads[-1])}
+    values |= _quantiles("training_probability", joint[~np.isnan(joint)])
+    values["training_confident"] = float((joint[~np.isnan(joint)] > 0.5).mean())
+    if len(heads) > 1:
+        unimodal = probabilities[~np.isnan(probabilities).any(axis=1), :-1]
+        values["training_probability_strongest"] = float(heads[:-1].max())
+        values["training_probability_weakest"] = float(heads[:-1].min())
+        if len(unimodal):
+            values["training_conflict"] = float((unimodal.max(axis=1) - unimodal.min(axis=1) > 0.5).mean())
+    return values
+
+
+def _of_loss(loss: Float32) -> dict[str, float]:
+    if not len(loss):
+        return {}
+    scaled = minmax(loss)
+    training_loss = _squashed(max(0.0, float(loss.mean(dtype=np.float64))))
+    return {"training_loss": training_loss} | _moments("loss", scaled) | _quantiles("loss", scaled)
+
+
+def _of_similarity(similarity: Float32) -> dict[str, float]:
+    if not len(similarity):
+        return {}
+    clipped = np.clip(similarity, -1, 1)
+    return _moments("similarity", clipped) | _quantiles("similarity", clipped)
+
+
+def _of_scores(similarity: Float32, loss: Float32) -> dict[str, float]:
+    """Of samples whose similarity and loss are both known."""
+    if not len(loss):
+        return {}
+    clipped, scaled = np.clip(similarity, -1, 1), minmax(loss)
+    correlation = _correlation(clipped, scaled)
+    return _moments("score", balance_score(clipped, scaled)) | {"similarity_loss_correlation": correlation}
 
 
 def _moments(name: str, values: Floats) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """From validation reports to the reward of an interval: gains, their normalisation, and the balance term."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -10,27 +9,47 @@ Metric = Literal["loss", "accuracy"]
 Basis = Literal["surprise", "improvement"]
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """What the trainer measured on its validation set after `step` steps."""
+class Head(Protocol):
+    """One unimodal head on the validation set."""
 
-    step: int
-    loss: float
-    accuracy: float  # of the joint head, in [0, 1]
-    accuracies: tuple[float, ...]  # (M,) of the unimodal heads, in [0, 1]
-    probabilities: tuple[float, ...]  # (M,) their mean true-label probabilities, in [0, 1]
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
 
-    def value(self, metric: Metric) -> float:
-        """V: what a gain is a gain of, higher being better."""
-        return -self.loss if metric == "loss" else self.accuracy
+    @property
+    def probability(self) -> float:
+        """Mean, of the true label, in [0, 1]."""
 
 
-def modality_balance(probabilities: Sequence[float]) -> float:
+class Report(Protocol):
+    """What is read of a validation report: the model on its validation set after `step` steps."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def accuracy(self) -> float:
+        """Of the joint head, in [0, 1]."""
+
+    @property
+    def modalities(self) -> Mapping[str, Head]:
+        """The unimodal heads in the job's order."""
+
+
+def value(report: Report, metric: Metric) -> float:
+    """V: what a gain is a gain of, higher being better."""
+    return -report.loss if metric == "loss" else report.accuracy
+
+
+def modality_balance(report: Report) -> float:
     """B = 1 − (max_j ā_j − min_j ā_j) / Σ_j ā_j in [0, 1]; 1 where every head is equally sure.
 
-    probabilities: (M,) mean true-label probability of each unimodal head on the validation set. All 0 counts as
-    balanced.
+    ā_j: mean true-label probability of unimodal head j on the validation set. All 0, or no head, counts as balanced.
     """
+    probabilities = [head.probability for head in report.modalities.values()]
     total = sum(probabilities)
     return 1.0 if total == 0 else 1 - (max(probabilities) - min(probabilities)) / total
 
@@ -62,14 +81,14 @@ def unexpected_gain(gain: float, history: Sequence[float]) -> float:
     return gain - rate * history[-1]
 
 
-def improvement(value: float, earlier: Sequence[float]) -> float:
-    """By how much a value exceeds the best before, ≥ 0; 0 for the first.
+def improvement(latest: float, earlier: Sequence[float]) -> float:
+    """By how much the latest value exceeds the best before, ≥ 0; 0 for the first.
 
     Over a run these add up to its best value less its first: what choosing the best checkpoint makes of it.
     """
-    return max(0.0, value - max(earlier)) if earlier else 0.0
+    return max(0.0, latest - max(earlier)) if earlier else 0.0
 
 
-def shaping(before: Validation, after: Validation, discount: float) -> float:
+def shaping(before: Report, after: Report, discount: float) -> float:
     """γ·B_t − B_{t−1}: potential-based, so that it leaves the optimal policy unchanged (Ng et al. 1999)."""
-    return discount * modality_balance(after.probabilities) - modality_balance(before.probabilities)
+    return discount * modality_balance(after) - modality_balance(before)

@@ -33,8 +33,9 @@ def balance_score(similarity: Floats, loss: Floats) -> Float64:
 
 
 def moving_average(previous: Floats, current: Floats, rate: float) -> Float32:
-    """(1 − rate)·previous + rate·current, (k,); where nothing came before (NaN), the current value."""
-    return np.where(np.isnan(previous), current, (1 - rate) * previous + rate * current).astype(np.float32)
+    """(1 − rate)·previous + rate·current, of one shape; where one of them is not known (NaN), the other."""
+    mixed = np.where(np.isnan(previous), current, (1 - rate) * previous + rate * current)
+    return np.where(np.isnan(current), previous, mixed).astype(np.float32)
 
 
 def admitted_share(epoch: int, *, initial_share: float, growth_epochs: float) -> float:

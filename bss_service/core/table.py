@@ -1,101 +1,106 @@
 """The sample table: what is known of each training sample."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from bss_service.core.arrays import Bool, Float32, Float64, Int64, UInt32
+from bss_service.core.arrays import Bool, Float32, Float64, Floats, Int64, UInt32
 from bss_service.core.scores import balance_score, minmax, moving_average
+from bss_service.core.signals import Signal, Signals
 
-MAX_STEP = 2**31 - 1  # `stamp` keeps a step in 31 bits
+MAX_STEP = 2**31 - 1  # of a job; the last step that a `stamp` holds is the one before
 _FRESH = np.uint32(2**31)
 
 
 @dataclass(slots=True)
 class SampleTable:
-    """Columns of n rows; 28 + 4·(M + 1) bytes a sample: 40 for two modalities. NaN: never measured.
+    """Columns of n rows, those of its signals and four of its own; NaN: not known. 40 bytes a sample with the paper's
+    signals of two modalities.
 
-    `similarity` and `loss` are the latest raw measurements. `similarity_ema` and `loss_ema` are moving averages of
-    their min-max normalised values, so that ŝ = similarity_ema − loss_ema is the moving average of the balance score.
+    `latest` holds the latest value of each signal, (n,) or (n, H). `average` holds, of the signals that ask for it, the
+    moving average of their min-max normalised values; ŝ = average similarity − average loss is the moving average of
+    the balance score.
     """
 
-    similarity: Float32  # (n,) in [−1, 1]
-    loss: Float32  # (n,)
-    similarity_ema: Float32  # (n,) in [0, 1]
-    loss_ema: Float32  # (n,) in [0, 1]
+    signals: Signals
+    latest: dict[str, Float32]
+    average: dict[str, Float32]  # in [0, 1]
     first_score: Float32  # (n,) balance score when first scored, in [−1, 1]
-    probabilities: Float32  # (n, M + 1) of the true label: unimodal heads in order, then the joint head
     times_measured: UInt32  # (n,) in training steps
-    stamp: UInt32  # (n,) step of the latest measurement; the top bit: not yet in the moving averages
+    stamp: UInt32  # (n,) step of the latest measurement + 1, 0: never measured; top bit: not yet in the averages
+    # Of averaged signals, (n,) or (n, H): not measured since the last refresh, though others of the sample were. There
+    # only where a trainer left something out.
+    unknown: dict[str, Bool] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, samples: int, modalities: int) -> "SampleTable":
+    def empty(cls, samples: int, signals: Signals) -> "SampleTable":
         """A table in which nothing has been measured."""
 
-        def unknown(*shape: int) -> Float32:
-            return np.full(shape, np.nan, dtype=np.float32)
+        def nothing(*shape: int) -> Float32:
+            return np.full((samples, *shape), np.nan, dtype=np.float32)
 
         return cls(
-            similarity=unknown(samples),
-            loss=unknown(samples),
-            similarity_ema=unknown(samples),
-            loss_ema=unknown(samples),
-            first_score=unknown(samples),
-            probabilities=unknown(samples, modalities + 1),
+            signals=signals,
+            latest={signal.name: nothing(*signals.shape(signal.name)) for signal in signals},
+            average={signal.name: nothing(*signals.shape(signal.name)) for signal in signals if signal.averaged},
+            first_score=nothing(),
             times_measured=np.zeros(samples, dtype=np.uint32),
             stamp=np.zeros(samples, dtype=np.uint32),
         )
 
     def __len__(self) -> int:
-        return len(self.similarity)
+        return len(self.stamp)
 
     @property
     def measured(self) -> Bool:
         """Which samples have a measurement, (n,)."""
-        return ~np.isnan(self.similarity)
+        return (self.stamp & ~_FRESH) > 0
 
     @property
-    def last_step(self) -> UInt32:
-        """Step of each sample's latest measurement, (n,); 0 where there is none."""
-        return self.stamp & ~_FRESH
+    def last_step(self) -> Int64:
+        """Step of each sample's latest measurement, (n,); −1 where there is none."""
+        return _steps(self.stamp)
 
     @property
     def score(self) -> Float32:
         """Balance score ŝ, (n,) in [−1, 1], NaN where not yet scored."""
-        return self.similarity_ema - self.loss_ema
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """The columns by name, not copied."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return self.average["similarity"] - self.average["loss"]
 
     @property
     def nbytes(self) -> int:
         """Memory that the columns take."""
-        return sum(column.nbytes for column in self.columns().values())
+        by_signal = [*self.latest.values(), *self.average.values(), *self.unknown.values()]
+        return sum(column.nbytes for column in (*by_signal, self.first_score, self.times_measured, self.stamp))
 
     def copy(self) -> "SampleTable":
         """A table of its own."""
-        return SampleTable(**{name: column.copy() for name, column in self.columns().items()})
+        return SampleTable(
+            signals=self.signals,
+            latest={name: column.copy() for name, column in self.latest.items()},
+            average={name: column.copy() for name, column in self.average.items()},
+            first_score=self.first_score.copy(),
+            times_measured=self.times_measured.copy(),
+            stamp=self.stamp.copy(),
+            unknown={name: column.copy() for name, column in self.unknown.items()},
+        )
 
     def measure(
         self,
         indices: Int64,  # (k,), a sample may come twice: its later row counts
         steps: Int64,  # (k,) ascending
-        similarity: Float32,  # (k,)
-        loss: Float32,  # (k,)
-        probabilities: Float32 | None = None,  # (k, M + 1), rows of NaN where not measured
+        values: Float32,  # (k, S), NaN where not known
     ) -> None:
-        """Write measurements down, unless a later one of the sample is known."""
-        current = ~self.measured[indices] | (steps >= self.last_step[indices])
+        """Write measurements down, unless a later one of the sample is known. A signal that is unknown stays as it was.
+
+        A row in which nothing is known is no measurement.
+        """
+        current = (steps >= _steps(self.stamp[indices])) & ~np.isnan(values).all(axis=1)
         if not current.all():
-            indices, steps, similarity, loss = indices[current], steps[current], similarity[current], loss[current]
-            probabilities = None if probabilities is None else probabilities[current]
-        self.similarity[indices] = similarity
-        self.loss[indices] = loss
-        self.stamp[indices] = steps.astype(np.uint32) | _FRESH
-        if probabilities is not None:
-            known = ~np.isnan(probabilities[:, 0])
-            self.probabilities[indices[known]] = probabilities[known]
+            indices, steps, values = indices[current], steps[current], values[current]
+        fresh = (self.stamp[indices] & _FRESH) > 0
+        for signal in self.signals:
+            self._write(signal, indices, self.signals.of(signal.name, values), fresh)
+        self.stamp[indices] = (steps + 1).astype(np.uint32) | _FRESH
 
     def refresh(self, rate: float) -> None:
         """Fold what was measured since the last refresh into the moving averages.
@@ -108,22 +113,62 @@ class SampleTable:
             return  # what was measured waits for the next refresh
         cohort = np.flatnonzero(self.stamp & _FRESH)
         self.stamp[cohort] &= ~_FRESH
-        similarity, loss = self.similarity[cohort], self.loss[cohort]
-        first = self.first_score[cohort]
-        self.first_score[cohort] = np.where(np.isnan(first), balance_score(similarity, loss), first)
-        for ema, current in ((self.similarity_ema, similarity), (self.loss_ema, loss)):
-            ema[cohort] = moving_average(ema[cohort], minmax(current), rate)
+        values = {name: self._fresh_values(name, cohort) for name in self.average}
+        if {"similarity", "loss"} <= set(values):
+            first = self.first_score[cohort]
+            score = balance_score(values["similarity"], values["loss"])
+            self.first_score[cohort] = np.where(np.isnan(first), score, first)
+        for name, average in self.average.items():
+            average[cohort] = moving_average(average[cohort], _normalised(values[name]), rate)
+        self.unknown = {}
 
     def weakest_head(self) -> int | None:
-        """The unimodal head with the least mean true-label probability; None before any was measured."""
+        """The unimodal head with the least mean true-label probability; None with fewer than two, or none measured."""
         means = self.mean_probabilities()[:-1]
-        return None if np.isnan(means).any() else int(means.argmin())
+        return None if len(means) < 2 or np.isnan(means).any() else int(means.argmin())
 
     def mean_probabilities(self) -> Float64:
-        """Mean true-label probability of each head, (M + 1,), NaN for a head that was never measured."""
-        known = ~np.isnan(self.probabilities)
-        total = np.where(known, self.probabilities, 0.0).sum(axis=0, dtype=np.float64)
+        """Mean true-label probability of each head, (H,), NaN for a head that was never measured."""
+        probabilities = self.latest["probability"]
+        known = ~np.isnan(probabilities)
+        total = np.where(known, probabilities, 0.0).sum(axis=0, dtype=np.float64)
         count = known.sum(axis=0)
         means = np.full(len(count), np.nan)
         np.divide(total, count, out=means, where=count > 0)
         return means
+
+    def _write(self, signal: Signal, indices: Int64, values: Floats, fresh: Bool) -> None:
+        """Write the known values of a signal; remember of which samples it was not measured since the last refresh."""
+        latest = self.latest[signal.name]
+        if not np.isnan(values).any() and signal.name not in self.unknown:
+            latest[indices] = values
+            return
+        unknown = np.zeros(latest.shape, dtype=np.bool_)
+        if signal.averaged:
+            unknown = self.unknown.setdefault(signal.name, unknown)
+        for column, new, mask in zip(_columns(latest), _columns(values), _columns(unknown), strict=True):
+            known = ~np.isnan(new)
+            column[indices[known]] = new[known]
+            mask[indices[~known & ~fresh]] = True
+            mask[indices[known]] = False
+
+    def _fresh_values(self, name: str, cohort: Int64) -> Float32:
+        """The latest values of a cohort; NaN where an older one than the cohort's stands there."""
+        values = self.latest[name][cohort]
+        if name in self.unknown:
+            values[self.unknown[name][cohort]] = np.nan
+        return values
+
+
+def _steps(stamps: UInt32) -> Int64:
+    return (stamps & ~_FRESH).astype(np.int64) - 1
+
+
+def _columns(array: np.ndarray) -> list[np.ndarray]:
+    """Views of the columns of (n,) or (n, H), each (n,)."""
+    return [array] if array.ndim == 1 else list(array.T)
+
+
+def _normalised(values: Float32) -> Float64:
+    """(n,) or (n, H), each column by itself."""
+    return minmax(values) if values.ndim == 1 else np.stack([minmax(column) for column in values.T], axis=1)

@@ -7,9 +7,10 @@ import numpy as np
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import drawn_before
+from bss_service.core.signals import Signals
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
 from bss_service.job.plans import Plan
-from bss_service.protocol import Feedback, JobSpec, LocalBatches, ValidationReport
+from bss_service.protocol import Feedback, JobSpec, LocalBatches, Scores, ValidationReport
 
 
 def rank_rows(spec: JobSpec, rank: int, world_size: int) -> range:
@@ -24,34 +25,30 @@ def rank_rows(spec: JobSpec, rank: int, world_size: int) -> range:
     return range(rank * share, (rank + 1) * share)
 
 
-def check_feedback(spec: JobSpec, feedback: Feedback, share: int, served: int) -> None:
-    """Feedback of steps that were handed out, for as many samples as the rank has."""
-    columns = feedback.similarity.shape[1]
-    if columns != share:
-        raise InvalidValueError(
-            f"similarity must have {share} columns, this rank's share of the batch, got {columns}",
-            field="feedback.similarity",
-            value=columns,
-        )
-    check_heads(spec, "feedback.probabilities", feedback.probabilities)
-    unknown = feedback.step[feedback.step >= served]
+def feedback_values(signals: Signals, feedback: Feedback, share: int) -> Float32:
+    """What feedback tells of `share` samples of each step, (F, share, S), for a job with these signals."""
+    try:
+        return feedback.measurements(signals, share)
+    except ValueError as error:
+        raise _wrong_signal(error, "feedback.") from None
+
+
+def scores_values(signals: Signals, scores: Scores) -> Float32:
+    """What a measuring pass tells, (k, S), for a job with these signals."""
+    try:
+        return scores.measurements(signals)
+    except ValueError as error:
+        raise _wrong_signal(error) from None
+
+
+def check_steps(steps: Int64, served: int) -> None:
+    """Steps that were handed out."""
+    unknown = steps[steps >= served]
     if len(unknown):
         raise UnknownStepError(
             f"step {unknown[0]} has not been handed out: the next is step {served}",
             field="feedback.step",
             value=int(unknown[0]),
-        )
-
-
-def check_heads(spec: JobSpec, field: str, probabilities: Float32 | None) -> None:
-    """True-label probabilities of each unimodal head and the joint one."""
-    heads = len(spec.modalities) + 1
-    if probabilities is not None and probabilities.shape[-1] != heads:
-        raise InvalidValueError(
-            f"probabilities must have {heads} columns, one a modality and the joint head, "
-            f"got {probabilities.shape[-1]}",
-            field=field,
-            value=probabilities.shape[-1],
         )
 
 
@@ -67,10 +64,11 @@ def check_indices(spec: JobSpec, indices: Int64) -> None:
 
 
 def check_report(spec: JobSpec, report: ValidationReport, served: int) -> None:
-    """A report on all of the job's modalities, at a step that was reached."""
-    if set(report.modalities) != set(spec.modalities):
+    """A report on all of the job's unimodal heads, at a step that was reached."""
+    expected = spec.heads[:-1]
+    if set(report.modalities) != set(expected):
         raise InvalidValueError(
-            f"modalities must be {spec.modalities}, got {sorted(report.modalities)}",
+            f"modalities must be {expected}, got {sorted(report.modalities)}",
             field="modalities",
             value=sorted(report.modalities),
         )
@@ -93,6 +91,18 @@ def check_local(spec: JobSpec, local: LocalBatches) -> None:
     check_indices(spec, local.indices.reshape(-1))
 
 
+def check_in_memory(calendar: Calendar, plans: Sequence[Plan], start: int) -> None:
+    """A step of this epoch or the one before, of whose epoch all batches are at hand."""
+    if plans and start < plans[0].first_step:
+        raise ConflictError(f"start must lie in this epoch or the one before, got {start}", field="start", value=start)
+    position = start * calendar.batch_size
+    epoch_start = position // calendar.epoch_positions * calendar.epoch_positions
+    if plans and plans[0].first_step * calendar.batch_size > epoch_start:
+        raise ConflictError(
+            f"start must lie in an epoch that is still in memory, got {start}", field="start", value=start
+        )
+
+
 def check_coverage(calendar: Calendar, plans: Sequence[Plan], local: LocalBatches) -> None:
     """No sample that the epoch has already drawn, or that comes twice in it."""
     drawn = drawn_before(((p.first_step, p.indices) for p in plans), calendar, local.start)
@@ -108,3 +118,8 @@ def check_coverage(calendar: Calendar, plans: Sequence[Plan], local: LocalBatche
                 value=int(repeated[0]),
             )
         drawn[:] = False
+
+
+def _wrong_signal(error: ValueError, prefix: str = "") -> InvalidValueError:
+    """The sentence begins with what is wrong."""
+    return InvalidValueError(str(error), field=prefix + str(error).split(" ", 1)[0])

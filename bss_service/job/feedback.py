@@ -14,9 +14,7 @@ class Measured:
     step: int
     row: int  # the first of the rows
     indices: Int64  # (k,) samples
-    similarity: Float32  # (k,)
-    loss: Float32  # (k,)
-    probabilities: Float32  # (k, M + 1), NaN where not given
+    values: Float32  # (k, S), NaN where not known
 
 
 @dataclass(slots=True)
@@ -33,13 +31,13 @@ class FeedbackLedger:
         """Whether all rows of the step have come."""
         return step < len(self.complete) and bool(self.complete[step])
 
-    def new_rows(self, step: int, start: int, stop: int) -> Int64:
-        """Those of the rows [start, stop) of a step that have not come yet."""
+    def new_rows(self, step: int, rows: range) -> Int64:
+        """Those of some rows of a step that have not come yet."""
         if self.is_complete(step):
             return np.empty(0, dtype=np.int64)
-        rows = np.arange(start, stop, dtype=np.int64)
+        wanted = np.arange(rows.start, rows.stop, dtype=np.int64)
         known = self.partial.get(step)
-        return rows if known is None else rows[~known[start:stop]]
+        return wanted if known is None else wanted[~known[rows.start : rows.stop]]
 
     def record(self, step: int, rows: Int64, measured: Measured | None) -> None:
         """Count rows as come, and keep what was measured of them until it is learnt."""
@@ -51,24 +49,24 @@ class FeedbackLedger:
         if measured is not None:
             self.waiting.setdefault(step, []).append(measured)
 
-    def measured(self, before: int) -> list[Measured]:
-        """What waits of the steps before `before`, in order of step and row."""
-        steps = sorted(step for step in self.waiting if step < before)
-        return [m for step in steps for m in sorted(self.waiting[step], key=lambda m: m.row)]
+    def waiting_before(self, step: int) -> list[Measured]:
+        """What waits of the steps before one, in order of step and row."""
+        steps = sorted(s for s in self.waiting if s < step)
+        return [m for s in steps for m in sorted(self.waiting[s], key=lambda m: m.row)]
 
-    def take(self, before: int) -> list[Measured]:
+    def take_before(self, step: int) -> list[Measured]:
         """Remove and return that."""
-        taken = self.measured(before)
-        for step in {m.step for m in taken}:
-            del self.waiting[step]
+        taken = self.waiting_before(step)
+        for s in {m.step for m in taken}:
+            del self.waiting[s]
         return taken
 
-    def forgive(self, until: int) -> None:
+    def stop_waiting(self, until: int) -> None:
         """Wait no longer for what is missing of the steps before `until`; it still counts if it comes."""
         self.first_missing = max(self.first_missing, until)
         self._advance()
 
-    def expect(self, step: int) -> None:
+    def wait_from(self, step: int) -> None:
         """Wait again for the steps from `step` on: other batches have taken the place of theirs."""
         self.first_missing = min(self.first_missing, step)
 

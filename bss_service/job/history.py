@@ -1,12 +1,11 @@
 """The decision history of a job: what its policies chose, and what the validation reports say of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
-from bss_service.core.reward import Validation, improvement, normalised_gain, shaping, unexpected_gain
-from bss_service.policies.base import Decision
-from bss_service.protocol import RewardSpec
+from bss_service.core.reward import improvement, normalised_gain, shaping, unexpected_gain, value
+from bss_service.protocol import Decision, RewardSpec, ValidationReport
 
 HISTORY: Final = 100  # earlier gains that a gain is judged by
 
@@ -17,30 +16,30 @@ class History:
 
     spec: RewardSpec
     decisions: list[Decision] = field(default_factory=list)
-    reports: list[Validation] = field(default_factory=list)
+    reports: list[ValidationReport] = field(default_factory=list)
 
-    def report(self, validation: Validation) -> list[float | None]:
+    def report(self, report: ValidationReport) -> list[float | None]:
         """Take in the next report and reward the decisions whose plans it ends; the rewards, in order."""
-        self.reports.append(validation)
+        self.reports.append(report)
         ended = [
             k
             for k, d in enumerate(self.decisions)
-            if d.rewarded_at is None and d.first_step < d.end_step <= validation.step
+            if d.rewarded_at is None and d.first_step < d.end_step <= report.step
         ]
         earlier = self._gains()
         for k in ended:
-            self.decisions[k] = self._rewarded(self.decisions[k], validation, earlier, share=1 / len(ended))
+            self.decisions[k] = self._rewarded(self.decisions[k], report, earlier, share=1 / len(ended))
         return [self.decisions[k].reward for k in ended]
 
-    def cut(self, end_step: int) -> None:
+    def truncate(self, step: int) -> None:
         """Shorten the decisions whose plans were replaced from a step on."""
         for k in range(len(self.decisions) - 1, -1, -1):
             decision = self.decisions[k]
-            if decision.end_step <= end_step:
+            if decision.end_step <= step:
                 break
-            self.decisions[k] = replace(decision, end_step=max(end_step, decision.first_step))
+            self.decisions[k] = decision.model_copy(update={"end_step": max(step, decision.first_step)})
 
-    def reports_until(self, step: int) -> Sequence[Validation]:
+    def reports_until(self, step: int) -> Sequence[ValidationReport]:
         """The reports of a step or earlier ones."""
         return [r for r in self.reports if r.step <= step]
 
@@ -57,23 +56,23 @@ class History:
         pairs = dict.fromkeys((d.rewarded_at, d.gain) for d in self.decisions if d.gain is not None)
         return [gain for _, gain in pairs if gain is not None][-HISTORY:]
 
-    def _rewarded(self, decision: Decision, after: Validation, earlier: list[float], *, share: float) -> Decision:
+    def _rewarded(self, decision: Decision, after: ValidationReport, earlier: list[float], *, share: float) -> Decision:
         before = [r for r in self.reports if r.step <= decision.first_step]
         if not before:
-            return replace(decision, rewarded_at=after.step)
-        gain = after.value(self.spec.metric) - before[-1].value(self.spec.metric)
+            return decision.model_copy(update={"rewarded_at": after.step})
+        gain = value(after, self.spec.metric) - value(before[-1], self.spec.metric)
         balance = self.spec.balance_weight * shaping(before[-1], after, self.spec.discount)
         basis = (
             self._surprise(gain, earlier) if self.spec.basis == "surprise" else share * self._improvement(before, after)
         )
-        return replace(decision, gain=gain, reward=basis + balance, rewarded_at=after.step)
+        return decision.model_copy(update={"gain": gain, "reward": basis + balance, "rewarded_at": after.step})
 
     def _surprise(self, gain: float, earlier: list[float]) -> float:
         unexpected = [unexpected_gain(g, earlier[:k]) for k, g in enumerate(earlier)]
         return normalised_gain(unexpected_gain(gain, earlier), unexpected)
 
-    def _improvement(self, before: list[Validation], after: Validation) -> float:
+    def _improvement(self, before: list[ValidationReport], after: ValidationReport) -> float:
         """Between the best report up to the plan and the best since; decisions that one report ends share it."""
         metric = self.spec.metric
-        best = max(r.value(metric) for r in self.reports if r.step <= after.step)
-        return improvement(best, [r.value(metric) for r in before])
+        best = max(value(r, metric) for r in self.reports if r.step <= after.step)
+        return improvement(best, [value(r, metric) for r in before])

@@ -10,7 +10,7 @@ import numpy as np
 
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
-from bss_service.protocol import Batches
+from bss_service.protocol import Batches, DrawRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,15 @@ class Plan:
             probabilities=self.probabilities[skip:],
         )
 
-    def draws_of(self, sample: int) -> list[tuple[int, float, int]]:
-        """The draws of one sample as (step, probability, policy version), newest first."""
+    def draws_of(self, sample: int) -> list[DrawRow]:
+        """The draws of one sample, newest first."""
         rows, columns = np.nonzero(self.indices == sample)
         return [
-            (self.first_step + int(k), float(self.probabilities[k, column]), self.policy_version)
+            DrawRow(
+                step=self.first_step + int(k),
+                probability=float(self.probabilities[k, column]),
+                policy_version=self.policy_version,
+            )
             for k, column in zip(rows[::-1], columns[::-1], strict=True)
         ]
 
@@ -74,8 +78,8 @@ class Plan:
 
 def plan_of(plans: Sequence[Plan], step: int) -> Plan | None:
     """The plan that holds a step, among plans in order."""
-    found = plans[max(0, _position(plans, step))] if plans else None
-    return found if found is not None and found.first_step <= step < found.end_step else None
+    plan = plans[max(0, _position(plans, step))] if plans else None
+    return plan if plan is not None and plan.first_step <= step < plan.end_step else None
 
 
 def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) -> Batches:

@@ -2,104 +2,193 @@
 carry from one service to another."""
 
 import copy
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from bss_service.core.action import Action
-from bss_service.core.arrays import Float32, Int64
+from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt32
 from bss_service.core.observation import FIELDS, Observation
-from bss_service.core.reward import Validation
-from bss_service.core.table import SampleTable
+from bss_service.core.signals import Signals
+from bss_service.core.table import MAX_STEP, SampleTable
+from bss_service.job.feedback import FeedbackLedger, Measured
+from bss_service.job.formats import snapshot_of_version_2
 from bss_service.job.job import Job
 from bss_service.job.plans import Plan
-from bss_service.job.states import (
-    Bytes,
-    ChoiceState,
-    DecisionState,
-    LedgerState,
-    PlanState,
-    ReportState,
-    ShadowState,
-    TableState,
-    VersionState,
-    WaitingState,
-)
 from bss_service.policies import artefact
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
-from bss_service.policies.base import Choice, Decision, ShadowChoice
 from bss_service.policies.builtin.artefact import named
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, make_policy
 from bss_service.protocol import (
     LOCAL_VERSION,
     ActionRequest,
     ArrayType,
+    Decision,
     JobSpec,
     Message,
     PolicySpec,
-    Scores,
     Step,
+    ValidationReport,
+    frames,
 )
+
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+Bytes = Annotated[UInt8, ArrayType(np.uint8, "bytes")]
+OBSERVATIONS = ArrayType(np.float32, "decisions, fields", -1, 1)
+
+
+class TableState(Message):
+    """Columns of the sample table; NaN where nothing is known."""
+
+    latest: dict[str, Annotated[Float32, ArrayType(np.float32, "n", nan=True, per_head=True)]]
+    average: dict[str, Annotated[Float32, ArrayType(np.float32, "n", 0, 1, nan=True, per_head=True)]]
+    unknown: dict[str, Annotated[Bool, ArrayType(np.bool_, "n", per_head=True)]]
+    first_score: Annotated[Float32, ArrayType(np.float32, "n", -1, 1, nan=True)]
+    times_measured: Annotated[UInt32, ArrayType(np.uint32, "n")]
+    stamp: Annotated[UInt32, ArrayType(np.uint32, "n")]
+
+
+class PlanState(Message):
+    """A plan that reaches into the current epoch or the one before."""
+
+    first_step: Step
+    indices: Annotated[Int64, ArrayType(np.int64, "K, G", 0)]
+    probabilities: Annotated[Float32, ArrayType(np.float32, "K, G", 0, 1)]
+    policy_version: Number
+    scored_until: Step
+
+
+class VersionState(Message):
+    """A policy version."""
+
+    version: Number
+    policy: PolicySpec
+    first_step: Step
+
+
+class PassState(Message):
+    """A measuring pass that has not been learnt yet."""
+
+    indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
+    values: Annotated[Float32, ArrayType(np.float32, "k, S", nan=True)]
+
+
+class WaitingState(Message):
+    """Feedback that has not been learnt yet, of w steps and ranks in a row: a frame can't hold many arrays."""
+
+    step: Annotated[Int64, ArrayType(np.int64, "w", 0, MAX_STEP)]
+    row: Annotated[Int64, ArrayType(np.int64, "w", 0)]
+    rows: Annotated[Int64, ArrayType(np.int64, "w", 0)]  # k is their sum
+    indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
+    values: Annotated[Float32, ArrayType(np.float32, "k, S", nan=True)]
+
+    @classmethod
+    def of(cls, waiting: Sequence[Measured], width: int) -> "WaitingState":
+        """What waits, in this order."""
+        return cls.model_construct(
+            step=np.array([m.step for m in waiting], np.int64),
+            row=np.array([m.row for m in waiting], np.int64),
+            rows=np.array([len(m.indices) for m in waiting], np.int64),
+            indices=np.concatenate([np.empty(0, np.int64), *(m.indices for m in waiting)]),
+            values=np.concatenate([np.empty((0, width), np.float32), *(m.values for m in waiting)]),
+        )
+
+    def measured(self) -> list[Measured]:
+        """The inverse of `of`."""
+        ends = np.cumsum(self.rows)[:-1]
+        columns = np.split(self.indices, ends), np.split(self.values, ends)
+        return [Measured(*one) for one in zip(self.step.tolist(), self.row.tolist(), *columns, strict=False)]
+
+
+class LedgerState(Message):
+    """The feedback ledger."""
+
+    complete: Annotated[Bool, ArrayType(np.bool_, "steps")]
+    first_missing: Step
+    partial_steps: Annotated[Int64, ArrayType(np.int64, "p", 0)]
+    partial_rows: Annotated[Bool, ArrayType(np.bool_, "p, G")]
+    waiting: WaitingState
 
 
 class Snapshot(Message):
     """State of a job. Batches of epochs long past are not in it: they stay with the service that handed them out.
 
     `artefacts` holds the bytes of those that the job's policies name, by sha256, in a snapshot that leaves the service;
-    those of the store's own snapshots stand in the store once for all jobs.
+    those of the store's own snapshots stand in the store once for all jobs. In a frame the observations of all
+    decisions are one array. Formats 1 and 2 are read too.
     """
 
-    format: Literal[1, 2] = 2
+    format: Literal[3] = 3
     spec: JobSpec
     served: Step
     table: TableState
     plans: list[PlanState]
     versions: Annotated[list[VersionState], Field(min_length=1)]
-    decisions: list[DecisionState]
-    observations: Annotated[Float32, ArrayType(np.float32, "decisions, fields", -1, 1)]
-    reports: list[ReportState]
+    decisions: list[Decision]
+    reports: list[ValidationReport]
     ledger: LedgerState
-    passes: list[Scores]
+    passes: list[PassState]
     shadows: list[VersionState] = Field(default_factory=list)
     watching: bool = False  # whether the last of them does
     artefacts: dict[str, Bytes] = Field(default_factory=dict)
     action: ActionRequest | None = None  # from outside, for the interval after the last plan
 
+    def to_frame(self) -> bytes:
+        """The snapshot as a frame."""
+        message = self.model_dump()
+        vectors = [decision.pop("observation") for decision in message["decisions"]]
+        return frames.encode({**message, "observations": np.array(vectors, np.float32).reshape(-1, len(FIELDS))})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, message: Any) -> Any:
+        if not isinstance(message, dict):
+            return message
+        if message.get("format") in (1, 2):
+            try:
+                message = snapshot_of_version_2(message)
+            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                raise ValueError(f"format {message['format']} has other fields: {error!r}") from None
+        return _with_observations(message) if "observations" in message else message
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        self._check_table()
+        signals = self.spec.measurements()
+        self._check_table(signals)
         self._check_versions()
         self._check_plans()
         self._check_decisions()
-        self._check_ledger()
-        for scores in self.passes:
-            _check_samples("passes.indices", scores.indices, self.spec.samples)
-            if scores.probabilities is not None:
-                _check_shape("passes.probabilities", scores.probabilities, (len(scores.indices), self._heads))
+        self._check_ledger(signals)
+        for measuring in self.passes:
+            _check_samples("passes.indices", measuring.indices, self.spec.samples)
+            _check_values("passes.values", measuring.values, len(measuring.indices), signals)
         return self
 
-    @property
-    def _heads(self) -> int:
-        return len(self.spec.modalities) + 1
-
-    def _check_table(self) -> None:
-        n = self.spec.samples
-        for name, column in self.table:
-            _check_shape(f"table.{name}", column, (n, self._heads) if name == "probabilities" else (n,))
-        for one, other in (("similarity", "loss"), ("similarity_ema", "loss_ema")):
-            if (np.isnan(getattr(self.table, one)) != np.isnan(getattr(self.table, other))).any():
-                raise ValueError(f"table.{other} must be known where table.{one} is, and nowhere else")
+    def _check_table(self, signals: Signals) -> None:
+        n, averaged = self.spec.samples, [signal.name for signal in signals if signal.averaged]
+        for group, names in (("latest", [signal.name for signal in signals]), ("average", averaged)):
+            columns = getattr(self.table, group)
+            if sorted(columns) != sorted(names):
+                raise ValueError(f"table.{group} must hold {sorted(names)}, got {sorted(columns)}")
+            for name in names:
+                _check_shape(f"table.{group}.{name}", columns[name], (n, *signals.shape(name)))
+        for name, column in self.table.latest.items():
+            signals[name].check(column)
+        if not set(self.table.unknown) <= set(averaged):
+            raise ValueError(f"table.unknown must be of {averaged}, got {sorted(self.table.unknown)}")
+        for name, mask in self.table.unknown.items():
+            _check_shape(f"table.unknown.{name}", mask, (n, *signals.shape(name)))
+        for name in ("first_score", "times_measured", "stamp"):
+            _check_shape(f"table.{name}", getattr(self.table, name), (n,))
 
     def _check_versions(self) -> None:
-        numbers = [v.version for v in self.versions]
-        if numbers != list(range(1, len(numbers) + 1)):
-            raise ValueError(f"versions must count up from 1, got {numbers}")
-        numbers = [v.version for v in self.shadows]
-        if numbers != list(range(1, len(numbers) + 1)):
-            raise ValueError(f"shadows must count up from 1, got {numbers}")
+        for field, versions in (("versions", self.versions), ("shadows", self.shadows)):
+            numbers = [v.version for v in versions]
+            if numbers != list(range(1, len(numbers) + 1)):
+                raise ValueError(f"{field} must count up from 1, got {numbers}")
         if self.watching and not self.shadows:
             raise ValueError("watching must be false without shadows, got true")
         if self.versions[0].first_step != 0:
@@ -111,47 +200,45 @@ class Snapshot(Message):
             if plan.first_step != expected:
                 raise ValueError(f"plans.first_step must follow the plan before, {expected}, got {plan.first_step}")
             _check_shape("plans.indices", plan.indices, (len(plan.indices), self.spec.batch_size))
+            _check_shape("plans.probabilities", plan.probabilities, plan.indices.shape)
             _check_samples("plans.indices", plan.indices, self.spec.samples)
             self._check_version("plans.policy_version", plan.policy_version, LOCAL_VERSION)
             expected = plan.first_step + len(plan.indices)
         if not start <= self.served <= expected:
             raise ValueError(f"served must lie within the plans, [{start}, {expected}], got {self.served}")
-
         if self.action is not None and self.action.first_step != expected:
             raise ValueError(f"action.first_step must follow the plans, {expected}, got {self.action.first_step}")
 
     def _check_decisions(self) -> None:
-        _check_shape("observations", self.observations, (len(self.decisions), len(FIELDS)))
         for decision in self.decisions:
             self._check_version("decisions.policy_version", decision.policy_version, 1)
-            if decision.shadow is not None and not 1 <= decision.shadow.number <= len(self.shadows):
+            if decision.end_step < decision.first_step:
                 raise ValueError(
-                    f"decisions.shadow.number must lie in [1, {len(self.shadows)}], got {decision.shadow.number}"
+                    f"decisions.end_step must be at least first_step = {decision.first_step}, got {decision.end_step}"
+                )
+            if decision.shadow is not None and not 1 <= decision.shadow.shadow <= len(self.shadows):
+                raise ValueError(
+                    f"decisions.shadow.shadow must lie in [1, {len(self.shadows)}], got {decision.shadow.shadow}"
                 )
         for report in self.reports:
-            if not len(report.accuracies) == len(report.probabilities) == len(self.spec.modalities):
+            if list(report.modalities) != self.spec.heads[:-1]:
                 raise ValueError(
-                    f"reports must have {len(self.spec.modalities)} modalities, "
-                    f"got {len(report.accuracies)} and {len(report.probabilities)}"
+                    f"reports must have the modalities {self.spec.heads[:-1]}, got {list(report.modalities)}"
                 )
         steps = [report.step for report in self.reports]
         if any(later <= earlier for earlier, later in pairwise(steps)):
             raise ValueError(f"reports must be in order of step, got steps {steps}")
 
-    def _check_ledger(self) -> None:
-        ledger = self.ledger
+    def _check_ledger(self, signals: Signals) -> None:
+        ledger, waiting = self.ledger, self.ledger.waiting
         _check_shape("ledger.partial_rows", ledger.partial_rows, (len(ledger.partial_steps), self.spec.batch_size))
-        waiting = ledger.waiting
         k = len(waiting.indices)
         _check_shape("ledger.waiting.row", waiting.row, waiting.step.shape)
         _check_shape("ledger.waiting.rows", waiting.rows, waiting.step.shape)
         if waiting.rows.max(initial=0) > self.spec.batch_size or waiting.rows.sum() != k:
             raise ValueError(f"ledger.waiting.rows must add up to the {k} samples, got {waiting.rows.sum()}")
-        _check_shape("ledger.waiting.similarity", waiting.similarity, (k,))
-        _check_shape("ledger.waiting.loss", waiting.loss, (k,))
-        if k:
-            _check_shape("ledger.waiting.probabilities", waiting.probabilities, (k, self._heads))
         _check_samples("ledger.waiting.indices", waiting.indices, self.spec.samples)
+        _check_values("ledger.waiting.values", waiting.values, k, signals)
         complete = np.flatnonzero(ledger.complete)
         latest = max(int(steps.max(initial=-1)) for steps in (complete, ledger.partial_steps, waiting.step))
         if latest >= self.served:
@@ -188,50 +275,21 @@ def take_snapshot(job: Job) -> Snapshot:
 
 def snapshot_of(job: Job) -> Snapshot:
     """The state of a job that nobody changes as long as the snapshot is in use: they share their arrays."""
-    ledger = job.ledger
-    partial = sorted(ledger.partial.items())
-    decisions = job.history.decisions
+    columns = {field.name: getattr(job.table, field.name) for field in fields(SampleTable) if field.name != "signals"}
     return Snapshot.model_construct(
-        format=2,
+        format=3,
         spec=job.spec,
         served=job.served,
-        table=TableState.model_construct(None, **job.table.columns()),
-        plans=[
-            PlanState.model_construct(
-                first_step=p.first_step,
-                indices=p.indices,
-                probabilities=p.probabilities,
-                policy_version=p.policy_version,
-                scored_until=p.scored_until,
-            )
-            for p in job.plans
-        ],
+        table=TableState.model_construct(None, **columns),
+        plans=[_plan_state(plan) for plan in job.plans],
         versions=[_version_state(v) for v in job.versions.versions],
         shadows=[_version_state(v) for v in job.shadows.versions],
         watching=job.shadows.watching,
         artefacts={},
-        decisions=[_decision_state(d) for d in decisions],
-        observations=np.array([d.observation.vector for d in decisions], np.float32).reshape(-1, len(FIELDS)),
-        reports=[
-            ReportState(
-                step=r.step,
-                loss=r.loss,
-                accuracy=r.accuracy,
-                accuracies=list(r.accuracies),
-                probabilities=list(r.probabilities),
-            )
-            for r in job.history.reports
-        ],
-        ledger=LedgerState.model_construct(
-            complete=ledger.complete,
-            first_missing=ledger.first_missing,
-            partial_steps=np.array([step for step, _ in partial], dtype=np.int64),
-            partial_rows=np.array([rows for _, rows in partial], np.bool_).reshape(-1, job.spec.batch_size),
-            waiting=WaitingState.of(
-                [m for step in sorted(ledger.waiting) for m in ledger.waiting[step]], len(job.spec.modalities) + 1
-            ),
-        ),
-        passes=job.passes,
+        decisions=job.history.decisions,
+        reports=job.history.reports,
+        ledger=_ledger_state(job.ledger, job.signals.width),
+        passes=[PassState.model_construct(indices=indices, values=values) for indices, values in job.passes],
         action=job.action,
     )
 
@@ -275,10 +333,10 @@ def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
 
     artefacts: those that its policies name and that are not in it.
     """
-    known = {**artefacts, **artefacts_in(snapshot)}
+    available = {**artefacts, **artefacts_in(snapshot)}
     for spec in _still_to_draw(snapshot):
-        make_policy(spec, known)
-    job = unpacked(snapshot, known)
+        make_policy(spec, available)
+    job = unpacked(snapshot, available)
     job.restore_policy()
     return job
 
@@ -286,35 +344,75 @@ def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
 def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     """The job of a snapshot, whose policies are yet to be brought to their state."""
     job = Job(snapshot.spec, artefacts)
-    job.table = SampleTable(**{name: column.copy() for name, column in snapshot.table})
+    job.table = SampleTable(signals=job.signals, **dict(snapshot.table)).copy()
     job.plans = [
         Plan(p.first_step, p.indices, p.probabilities, p.policy_version, p.scored_until) for p in snapshot.plans
     ]
     job.planned_until = job.plans[-1].end_step if job.plans else 0
     job.served = snapshot.served
-    job.versions.versions = [PolicyVersion(v.version, v.policy, v.first_step) for v in snapshot.versions]
-    job.shadows.versions = [PolicyVersion(v.version, v.policy, v.first_step) for v in snapshot.shadows]
+    job.versions.versions = _policy_versions(snapshot.versions)
+    job.shadows.versions = _policy_versions(snapshot.shadows)
     job.shadows.watching = snapshot.watching
-    job.history.decisions = [
-        _decision(state, vector) for state, vector in zip(snapshot.decisions, snapshot.observations, strict=True)
-    ]
-    job.history.reports = [
-        Validation(r.step, r.loss, r.accuracy, tuple(r.accuracies), tuple(r.probabilities)) for r in snapshot.reports
-    ]
-    job.passes = list(snapshot.passes)
+    job.history.decisions = list(snapshot.decisions)
+    job.history.reports = list(snapshot.reports)
+    job.passes = [(measuring.indices, measuring.values) for measuring in snapshot.passes]
     job.action = snapshot.action
-    _restore_ledger(job, snapshot.ledger)
+    _restore_ledger(job.ledger, snapshot.ledger)
     return job
+
+
+def _with_observations(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Each decision with its observation, which is a row of the array of all."""
+    decisions = message.get("decisions")
+    vectors = _observations(message["observations"])
+    rest = {name: value for name, value in message.items() if name != "observations"}
+    if not isinstance(decisions, list) or not all(isinstance(decision, dict) for decision in decisions):
+        return rest
+    _check_shape("observations", vectors, (len(decisions), len(FIELDS)))
+    joined = [
+        {**decision, "observation": Observation(vector.copy(), decision.get("first_step", 0), decision.get("epoch", 0))}
+        for decision, vector in zip(decisions, vectors, strict=True)
+    ]
+    return {**rest, "decisions": joined}
+
+
+def _observations(value: Any) -> Float32:
+    try:
+        return OBSERVATIONS.validated(value)
+    except ValueError as error:
+        raise ValueError(f"observations {error}") from None
 
 
 def _still_to_draw(snapshot: Snapshot) -> list[PolicySpec]:
     planned_until = snapshot.plans[-1].first_step + len(snapshot.plans[-1].indices) if snapshot.plans else 0
-    versions = [PolicyVersion(v.version, v.policy, v.first_step) for v in snapshot.versions]
-    return [v.spec for v in PolicyVersions(snapshot.spec.seed, versions).still_to_draw(planned_until)]
+    versions = PolicyVersions(snapshot.spec, _policy_versions(snapshot.versions))
+    return [v.spec for v in versions.still_to_draw(planned_until)]
 
 
-def _restore_ledger(job: Job, state: LedgerState) -> None:
-    ledger = job.ledger
+def _plan_state(plan: Plan) -> PlanState:
+    return PlanState.model_construct(None, **{field.name: getattr(plan, field.name) for field in fields(Plan)})
+
+
+def _version_state(version: PolicyVersion) -> VersionState:
+    return VersionState(version=version.version, policy=version.spec, first_step=version.first_step)
+
+
+def _policy_versions(versions: Sequence[VersionState]) -> list[PolicyVersion]:
+    return [PolicyVersion(v.version, v.policy, v.first_step) for v in versions]
+
+
+def _ledger_state(ledger: FeedbackLedger, width: int) -> LedgerState:
+    partial = sorted(ledger.partial.items())
+    return LedgerState.model_construct(
+        complete=ledger.complete,
+        first_missing=ledger.first_missing,
+        partial_steps=np.array([step for step, _ in partial], dtype=np.int64),
+        partial_rows=np.array([rows for _, rows in partial], np.bool_).reshape(-1, ledger.batch_size),
+        waiting=WaitingState.of([m for step in sorted(ledger.waiting) for m in ledger.waiting[step]], width),
+    )
+
+
+def _restore_ledger(ledger: FeedbackLedger, state: LedgerState) -> None:
     if len(state.complete):
         ledger.complete = state.complete.copy()
     ledger.partial = {
@@ -325,49 +423,6 @@ def _restore_ledger(job: Job, state: LedgerState) -> None:
     ledger.first_missing = state.first_missing
 
 
-def _version_state(version: PolicyVersion) -> VersionState:
-    return VersionState(version=version.version, policy=version.spec, first_step=version.first_step)
-
-
-def _choice_fields(choice: Choice) -> dict[str, Any]:
-    return {"action": choice.action.as_dict(), "propensity": choice.propensity, "detail": dict(choice.detail)}
-
-
-def _decision_state(decision: Decision) -> DecisionState:
-    shadow = decision.shadow
-    return DecisionState(
-        first_step=decision.first_step,
-        end_step=decision.end_step,
-        epoch=decision.observation.epoch,
-        policy_version=decision.policy_version,
-        **_choice_fields(decision.choice),
-        learned=decision.learned,
-        gain=decision.gain,
-        reward=decision.reward,
-        rewarded_at=decision.rewarded_at,
-        shadow=None if shadow is None else ShadowState(number=shadow.number, **_choice_fields(shadow.choice)),
-    )
-
-
-def _choice(state: ChoiceState) -> Choice:
-    return Choice(Action(**state.action), state.propensity, state.detail)  # type: ignore[arg-type]
-
-
-def _decision(state: DecisionState, vector: Float32) -> Decision:
-    return Decision(
-        state.first_step,
-        state.end_step,
-        state.policy_version,
-        Observation(vector.copy(), state.first_step, state.epoch),
-        _choice(state),
-        state.learned,
-        state.gain,
-        state.reward,
-        state.rewarded_at,
-        None if state.shadow is None else ShadowChoice(state.shadow.number, _choice(state.shadow)),
-    )
-
-
 def _check_shape(field: str, array: np.ndarray, expected: tuple[int, ...]) -> None:
     if array.shape != expected:
         raise ValueError(f"{field} must have shape {expected}, got {array.shape}")
@@ -376,3 +431,8 @@ def _check_shape(field: str, array: np.ndarray, expected: tuple[int, ...]) -> No
 def _check_samples(field: str, indices: Int64, samples: int) -> None:
     if indices.size and int(indices.max()) >= samples:
         raise ValueError(f"{field} must be less than samples = {samples}, got {indices.max()}")
+
+
+def _check_values(field: str, values: Float32, rows: int, signals: Signals) -> None:
+    _check_shape(field, values, (rows, signals.width))
+    signals.check(values)

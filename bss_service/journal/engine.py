@@ -35,10 +35,10 @@ class Reading:
 def reason(error: BaseException) -> str:
     """The database's own words, without the statement and its parameters; of a broken file, what can be done."""
     own = getattr(error, "orig", None) or error
-    said = str(own).split("\n")[0]
+    message = str(own).split("\n")[0]
     if getattr(own, "sqlite_errorcode", 0) & 0xFF in _MALFORMED:
-        said += "; stop the service, and restore the file from a backup or take what `sqlite3 FILE .recover` finds"
-    return said
+        message += "; stop the service, and restore the file from a backup or take what `sqlite3 FILE .recover` finds"
+    return message
 
 
 def is_locked(error: BaseException) -> bool:

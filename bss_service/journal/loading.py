@@ -9,9 +9,10 @@ import structlog
 from bss_service.errors import InvalidValueError, NotFoundError, NotReproducibleError, StoreError
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot
-from bss_service.journal.records import Damage, Lease, Stored, Transaction
 from bss_service.journal.recovery import policies_in, recover, redrawn, replayed
 from bss_service.journal.store import Store
+from bss_service.journal.stored import Damage, Stored
+from bss_service.journal.transaction import Fence, Transaction
 from bss_service.metrics import Metrics
 from bss_service.policies.artefact import Artefact, ArtefactError
 from bss_service.policies.builtin.artefact import named
@@ -33,7 +34,7 @@ class Loader:
         Raises StoreError where what is stored is damaged beyond recovery.
         """
         with suppress(StoreError):  # what was handed over of it before is stored by then, or never will be
-            await asyncio.wrap_future(self._store.commit(Transaction(name, Lease())))
+            await asyncio.wrap_future(self._store.commit(Transaction(name)))
         stored = await asyncio.to_thread(self._store.load, name)
         if stored is None:
             return None
@@ -45,7 +46,7 @@ class Loader:
         job, seq = await asyncio.to_thread(self._restored, stored, snapshot, known)
         return job, seq, len(stored.entries)
 
-    async def redraw(self, name: str, lease: Lease, step: int) -> None:
+    async def redraw(self, name: str, fence: Fence, step: int) -> None:
         """Draw the plan of a step once more and store it: what is stored of it is damaged, or missing."""
         stored = await asyncio.to_thread(self._store.load, name, whole=True)
         if stored is None or stored.damage is not None:
@@ -63,23 +64,23 @@ class Loader:
                 f"the batch of step {step} of job {name!r} is damaged, and its journal does not tell of it"
             )
         log.warning("damaged plan drawn anew", job=name, first_step=plan.first_step, end_step=plan.end_step)
-        await asyncio.wrap_future(self._store.commit(Transaction(name, lease, plans=[plan])))
+        await asyncio.wrap_future(self._store.commit(Transaction(name, fence, plans=[plan])))
 
     async def artefacts(self, policies: Iterable[PolicySpec]) -> dict[str, Artefact]:
         """The stored artefacts among those that policies name; of the others their parameters are wrong."""
-        found = [await asyncio.to_thread(self._store.artefact, sha256) for sha256 in named(policies)]
-        return {known.sha256: known for known in found if known is not None}
+        artefacts = [await asyncio.to_thread(self._store.artefact, sha256) for sha256 in named(policies)]
+        return {artefact.sha256: artefact for artefact in artefacts if artefact is not None}
 
     async def readable(self, policies: Iterable[PolicySpec]) -> dict[str, Artefact]:
         """The same without those that don't fit the code any more: a job may have named them long ago."""
         readable: dict[str, Artefact] = {}
         for sha256 in named(policies):
             try:
-                found = await asyncio.to_thread(self._store.artefact, sha256)
+                artefact = await asyncio.to_thread(self._store.artefact, sha256)
             except ArtefactError as error:
                 log.warning("artefact left out", sha256=sha256, error=error.detail)
             else:
-                readable |= {} if found is None else {sha256: found}
+                readable |= {} if artefact is None else {sha256: artefact}
         return readable
 
     async def _parts(self, stored: Stored) -> tuple[Snapshot | None, dict[str, Artefact]]:

@@ -1,51 +1,47 @@
 """A job from what is stored of it, and what can be saved where a part of that is not as it was written."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bss_service.errors import BssError, StoreError
-from bss_service.job.job import Job, swap_request
+from bss_service.job.events import Event, Recovered, brings_policies
+from bss_service.job.job import Job
 from bss_service.job.plans import Plan, plan_of
 from bss_service.job.snapshot import Snapshot, policies_of, snapshot_of, unpacked
-from bss_service.journal.records import Damage, Entry, Lease, PlanRow, Stored, Transaction, parts_of, plan_body
 from bss_service.journal.schema import checksum
+from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
+from bss_service.journal.transaction import Entry, Transaction, parts_of
 from bss_service.policies.artefact import Artefact
+from bss_service.policies.versions import PolicyVersion
 from bss_service.protocol import PolicySpec
-
-_HARMLESS: Final = ("feedback", "validation", "scores", "action", "end_shadow")  # whatever has been drawn meanwhile
 
 
 def policies_in(stored: Stored, snapshot: Snapshot | None) -> list[PolicySpec]:
     """All policies that a job had, or may need when it is replayed."""
     specs = [stored.spec.policy] if snapshot is None else policies_of(snapshot)
     behind = [] if stored.damage is None else stored.damage.later
-    for entry in (*stored.entries, *behind):
-        if entry.kind == "swap":
-            specs.append(swap_request(entry.message()).policy)
-        if entry.kind == "recovered":
-            specs += [PolicySpec.model_validate(version["policy"]) for version in entry.message()["versions"]]
-    return specs
+    swaps = [entry.event(stored.spec) for entry in (*stored.entries, *behind) if brings_policies(entry.kind)]
+    return specs + [policy for event in swaps for policy in event.policies]
 
 
 def replayed(stored: Stored, snapshot: Snapshot | None, artefacts: Mapping[str, Artefact]) -> Job:
     """The job as far as its journal can be believed; its policies are yet to be brought to their state."""
     job = _beginning(stored, snapshot, artefacts)
     for entry in stored.entries:
-        job.replay(entry.kind, entry.message())
+        entry.event(stored.spec).apply(job)
     return job
 
 
 def redrawn(stored: Stored, snapshot: Snapshot | None, artefacts: Mapping[str, Artefact], step: int) -> Plan | None:
     """The plan that holds a step, drawn anew by the whole journal; None where the journal does not tell of it."""
     job = _beginning(stored, snapshot, artefacts)
-    found = plan_of(job.plans, step)
+    plan = plan_of(job.plans, step)
     for entry in stored.entries:
-        job.replay(entry.kind, entry.message())
-        found = plan_of(job.plans, step) or found  # the last one: plans are replaced before they are handed out
-    return found
+        entry.event(stored.spec).apply(job)
+        plan = plan_of(job.plans, step) or plan  # the last one: plans are replaced before they are handed out
+    return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,37 +62,49 @@ def recover(job: Job, damage: Damage, rows: Iterable[PlanRow]) -> Recovery:
 
     rows: the stored plans from the job's oldest in memory on. Raises StoreError where they don't tell enough.
     """
-    known, missing_from = len(job.versions.versions), job.ledger.first_missing
+    missing_from = job.ledger.first_missing
     plans, repaired, drawn_by = _believed(job, rows)
     served = plans[-1].end_step if plans else job.plans[0].first_step if job.plans else 0
     if served < job.served:
         raise StoreError(f"step {served} was handed out, and its batch is not stored any more")
     start = _agreed_until(job, plans) if plans else served
-    swaps = _swaps(damage.later, known)
-    versions: list[dict[str, Any]] = []
-    unknown = []
-    for version in range(known + 1, max([known, *drawn_by, *swaps]) + 1):
-        if version not in swaps:  # what it drew is known, but not what it was: the policy before it goes on
-            unknown.append(version)
-            before = versions[-1]["policy"] if versions else job.versions.versions[-1].spec.model_dump()
-            swaps[version] = {"version": version, "policy": before, "first_step": drawn_by.get(version, served)}
-        versions.append(swaps[version])
+    later = [(entry, entry.event(job.spec)) for entry in damage.later]
+    versions, unknown = _versions(job, [event for _, event in later], drawn_by, served)
     taken_over = [plan.since(start) for plan in plans if plan.end_step > start]
-    fields = [{"first_step": plan.first_step, **plan.fields()} for plan in taken_over]
-    entries = [
-        Entry.of(damage.seq, "recovered", {"start": start, "served": served, "plans": fields, "versions": versions})
-    ]
-    job.replay("recovered", entries[0].message())
+    recovered = Recovered(start, served, taken_over, versions)
+    recovered.apply(job)
+    entries = [Entry.of(damage.seq, recovered)]
     set_aside = ["damaged"] * damage.lost
-    for entry in damage.later:
-        if _applies_again(job, entry):
-            entries.append(Entry(entries[-1].seq + 1, entry.kind, entry.body))
-        elif not (entry.kind == "swap" and entry.message().get("answer", {}).get("policy_version") in swaps):
+    for entry, event in later:
+        if _applies_again(job, event):
+            entries.append(replace(entry, seq=entries[-1].seq + 1))
+        elif not any(version in versions for version in event.versions):
             set_aside.append(entry.kind)
-    transaction = Transaction(job.spec.name, Lease(), entries, damaged_from=damage.seq, plans=repaired)
+    transaction = Transaction(job.spec.name, entries=entries, damaged_from=damage.seq, plans=repaired)
     transaction.snapshot = list(parts_of(entries[-1].seq, snapshot_of(job).to_frame()))
     without = sum(not job.ledger.is_complete(step) for step in range(missing_from, served))
     return Recovery(transaction, start, served, len(entries) - 1, set_aside, without, unknown)
+
+
+def _versions(
+    job: Job, later: list[Event], drawn_by: Mapping[int, int], served: int
+) -> tuple[list[PolicyVersion], list[int]]:
+    """The policy versions since the damage, and the numbers of those of which only the plans tell.
+
+    later: the events behind it. drawn_by: the first step that each version drew. What such a version drew is known, but
+    not what it was: the policy before it goes on.
+    """
+    before = job.versions.versions
+    made = {v.version: v for event in later for v in event.versions if v.version > len(before)}
+    versions: list[PolicyVersion] = []
+    unknown = []
+    for number in range(len(before) + 1, max([len(before), *drawn_by, *made]) + 1):
+        if number not in made:
+            unknown.append(number)
+            previous = (versions or before)[-1]
+            made[number] = PolicyVersion(number, previous.spec, drawn_by.get(number, served))
+        versions.append(made[number])
+    return versions, unknown
 
 
 def _beginning(stored: Stored, snapshot: Snapshot | None, artefacts: Mapping[str, Artefact]) -> Job:
@@ -162,25 +170,12 @@ def _agreed_until(job: Job, plans: list[Plan]) -> int:
     return plans[-1].end_step
 
 
-def _swaps(later: list[Entry], known: int) -> dict[int, dict[str, Any]]:
-    """The policy versions that the entries behind the damage tell of, as far as they are new."""
-    told: list[dict[str, Any]] = []
-    for entry in later:
-        message = entry.message() if entry.kind in ("swap", "recovered") else {}
-        told += message.get("versions", [])
-        answer = message.get("answer")
-        if answer is not None and not message["shadow"]:
-            number, first_step = answer["policy_version"], answer["first_step"]
-            told.append({"version": number, "policy": message["policy"], "first_step": first_step})
-    return {version["version"]: version for version in told if version["version"] > known}
-
-
-def _applies_again(job: Job, entry: Entry) -> bool:
-    """Apply an entry from behind the damage, if it says nothing about what is drawn."""
-    if entry.kind not in _HARMLESS and not (entry.kind == "swap" and entry.message()["shadow"]):
+def _applies_again(job: Job, event: Event) -> bool:
+    """Apply an event from behind the damage, if nothing that is drawn depends on it."""
+    if event.draws:
         return False
     try:
-        job.replay(entry.kind, entry.message())
+        event.apply(job)
     except BssError:
         return False
     return True

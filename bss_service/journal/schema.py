@@ -73,7 +73,7 @@ OF_A_JOB: Final = (jobs, journal, plans, snapshots, damaged)
 
 
 def checksum(body: bytes | str, *key: str | int) -> int:
-    """CRC-32 of a row's content and of what identifies it, so that a row in another's place is found out too."""
+    """CRC-32 of a row's content and of what identifies it, so that a row in another's place is noticed too."""
     content = body.encode() if isinstance(body, str) else body
     return zlib.crc32(content, zlib.crc32("\0".join(map(str, key)).encode()))
 
@@ -120,12 +120,12 @@ def _add_checksums(connection: sa.Connection) -> None:
     for row in _rows(connection, snapshots, snapshots.c.body):
         of_it = (snapshots.c.job == row.job) & (snapshots.c.seq == row.seq)
         parts = connection.scalar(sa.select(sa.func.count()).select_from(snapshots).where(of_it))
-        told = checksum(row.body, row.job, row.seq, row.part, parts or 0)
-        _set(connection, snapshots, row, parts=parts, checksum=told)
+        computed = checksum(row.body, row.job, row.seq, row.part, parts or 0)
+        _set(connection, snapshots, row, parts=parts, checksum=computed)
     for row in _rows(connection, journal, journal.c.kind, journal.c.body, journal.c.checksum):
         whole = zlib.crc32(row.body) == row.checksum
-        told = checksum(row.body, row.job, row.seq, row.kind) if whole else UNPROVEN
-        _set(connection, journal, row, checksum=told)
+        computed = checksum(row.body, row.job, row.seq, row.kind) if whole else UNPROVEN
+        _set(connection, journal, row, checksum=computed)
 
 
 _MIGRATIONS: Final = {1: _add_checksums}
@@ -135,12 +135,12 @@ def _rows(connection: sa.Connection, table: sa.Table, *columns: sa.Column[Any]) 
     """All rows in order of their keys, one at a time: they may be large, and they may be changed meanwhile."""
     keys = list(table.primary_key.columns)
     query = sa.select(*keys).order_by(*keys).limit(BATCH)
-    found = connection.execute(query).all()
-    while found:
-        for key in found:
+    batch = connection.execute(query).all()
+    while batch:
+        for key in batch:
             yield connection.execute(sa.select(*keys, *columns).where(*_is(table, key))).one()
-        behind = sa.tuple_(*keys) > sa.tuple_(*(sa.literal(value) for value in found[-1]))
-        found = connection.execute(query.where(behind)).all()
+        behind = sa.tuple_(*keys) > sa.tuple_(*(sa.literal(value) for value in batch[-1]))
+        batch = connection.execute(query.where(behind)).all()
 
 
 def _set(connection: sa.Connection, table: sa.Table, row: Any, **values: Any) -> None:

@@ -15,8 +15,9 @@ from bss_service.errors import StoreError
 from bss_service.job.plans import Plan
 from bss_service.journal import schema
 from bss_service.journal.engine import Reading, create_engine, is_locked, lock_file, reason
-from bss_service.journal.records import Damage, Entry, PlanRow, SnapshotPart, Stored, Transaction, plan_body
 from bss_service.journal.schema import checksum, journal, plans, snapshots
+from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
+from bss_service.journal.transaction import Entry, SnapshotPart, Transaction
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
 from bss_service.protocol import JobSpec, PolicyManifest
@@ -59,7 +60,7 @@ class Store:
     def commit(self, transaction: Transaction) -> Future[None]:
         """Queue a transaction; transactions of a job are committed in the order of their calls.
 
-        Once one has failed with StoreError, so do all later ones of its lease.
+        Once one has failed with StoreError, so do all later ones behind its fence.
         """
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()  # whoever waits for it may give up, the writer does not
@@ -125,10 +126,10 @@ class Store:
         query = sa.select(plans).where(plans.c.job == job, plans.c.first_step >= first, plans.c.first_step < stop)
         with self._reading() as connection:
             rows = [_plan_row(row) for row in connection.execute(query.order_by(plans.c.first_step))]
-        found = [row.plan() if row.intact else None for row in rows]
+        readable = [row.plan() if row.intact else None for row in rows]
         tiled: list[Plan] = []
         step = start
-        for plan, following in zip(found, [*rows[1:], None], strict=False):
+        for plan, following in zip(readable, [*rows[1:], None], strict=False):
             end = stop if following is None else following.first_step
             if plan is None or plan.first_step > step:
                 raise DamagedPlanError(job, step)
@@ -218,7 +219,7 @@ class Store:
         if batch:
             with self._engine.begin() as connection:
                 for transaction, _ in batch:
-                    if transaction.lease.broken:
+                    if transaction.fence.closed:
                         raise StoreError(f"an earlier change of job {transaction.job!r} was not stored")
                     self._execute(connection, transaction)
         for _, future in batch:
@@ -234,8 +235,8 @@ class Store:
         if transaction.created is not None:
             spec = transaction.created.model_dump_json()
             connection.execute(schema.jobs.insert().values(job=job, spec=spec, checksum=checksum(spec, job)))
-        if transaction.undrawn is not None:
-            connection.execute(plans.delete().where(plans.c.job == job, plans.c.first_step >= transaction.undrawn))
+        if transaction.truncated is not None:
+            connection.execute(plans.delete().where(plans.c.job == job, plans.c.first_step >= transaction.truncated))
         if transaction.damaged_from is not None:
             _set_aside(connection, job, transaction.damaged_from)
         if transaction.entries:
@@ -251,7 +252,7 @@ class Store:
 def _fail(batch: list[_Item], error: Exception) -> None:
     for transaction, future in batch:
         if transaction.is_change:
-            transaction.lease.broken = True
+            transaction.fence.closed = True
         future.set_exception(StoreError(f"the change was not stored: {reason(error)}"))
 
 
@@ -272,17 +273,17 @@ def _put_plan(connection: sa.Connection, job: str, plan: Plan) -> None:
     held = (plans.c.first_step >= plan.first_step) & (plans.c.first_step < plan.end_step)
     connection.execute(plans.delete().where(plans.c.job == job, held))
     body = plan_body(plan)
-    told = checksum(body, job, plan.first_step)
-    connection.execute(plans.insert().values(job=job, first_step=plan.first_step, body=body, checksum=told))
+    row = {"job": job, "first_step": plan.first_step, "body": body, "checksum": checksum(body, job, plan.first_step)}
+    connection.execute(plans.insert().values(row))
 
 
 def _put_part(connection: sa.Connection, job: str, part: SnapshotPart) -> None:
     of_job = snapshots.c.job == job
     if part.part == 0:  # what is left of one that was not written to its end
         connection.execute(snapshots.delete().where(of_job, snapshots.c.seq == part.seq))
-    told = checksum(part.body, job, part.seq, part.part, part.parts)
-    row = {"job": job, "seq": part.seq, "part": part.part, "parts": part.parts, "body": part.body, "checksum": told}
-    connection.execute(snapshots.insert().values(row))
+    key = {"job": job, "seq": part.seq, "part": part.part, "parts": part.parts}
+    proof = checksum(part.body, job, part.seq, part.part, part.parts)
+    connection.execute(snapshots.insert().values(**key, body=part.body, checksum=proof))
     if part.is_last:  # the one that a job was imported with stays: its journal begins there
         connection.execute(snapshots.delete().where(of_job, snapshots.c.seq > 0, snapshots.c.seq != part.seq))
 
@@ -340,5 +341,5 @@ def _plan_row(row: Any) -> PlanRow:
     return PlanRow(row.first_step, row.body, row.checksum, _intact(row.body, row.checksum, row.job, row.first_step))
 
 
-def _intact(body: Any, told: Any, *key: str | int) -> bool:
-    return isinstance(body, bytes | str) and checksum(body, *key) == told
+def _intact(body: Any, expected: Any, *key: str | int) -> bool:
+    return isinstance(body, bytes | str) and checksum(body, *key) == expected

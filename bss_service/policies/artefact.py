@@ -13,7 +13,7 @@ import pydantic
 import pydantic_core
 import safetensors.numpy
 
-from bss_service.core.action import ACTION_SCHEMA_HASH, CHOICES, DIMENSION, NAMED_ACTIONS, RANGES
+from bss_service.core.action import ACTION_SCHEMA_HASH, CHOICES, DIMENSION, NAMED_ACTIONS, RANGES, Action, needs_of
 from bss_service.core.arrays import Float32, Floats
 from bss_service.core.network import (
     SQUASHED_LOG_STD,
@@ -36,6 +36,7 @@ MAX_HEADER_BYTES: Final = 256 * 2**10  # manifest and table of tensors
 MAX_DEPTH: Final = 12  # of the manifest's JSON
 LOG_STD_BOUND: Final = 20.0  # of a gaussian policy, either way: within it no density overflows
 ACTION_FIELDS: Final = (*RANGES, *CHOICES)  # of the action's vector, in order
+ANY: Final = Action(kappa_similarity=1, kappa_loss=1, kappa_weak=1)  # as far as signals go
 
 
 class ArtefactError(InvalidValueError):
@@ -56,6 +57,12 @@ class Artefact:
     def sha256(self) -> str:
         """What it is known by: the hash of its whole content."""
         return self.manifest.sha256
+
+    def needs(self) -> Mapping[str, int]:
+        """The signals that a job must have for it: those of any action that it may choose."""
+        action = self.manifest.action
+        chosen = [ANY] if isinstance(action, BoxAction) else [NAMED_ACTIONS[name] for name in action.names]
+        return needs_of(chosen)
 
     def distribution(self, observation: Floats) -> Distribution:
         """The distribution over actions, for observations (…, D). Raises ValueError where the network overflows."""

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefacts
+from bss_service.protocol import Decision
 
 GROUP: Final = "bss_service.policies"
+BALANCE: Final = {"similarity": 0, "loss": 0}  # what a balance score is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +33,6 @@ class Choice:
         return "error" in self.detail
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowChoice:
-    """What a policy would have chosen that only watches; nothing was drawn by it."""
-
-    number: int  # of the job's shadow
-    choice: Choice
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One act of a policy, and the reward that its plan earned."""
-
-    first_step: int  # of the plan
-    end_step: int  # first step after the plan, or after the part of it that was used
-    policy_version: int
-    observation: Observation
-    choice: Choice
-    learned: int = 0  # decisions whose reward the policy had taken in before it acted
-    gain: float | None = None  # of the validation metric, over the plan
-    reward: float | None = None  # in [−1, 1] plus the balance term; None: no validation report tells
-    rewarded_at: int | None = None  # step of the validation report that told
-    shadow: ShadowChoice | None = None
-
-
 class Policy(BaseModel, ABC):
     """A scheduling policy. Its public fields are its parameters, validated by pydantic; its state is private.
 
@@ -65,8 +43,13 @@ class Policy(BaseModel, ABC):
     """
 
     stateless: ClassVar[bool] = False
+    waits_for_action: ClassVar[bool] = False  # its actions come from outside; the job does not ask it for any
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def needs(self) -> Mapping[str, int]:
+        """The signals that a job must have for it, and of how many unimodal heads at least."""
+        return {}
 
     @abstractmethod
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:

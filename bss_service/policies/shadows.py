@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bss_service.core.observation import Observation
-from bss_service.errors import NotReproducibleError
+from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import Artefact
-from bss_service.policies.base import Choice, Decision, Policy, ShadowChoice
-from bss_service.policies.versions import PolicyVersion, consult, failed, make_policy, stream, to_ask_again
-from bss_service.protocol import PolicySpec
+from bss_service.policies.base import Choice, Policy
+from bss_service.policies.versions import PolicyVersion, consult, failed, is_same, make_policy, stream, to_ask_again
+from bss_service.protocol import Decision, JobSpec, PolicySpec, ShadowChoice
 
 _STREAM: Final = 2**63 + 2**62  # keys of shadows' random generators, apart from those of policies and plans
 
@@ -22,7 +22,7 @@ class Shadows:
     stands in the decision log and nowhere else.
     """
 
-    seed: int
+    job: JobSpec
     artefacts: dict[str, Artefact]  # those that the policies name
     versions: list[PolicyVersion] = field(default_factory=list)
     watching: bool = False
@@ -49,9 +49,14 @@ class Shadows:
         if shadow is None:
             return None
         policy, seen = self._ready(shadow, decisions), _seen_by(shadow, decisions)
-        if isinstance(policy, Exception):
-            return ShadowChoice(shadow.version, failed(policy))
-        return ShadowChoice(shadow.version, self._act(policy, shadow, len(seen), observation))
+        choice = failed(policy) if isinstance(policy, Exception) else self._act(policy, shadow, len(seen), observation)
+        return ShadowChoice(
+            shadow=shadow.version,
+            policy=shadow.spec.name,
+            action=choice.action,
+            propensity=choice.propensity,
+            detail=dict(choice.detail),
+        )
 
     def restore(self, decisions: Sequence[Decision]) -> None:
         """Bring the shadow to the state in which it acted last. Where that fails, it says so from then on."""
@@ -72,7 +77,7 @@ class Shadows:
         policy = make_policy(shadow.spec, self.artefacts)
         for number, decision in to_ask_again(policy, seen):
             again = self._act(policy, shadow, number, decision.observation)
-            if decision.shadow is None or not _same(again, decision.shadow.choice):
+            if decision.shadow is None or not is_same(again, decision.shadow):
                 raise NotReproducibleError(
                     f"shadow {shadow.spec.name!r} chose otherwise when asked again about step {decision.first_step}"
                 )
@@ -80,12 +85,18 @@ class Shadows:
 
     def _act(self, policy: Policy, shadow: PolicyVersion, number: int, observation: Observation) -> Choice:
         own = replace(observation, vector=observation.vector.copy())  # whatever it does to it, the live one's stays
-        return consult(policy, stream(self.seed, _STREAM + shadow.version, number), own)
+        return consult(policy, self.job, stream(self.job.seed, _STREAM + shadow.version, number), own)
+
+
+def check_shadow(policy: Policy, spec: PolicySpec) -> None:
+    """Raises InvalidValueError for a policy that does not act by itself."""
+    if policy.waits_for_action:
+        raise InvalidValueError(
+            f"policy.name of a shadow must be a policy that acts by itself, got {spec.name!r}",
+            field="policy.name",
+            value=spec.name,
+        )
 
 
 def _seen_by(shadow: PolicyVersion, decisions: Sequence[Decision]) -> list[Decision]:
-    return [d for d in decisions if d.shadow is not None and d.shadow.number == shadow.version]
-
-
-def _same(one: Choice, other: Choice) -> bool:
-    return (one.action, one.propensity) == (other.action, other.propensity)
+    return [d for d in decisions if d.shadow is not None and d.shadow.shadow == shadow.version]

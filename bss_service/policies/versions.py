@@ -13,9 +13,15 @@ from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
-from bss_service.policies.base import BrokenPolicyError, Choice, Decision, Policy, UnknownPolicyError, create_policy
-from bss_service.policies.builtin.external import EXTERNAL
-from bss_service.protocol import ActionRequest, PolicyAnswer, PolicySpec
+from bss_service.policies.base import (
+    BrokenPolicyError,
+    Choice,
+    Policy,
+    UnknownPolicyError,
+    create_policy,
+    policy_class,
+)
+from bss_service.protocol import ActionRequest, Chosen, Decision, JobSpec, PolicyAnswer, PolicySpec
 
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
 
@@ -29,9 +35,12 @@ class PolicyVersion:
     first_step: int
 
     @property
-    def is_external(self) -> bool:
+    def waits_for_action(self) -> bool:
         """Whether its actions come from outside, so that it need not and cannot be asked for them."""
-        return self.spec.name == EXTERNAL
+        try:
+            return policy_class(self.spec.name).waits_for_action
+        except (UnknownPolicyError, BrokenPolicyError):
+            return False
 
     def answer(self, *, changed: bool = False) -> PolicyAnswer:
         """The version as a message."""
@@ -40,9 +49,9 @@ class PolicyVersion:
 
 @dataclass(slots=True)
 class PolicyVersions:
-    """All versions in order, and the live policy: the one that acted last."""
+    """All versions of a job in order, and the live policy: the one that acted last."""
 
-    seed: int
+    job: JobSpec
     versions: list[PolicyVersion]
     artefacts: dict[str, Artefact] = field(default_factory=dict)  # those that the policies name
     _live: tuple[int, Policy] | None = field(default=None, init=False)
@@ -80,17 +89,19 @@ class PolicyVersions:
             policy = self._policy(version, own)
         except InvalidValueError as error:
             return failed(error)
-        taught = own[-1].learned if own else 0
-        return consult(policy, self._rng(version, len(own)), observation, rewarded[taught:])
+        learned = own[-1].learned if own else 0
+        return consult(policy, self.job, self._rng(version, len(own)), observation, rewarded[learned:])
 
     def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:
         """Have a policy in the state in which it acted last. Raises as `restore` does, but not for one that can't be
-        made if nothing hangs on it: it has not acted, or failed when it last did.
+        made if nothing hangs on it: it has not acted, or failed when it last did, or its actions come from outside.
         """
+        if version.waits_for_action:
+            return
         try:
             self._policy(version, own)
         except InvalidValueError:
-            if own and not own[-1].choice.failed:
+            if own and not own[-1].failed:
                 raise
 
     def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Policy:
@@ -101,12 +112,12 @@ class PolicyVersions:
         is checked.
         """
         policy = make_policy(version.spec, self.artefacts)
-        taught = 0
+        learned = 0
         for number, decision in to_ask_again(policy, own):
-            untaught = rewarded[taught : decision.learned]
-            again = consult(policy, self._rng(version, number), decision.observation, untaught)
-            taught = decision.learned
-            if (again.action, again.propensity) != (decision.choice.action, decision.choice.propensity):
+            new = rewarded[learned : decision.learned]
+            again = consult(policy, self.job, self._rng(version, number), decision.observation, new)
+            learned = decision.learned
+            if not is_same(again, decision):
                 raise NotReproducibleError(
                     f"policy {version.spec.name!r} chose otherwise when asked again about step {decision.first_step}: "
                     "its act and learn must depend on their arguments alone"
@@ -120,7 +131,7 @@ class PolicyVersions:
         return self.restore(version, own, [d for d in own if d.rewarded_at is not None])
 
     def _rng(self, version: PolicyVersion, number: int) -> np.random.Generator:
-        return stream(self.seed, _STREAM + version.version, number)
+        return stream(self.job.seed, _STREAM + version.version, number)
 
 
 def stream(seed: int, key: int, number: int) -> np.random.Generator:
@@ -135,16 +146,21 @@ def to_ask_again(policy: Policy, decisions: Sequence[Decision]) -> list[tuple[in
 
 
 def consult(
-    policy: Policy, rng: np.random.Generator, observation: Observation, untaught: Sequence[Decision] = ()
+    policy: Policy, job: JobSpec, rng: np.random.Generator, observation: Observation, rewarded: Sequence[Decision] = ()
 ) -> Choice:
-    """A policy that fails must not end a training run: plain shuffling instead, and the decision log says why."""
+    """A policy that fails must not end a training run: plain shuffling instead, and the decision log says why.
+
+    rewarded: what it is to learn from first.
+    """
     try:
-        for decision in untaught:
+        for decision in rewarded:
             if decision.reward is not None:
                 policy.learn(decision)
-        return _plain(policy.act(observation, rng))
+        choice = _plain(policy.act(observation, rng))
     except Exception as error:
         return failed(error)
+    lacking = job.lacks(choice.action.needs())
+    return failed(ValueError(f"its action needs {_listed(job, lacking)}")) if lacking else choice
 
 
 def failed(error: Exception) -> Choice:
@@ -152,23 +168,18 @@ def failed(error: Exception) -> Choice:
     return Choice(Action(), 1.0, {"error": f"{type(error).__name__}: {error}"})
 
 
+def is_same(one: Choice | Chosen, other: Choice | Chosen) -> bool:
+    """Whether two choices draw alike and were as likely."""
+    return (one.action, one.propensity) == (other.action, other.propensity)
+
+
 def choice_from_outside(request: ActionRequest | None, previous: Action | None) -> Choice:
     """The choice that an outside agent made; where it made none, the action of the interval before once more."""
     if request is None:
         instead = "plain shuffling" if previous is None else "that of the interval before"
         return Choice(previous or Action(), 1.0, {"fallback": f"no action came in time: {instead}"})
-    told = {"agent": request.detail} if request.detail else {}
-    return _plain(Choice(request.resolved(), request.propensity, {"raw_action": request.action, **told}))
-
-
-def _plain(choice: Choice) -> Choice:
-    """The choice in floats and JSON values, as the store gives it back; raises whatever is wrong with it."""
-    values = choice.action.as_dict().items()
-    action = Action(**{name: v if isinstance(v, str) else float(v) for name, v in values})  # type: ignore[arg-type]
-    propensity = float(choice.propensity)
-    if not 0 < propensity < math.inf:
-        raise ValueError(f"propensity must be positive and finite, got {propensity}")
-    return Choice(action, propensity, json.loads(json.dumps(dict(choice.detail), allow_nan=False)))
+    agent = {"agent": request.detail} if request.detail else {}
+    return _plain(Choice(request.resolved(), request.propensity, {"raw_action": request.action, **agent}))
 
 
 def make_policy(spec: PolicySpec, artefacts: Artefacts = NO_ARTEFACTS) -> Policy:
@@ -180,7 +191,40 @@ def make_policy(spec: PolicySpec, artefacts: Artefacts = NO_ARTEFACTS) -> Policy
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         field_name = ".".join(["policy.parameters", *map(str, first["loc"])])
-        said = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ")
         raise InvalidValueError(
-            f"{field_name}: {said}, got {first['input']!r}", field=field_name, value=first["input"]
+            f"{field_name}: {reason}, got {first['input']!r}", field=field_name, value=first["input"]
         ) from None
+
+
+def check_policy(spec: PolicySpec, job: JobSpec, artefacts: Artefacts = NO_ARTEFACTS) -> Policy:
+    """A policy that a job may have. Raises InvalidValueError as `make_policy`, or naming the signals that it lacks."""
+    policy = make_policy(spec, artefacts)
+    lacking = job.lacks(policy.needs())
+    if lacking:
+        raise InvalidValueError(
+            f"policy {spec.name!r} needs {_listed(job, lacking)}", field="policy.name", value=spec.name
+        )
+    return policy
+
+
+def check_action(action: Action, job: JobSpec) -> None:
+    """Raises InvalidValueError naming the signals that an action from outside needs and the job lacks."""
+    lacking = job.lacks(action.needs())
+    if lacking:
+        raise InvalidValueError(f"action needs {_listed(job, lacking)}", field="action", value=action.as_dict())
+
+
+def _listed(job: JobSpec, lacking: Sequence[str]) -> str:
+    declared = ", ".join(signal.name for signal in job.signals)
+    return f"the signal {' and '.join(lacking)}, which job {job.name!r} does not have: it declares {declared}"
+
+
+def _plain(choice: Choice) -> Choice:
+    """The choice in floats and JSON values, as the store gives it back; raises whatever is wrong with it."""
+    values = choice.action.as_dict().items()
+    action = Action(**{name: v if isinstance(v, str) else float(v) for name, v in values})  # type: ignore[arg-type]
+    propensity = float(choice.propensity)
+    if not 0 < propensity < math.inf:
+        raise ValueError(f"propensity must be positive and finite, got {propensity}")
+    return Choice(action, propensity, json.loads(json.dumps(dict(choice.detail), allow_nan=False)))

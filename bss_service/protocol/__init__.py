@@ -1,9 +1,9 @@
 """What service and client must agree on: messages, arrays, frames."""
 
 from bss_service.protocol.actions import MAX_DETAIL, MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
-from bss_service.protocol.arrays import ROUNDING, ArrayType
+from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.artefacts import BoxAction, DiscreteAction, NetworkSpec, NormaliserSpec, PolicyManifest
-from bss_service.protocol.decisions import DecisionLog, DecisionRow, ShadowRow
+from bss_service.protocol.decisions import Chosen, Decision, DecisionLog, ShadowChoice
 from bss_service.protocol.jobs import JOINT, JobList, JobSpec, JobState, RewardSpec
 from bss_service.protocol.message import (
     FLOAT32_MAX,
@@ -45,15 +45,15 @@ __all__ = [
     "MAX_NESTING",
     "MAX_WAIT",
     "NAME_PATTERN",
-    "ROUNDING",
     "SHA256_PATTERN",
     "ActionAnswer",
     "ActionRequest",
     "ArrayType",
     "Batches",
     "BoxAction",
+    "Chosen",
+    "Decision",
     "DecisionLog",
-    "DecisionRow",
     "DiscreteAction",
     "DrawRow",
     "Feedback",
@@ -82,7 +82,7 @@ __all__ = [
     "SampleState",
     "Scores",
     "ScoresAnswer",
-    "ShadowRow",
+    "ShadowChoice",
     "Step",
     "StepsAnswer",
     "StepsRequest",

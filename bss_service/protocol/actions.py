@@ -12,8 +12,6 @@ from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import FLOAT32_MAX, FreeJson, Message, Step
 
 MAX_WAIT: Final = 600  # seconds that a request for an observation may be held
-
-
 MAX_DETAIL: Final = 4096  # bytes of JSON that may come with an action
 
 
@@ -28,13 +26,14 @@ def _check_action(value: Any) -> Any:
         if value not in NAMED_ACTIONS:
             raise ValueError(f"must be one of {', '.join(NAMED_ACTIONS)}, got {value!r}")
     elif isinstance(value, dict):
-        _action_of(value)
+        action_of(value)
     else:
         raise ValueError(f"must be a vector, a name or the fields of an action, got {type(value).__name__}")
     return value
 
 
-def _action_of(fields: dict[str, Any]) -> Action:
+def action_of(fields: dict[str, Any]) -> Action:
+    """The action of some of its fields; raises ValueError naming the one that is wrong."""
     wrong = [name for name, v in fields.items() if type(v) not in (int, float, str)]
     if wrong:
         raise ValueError(f"{wrong[0]} must be a number or a choice, got {fields[wrong[0]]!r}")
@@ -67,7 +66,7 @@ class ActionRequest(Message):
         """The action itself."""
         if isinstance(self.action, list):
             return Action.from_vector(np.array(self.action))
-        return NAMED_ACTIONS[self.action] if isinstance(self.action, str) else _action_of(self.action)
+        return NAMED_ACTIONS[self.action] if isinstance(self.action, str) else action_of(self.action)
 
 
 class ActionAnswer(Message):

@@ -1,18 +1,19 @@
 """Arrays in messages: nested lists or NumPy arrays of one dtype, number of axes and range."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
-ROUNDING: Final = 1e-3  # a cosine or probability of half-precision training may exceed 1 by as much
+from bss_service.core.signals import ROUNDING
 
 
 class ArrayType:
     """Validates nested lists or NumPy arrays into an array of one dtype, number of axes and range.
 
-    Infinite values are refused, and so is NaN unless `nan` allows it to mark what is not known.
+    Infinite values are refused, and so is NaN (null in lists) unless `nan` allows it to mark what is not known.
+    per_head: another axis may follow, with one value a head.
     """
 
     def __init__(
@@ -23,16 +24,18 @@ class ArrayType:
         high: float | None = None,
         *,
         nan: bool = False,
+        per_head: bool = False,
     ) -> None:
         self.dtype = np.dtype(dtype)
         self.axes = axes
         self.nan = nan
         self.low = -np.inf if low is None else low
         self.high = np.inf if high is None else high
+        self.ndims = (len(axes.split(",")), len(axes.split(",")) + per_head)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self._validate,
+            self.validated,
             serialization=core_schema.plain_serializer_function_ser_schema(np.ndarray.tolist, when_used="json"),
         )
 
@@ -40,14 +43,17 @@ class ArrayType:
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         kind = {"b": "boolean", "i": "integer", "u": "integer", "f": "number"}[self.dtype.kind]
-        nested: dict[str, Any] = {"type": kind}
+        nested: dict[str, Any] = {"type": [kind, "null"] if self.nan else kind}
+        if self.ndims[0] < self.ndims[1]:
+            nested = {"anyOf": [nested, {"type": "array", "items": nested}]}
         for _ in self.axes.split(","):
             nested = {"type": "array", "items": nested}
         return {**nested, "description": f"array of shape ({self.axes}), {self.dtype}"}
 
-    def _validate(self, value: Any) -> np.ndarray:
+    def validated(self, value: Any) -> np.ndarray:
+        """The value as an array; raises ValueError saying what is wrong with it, and where."""
         array = value if isinstance(value, np.ndarray) else self._of_list(value)
-        if array.ndim != len(self.axes.split(",")):
+        if array.ndim not in self.ndims:
             raise ValueError(f"must have shape ({self.axes}), got {array.shape}")
         if array.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[self.dtype.kind] and array.size:
             raise ValueError(f"must hold {self.dtype} values, got {array.dtype}")
@@ -72,24 +78,28 @@ class ArrayType:
     def _of_list(self, value: Any) -> np.ndarray:
         if not isinstance(value, list):
             raise ValueError(f"must be an array of shape ({self.axes}), got {type(value).__name__}")
-        if not _holds_numbers(value):
+        kinds = _kinds(value)
+        if _NaN in kinds and self.nan:
+            raise ValueError("must hold finite values, or null for what is not known, got nan")
+        kinds = {float if kind is _NaN else kind for kind in kinds}
+        if not kinds <= {int, float, bool} | ({type(None)} if self.nan else set()):
             raise ValueError(f"must hold {self.dtype} values, got something else")
         try:
-            return np.array(value) if value else np.empty((0,) * len(self.axes.split(",")), self.dtype)
-        except (ValueError, OverflowError):
+            if type(None) in kinds and bool not in kinds:
+                return np.array(value, dtype=np.float64)  # null becomes NaN
+            return np.array(value) if value else np.empty((0,) * self.ndims[0], self.dtype)
+        except (ValueError, OverflowError, TypeError):
             raise ValueError(f"must be an array of shape ({self.axes}), got rows of unequal length") from None
 
 
-def _holds_numbers(value: list[Any]) -> bool:
-    """Whether nested lists hold nothing but numbers and truth values: NumPy would make room for anything."""
-    return all(_holds_numbers(item) if type(item) is list else type(item) in (int, float, bool) for item in value)
+class _NaN:
+    """The type of a number in a list that is none: JSON has no NaN."""
 
 
-def similarities(axes: str) -> ArrayType:
-    """Cosines between the heads' predictions."""
-    return ArrayType(np.float32, axes, -1, 1)
+def _kinds(value: list[Any]) -> set[type]:
+    """The types in nested lists. All are looked at: NumPy would make room for anything."""
+    return {kind for item in value for kind in (_kinds(item) if type(item) is list else (_kind(item),))}
 
 
-def label_probabilities(axes: str) -> ArrayType:
-    """Probabilities of the true label: the unimodal heads in the job's order, then the joint head."""
-    return ArrayType(np.float32, axes, 0, 1)
+def _kind(item: Any) -> type:
+    return _NaN if item != item and type(item) is float else type(item)

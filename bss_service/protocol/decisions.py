@@ -1,35 +1,94 @@
-"""The decision log."""
+"""The decision log: what policies saw and chose, and what came of it."""
 
-from pydantic import JsonValue
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from bss_service.protocol.message import Message
+import numpy as np
+from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic_core.core_schema import FieldSerializationInfo
+
+from bss_service.core.action import Action
+from bss_service.core.arrays import Float32
+from bss_service.core.observation import FIELDS, Observation
+from bss_service.protocol.actions import action_of
+from bss_service.protocol.arrays import ArrayType
+from bss_service.protocol.message import Message, Step
+
+VECTORS = ArrayType(np.float32, "fields", -1, 1)
 
 
-class ShadowRow(Message):
+def _observation(value: Any, info: ValidationInfo) -> Any:
+    """An observation by name or as a vector; step and epoch are those of its decision, if they are right themselves."""
+    if isinstance(value, Observation) or not {"first_step", "epoch"} <= set(info.data):
+        return value
+    if isinstance(value, Mapping):
+        missing = [name for name in FIELDS if name not in value]
+        if missing or len(value) > len(FIELDS):
+            raise ValueError(f"is of another schema: it lacks {missing[0]}" if missing else "is of another schema")
+        value = [value[name] for name in FIELDS]
+    vector = VECTORS.validated(value)
+    if len(vector) != len(FIELDS):
+        raise ValueError(f"must hold {len(FIELDS)} numbers, got {len(vector)}")
+    return Observation(vector, info.data["first_step"], info.data["epoch"])
+
+
+def _shown(observation: Observation, info: FieldSerializationInfo) -> dict[str, float] | Float32:
+    """By name in JSON, as a vector in a frame."""
+    if info.mode == "json":
+        return dict(zip(FIELDS, observation.vector.tolist(), strict=True))
+    return observation.vector
+
+
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+_FIELDS = {"type": "object", "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}]}}
+ObservationField = Annotated[
+    Observation, BeforeValidator(_observation), PlainSerializer(_shown), WithJsonSchema(_NUMBERS)
+]
+ActionField = Annotated[
+    Action,
+    BeforeValidator(lambda value: action_of(value) if isinstance(value, dict) else value),
+    PlainSerializer(Action.as_dict, return_type=dict[str, Any]),  # a number may be an int
+    WithJsonSchema(_FIELDS),
+]
+
+
+class Chosen(Message):
+    """What a policy chose, the probability (or density) with which it was picked, and what it tells of that."""
+
+    model_config = ConfigDict(frozen=True)
+
+    action: ActionField
+    propensity: Annotated[float, Field(gt=0)]
+    detail: dict[str, JsonValue]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it stands in for a choice that the policy could not make."""
+        return "error" in self.detail
+
+
+class ShadowChoice(Chosen):
     """What the policy that watched would have done; nothing was drawn by it, and no reward is its own."""
 
     shadow: int  # number among the job's shadows
     policy: str
-    action: dict[str, float | str]
-    propensity: float
-    detail: dict[str, JsonValue]
 
 
-class DecisionRow(Message):
+class Decision(Chosen):
     """One act of a policy: what it saw, what it chose, what came of it."""
 
-    first_step: int
-    end_step: int
-    epoch: int
-    policy_version: int
+    first_step: Step  # of the plan
+    end_step: Step  # first step after the plan, or after the part of it that was used
+    epoch: Annotated[int, Field(ge=0, lt=2**63)]
+    policy_version: Annotated[int, Field(ge=1, lt=2**63)]
     policy: str
-    observation: dict[str, float]
-    action: dict[str, float | str]
-    propensity: float
-    detail: dict[str, JsonValue]
-    gain: float | None
-    reward: float | None
-    shadow: ShadowRow | None = None
+    observation: ObservationField
+    learned: Annotated[int, Field(ge=0, lt=2**63)] = 0  # decisions whose reward the policy had taken in before it acted
+    gain: Annotated[float, Field(ge=-1e39, le=1e39)] | None = None  # of the validation metric, over the plan
+    # A surprise in [−1, 1] or an improvement, plus at most ten times the balance term; null: no report tells.
+    reward: Annotated[float, Field(ge=-11, le=1e39)] | None = None
+    rewarded_at: Step | None = None  # step of the validation report that tells
+    shadow: ShadowChoice | None = None
 
 
 class DecisionLog(Message):
@@ -37,4 +96,4 @@ class DecisionLog(Message):
 
     start: int
     total: int
-    decisions: list[DecisionRow]
+    decisions: list[Decision]

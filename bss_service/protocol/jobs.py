@@ -1,16 +1,39 @@
 """Jobs: what they are, and where they are."""
 
-from typing import Annotated, Final, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from bss_service.core.calendar import Calendar, Tail
 from bss_service.core.reward import Basis, Metric
+from bss_service.core.signals import BUILT_IN, LOSS, NAME, PROBABILITY, Signal, Signals
 from bss_service.protocol.message import NAME_PATTERN, Message, Unit
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.validation import ValidationReport
 
 JOINT: Final = "joint"  # what the joint head is called beside the modalities
+_NUMBER: Final = {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None}
+_FLAG: Final = {"type": "boolean", "default": False}
+_SIGNAL_SCHEMA: Final = {
+    "anyOf": [
+        {"type": "string", "enum": list(BUILT_IN), "description": "a built-in signal"},
+        {
+            "type": "object",
+            "description": "a declaration",
+            "properties": {
+                "name": {"type": "string", "pattern": f"^{NAME}$"},
+                "meaning": {"type": "string", "minLength": 1, "maxLength": 200},
+                "low": _NUMBER,
+                "high": _NUMBER,
+                "per_head": _FLAG,
+                "averaged": _FLAG,
+            },
+            "required": ["name", "meaning"],
+            "additionalProperties": False,
+        },
+    ]
+}
 
 
 class RewardSpec(Message):
@@ -27,12 +50,39 @@ class RewardSpec(Message):
     discount: Unit = 1.0  # γ
 
 
+def _declared(value: Any) -> Any:
+    """A signal by its name or its declaration."""
+    if isinstance(value, str):
+        if value not in BUILT_IN:
+            raise ValueError(f"must be one of {', '.join(BUILT_IN)}, or a declaration, got {value!r}")
+        return BUILT_IN[value]
+    if not isinstance(value, Signal | dict):
+        raise ValueError(f"must be the name of a signal or its declaration, got {type(value).__name__}")
+    try:
+        signal = value if isinstance(value, Signal) else Signal(**value)
+    except TypeError as error:
+        raise ValueError(str(error).removeprefix("Signal.__init__() ")) from None
+    if signal != BUILT_IN.get(signal.name, signal):
+        raise ValueError(f"name {signal.name!r} is that of a built-in signal with another declaration")
+    return signal
+
+
+SignalField = Annotated[Signal, BeforeValidator(_declared), WithJsonSchema(_SIGNAL_SCHEMA)]
+
+
+def _usual_signals(data: dict[str, Any]) -> list[Signal]:
+    """What a job sends that declares nothing: those of the paper, as far as its heads give them."""
+    pairs = data["unimodal_heads"] and len(data["modalities"]) > 1
+    return list(BUILT_IN.values()) if pairs else [LOSS, PROBABILITY]
+
+
 class JobSpec(Message):
     """What a training job is. Fixed for the job's life, but for the policy, which can be swapped."""
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     samples: Annotated[int, Field(ge=1, lt=2**40)]  # n
-    modalities: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=2, max_length=64)]
+    modalities: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=64)]
+    unimodal_heads: bool = True  # whether each modality has a head of its own, beside the joint one
     batch_size: Annotated[int, Field(ge=1)]  # G, the global batch of one step, over all ranks
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     policy: PolicySpec = PolicySpec(name="uniform")
@@ -42,6 +92,7 @@ class JobSpec(Message):
     horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps of the whole run, if known
     patience: Annotated[float, Field(ge=0, le=3600)] = 30.0  # seconds to wait for feedback before an interval is drawn
     reward: RewardSpec = RewardSpec()
+    signals: Annotated[list[SignalField], Field(min_length=1, max_length=64)] = Field(default_factory=_usual_signals)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -49,7 +100,29 @@ class JobSpec(Message):
             raise ValueError(f"batch_size must be at most samples = {self.samples}, got {self.batch_size}")
         if len({*self.modalities, JOINT}) <= len(self.modalities):
             raise ValueError(f"modalities must differ from one another and from {JOINT!r}, got {self.modalities}")
+        names = [signal.name for signal in self.signals]
+        if len(set(names)) < len(names):
+            raise ValueError(f"signals must differ from one another, got {names}")
         return self
+
+    @property
+    def heads(self) -> list[str]:
+        """The unimodal heads by their modalities, in order, and the joint head."""
+        return [*self.modalities, JOINT] if self.unimodal_heads else [JOINT]
+
+    def lacks(self, needs: Mapping[str, int]) -> list[str]:
+        """Of the signals that something needs, those that the job does not have.
+
+        needs: how many unimodal heads must have each signal, at least.
+        """
+        declared = {signal.name for signal in self.signals}
+        lacking = [name for name in needs if name not in declared]
+        few = [name for name, heads in needs.items() if name in declared and heads >= len(self.heads)]
+        return lacking + [f"{name} of {needs[name]} unimodal heads" for name in few]
+
+    def measurements(self) -> Signals:
+        """The job's signals, and their columns in an array of measurements."""
+        return Signals(self.signals, len(self.heads))
 
     def calendar(self) -> Calendar:
         """The job's arithmetic of steps, epochs and intervals."""

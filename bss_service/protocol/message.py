@@ -9,14 +9,8 @@ from bss_service.core.table import MAX_STEP
 from bss_service.protocol import frames
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-
-
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
-
-
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
-
-
 MAX_NESTING: Final = 32  # of free JSON: what is taken in must be readable again from within a snapshot
 
 
@@ -32,14 +26,8 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 FreeJson = Annotated[dict[str, JsonValue], BeforeValidator(_check_nesting)]
-
-
 Unit = Annotated[float, Field(ge=0, le=1)]
-
-
 Loss = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]  # so that the difference of two is finite
-
-
 Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
 
 
@@ -56,11 +44,3 @@ class Message(BaseModel):
     def from_frame(cls, data: bytes) -> Self:
         """Raises frames.FrameError, or pydantic.ValidationError naming the field."""
         return cls.model_validate(frames.decode(data))
-
-
-def check_same_leading_axes(message: BaseModel, reference: str, axes: int, names: tuple[str, ...]) -> None:
-    expected = getattr(message, reference).shape[:axes]
-    for name in names:
-        array = getattr(message, name)
-        if array is not None and array.shape[:axes] != expected:
-            raise ValueError(f"{name} must agree with {reference} in its first axes, {expected}, got {array.shape}")

@@ -15,11 +15,9 @@ class SampleState(Message):
     """Why a sample is drawn as it is. Scores are those that the latest interval was drawn from; null: not known."""
 
     index: int
-    similarity: float | None
-    loss: float | None
+    signals: dict[str, float | dict[str, float | None] | None]  # latest values; by head where each of them has one
     balance_score: float | None  # ŝ, moving average
     first_score: float | None
-    probabilities: dict[str, float | None]  # of the true label, by modality and `joint`
     times_measured: int
     last_measured: int | None  # step
     draws: list[DrawRow]  # the latest, newest first

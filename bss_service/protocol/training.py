@@ -1,40 +1,44 @@
 """What a training loop sends and gets: feedback, batches, measuring passes."""
 
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from bss_service.core.arrays import Bool, Float32, Int64
+from bss_service.core.arrays import Float32, Int64
+from bss_service.core.signals import Signals
 from bss_service.core.table import MAX_STEP
-from bss_service.protocol.arrays import ArrayType, label_probabilities, similarities
-from bss_service.protocol.message import Message, Step, check_same_leading_axes
+from bss_service.protocol.arrays import ArrayType
+from bss_service.protocol.message import Message, Step
 
 MAX_COUNT: Final = 4096  # steps in one request
-
-
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
 
 
 class Feedback(Message):
     """What a trainer measured in F of its steps: one row a step, one column a sample of this rank's share.
 
-    Samples with measured = false were trained on but not measured; their values are not used.
+    Signals come by name, each an array (F, G / W), or (F, G / W, H) where each head has one; or all in `values`, in the
+    job's order. NaN (null in JSON), or a signal that is not there: it is not known.
     """
 
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, Annotated[Float32, ArrayType(np.float32, "F, G / W", nan=True, per_head=True)]]
+
     step: Annotated[Int64, ArrayType(np.int64, "F", 0, MAX_STEP)]
-    similarity: Annotated[Float32, similarities("F, G / W")]
-    loss: Annotated[Float32, ArrayType(np.float32, "F, G / W")]
-    probabilities: Annotated[Float32, label_probabilities("F, G / W, M + 1")] | None = None
-    measured: Annotated[Bool, ArrayType(np.bool_, "F, G / W")] | None = None  # default: all
+    values: Annotated[Float32, ArrayType(np.float32, "F, G / W, S", nan=True)] | None = None
 
     @model_validator(mode="after")
-    def _shapes_agree(self) -> Self:
-        check_same_leading_axes(self, "similarity", axes=2, names=("loss", "measured", "probabilities"))
-        check_same_leading_axes(self, "similarity", axes=1, names=("step",))
+    def _is_bounded(self) -> Self:
         if len(self.step) > MAX_COUNT:
             raise ValueError(f"step must hold at most {MAX_COUNT} steps, got {len(self.step)}")
         return self
+
+    def measurements(self, signals: Signals, share: int) -> Float32:
+        """All of it, (F, share, S), for a job with these signals. Raises ValueError beginning with what is wrong."""
+        return _measurements(self.values, self.__pydantic_extra__, signals, (len(self.step), share))
 
 
 class Ranked(Message):
@@ -95,17 +99,18 @@ class StepsAnswer(FeedbackAnswer):
 
 
 class Scores(Message):
-    """A part of a measuring pass over the training set, by the model as it is now."""
+    """A part of a measuring pass over the training set, by the model as it is now; signals as in `Feedback`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    __pydantic_extra__: dict[str, Annotated[Float32, ArrayType(np.float32, "k", nan=True, per_head=True)]]
 
     indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
-    similarity: Annotated[Float32, similarities("k")]
-    loss: Annotated[Float32, ArrayType(np.float32, "k")]
-    probabilities: Annotated[Float32, label_probabilities("k, M + 1")] | None = None
+    values: Annotated[Float32, ArrayType(np.float32, "k, S", nan=True)] | None = None
 
-    @model_validator(mode="after")
-    def _shapes_agree(self) -> Self:
-        check_same_leading_axes(self, "indices", axes=1, names=("similarity", "loss", "probabilities"))
-        return self
+    def measurements(self, signals: Signals) -> Float32:
+        """All of it, (k, S), for a job with these signals. Raises ValueError beginning with what is wrong."""
+        return _measurements(self.values, self.__pydantic_extra__, signals, (len(self.indices),))
 
 
 class ScoresAnswer(Message):
@@ -125,3 +130,16 @@ class LocalBatchesAnswer(Message):
     """`repeated`: these very batches are already on record."""
 
     outcome: Literal["applied", "repeated"]
+
+
+def _measurements(
+    values: Float32 | None, by_name: Mapping[str, Float32], signals: Signals, shape: tuple[int, ...]
+) -> Float32:
+    if values is not None and by_name:
+        raise ValueError(f"values must stand alone, got {', '.join(by_name)} beside it")
+    if values is None:
+        values = signals.joined(by_name, shape)
+    elif values.shape != (*shape, signals.width):
+        raise ValueError(f"values must have shape {(*shape, signals.width)}, got {values.shape}")
+    signals.check(values)
+    return values

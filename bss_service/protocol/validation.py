@@ -2,23 +2,29 @@
 
 from typing import Literal
 
+from pydantic import ConfigDict
+
 from bss_service.protocol.message import Loss, Message, Step, Unit
 
 
 class ModalityReport(Message):
     """One unimodal head on the validation set."""
 
+    model_config = ConfigDict(frozen=True)
+
     accuracy: Unit
     probability: Unit  # mean, of the true label
 
 
 class ValidationReport(Message):
-    """The model on the validation set after `step` steps; `modalities` has an entry for each of the job's."""
+    """The model on the validation set after `step` steps; `modalities` has an entry for each unimodal head."""
+
+    model_config = ConfigDict(frozen=True)
 
     step: Step
     loss: Loss
     accuracy: Unit  # of the joint head
-    modalities: dict[str, ModalityReport]
+    modalities: dict[str, ModalityReport] = {}
 
 
 class ValidationAnswer(Message):

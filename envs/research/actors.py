@@ -13,16 +13,17 @@ from bss_service.core.action import Action
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
 from bss_service.policies import artefact
-from bss_service.policies.base import Choice, Decision, Policy, create_policy
+from bss_service.policies.base import Choice, Policy, create_policy
 from bss_service.policies.builtin.artefact import choose
 from bss_service.policies.builtin.learned import shipped
+from bss_service.protocol import Decision
 from envs.research.rollouts import Actor
 
 WARM_UP: Final = 0.2  # of a run
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class PolicyActor:
     """A policy of the service, and its random generator."""
 
     policy: Policy
@@ -37,7 +38,7 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class ArtefactActor:
     """An artefact, and its random generator; without one it takes its likeliest action."""
 
     artefact: artefact.Artefact
@@ -51,7 +52,7 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawing:
+class DrawingActor:
     """An artefact that tells how likely each action was, for logs of runs in an environment."""
 
     artefact: artefact.Artefact
@@ -62,14 +63,14 @@ class Drawing:
         return action, float(log_probability)
 
 
-def of_name(name: str, parameters: dict[str, Any], seed: int) -> Installed:
+def of_name(name: str, parameters: dict[str, Any], seed: int) -> PolicyActor:
     """The actor of an installed policy."""
-    return Installed(create_policy(name, parameters), np.random.default_rng([seed, 1]))
+    return PolicyActor(create_policy(name, parameters), np.random.default_rng([seed, 1]))
 
 
-def of_artefact(data: bytes, seed: int) -> Trained:
+def of_artefact(data: bytes, seed: int) -> ArtefactActor:
     """The actor of an artefact's bytes."""
-    return Trained(_read(data), np.random.default_rng([seed, 1]))
+    return ArtefactActor(_read(data), np.random.default_rng([seed, 1]))
 
 
 @lru_cache(maxsize=256)
@@ -78,7 +79,7 @@ def _read(data: bytes) -> artefact.Artefact:
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class FixedActor:
     """One action, after plain shuffling in the first fifth of the run: an untrained model's scores are noise."""
 
     action: Action

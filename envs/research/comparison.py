@@ -15,7 +15,7 @@ import numpy as np
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float64
 from envs.research import statistics
-from envs.research.actors import Fixed, Reference, parse
+from envs.research.actors import FixedActor, Reference, parse
 from envs.research.files import written_whole
 from envs.research.rollouts import Actor, Control, Episode, Pool
 from envs.research.statistics import Interval
@@ -147,7 +147,7 @@ def fixed_actions() -> dict[str, Contender]:
         for share, (similarity, loss, weak) in product((0.6, 0.8), ((0, 2, 0), (1, 1, 0), (1, 0, -2), (1, 1, -2)))
     }
     every = {UNIFORM: Action(), **drawn, **kept}
-    return {name: Contender(partial(Fixed, action), f"fixed {action.as_dict()}") for name, action in every.items()}
+    return {name: Contender(partial(FixedActor, action), f"fixed {action.as_dict()}") for name, action in every.items()}
 
 
 def play(

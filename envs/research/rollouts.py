@@ -12,11 +12,11 @@ import torch
 from bss_service.core.action import DIMENSION, Action
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
-from bss_service.policies.base import Choice, Decision
-from bss_service.protocol import RewardSpec
+from bss_service.policies.base import Choice
+from bss_service.protocol import Decision, RewardSpec
 from envs.cohort import Cohort, Outcome
 from envs.research.training.teacher import advice, importance
-from envs.run import Run
+from envs.run import StudentRun
 from envs.sources import source
 from envs.tasks import Lesson, Task, lesson, oracle
 
@@ -96,7 +96,7 @@ class _Player:
     """A run being made."""
 
     episode: Episode
-    run: Run
+    run: StudentRun
     lesson: Lesson
     actor: Actor
     seen: list[Float32] = field(default_factory=list)

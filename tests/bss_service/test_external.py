@@ -15,22 +15,21 @@ import pytest
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.errors import ConflictError
+from bss_service.job.events import ActionSet, PlanDrawn, StepsServed
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.journal.store import Store
 from bss_service.protocol import (
     MAX_DETAIL,
     ActionRequest,
-    DecisionRow,
+    Decision,
     JobSpec,
     ObservationAnswer,
-    PolicySpec,
     Scores,
     StepsRequest,
-    SwapRequest,
     frames,
 )
-from tests.conftest import Trainer
+from tests.conftest import Trainer, replayed
 from tests.support.services import Service
 from tests.support.simulated import report, spec, train
 from trainer_client import errors
@@ -59,7 +58,7 @@ def drive(client: SchedulerClient, name: str, actions: np.ndarray) -> list[Obser
     return seen
 
 
-def decisions(client: SchedulerClient, name: str) -> list[DecisionRow]:
+def decisions(client: SchedulerClient, name: str) -> list[Decision]:
     return client.decisions(name, count=1000).decisions
 
 
@@ -87,9 +86,9 @@ def test_no_interval_is_planned_without_the_action_given_for_it(
     assert [row.detail for row in log] == [
         {"raw_action": action.tolist(), "agent": {"number": k}} for k, action in enumerate(actions)
     ]
-    assert [row.action for row in log] == [Action.from_vector(action).as_dict() for action in actions]
+    assert [row.action for row in log] == [Action.from_vector(action) for action in actions]
     assert [row.propensity for row in log] == [0.5 + k for k in range(50)]
-    assert [list(row.observation.values()) for row in log] == [answer.vector.tolist() for answer in seen]
+    assert [row.observation.vector.tolist() for row in log] == [answer.vector.tolist() for answer in seen]
 
 
 @pytest.mark.parametrize("wire", ["json", "frame"])
@@ -124,7 +123,7 @@ def test_the_observation_waits_for_feedback_and_for_the_validation_before_the_re
     assert seen.vector[FIELDS.index("has_validation")] == 1
     client.set_action(job_name, 6, "hard")
     asked.result(timeout=10)
-    assert decisions(client, job_name)[-1].action == HARD.as_dict()
+    assert decisions(client, job_name)[-1].action == HARD
 
 
 def test_without_an_action_in_time_the_one_before_is_used_again(client: SchedulerClient, job_name: str) -> None:
@@ -134,7 +133,7 @@ def test_without_an_action_in_time_the_one_before_is_used_again(client: Schedule
     client.set_action(job_name, INTERVAL, "hard")
     train(client, job, range(INTERVAL, 3 * INTERVAL))
     first, acted, missed = decisions(client, job_name)
-    assert (first.action, acted.action, missed.action) == (Action().as_dict(), HARD.as_dict(), HARD.as_dict())
+    assert (first.action, acted.action, missed.action) == (Action(), HARD, HARD)
     assert first.detail == {"fallback": "no action came in time: plain shuffling"}
     assert acted.detail == {"raw_action": "hard"}
     assert missed.detail == {"fallback": "no action came in time: that of the interval before"}
@@ -146,7 +145,7 @@ def test_an_action_may_come_before_the_trainer_asks(client: SchedulerClient, job
     assert (answer.outcome, answer.first_step, answer.policy_version) == ("applied", 0, 1)
     assert client.observation(job_name).action_set
     client.steps(job_name, StepsRequest(start=0))
-    assert decisions(client, job_name)[0].action == HARD.as_dict()
+    assert decisions(client, job_name)[0].action == HARD
 
 
 def test_acting_again_repeats_or_replaces_until_the_interval_is_planned(client: SchedulerClient, job_name: str) -> None:
@@ -209,7 +208,7 @@ def test_what_was_acknowledged_survives_a_kill_before_the_plan(start_service: Ca
         service.start()
         last = decisions(client, "job")[-1]
     assert (last.propensity, last.detail) == (0.25, {"raw_action": vectors(1)[0].tolist()})
-    assert list(last.observation.values()) == seen.vector.tolist()
+    assert last.observation.vector.tolist() == seen.vector.tolist()
 
 
 def test_a_driven_run_goes_through_kills_and_its_journal_replays(start_service: Callable[..., Service]) -> None:
@@ -232,15 +231,15 @@ def test_a_driven_run_goes_through_kills_and_its_journal_replays(start_service: 
         drawn = client.batches("job", 0, 20 * INTERVAL).indices
     assert [row.detail["raw_action"] for row in log] == actions.tolist()
     service.stop()
-    assert (replayed(service.store, job) == drawn).all()
+    assert (drawn_by_replay(service.store, job) == drawn).all()
 
 
-def replayed(path: Path, job: JobSpec) -> np.ndarray:
+def drawn_by_replay(path: Path, job: JobSpec) -> np.ndarray:
     """All batches that the journal alone leads to."""
     store = Store(f"sqlite:///{path}")
     again, plans = Job(job), {}
     for entry in store.journal(job.name):
-        again.replay(entry.kind, entry.message())
+        entry.event(job).apply(again)
         plans |= {plan.first_step + k: batch for plan in again.plans for k, batch in enumerate(plan.indices)}
     store.close()
     return np.array([plans[step] for step in sorted(plans)])
@@ -349,12 +348,12 @@ def test_an_unknown_job_has_neither(http: httpx.Client) -> None:
 @pytest.mark.parametrize(("interval", "lag"), [(None, 0), (3, 0), (2, 1), (1, 3)])
 def test_what_is_seen_before_a_plan_is_what_its_decision_logs(policy: str, interval: int | None, lag: int) -> None:
     trainer = Trainer(policy, samples=30, interval=interval, lag=lag)
-    trainer.job.validate(report(0))
+    trainer.validate(report(0))
     for round_number in range(40):
         if trainer.job.served == trainer.job.planned_until:
             if round_number % 3 == 0:
                 ones = np.full(2, 0.5, np.float32)
-                trainer.job.measure(Scores(indices=np.array([3, 4]), similarity=ones, loss=ones))
+                trainer.measure(Scores(indices=np.array([3, 4]), similarity=ones, loss=ones))
             before = trainer.state()
             seen = trainer.job.observe()
             assert trainer.state() == before
@@ -380,11 +379,8 @@ def test_a_journal_with_actions_replays() -> None:
     trainer.act("hard")
     trainer.train(4)
     trainer.act({"share": 0.5, "coverage": "subset"})
-    again = Job(trainer.job.spec)
-    for kind, entry in trainer.journal:
-        again.replay(kind, entry)
-    assert Trainer(job=again).state() == trainer.state()
-    assert again.action is not None
+    assert trainer.job.action is not None
+    assert replayed(Job(trainer.job.spec), trainer.journal) == trainer.state()
 
 
 def test_a_snapshot_in_the_middle_of_a_driven_run_goes_on_alike() -> None:
@@ -422,7 +418,7 @@ def test_an_action_is_dropped_with_the_interval_that_it_was_for() -> None:
     trainer.adopt(2, [np.array(rest[:4])])  # the client went on by itself: the next interval begins elsewhere
     assert trainer.job.action is None
     with pytest.raises(ConflictError, match="3, got 4"):
-        trainer.job.act(ActionRequest(first_step=4, action="hard"))
+        trainer.apply(ActionSet(ActionRequest(first_step=4, action="hard")))
 
 
 def test_an_action_stays_with_its_interval_when_a_later_one_is_given_to_another_policy() -> None:
@@ -435,7 +431,7 @@ def test_an_action_stays_with_its_interval_when_a_later_one_is_given_to_another_
     trainer.take(2)
     decisions = trainer.job.history.decisions[-2:]
     assert [(d.first_step, d.policy_version) for d in decisions] == [(3, 1), (4, 2)]
-    assert decisions[0].choice.detail == {"raw_action": "hard"}
+    assert decisions[0].detail == {"raw_action": "hard"}
 
 
 @pytest.mark.parametrize("at", ["now", "next_interval"])
@@ -450,12 +446,12 @@ def test_an_action_goes_with_the_policy_that_it_was_for(at: str) -> None:
 def test_only_one_action_is_awaited_for_an_interval_drawn_anew() -> None:
     trainer = Trainer("balance", samples=40, interval=4)
     trainer.train(2)
-    trainer.job.swap(SwapRequest(policy=PolicySpec(name="external"), at="now"))
+    trainer.swap("external")
     assert (trainer.job.planned_until, trainer.job.awaits_action(), trainer.job.is_ready(2)) == (2, True, False)
     trainer.act("hard")
     assert (trainer.job.awaits_action(), trainer.job.is_ready(2)) == (False, True)
-    assert trainer.job.plan().end_step == 4
-    trainer.job.serve(2, 2)
+    assert trainer.apply(PlanDrawn()).end_step == 4
+    trainer.apply(StepsServed(4))
     assert not trainer.job.awaits_action()  # not before the feedback of steps 2 and 3
 
 
@@ -463,12 +459,12 @@ def test_only_one_action_is_awaited_for_an_interval_drawn_anew() -> None:
 def test_a_repetition_is_told_from_the_log_too(action: Any) -> None:
     trainer = Trainer("external", samples=40, interval=4)
     request = ActionRequest(first_step=0, action=action, propensity=3, detail={"a": 1})
-    assert trainer.job.act(request).outcome == "applied"
+    assert trainer.apply(ActionSet(request)).outcome == "applied"
     trainer.train(5)
     again = restore(Snapshot.from_frame(trainer.state()))
-    assert [job.act(request).outcome for job in (trainer.job, again)] == ["repeated", "repeated"]
+    assert [ActionSet(request).apply(job).answer.outcome for job in (trainer.job, again)] == ["repeated", "repeated"]
     with pytest.raises(ConflictError):
-        trainer.job.act(request.model_copy(update={"propensity": 2.0}))
+        trainer.apply(ActionSet(request.model_copy(update={"propensity": 2.0})))
 
 
 def test_detail_that_is_too_deep_is_refused() -> None:

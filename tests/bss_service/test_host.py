@@ -15,8 +15,8 @@ from bss_service.errors import StoreError, TooEarlyError, UnknownStepError
 from bss_service.host import THREADED_SAMPLES, Host
 from bss_service.job import job
 from bss_service.journal import engine as database
-from bss_service.journal.records import Lease, Transaction
 from bss_service.journal.store import Store
+from bss_service.journal.transaction import Transaction
 from bss_service.metrics import Metrics
 from bss_service.protocol import FeedbackRequest, LocalBatches, PolicySpec, StepsRequest, SwapRequest
 from bss_service.registry import LiveJob
@@ -59,8 +59,8 @@ async def answered_meanwhile(gate: Gate, slow: Coroutine[Any, Any, Any], other: 
 
 
 def test_an_observation_is_computed_without_the_jobs_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = Gate(job.observe)
-    monkeypatch.setattr(job, "observe", gate)
+    gate = Gate(job.observe_interval)
+    monkeypatch.setattr(job, "observe_interval", gate)
 
     async def use() -> None:
         host = Host(store, Metrics(), 10**6)
@@ -141,16 +141,16 @@ def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
         host = Host(store, Metrics(), 10**6)
         await host.create(spec("job", interval=1, patience=0.1))
         drawn = (await host.steps("job", StepsRequest(start=0))).batches.indices[0]
-        told = StepsRequest(start=1, rank=1, world_size=2, feedback=measured(0, drawn[4:]))
+        request = StepsRequest(start=1, rank=1, world_size=2, feedback=measured(0, drawn[4:]))
         with locked(tmp_path / "bss.sqlite"):
             with pytest.raises(TooEarlyError):
-                await host.steps("job", told)
-            while not host._jobs._live["job"].lease.broken:
+                await host.steps("job", request)
+            while not host._jobs._live["job"].fence.closed:
                 await asyncio.sleep(0.01)
         with pytest.raises(StoreError, match="ask once more"):
             await host.state("job")
         with pytest.raises(TooEarlyError):
-            await host.steps("job", told)
+            await host.steps("job", request)
         again = FeedbackRequest(rank=1, world_size=2, feedback=measured(0, drawn[4:]))
         assert (await host.feedback("job", again)).feedback == ["repeated"]
 
@@ -160,11 +160,11 @@ def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
 
 def test_a_commit_goes_on_when_nobody_waits_for_it_any_more(store: Store, tmp_path: Path) -> None:
     with locked(tmp_path / "bss.sqlite"):
-        given_up = store.commit(Transaction("job", Lease(), created=spec("job")))
+        given_up = store.commit(Transaction("job", created=spec("job")))
         given_up.cancel()
     given_up.result(SECONDS)
     assert store.job_names() == ["job"]
-    store.commit(Transaction("job", Lease(), deleted=True)).result(SECONDS)
+    store.commit(Transaction("job", deleted=True)).result(SECONDS)
 
 
 def test_a_job_created_while_its_predecessor_is_being_deleted_is_another(store: Store, tmp_path: Path) -> None:

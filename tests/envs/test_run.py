@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import Action
-from bss_service.core.reward import Validation
+from bss_service.job.events import PlanDrawn, StepsServed
 from bss_service.job.job import Job
-from bss_service.policies.base import Choice, Decision
+from bss_service.policies.base import Choice
 from bss_service.protocol import (
-    ActionRequest,
+    Decision,
     Feedback,
-    FeedbackRequest,
     JobSpec,
     ModalityReport,
     PolicySpec,
     RewardSpec,
     ValidationReport,
 )
-from envs.run import REWARD, Run
-from envs.students import Measured
+from envs.run import REWARD, StudentRun
+from tests.bss_service.core.worlds import measure
+from tests.conftest import Trainer
 
 SAMPLES, BATCH_SIZE, INTERVALS, SEED = 61, 8, 6, 2**40 + 3  # 7 steps an epoch, 5 samples left over
 HEADS = ("audio", "video", "touch")
@@ -47,32 +47,36 @@ SCHEDULES = {name: [action] * INTERVALS for name, action in ACTIONS.items()} | {
 
 @dataclass(frozen=True)
 class Passed:
-    """What can be told of an interval afterwards."""
+    """What is known of an interval afterwards."""
 
     seen: bytes
     indices: list[list[int]]
     decision: Decision
 
 
-def measured(rng: np.random.Generator, steps: int, modalities: int) -> Measured:
+def measured(rng: np.random.Generator, steps: int, modalities: int) -> dict[str, np.ndarray]:
     def unit(*shape: int) -> np.ndarray:
         return rng.random((steps, BATCH_SIZE, *shape), np.float32)
 
-    return Measured(unit(), 5 * unit(), unit(modalities + 1))
+    return {"similarity": unit(), "loss": 5 * unit(), "probability": unit(modalities + 1)}
 
 
-def reports(modalities: int) -> list[Validation]:
+def reports(modalities: int) -> list[ValidationReport]:
     """Of a student that improves, but not evenly."""
     rng = np.random.default_rng(1)
 
-    def shares() -> tuple[float, ...]:
-        return tuple(rng.random(modalities).tolist())
+    def report() -> ValidationReport:
+        loss, accuracy = float(2 + rng.normal()), float(rng.random())
+        accuracies, probabilities = rng.random(modalities).tolist(), rng.random(modalities).tolist()
+        heads = zip(HEADS, accuracies, probabilities, strict=False)
+        modality = {name: ModalityReport(accuracy=a, probability=p) for name, a, p in heads}
+        return ValidationReport(step=0, loss=loss, accuracy=accuracy, modalities=modality)
 
-    return [Validation(0, float(2 + rng.normal()), float(rng.random()), shares(), shares()) for _ in range(7)]
+    return [report() for _ in range(7)]
 
 
 def by_run(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_known: bool) -> Iterator[Passed]:
-    run = Run(
+    run = StudentRun(
         samples=SAMPLES,
         modalities=modalities,
         batch_size=BATCH_SIZE,
@@ -105,42 +109,18 @@ def by_job(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_
             reward=reward,
         )
     )
+    trainer = Trainer(job=job)
     rng = np.random.default_rng(0)
     first, *later = reports(modalities)
-    job.validate(message(first, 0))
-    for interval, (action, report) in enumerate(zip(schedule, later, strict=True)):
+    trainer.validate(first)
+    for action, report in zip(schedule, later, strict=True):
         seen = job.observe().vector.tobytes()
-        job.act(ActionRequest(first_step=interval * steps, action=named(action)))
-        plan = job.plan()
-        job.serve(plan.first_step, len(plan.indices))
-        came = measured(rng, steps, modalities)
-        job.feedback(
-            FeedbackRequest(
-                feedback=Feedback(
-                    step=np.arange(plan.first_step, plan.end_step),
-                    similarity=came.similarity,
-                    loss=came.loss,
-                    probabilities=came.probabilities,
-                )
-            )
-        )
-        job.validate(message(report, plan.end_step))
+        trainer.act(dict(action.as_dict()))  # by its fields, which lose nothing on the way
+        plan = trainer.apply(PlanDrawn())
+        trainer.apply(StepsServed(plan.end_step))
+        trainer.send(Feedback(step=np.arange(plan.first_step, plan.end_step), **measured(rng, steps, modalities)))
+        trainer.validate(report.model_copy(update={"step": plan.end_step}))
         yield Passed(seen, plan.indices.tolist(), job.history.decisions[-1])
-
-
-def named(action: Action) -> dict[str, Any]:
-    """The action by its fields, which lose nothing on the way."""
-    return dict(action.as_dict())
-
-
-def message(report: Validation, step: int) -> ValidationReport:
-    heads = zip(HEADS[: len(report.accuracies)], report.accuracies, report.probabilities, strict=True)
-    return ValidationReport(
-        step=step,
-        loss=report.loss,
-        accuracy=report.accuracy,
-        modalities={name: ModalityReport(accuracy=a, probability=p) for name, a, p in heads},
-    )
 
 
 def assert_alike(schedule: list[Action], **conditions: Any) -> None:
@@ -149,7 +129,7 @@ def assert_alike(schedule: list[Action], **conditions: Any) -> None:
         assert run.indices == job.indices
         for name in ("first_step", "end_step", "gain", "reward", "rewarded_at"):
             assert getattr(run.decision, name) == getattr(job.decision, name)
-        assert run.decision.choice.action == job.decision.choice.action
+        assert run.decision.action == job.decision.action
         assert run.decision.reward is not None
 
 
@@ -184,10 +164,9 @@ def test_the_length_of_a_run_shows_only_where_it_is_known() -> None:
 def test_the_control_draws_as_unevenly_as_the_policy_but_other_samples() -> None:
     counts = []
     for shuffled in (False, True):
-        run = Run(samples=SAMPLES, modalities=2, batch_size=8, intervals=2, seed=0, shuffled=shuffled)
+        run = StudentRun(samples=SAMPLES, modalities=2, batch_size=8, intervals=2, seed=0, shuffled=shuffled)
         every = np.arange(SAMPLES)
-        loss = every.astype(np.float32)
-        run.table.measure(every, np.zeros(SAMPLES, np.int64), np.zeros(SAMPLES, np.float32), loss)
+        measure(run.table, 0, every, similarity=np.zeros(SAMPLES), loss=every)
         drawn = run.plan(Choice(Action(kappa_loss=10.0, coverage="draw")))
         counts.append(np.bincount(drawn.reshape(-1), minlength=SAMPLES))
     assert sorted(counts[0]) == sorted(counts[1])

@@ -129,8 +129,8 @@ def test_an_episode_is_a_run_to_its_end(live: ServedScheduling, client: Schedule
     assert sum(entry[1] for entry in came) == pytest.approx(max(accuracies) - accuracies[0])
     log = client.decisions(live._name).decisions
     observed = [np.frombuffer(entry[0], np.float32).tolist() for entry in came]
-    assert [list(row.observation.values()) for row in log] == observed[:-1]
-    assert [row.action for row in log] == [Action.from_vector(action).as_dict() for action in actions()]
+    assert [row.observation.vector.tolist() for row in log] == observed[:-1]
+    assert [row.action for row in log] == [Action.from_vector(action) for action in actions()]
     assert [row.detail["raw_action"] for row in log] == [action.tolist() for action in actions()]
     with pytest.raises(ResetNeeded):
         live.step(actions()[0])
@@ -391,7 +391,7 @@ def test_it_joins_a_job_at_its_next_interval_and_sees_it_to_its_end(
     training.result(timeout=10)
     log = client.decisions(job_name).decisions
     assert [row.detail["raw_action"] for row in log] == [action.tolist() for action in actions(3)]
-    assert [list(row.observation.values()) for row in log] == [o.tolist() for o in came[:-1]]
+    assert [row.observation.vector.tolist() for row in log] == [o.tolist() for o in came[:-1]]
     assert (info["reward"], info["gain"]) == (log[-1].reward, log[-1].gain)
     with pytest.raises(RuntimeError, match="is over: all 18 steps are handed out"):
         env.reset()

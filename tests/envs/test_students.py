@@ -1,14 +1,14 @@
 """Students: their gradients are autograd's, what they measure is core's, and none meets another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.plain_student import PlainStudent
-from bss_service.core import measurement as measure
-from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Measured, Students
+from bss_service.core import measurement
+from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Students
 from envs.tasks import Lesson
 from tests.envs.lessons import lesson_of
 
@@ -33,10 +33,11 @@ def parameters(student: PlainStudent) -> np.ndarray:
     return np.concatenate([p.detach().numpy().reshape(-1) for p in student.network.parameters()])
 
 
-def assert_same(one: Measured, other: Measured) -> None:
+def assert_same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
     """Bit for bit."""
-    for name in ("similarity", "loss", "probabilities"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert set(one) == set(other) == {"similarity", "loss", "probability"}
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
 
 
 @pytest.mark.parametrize("lessons", [UNEQUAL, THREE_VIEWS], ids=["2 modalities", "3 modalities"])
@@ -63,15 +64,17 @@ def test_what_is_measured_is_what_core_makes_of_a_plain_network_s_logits(lessons
         modalities = [torch.from_numpy(view[batch[0]]) for view in student.lesson.train.modalities]
         with torch.no_grad():
             joint, unimodal = student.network(modalities)
-        logs = measure.log_softmax(np.stack([*(u.numpy() for u in unimodal), joint.numpy()]), np)
+        logs = measurement.log_softmax(np.stack([*(u.numpy() for u in unimodal), joint.numpy()]), np)
         labels = student.lesson.train.labels[batch[0]]
-        similarity = measure.similarity(np.exp(logs[:-1]), np)
-        loss = measure.multimodal_loss(
+        similarity = measurement.similarity(np.exp(logs[:-1]), np)
+        loss = measurement.multimodal_loss(
             logs[-1], logs[:-1], labels, np, joint_weight=JOINT_WEIGHT, unimodal_weight=UNIMODAL_WEIGHT
         )
-        np.testing.assert_allclose(measured.similarity[0], similarity, atol=1e-5)
-        np.testing.assert_allclose(measured.loss[0], loss, rtol=1e-5)
-        np.testing.assert_allclose(measured.probabilities[0], np.exp(measure.true_label(logs, labels, np)).T, rtol=2e-5)
+        np.testing.assert_allclose(measured["similarity"][0], similarity, atol=1e-5)
+        np.testing.assert_allclose(measured["loss"][0], loss, rtol=1e-5)
+        np.testing.assert_allclose(
+            measured["probability"][0], np.exp(measurement.true_label(logs, labels, np)).T, rtol=2e-5
+        )
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -83,8 +86,10 @@ def test_reports_are_those_of_a_plain_network(lessons: list[Lesson], split: str)
         expected = PlainStudent.of(students, b, lesson).validate(split)
         assert report.loss == pytest.approx(expected.loss, rel=1e-5)
         assert report.accuracy == pytest.approx(expected.accuracy)
-        assert report.accuracies == pytest.approx(expected.accuracies)
-        assert report.probabilities == pytest.approx(expected.probabilities, rel=1e-5)
+        assert list(report.modalities) == list(expected.modalities)
+        for head, other in zip(report.modalities.values(), expected.modalities.values(), strict=True):
+            assert head.accuracy == pytest.approx(other.accuracy)
+            assert head.probability == pytest.approx(other.probability, rel=1e-5)
 
 
 def test_a_student_alone_and_the_same_among_five_go_the_same_way_bit_for_bit() -> None:
@@ -126,7 +131,7 @@ def test_padding_of_features_and_classes_changes_no_more_than_rounding_does() ->
         of_padded[:, : of_exact.shape[1]] = of_exact
     padded._weights[-1].view(2, 2, 10, -1)[:, :, :3] = exact._weights[-1].view(2, 2, 3, -1)
     one, other = (students.train([batches_of(UNEQUAL[0])])[0] for students in (exact, padded))
-    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+    np.testing.assert_allclose(one["loss"], other["loss"], rtol=1e-5)
     assert padded.validate()[0].loss == pytest.approx(exact.validate()[0].loss, rel=1e-5)
 
 
@@ -134,7 +139,7 @@ def test_a_student_whose_interval_is_over_stops() -> None:
     students, alone = enrolled(UNEQUAL[:2]), enrolled(UNEQUAL[:1])
     short, long = batches_of(UNEQUAL[0], 2), batches_of(UNEQUAL[1], 6)
     measured = students.train([short, long])
-    assert [m.loss.shape for m in measured] == [(2, G), (6, G)]
+    assert [m["loss"].shape for m in measured] == [(2, G), (6, G)]
     assert_same(measured[0], alone.train([short])[0])
     assert students.validate()[0] == alone.validate()[0]
 
@@ -144,7 +149,7 @@ def test_an_empty_interval_changes_nothing(steps: tuple[int, int]) -> None:
     students = enrolled(UNEQUAL[:2])
     before = students.validate()
     measured = students.train([batches_of(lesson, s) for lesson, s in zip(UNEQUAL[:2], steps, strict=True)])
-    assert measured[0].probabilities.shape == (0, G, 3)
+    assert measured[0]["probability"].shape == (0, G, 3)
     assert [a == b for a, b in zip(students.validate(), before, strict=True)] == [s == 0 for s in steps]
 
 
@@ -156,7 +161,7 @@ def test_one_that_diverges_leaves_the_others_alone() -> None:
         lost, fine = students.train([batches_of(hopeless, 8), batches])
         assert_same(fine, alone.train([batches])[0])
         assert students.validate()[1] == alone.validate()[0]
-    assert not np.isfinite(lost.loss).all()
+    assert not np.isfinite(lost["loss"]).all()
     assert not np.isfinite(students.validate()[0].loss)
 
 

@@ -192,7 +192,7 @@ class Model:
         if request.policy == spec and begins <= first:
             return Reply(200, {**self._policy(len(self.versions)), "changed": False})
         if now:
-            self._undraw(self.served)
+            self._truncate(self.served)
         before = self._in_force(self.planned)
         self.versions.append((request.policy, first))
         if self._in_force(self.planned) != before:
@@ -231,7 +231,7 @@ class Model:
             raise Refused(409)
         if self.plans and self.plans[0][0] * self.spec.batch_size > self._epoch_began(local.start):
             raise Refused(409)  # its epoch is no longer in memory
-        self._undraw(local.start)
+        self._truncate(local.start)
         for step in [s for s in self.batches if s >= local.start]:
             del self.batches[step]
         for k, batch in enumerate(rows):
@@ -294,21 +294,23 @@ class Model:
         """Each row of each step counts once; all of a message is refused if one step is not handed out."""
         assert self.spec is not None
         share, rest = divmod(self.spec.batch_size, ranked.world_size)
-        if rest or feedback.similarity.shape[1] != share:
+        if rest or any(array.shape[1] != share for array in _signals(feedback)):
             raise Refused(422)
         if any(feedback.step >= self.served):
             raise Refused(409)
         return [self._count_step(int(step), k, ranked.rank * share, feedback) for k, step in enumerate(feedback.step)]
 
     def _count_step(self, step: int, k: int, first_row: int, feedback: Feedback) -> str:
-        columns = range(feedback.similarity.shape[1])
+        columns = range(_signals(feedback)[0].shape[1])
         new = {(step, first_row + c): c for c in columns if (step, first_row + c) not in self.counted}
         self.counted |= set(new)
         if not new:
             return "repeated"
         if not self.plans[0][0] <= step < self.planned:
             return "late"
-        self.waiting |= {row for row, c in new.items() if feedback.measured is None or feedback.measured[k, c]}
+        self.waiting |= {
+            row for row, c in new.items() if not all(np.isnan(array[k, c]).all() for array in _signals(feedback))
+        }
         return "applied"
 
     def _plan(self) -> None:
@@ -330,7 +332,7 @@ class Model:
         self.plans = [*(p for p in self.plans if p[1] > oldest), (first, end)]
         self.planned, self.action = end, None
 
-    def _undraw(self, step: int) -> None:
+    def _truncate(self, step: int) -> None:
         self.plans = [(first, min(end, step)) for first, end in self.plans if first < step]
         self.decisions = [(d[0], max(step, d[0]) if d[1] > step else d[1], *d[2:]) for d in self.decisions]
         if step < self.planned:
@@ -354,3 +356,8 @@ class Model:
         ]
         drawn = list(zip(epochs, [*came, *new], strict=True))
         return any(pair in drawn[:k] for k, pair in enumerate(drawn) if k >= len(came))
+
+
+def _signals(feedback: Feedback) -> list[np.ndarray]:
+    """What was measured, an array (F, G / W) or (F, G / W, H) for each signal."""
+    return list((feedback.model_extra or {}).values())

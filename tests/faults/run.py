@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
-from bss_service.journal.store import Entry, Store
+from bss_service.journal.store import Store
+from bss_service.journal.transaction import Entry
 from bss_service.protocol import (
     ActionRequest,
     Feedback,
@@ -179,7 +180,8 @@ class Run:
         steps = list(range(max(0, latest - op.b % 3), latest + 1))
         if op.b >= 6:
             steps.reverse()
-        measured = _measured(spec, steps, ranks, masked=op.c == 7)
+        unknown = {7: ("similarity", "loss", "probability"), 5: ("loss",)}.get(op.c, ())
+        measured = _measured(spec, steps, ranks, unknown=unknown)
         request = FeedbackRequest(rank=op.c // 2 % ranks, world_size=ranks, feedback=measured)
         yield self._call(name, "feedback", "POST", "/feedback", request, frame=op.c % 3 == 0)
 
@@ -332,7 +334,7 @@ class Run:
         """A decision, once made, stays; so does its reward, once it is known."""
         for k, (before, now) in enumerate(zip(self._logs.get(name, []), rows, strict=False)):
             for key in before:
-                may_change = key == "end_step" or (key in ("gain", "reward") and before[key] is None)
+                may_change = key == "end_step" or (key in ("gain", "reward", "rewarded_at") and before[key] is None)
                 if before[key] != now[key] and not may_change:
                     raise Violation(f"{key} of decision {k} of {name} was {before[key]}, is {now[key]}")
         self._logs[name] = rows
@@ -388,7 +390,7 @@ def _replayed(model: Model, journal: list[Entry], origin: bytes | None) -> Itera
     keep()
     for entry in journal:
         try:
-            job.replay(entry.kind, entry.message())
+            entry.event(model.spec).apply(job)
         except Exception as error:
             yield f"replay: entry {entry.seq}, {entry.kind}: {type(error).__name__} {error}"
             return
@@ -405,17 +407,15 @@ def _wave(x: np.ndarray) -> np.ndarray:
     return (np.sin(x * 12.9898) * 0.5 + 0.5).astype(np.float32)
 
 
-def _measured(spec: JobSpec, steps: list[int], ranks: int, *, masked: bool = False) -> Feedback:
-    """What a rank measured in some steps."""
+def _measured(spec: JobSpec, steps: list[int], ranks: int, *, unknown: Sequence[str] = ()) -> Feedback:
+    """What a rank measured in some steps; of some signals not for every sample."""
     share = spec.batch_size // ranks
     values = _wave(np.array(steps)[:, None] * 0.37 + np.arange(share)[None])
-    return Feedback(
-        step=np.array(steps),
-        similarity=values,
-        loss=3 - 2 * values,
-        probabilities=np.repeat(values[:, :, None], 3, axis=2),
-        measured=values > 0.4 if masked else None,
-    )
+    heads = np.repeat(values[:, :, None], 3, axis=2)
+    signals = {"similarity": values.copy(), "loss": 3 - 2 * values, "probability": heads}
+    for name in unknown:
+        signals[name][values <= 0.4] = np.nan
+    return Feedback(step=np.array(steps), **signals)
 
 
 def _report(step: int, variant: int) -> ValidationReport:

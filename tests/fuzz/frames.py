@@ -8,7 +8,6 @@ and keeps no memory. A refusal can be told as a problem. Case k of a seed is alw
 
 import argparse
 import faulthandler
-import json
 import resource
 import sys
 import time
@@ -171,7 +170,7 @@ def targets() -> list[Target]:
     ]
     for kind, known in messages.items():
         in_frames, in_json = [m.to_frame() for m in known], [_dump(m) for m in known]
-        world.append(Target(f"{kind.__name__}.from_frame", kind.from_frame, Message.to_frame, in_frames, OF_FRAMES))
+        world.append(Target(f"{kind.__name__}.from_frame", kind.from_frame, kind.to_frame, in_frames, OF_FRAMES))
         world.append(Target(f"{kind.__name__} of JSON", _reader(kind), _dump, in_json, OF_JSON, (ValueError,)))
     return world
 
@@ -213,8 +212,7 @@ def _reader(kind: type[Message]) -> Callable[[bytes], Message]:
 
 
 def _dump(message: Message) -> bytes:
-    """JSON that has NaN, with which a snapshot marks what is not known."""
-    return json.dumps(message.model_dump(), default=np.ndarray.tolist).encode()
+    return message.model_dump_json().encode()
 
 
 def _write(read: Artefact) -> bytes:

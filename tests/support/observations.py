@@ -2,9 +2,7 @@
 
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation, observe
-from bss_service.core.reward import Validation
-from bss_service.core.table import SampleTable
-from tests.bss_service.core.worlds import random_table
+from tests.bss_service.core.worlds import empty, random_table, validation
 
 ROUNDS = 12
 
@@ -12,12 +10,12 @@ ROUNDS = 12
 def observation(epoch: int) -> Observation:
     """What is seen before an epoch: nothing before the first, then ever more."""
     return observe(
-        random_table(20, 1, rounds=epoch) if epoch else SampleTable.empty(20, 2),
+        random_table(20, 1, rounds=epoch) if epoch else empty(20),
         step=5 * epoch,
         epoch=epoch,
         steps_per_epoch=5,
         horizon=5 * ROUNDS,
-        reports=[Validation(5 * e, 2 / (e + 1), e / ROUNDS, (0.4, 0.6), (0.3, 0.5)) for e in range(1, epoch + 1)],
+        reports=[validation(5 * e, 2 / (e + 1), e / ROUNDS, (0.4, 0.6), (0.3, 0.5)) for e in range(1, epoch + 1)],
         previous=Action(kappa_loss=1.0) if epoch else None,
     )
 

@@ -34,7 +34,7 @@ def measured(step: int, indices: np.ndarray) -> Feedback:
         step=np.array([step]),
         similarity=x[None].astype(np.float32),
         loss=(3 - 2 * x[None]).astype(np.float32),
-        probabilities=np.repeat(x[None, :, None], 3, axis=2).astype(np.float32),
+        probability=np.repeat(x[None, :, None], 3, axis=2).astype(np.float32),
     )
 
 

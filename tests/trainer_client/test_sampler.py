@@ -102,7 +102,7 @@ def test_feedback_finds_its_batch_in_any_order(client: SchedulerClient, job_name
         for step, index in enumerate(came):
             told = client.sample(job_name, int(index[0]))
             assert told.last_measured == step
-            assert told.similarity == pytest.approx(float(measured(step, index).similarity[0]))
+            assert told.signals["similarity"] == pytest.approx(float(measured(step, index).similarity[0]))
 
 
 def test_feedback_for_a_batch_that_was_never_given_is_refused(client: SchedulerClient, job_name: str) -> None:

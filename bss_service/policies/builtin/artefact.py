@@ -1,7 +1,7 @@
 """A trained policy that was uploaded as an artefact."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Final
 
 import numpy as np
@@ -18,7 +18,7 @@ ARTEFACT: Final = "artefact"  # the policy whose parameter sha256 names one
 _LOG_LARGEST: Final = float(np.log(sys.float_info.max)) - 1
 
 
-class Trained(Policy):
+class ArtefactPolicy(Policy):
     """Draw actions from the distribution that a trained network gives, or take its likeliest one.
 
     The propensity is the probability of the action drawn, or the density of its vector before clipping, which may
@@ -42,8 +42,14 @@ class Trained(Policy):
     def model_post_init(self, context: Any) -> None:
         self._artefact = context["artefacts"][self.sha256]
 
+    def needs(self) -> Mapping[str, int]:
+        return self._artefact.needs()
+
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         return choose(self._artefact, observation, None if self.deterministic else rng)
+
+
+Trained = ArtefactPolicy  # TEMPORARY until the shared metadata is renewed
 
 
 def named(policies: Iterable[PolicySpec]) -> set[str]:

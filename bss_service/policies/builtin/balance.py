@@ -1,5 +1,6 @@
 """BSS-L, the paper's learning-based scheduler."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -7,7 +8,7 @@ from pydantic import Field, PrivateAttr
 
 from bss_service.core.action import Action, Coverage
 from bss_service.core.observation import Observation
-from bss_service.policies.base import Choice, Policy
+from bss_service.policies.base import BALANCE, Choice, Policy
 
 
 class Balance(Policy):
@@ -22,6 +23,9 @@ class Balance(Policy):
     share: Annotated[float, Field(ge=0.001, le=1)] = 1.0  # kept of the ranking by ŝ, under `subset` and `draw`
 
     _intervals: int = PrivateAttr(default=0)
+
+    def needs(self) -> Mapping[str, int]:
+        return BALANCE
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         if observation["measured_share"] == 0:

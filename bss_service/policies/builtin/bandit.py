@@ -1,14 +1,16 @@
 """EXP3.S over named actions: the scheduler that learns from the reward while the job runs."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from bss_service.core.action import NAMED_ACTIONS
+from bss_service.core.action import NAMED_ACTIONS, needs_of
 from bss_service.core.arrays import Float64
 from bss_service.core.observation import Observation
-from bss_service.policies.base import Choice, Decision, Policy
+from bss_service.policies.base import Choice, Policy
+from bss_service.protocol import Decision
 
 
 class Bandit(Policy):
@@ -27,6 +29,9 @@ class Bandit(Policy):
     _acted: int = PrivateAttr(default=0)
     _learned: int = PrivateAttr(default=0)
 
+    def needs(self) -> Mapping[str, int]:
+        return needs_of(NAMED_ACTIONS.values())
+
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         self._acted += 1
         names = list(NAMED_ACTIONS)
@@ -42,12 +47,12 @@ class Bandit(Policy):
         return Choice(NAMED_ACTIONS[names[arm]], float(probabilities[arm]), detail)
 
     def learn(self, decision: Decision) -> None:
-        detail = decision.choice.detail
+        detail: dict[str, Any] = decision.detail
         if detail["warm_up"] or decision.reward is None:
             return
         self._learned += 1
         estimate = np.zeros(len(NAMED_ACTIONS))
-        estimate[list(NAMED_ACTIONS).index(detail["arm"])] = decision.reward / decision.choice.propensity
+        estimate[list(NAMED_ACTIONS).index(detail["arm"])] = decision.reward / decision.propensity
         self._weights = _exp3s(self._weights + self.learning_rate * estimate, share=1 / (self._learned + 1))
 
     def _probabilities(self) -> Float64:

@@ -1,5 +1,6 @@
 """BSS-H, the paper's heuristic scheduler, and its negative control."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -8,7 +9,7 @@ from pydantic import Field
 from bss_service.core.action import Action, Keep
 from bss_service.core.observation import Observation
 from bss_service.core.scores import RANKED_SHARE, admitted_share
-from bss_service.policies.base import Choice, Policy
+from bss_service.policies.base import BALANCE, Choice, Policy
 
 
 class Curriculum(Policy):
@@ -21,6 +22,9 @@ class Curriculum(Policy):
     initial_share: Annotated[float, Field(ge=0.001, le=1)] = 0.1  # λ0
     growth_epochs: Annotated[float, Field(gt=0)] = 40.0  # T_grow
     reverse: bool = False  # least balanced first: the anti-curriculum of the paper's Figure 1
+
+    def needs(self) -> Mapping[str, int]:
+        return BALANCE
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         if observation["measured_share"] < RANKED_SHARE:

@@ -1,6 +1,6 @@
 """A policy whose actions come from outside, over the service's interface."""
 
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -16,6 +16,8 @@ class External(Policy):
 
     A job asks for no choice while this policy is in force. `act` says what is done where nobody ever acts.
     """
+
+    waits_for_action: ClassVar[bool] = True
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         return Choice(Action())

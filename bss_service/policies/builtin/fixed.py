@@ -1,5 +1,6 @@
 """Any one point of the action space."""
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 import numpy as np
@@ -29,6 +30,9 @@ class Fixed(Policy):
     def _lies_in_the_action_space(self) -> Self:
         self._action()
         return self
+
+    def needs(self) -> Mapping[str, int]:
+        return self._action().needs()
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         return Choice(self._action())

@@ -1,5 +1,6 @@
 """The trained policy that comes with this package."""
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import ClassVar
@@ -18,6 +19,9 @@ class Learned(Policy):
     stateless: ClassVar[bool] = True
 
     deterministic: bool = False
+
+    def needs(self) -> Mapping[str, int]:
+        return shipped().needs()
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         return choose(shipped(), observation, None if self.deterministic else rng)

@@ -1,5 +1,6 @@
 """Self-paced learning: easy samples first."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
@@ -20,6 +21,9 @@ class SelfPaced(Policy):
 
     initial_share: Annotated[float, Field(ge=0.001, le=1)] = 0.5
     growth_epochs: Annotated[float, Field(gt=0)] = 20.0
+
+    def needs(self) -> Mapping[str, int]:
+        return {"loss": 0}
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         if observation["measured_share"] < RANKED_SHARE:

@@ -19,24 +19,24 @@ import numpy as np
 
 from bss_service.core.action import DIMENSION
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
-from bss_service.protocol import DecisionLog, DecisionRow
+from bss_service.protocol import Decision, DecisionLog
 from envs.research.offline.episodes import Episode, Episodes
 
 if TYPE_CHECKING:
-    from envs.research.offline.runs import Run
+    from envs.research.offline.runs import LoggedRun
     from trainer_client.client import SchedulerClient
 
 PAGE: Final = 100  # rows in one request
 
 
-def played(environment: str, policy: Path, seeds: Iterable[int]) -> "list[Run]":
+def played(environment: str, policy: Path, seeds: Iterable[int]) -> "list[LoggedRun]":
     """Runs of an artefact in an environment, one a seed. Raises ValueError for an artefact that can't be read."""
     import gymnasium
 
-    from envs.research.actors import Drawing, read_artefact
+    from envs.research.actors import DrawingActor, read_artefact
     from envs.research.offline.runs import episodes_of_environment
 
-    acting = Drawing(read_artefact(policy))
+    acting = DrawingActor(read_artefact(policy))
     env = gymnasium.make(environment)
     try:
         return episodes_of_environment(env, acting, seeds)
@@ -52,9 +52,9 @@ def rewards(client: "SchedulerClient", jobs: Sequence[str]) -> str:
     return f"Rewards: {specs[jobs[0]]}."
 
 
-def decisions(client: "SchedulerClient", job: str) -> list[DecisionRow]:
+def decisions(client: "SchedulerClient", job: str) -> list[Decision]:
     """The whole decision log of a job."""
-    rows: list[DecisionRow] = []
+    rows: list[Decision] = []
     while True:
         page = client.decisions(job, start=len(rows), count=PAGE)
         rows += page.decisions
@@ -62,7 +62,7 @@ def decisions(client: "SchedulerClient", job: str) -> list[DecisionRow]:
             return rows
 
 
-def read_rows(path: Path) -> list[DecisionRow]:
+def read_rows(path: Path) -> list[Decision]:
     """Decisions from a JSON file: a list of them, or an answer of the service. Raises ValueError."""
     stored = json.loads(path.read_text())
     rows = stored.get("decisions") if isinstance(stored, dict) else stored
@@ -71,7 +71,7 @@ def read_rows(path: Path) -> list[DecisionRow]:
     return DecisionLog.model_validate({"start": 0, "total": len(rows), "decisions": rows}).decisions
 
 
-def write(dataset_id: str, runs: "Sequence[Run]", *, description: str = "", author: str = "unknown") -> str:
+def write(dataset_id: str, runs: "Sequence[LoggedRun]", *, description: str = "", author: str = "unknown") -> str:
     """Store runs as a new Minari data set; its id. Raises ValueError where there is no run, or the id is taken."""
     if not runs:
         raise ValueError("there is no decision with a reward: rewards come with validation reports")
@@ -109,7 +109,7 @@ def read(dataset_id: str) -> tuple[Episodes, int]:
     return Episodes.of(episodes), len(broken)
 
 
-def _buffer(run: "Run", number: int) -> Any:
+def _buffer(run: "LoggedRun", number: int) -> Any:
     from minari.data_collector import EpisodeBuffer
 
     length = len(run.rewards)

@@ -9,14 +9,13 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from bss_service.core.action import NAMED_ACTIONS, Action
+from bss_service.core.action import NAMED_ACTIONS
 from bss_service.core.arrays import Float32, Float64, Floats, Int64
-from bss_service.core.observation import FIELDS
-from bss_service.protocol import DecisionRow
+from bss_service.protocol import Decision
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LoggedRun:
     """T ≥ 1 consecutive decisions of one training run, each with its reward.
 
     part: 0, or where rewards are missing in between, the number of this piece of the run. terminated: the run ended
@@ -35,13 +34,13 @@ class Run:
     part: int = 0
 
 
-def runs_of_log(name: str, rows: Sequence[DecisionRow]) -> list[Run]:
+def runs_of_log(name: str, rows: Sequence[Decision]) -> list[LoggedRun]:
     """The decision log of one job, in order, as a run; as several parts of one where rewards are missing in between.
 
     A decision has no reward until a validation report tells. Those at the start, before the first report, and at the
     end, after the last one, are left out. One in between splits the run: its reward is not known, 0 would be invented,
     and the decisions around it are not consecutive. Decisions whose plan was replaced before its first step are left
-    out; a swap keeps the run whole and shows in `policy_versions`. Raises ValueError naming a field that a row lacks.
+    out; a swap keeps the run whole and shows in `policy_versions`.
     """
     used = [row for row in rows if row.first_step < row.end_step]
     pieces = list(_rewarded_pieces(used))
@@ -57,7 +56,7 @@ class Behaviour(Protocol):
 
 def episodes_of_environment(
     env: gymnasium.Env[Any, Any], policy: Behaviour, seeds: Iterable[int], *, version: int = 1
-) -> list[Run]:
+) -> list[LoggedRun]:
     """One run a seed, which seeds both the environment and the policy's generator.
 
     Actions of a Box are clipped to it before the step, and kept as they were drawn; those of a Discrete space are the
@@ -66,7 +65,7 @@ def episodes_of_environment(
     return [_episode(env, policy, seed, version) for seed in seeds]
 
 
-def _rewarded_pieces(rows: Sequence[DecisionRow]) -> Iterator[tuple[int, int]]:
+def _rewarded_pieces(rows: Sequence[Decision]) -> Iterator[tuple[int, int]]:
     """Ranges of consecutive rows with a reward."""
     for has_reward, group in groupby(range(len(rows)), key=lambda k: rows[k].reward is not None):
         numbers = list(group)
@@ -74,15 +73,15 @@ def _rewarded_pieces(rows: Sequence[DecisionRow]) -> Iterator[tuple[int, int]]:
             yield numbers[0], numbers[-1] + 1
 
 
-def _run(name: str, rows: Sequence[DecisionRow], following: Sequence[DecisionRow], part: int) -> Run:
-    seen = [_observation(row) for row in (*rows, *following)]
+def _run(name: str, rows: Sequence[Decision], following: Sequence[Decision], part: int) -> LoggedRun:
+    seen = [row.observation.vector for row in (*rows, *following)]
     if not following:
         seen.append(seen[-1])
-    return Run(
+    return LoggedRun(
         name=name,
         observations=np.stack(seen),
         actions=np.stack([_raw_action(row) for row in rows]),
-        clipped_actions=np.stack([_taken(row).to_vector() for row in rows]),
+        clipped_actions=np.stack([row.action.to_vector() for row in rows]),
         rewards=np.array([row.reward for row in rows], dtype=np.float64),
         log_probabilities=np.array([_log_probability(row) for row in rows]),
         first_steps=np.array([row.first_step for row in rows], dtype=np.int64),
@@ -92,34 +91,23 @@ def _run(name: str, rows: Sequence[DecisionRow], following: Sequence[DecisionRow
     )
 
 
-def _observation(row: DecisionRow) -> Float32:
-    missing = [name for name in FIELDS if name not in row.observation]
-    if missing:
-        raise ValueError(f"the observation at step {row.first_step} lacks {missing[0]}: it is of another schema")
-    return np.array([row.observation[name] for name in FIELDS], dtype=np.float32)
-
-
-def _taken(row: DecisionRow) -> Action:
-    return Action(**row.action)  # type: ignore[arg-type]
-
-
-def _raw_action(row: DecisionRow) -> Float32:
+def _raw_action(row: Decision) -> Float32:
     """What the policy drew: a vector or the name of an action in `raw_action`, else the action that it gave."""
     raw = row.detail.get("raw_action")
     if raw is None:
-        return _taken(row).to_vector()
+        return row.action.to_vector()
     return NAMED_ACTIONS[raw].to_vector() if isinstance(raw, str) else np.array(raw, dtype=np.float32)
 
 
-def _log_probability(row: DecisionRow) -> float:
-    """As the policy told it, else of the propensity, which a density may have rounded or clipped."""
-    told = row.detail.get("log_probability")
-    if isinstance(told, int | float):
-        return float(told)
+def _log_probability(row: Decision) -> float:
+    """As the policy logged it, else of the propensity, which a density may have rounded or clipped."""
+    exact = row.detail.get("log_probability")
+    if isinstance(exact, int | float):
+        return float(exact)
     return float(np.log(row.propensity)) if row.propensity > 0 else np.nan
 
 
-def _episode(env: gymnasium.Env[Any, Any], policy: Behaviour, seed: int, version: int) -> Run:
+def _episode(env: gymnasium.Env[Any, Any], policy: Behaviour, seed: int, version: int) -> LoggedRun:
     rng = np.random.default_rng(seed)
     observation, _ = env.reset(seed=seed)
     seen, raw, taken, rewards, logs = [observation], [], [], [], []
@@ -133,7 +121,7 @@ def _episode(env: gymnasium.Env[Any, Any], policy: Behaviour, seed: int, version
         taken.append(clipped)
         rewards.append(float(reward))
         logs.append(log_probability)
-    return Run(
+    return LoggedRun(
         name=f"seed-{seed}",
         observations=np.stack(seen).astype(np.float32),
         actions=np.stack(raw),

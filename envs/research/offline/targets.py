@@ -36,7 +36,7 @@ class FixedAction:
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class ArtefactTarget:
     """An artefact. Data sets hold the vectors of named actions, and of squashed ones the action, not what tanh took."""
 
     artefact: artefact.Artefact
@@ -79,7 +79,7 @@ def load_policy(reference: str) -> TargetPolicy:
     if reference in NAMED_ACTIONS:
         return FixedAction(NAMED_ACTIONS[reference])
     if reference.endswith(".safetensors"):
-        return Trained(read_artefact(Path(reference)))
+        return ArtefactTarget(read_artefact(Path(reference)))
     raise ValueError(
         f"policy must be one of {', '.join(NAMED_ACTIONS)} or a .safetensors file, got {reference!r}: other installed "
         "policies are deterministic paths or learn as they go, and neither has a probability for a logged action"

@@ -83,6 +83,6 @@ def _worth_of_the_first(worth: Float64, scores: Float64) -> Float64:
 
 def _refreshed(table: SampleTable) -> SampleTable:
     """The table as the next plan will see it; the run's own is left as it is."""
-    copied = SampleTable(**{name: column.copy() for name, column in table.columns().items()})
+    copied = table.copy()
     copied.refresh(EMA)
     return copied

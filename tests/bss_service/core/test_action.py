@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from bss_service.core.action import CHOICES, DIMENSION, RANGES, Action, admitted, log_weights
 from bss_service.core.table import SampleTable
-from tests.bss_service.core.worlds import actions, scored, tables
+from tests.bss_service.core.worlds import actions, empty, measure, scored, tables
 
 NAN = float("nan")
 
@@ -100,7 +100,7 @@ def test_linear_weights_are_1_plus_the_score_plus_the_floor_and_never_negative()
 
 def test_linear_weights_that_are_all_0_count_as_uniform() -> None:
     table = scored([0.5], [0.5])
-    table.similarity_ema[:] = 1.0
+    table.average["similarity"][:] = 1.0
     assert log_weights(Action(kappa_similarity=-1, link="linear"), table).tolist() == [0.0]
 
 
@@ -110,8 +110,8 @@ def test_a_linear_weight_of_0_is_never_drawn() -> None:
 
 
 def test_a_sample_without_score_counts_as_the_mean_of_the_others() -> None:
-    table = SampleTable.empty(3, 2)
-    table.measure(np.arange(2), np.zeros(2, int), np.float32([0, 1]), np.float32([1, 1]))
+    table = empty(3)
+    measure(table, 0, [0, 1], similarity=[0, 1], loss=[1, 1])
     table.refresh(1.0)
     weights = log_weights(Action(kappa_similarity=4), table)
     np.testing.assert_allclose(weights, [-4, 0, -2])
@@ -128,14 +128,15 @@ def test_without_probabilities_no_head_is_weak() -> None:
 
 
 def test_staleness_is_the_scaled_age_and_greatest_where_nothing_was_measured() -> None:
-    table = SampleTable.empty(4, 2)
-    table.measure(np.arange(3), np.array([10, 20, 30]), np.float32([0, 0, 0]), np.float32([0, 0, 0]))
+    table = empty(4)
+    for index, step in enumerate([10, 20, 30]):
+        measure(table, step, [index], similarity=[0], loss=[0])
     weights = log_weights(Action(kappa_stale=2), table)
     np.testing.assert_allclose(weights, [0, -1, -2, 0])
 
 
 def test_with_nothing_measured_nothing_is_stale() -> None:
-    assert log_weights(Action(kappa_stale=2), SampleTable.empty(2, 2)).tolist() == [0, 0]
+    assert log_weights(Action(kappa_stale=2), empty(2)).tolist() == [0, 0]
 
 
 @given(actions(), tables())
@@ -162,7 +163,7 @@ def test_the_share_of_the_samples_is_admitted_in_ascending_order(action: Action,
 )
 def test_the_share_is_kept_from_one_end_of_the_ranking(keep: str, rank_by: str, expected: list[int]) -> None:
     table = scored([0.5] * 4, [1, 3, 2, 4])
-    table.measure(np.arange(4), np.ones(4, int), np.float32([0.5] * 4), np.float32([8, 6, 7, 5]))
+    measure(table, 1, range(4), similarity=[0.5] * 4, loss=[8, 6, 7, 5])
     table.refresh(1.0)
     assert admitted(Action(share=0.5, keep=keep, rank_by=rank_by), table).tolist() == expected
 
@@ -184,6 +185,6 @@ def test_rounding_of_the_share_does_not_lose_a_sample(samples: int, share: float
 def test_losses_are_ranked_as_measured_not_as_averaged() -> None:
     """Averages are scaled within the samples measured together, so they do not compare samples measured apart."""
     table = scored([0.5] * 4, [1, 2, 3, 4])
-    table.measure(np.arange(2), np.ones(2, int), np.float32([0.5] * 2), np.float32([1, 2]))
+    measure(table, 1, [0, 1], similarity=[0.5] * 2, loss=[1, 2])
     table.refresh(1.0)
     assert admitted(Action(share=0.5, rank_by="loss"), table).tolist() == [0, 1]

@@ -1,5 +1,4 @@
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,9 @@ from hypothesis import strategies as st
 
 from bss_service.core.action import Action
 from bss_service.core.observation import FIELDS, SCHEMA_HASH, Observation, observe
-from bss_service.core.reward import Validation
-from bss_service.core.table import SampleTable
-from tests.bss_service.core.worlds import actions, scored, tables
+from bss_service.core.table import MAX_STEP, SampleTable
+from bss_service.protocol import ValidationReport
+from tests.bss_service.core.worlds import actions, empty, scored, tables, validation
 
 UNIT = st.floats(0, 1)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -29,15 +28,15 @@ def seen(table: SampleTable, **changes: Any) -> Observation:
     return observe(table, **{**world, **changes})
 
 
-def report(loss: float = 1.0, accuracies: tuple[float, ...] = (0.5, 0.5)) -> Validation:
-    return Validation(10, loss, 0.6, accuracies, (0.4, 0.2))
+def report(loss: float = 1.0, accuracies: tuple[float, ...] = (0.5, 0.5), accuracy: float = 0.6) -> ValidationReport:
+    return validation(10, loss, accuracy, accuracies, (0.4, 0.2))
 
 
 @st.composite
-def reports(draw: st.DrawFn) -> Validation:
-    heads = st.lists(UNIT, min_size=4, max_size=4).map(tuple)
+def reports(draw: st.DrawFn) -> ValidationReport:
+    heads = st.lists(UNIT, min_size=4, max_size=4)
     loss = draw(st.floats(-FLOAT32_MAX, FLOAT32_MAX))
-    return Validation(draw(st.integers(0, 2**31)), loss, draw(UNIT), draw(heads), draw(heads))
+    return validation(draw(st.integers(0, MAX_STEP)), loss, draw(UNIT), draw(heads), draw(heads))
 
 
 worlds = st.fixed_dictionaries(
@@ -54,12 +53,9 @@ worlds = st.fixed_dictionaries(
 
 @given(tables(), worlds)
 def test_every_observation_is_bounded_finite_float32_of_one_length(table: SampleTable, world: dict[str, Any]) -> None:
-    modalities = table.probabilities.shape[1] - 1
-    heads = [
-        replace(r, accuracies=r.accuracies[:modalities], probabilities=r.probabilities[:modalities])
-        for r in world["reports"]
-    ]
-    vector = seen(table, **{**world, "reports": heads}).vector
+    heads = table.signals.heads - 1
+    kept = [r.model_copy(update={"modalities": dict(list(r.modalities.items())[:heads])}) for r in world["reports"]]
+    vector = seen(table, **{**world, "reports": kept}).vector
     assert (vector.dtype, vector.shape) == (np.float32, (len(FIELDS),))
     assert (np.abs(vector) <= 1).all()
 
@@ -71,7 +67,7 @@ def test_losses_at_the_end_of_the_float_range_are_observed(loss: float) -> None:
 
 
 def test_nothing_known_is_observed_as_0() -> None:
-    vector = seen(SampleTable.empty(3, 2), step=0, epoch=0).vector
+    vector = seen(empty(3), step=0, epoch=0).vector
     assert vector.tolist() == [0.0] * len(FIELDS)
 
 
@@ -133,14 +129,18 @@ def test_each_field_means_what_it_says(field: str, value: float) -> None:
     observed = seen(
         table,
         horizon=40,
-        reports=[replace(report(loss=1.2), accuracy=0.55), report(loss=1.0), report(loss=1.5, accuracies=(0.7, 0.3))],
+        reports=[
+            report(loss=1.2).model_copy(update={"accuracy": 0.55}),
+            report(loss=1.0),
+            report(loss=1.5, accuracies=(0.7, 0.3)),
+        ],
         previous=Action(kappa_similarity=3, kappa_loss=-3, share=0.5),
     )
     assert observed[field] == pytest.approx(value, abs=1e-6)
 
 
 def test_without_a_horizon_progress_counts_epochs() -> None:
-    assert seen(SampleTable.empty(1, 2), epoch=30)["progress"] == 0.5
+    assert seen(empty(1), epoch=30)["progress"] == 0.5
 
 
 def test_the_schema_hash_is_that_of_the_fields_in_their_order() -> None:

@@ -3,14 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bss_service.core.reward import Validation, modality_balance, normalised_gain, shaping, unexpected_gain
+from bss_service.core.reward import modality_balance, normalised_gain, shaping, unexpected_gain, value
+from bss_service.protocol import ValidationReport
+from tests.bss_service.core.worlds import validation
 
 gains = st.floats(-1e30, 1e30)
 chances = st.lists(st.floats(0, 1), min_size=2, max_size=5)
 
 
-def report(*probabilities: float, loss: float = 1.0, accuracy: float = 0.5) -> Validation:
-    return Validation(0, loss, accuracy, probabilities, probabilities)
+def report(*probabilities: float, loss: float = 1.0, accuracy: float = 0.5) -> ValidationReport:
+    return validation(0, loss, accuracy, probabilities, probabilities)
 
 
 def quantile(values: list[float], q: float) -> float:
@@ -22,7 +24,7 @@ def quantile(values: list[float], q: float) -> float:
 
 
 def test_less_loss_and_more_accuracy_are_better() -> None:
-    assert (report(loss=2.0).value("loss"), report(accuracy=0.7).value("accuracy")) == (-2.0, 0.7)
+    assert (value(report(loss=2.0), "loss"), value(report(accuracy=0.7), "accuracy")) == (-2.0, 0.7)
 
 
 @pytest.mark.parametrize(
@@ -30,12 +32,12 @@ def test_less_loss_and_more_accuracy_are_better() -> None:
     [((0.6, 0.2), 0.5), ((0.5, 0.5), 1.0), ((0.9, 0.0), 0.0), ((0.0, 0.0), 1.0), ((0.6, 0.3, 0.1), 0.5)],
 )
 def test_balance_is_1_minus_the_gap_over_the_sum(probabilities: tuple[float, ...], balance: float) -> None:
-    assert modality_balance(probabilities) == pytest.approx(balance)
+    assert modality_balance(report(*probabilities)) == pytest.approx(balance)
 
 
 @given(chances)
 def test_balance_lies_in_the_unit_interval(probabilities: list[float]) -> None:
-    assert 0 <= modality_balance(probabilities) <= 1
+    assert 0 <= modality_balance(report(*probabilities)) <= 1
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_shaping_is_the_discounted_balance_less_the_balance_before() -> None:
 def test_discounted_shaping_sums_to_the_ends_alone(course: list[list[float]], discount: float) -> None:
     reports = [report(*probabilities) for probabilities in course]
     total = sum(discount**t * shaping(reports[t], reports[t + 1], discount) for t in range(len(reports) - 1))
-    last, first = modality_balance(course[-1]), modality_balance(course[0])
+    last, first = modality_balance(reports[-1]), modality_balance(reports[0])
     assert total == pytest.approx(discount ** (len(course) - 1) * last - first, abs=1e-12)
 
 

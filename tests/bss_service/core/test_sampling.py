@@ -12,8 +12,7 @@ from bss_service.core import sampling
 from bss_service.core.action import Action, admitted, log_weights
 from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import draw_plan, drawn_before, normalised, uniforms, weighted_draws, weighted_order
-from bss_service.core.table import SampleTable
-from tests.bss_service.core.worlds import actions, calendars, random_table, scored, tables
+from tests.bss_service.core.worlds import actions, calendars, empty, random_table, scored, tables
 
 # χ² exceeds these once in ten thousand, by degrees of freedom.
 CHI_SQUARE = {1: 15.14, 2: 18.42, 3: 21.11, 9: 33.72, 23: 57.07}
@@ -303,7 +302,7 @@ def test_a_plan_is_a_function_of_its_arguments(calendar: Calendar, action: Actio
 
 
 def test_another_seed_or_another_step_gives_another_order() -> None:
-    calendar, table, none = Calendar(100, 10, "carry", None), SampleTable.empty(100, 2), np.zeros(100, bool)
+    calendar, table, none = Calendar(100, 10, "carry", None), empty(100), np.zeros(100, bool)
     orders = [
         draw_plan(calendar, first, first + 10, Action(), table, none, seed).indices.tobytes()
         for first, seed in [(0, 0), (0, 1), (10, 0), (10, 1)]
@@ -313,20 +312,20 @@ def test_another_seed_or_another_step_gives_another_order() -> None:
 
 @pytest.mark.parametrize("coverage", ["epoch", "subset"])
 def test_each_pass_of_a_plan_has_an_order_of_its_own(coverage: str) -> None:
-    calendar, table = Calendar(100, 10, "carry", 20), SampleTable.empty(100, 2)
+    calendar, table = Calendar(100, 10, "carry", 20), empty(100)
     rows = draw_plan(calendar, 0, 20, Action(coverage=coverage), table, np.zeros(100, bool), 0)
     assert rows.indices[:100].tolist() != rows.indices[100:].tolist()
 
 
 @pytest.mark.parametrize("coverage", ["epoch", "subset", "draw"])
 def test_indices_are_int64_and_probabilities_float32(coverage: str) -> None:
-    calendar, table = Calendar(5, 2, "carry", None), SampleTable.empty(5, 2)
+    calendar, table = Calendar(5, 2, "carry", None), empty(5)
     rows = draw_plan(calendar, 0, 4, Action(coverage=coverage), table, np.zeros(5, bool), 0)
     assert (rows.indices.dtype, rows.probabilities.dtype) == (np.int64, np.float32)
 
 
 def test_one_sample_is_all_that_a_job_of_one_sample_gets() -> None:
-    calendar, table = Calendar(1, 1, "carry", None), SampleTable.empty(1, 2)
+    calendar, table = Calendar(1, 1, "carry", None), empty(1)
     for coverage in ("epoch", "subset", "draw"):
         rows = draw_plan(calendar, 3, 5, Action(coverage=coverage), table, np.zeros(1, bool), 0)
         assert (rows.indices.tolist(), rows.probabilities.tolist()) == ([0, 0], [1.0, 1.0])

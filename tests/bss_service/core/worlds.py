@@ -1,23 +1,36 @@
 """Sample tables for the tests of the mathematics."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import strategies as st
 
 from bss_service.core.action import CHOICES, RANGES, Action
 from bss_service.core.calendar import Calendar
+from bss_service.core.observation import FIELDS, Observation
+from bss_service.core.signals import BUILT_IN, Signals
 from bss_service.core.table import SampleTable
+from bss_service.policies.base import Choice
+from bss_service.protocol import Decision, ModalityReport, ValidationReport
 
 
-def scored(similarity: list[float], loss: list[float], probabilities: list[list[float]] | None = None) -> SampleTable:
+def empty(samples: int, modalities: int = 2) -> SampleTable:
+    """A table of the paper's signals in which nothing was measured."""
+    return SampleTable.empty(samples, Signals(list(BUILT_IN.values()), heads=modalities + 1))
+
+
+def measure(table: SampleTable, step: int, indices: Sequence[int], **signals: object) -> None:
+    """Write down what was measured of samples at one step."""
+    arrays = {name: np.array(values, np.float32) for name, values in signals.items()}
+    values = table.signals.joined(arrays, (len(indices),))
+    table.measure(np.array(indices, dtype=np.int64), np.full(len(indices), step), values)
+
+
+def scored(similarity: list[float], loss: list[float], probability: list[list[float]] | None = None) -> SampleTable:
     """A table of two modalities in which every sample was measured at step 0 and scored."""
-    table = SampleTable.empty(len(similarity), 2)
-    table.measure(
-        np.arange(len(table)),
-        np.zeros(len(table), dtype=np.int64),
-        np.array(similarity, np.float32),
-        np.array(loss, np.float32),
-        None if probabilities is None else np.array(probabilities, np.float32),
-    )
+    table = empty(len(similarity))
+    heads = {} if probability is None else {"probability": probability}
+    measure(table, 0, range(len(table)), similarity=similarity, loss=loss, **heads)
     table.refresh(1.0)
     return table
 
@@ -25,16 +38,13 @@ def scored(similarity: list[float], loss: list[float], probabilities: list[list[
 def random_table(samples: int, seed: int, rounds: int = 2, scale: float = 1.0, modalities: int = 2) -> SampleTable:
     """A table after some rounds, in each of which about half of the samples were measured."""
     rng = np.random.default_rng(seed)
-    table = SampleTable.empty(samples, modalities)
+    table = empty(samples, modalities)
     for step in range(rounds):
         indices = np.flatnonzero(rng.random(samples) < 0.5)
-        table.measure(
-            indices,
-            np.full(len(indices), step),
-            rng.random(len(indices), np.float32),
-            (scale * rng.exponential(size=len(indices))).astype(np.float32),
-            rng.random((len(indices), modalities + 1), np.float32) if rng.random() < 0.8 else None,
-        )
+        count = len(indices)
+        similarity, loss = rng.random(count, np.float32), scale * rng.exponential(size=count)
+        heads = {"probability": rng.random((count, modalities + 1), np.float32)} if rng.random() < 0.8 else {}
+        measure(table, step, indices, similarity=similarity, loss=loss, **heads)
         table.refresh(rng.random())
     return table
 
@@ -56,6 +66,34 @@ def actions(**fixed: st.SearchStrategy[object]) -> st.SearchStrategy[Action]:
     ranges = {name: st.floats(low, high) for name, (low, high) in RANGES.items()}
     choices = {name: st.sampled_from(names) for name, names in CHOICES.items()}
     return st.builds(Action, **{**ranges, **choices, **fixed})
+
+
+def validation(
+    step: int, loss: float, accuracy: float, accuracies: Sequence[float], probabilities: Sequence[float]
+) -> ValidationReport:
+    """A report on heads that are called m0, m1, …, by their accuracies and mean true-label probabilities."""
+    heads = zip(accuracies, probabilities, strict=True)
+    modalities = {f"m{k}": ModalityReport(accuracy=a, probability=p) for k, (a, p) in enumerate(heads)}
+    return ValidationReport(step=step, loss=loss, accuracy=accuracy, modalities=modalities)
+
+
+def decision(first_step: int, end_step: int, **fields: object) -> Decision:
+    """A decision of the policy `fixed` to shuffle plainly, of which no report tells yet."""
+    made = {
+        "epoch": 0,
+        "policy": "fixed",
+        "policy_version": 1,
+        "observation": Observation(np.zeros(len(FIELDS), np.float32), first_step, 0),
+        "action": Action(),
+        "propensity": 1.0,
+        "detail": {},
+    }
+    return Decision(first_step=first_step, end_step=end_step, **{**made, **fields})
+
+
+def chosen(choice: Choice) -> dict[str, object]:
+    """The fields of a decision that a policy's choice makes."""
+    return {"action": choice.action, "propensity": choice.propensity, "detail": dict(choice.detail)}
 
 
 @st.composite

@@ -40,7 +40,7 @@ class TestEveryTransport:
         samples = 250_000
         client.create_job(spec(name, samples=samples))
         x = np.linspace(0, 1, samples, dtype=np.float32)
-        scores = Scores(indices=np.arange(samples), similarity=x, loss=x, probabilities=np.stack([x] * 3, axis=1))
+        scores = Scores(indices=np.arange(samples), similarity=x, loss=x, probability=np.stack([x] * 3, axis=1))
         assert client.scores(name, scores).accepted == samples
 
     def test_asking_again_gives_the_same_bytes(self, client: SchedulerClient, name: str) -> None:
@@ -135,7 +135,7 @@ class TestEveryTransport:
         told = client.sample(name, 7)
         assert [draw.step for draw in told.draws] == sorted((np.flatnonzero(drawn == 7) // 8).tolist(), reverse=True)
         assert told.times_measured >= 1
-        assert told.similarity is not None
+        assert told.signals["similarity"] is not None
 
     def test_a_snapshot_carries_a_job_to_another_name(self, client: SchedulerClient, name: str) -> None:
         job = spec(name)

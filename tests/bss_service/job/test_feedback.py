@@ -12,13 +12,12 @@ PARTS = [(0, 4), (0, 2), (2, 4), (1, 2), (3, 4)]  # of a batch, as ranks of seve
 
 
 def measured(step: int, rows: np.ndarray) -> Measured:
-    nothing = np.zeros(len(rows), np.float32)
-    return Measured(step, int(rows[0]), rows + 100 * step, nothing, nothing, np.zeros((len(rows), 3), np.float32))
+    return Measured(step, int(rows[0]), rows + 100 * step, np.zeros((len(rows), 5), np.float32))
 
 
 def send(ledger: FeedbackLedger, step: int, start: int = 0, stop: int = G) -> list[int]:
     """Count the rows that are new; which those were."""
-    rows = ledger.new_rows(step, start, stop)
+    rows = ledger.new_rows(step, range(start, stop))
     if len(rows):
         ledger.record(step, rows, measured(step, rows))
     return rows.tolist()
@@ -65,15 +64,15 @@ def test_what_waits_is_taken_once_in_order_of_step_and_row() -> None:
     ledger = FeedbackLedger(G)
     for step, start, stop in [(1, 2, 4), (3, 0, 4), (0, 0, 4), (1, 0, 2)]:
         send(ledger, step, start, stop)
-    assert [(m.step, m.row) for m in ledger.take(before=3)] == [(0, 0), (1, 0), (1, 2)]
-    assert [(m.step, m.row) for m in ledger.take(before=3)] == []
-    assert [(m.step, m.row) for m in ledger.take(before=4)] == [(3, 0)]
+    assert [(m.step, m.row) for m in ledger.take_before(3)] == [(0, 0), (1, 0), (1, 2)]
+    assert [(m.step, m.row) for m in ledger.take_before(3)] == []
+    assert [(m.step, m.row) for m in ledger.take_before(4)] == [(3, 0)]
 
 
 def test_rows_counted_without_values_leave_nothing_to_learn() -> None:
     ledger = FeedbackLedger(G)
     ledger.record(0, np.arange(G), None)
-    assert (ledger.is_complete(0), ledger.take(1)) == (True, [])
+    assert (ledger.is_complete(0), ledger.take_before(1)) == (True, [])
 
 
 @pytest.mark.parametrize(("asked", "answer"), [(2, True), (5, True), (6, False)])
@@ -94,5 +93,5 @@ def test_any_course_counts_like_a_set(course: list[tuple[int, tuple[int, int]]])
     whole = [step for step, rows in Counter(step for step, _ in known).items() if rows == G]
     assert [step for step in range(6) if ledger.is_complete(step)] == sorted(whole)
     assert ledger.first_missing == next(step for step in range(7) if step not in whole)
-    learnt = [(m.step, int(i) - 100 * m.step) for m in ledger.take(6) for i in m.indices]
+    learnt = [(m.step, int(i) - 100 * m.step) for m in ledger.take_before(6) for i in m.indices]
     assert sorted(learnt) == sorted(known)

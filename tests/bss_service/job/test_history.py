@@ -1,25 +1,20 @@
 import numpy as np
 import pytest
 
-from bss_service.core.action import Action
-from bss_service.core.observation import Observation
-from bss_service.core.reward import Validation
 from bss_service.job.history import History
-from bss_service.policies.base import Choice, Decision
-from bss_service.protocol import RewardSpec
+from bss_service.protocol import RewardSpec, ValidationReport
+from tests.bss_service.core.worlds import decision, validation
 
 
 def history(*spans: tuple[int, int], **spec: object) -> History:
-    """A history with decisions over the given steps, rewarded by the gain alone unless told otherwise."""
-    seen = Observation(np.zeros(0, np.float32), 0, 0)
-    decisions = [Decision(first, end, 1, seen, Choice(Action())) for first, end in spans]
-    return History(RewardSpec(**{"balance_weight": 0.0, **spec}), decisions)
+    """A history with decisions over the given steps, rewarded by the gain alone unless stated otherwise."""
+    return History(RewardSpec(**{"balance_weight": 0.0, **spec}), [decision(first, end) for first, end in spans])
 
 
 def report(
     step: int, loss: float = 1.0, accuracy: float = 0.5, probabilities: tuple[float, float] = (0.5, 0.5)
-) -> Validation:
-    return Validation(step, loss, accuracy, (0.5, 0.5), probabilities)
+) -> ValidationReport:
+    return validation(step, loss, accuracy, (0.5, 0.5), probabilities)
 
 
 def test_a_report_rewards_the_plan_that_it_ends_by_the_gain_over_it() -> None:
@@ -75,7 +70,7 @@ def test_a_gain_is_counted_from_the_last_report_at_or_before_the_plan() -> None:
 
 def test_a_plan_that_was_cut_is_rewarded_for_what_was_used_of_it() -> None:
     world = history((0, 10))
-    world.cut(4)
+    world.truncate(4)
     world.report(report(0))
     assert world.report(report(4)) == [0.0]
     assert world.decisions[0].end_step == 4
@@ -83,8 +78,8 @@ def test_a_plan_that_was_cut_is_rewarded_for_what_was_used_of_it() -> None:
 
 def test_a_plan_of_which_nothing_was_used_gets_no_reward() -> None:
     world = history((0, 5), (5, 10))
-    world.cut(5)
-    world.cut(2)
+    world.truncate(5)
+    world.truncate(2)
     world.report(report(0))
     assert world.report(report(20)) == [0.0]
     assert [d.rewarded_at for d in world.decisions] == [20, None]
@@ -99,9 +94,9 @@ def test_rewards_are_known_from_the_step_of_the_report_on() -> None:
 
 
 def test_one_report_pays_all_decisions_before_it_alike() -> None:
-    told = history(*[(step, step + 2) for step in range(0, 16, 2)])
+    world = history(*[(step, step + 2) for step in range(0, 16, 2)])
     for step, loss in ((0, 2.0), (8, 1.8), (16, 1.9)):
-        rewards = told.report(report(step, loss))
+        rewards = world.report(report(step, loss))
     assert len(rewards) == 4
     assert len(set(rewards)) == 1
 

@@ -53,7 +53,7 @@ def test_batches_are_int64_whatever_step_they_are_of() -> None:
 
 def test_draws_of_a_sample_are_listed_newest_first() -> None:
     drawn = plan(4, [[7, 8], [8, 8]], version=3)
-    assert [(step, version) for step, _, version in drawn.draws_of(8)] == [(5, 3), (5, 3), (4, 3)]
+    assert [(draw.step, draw.policy_version) for draw in drawn.draws_of(8)] == [(5, 3), (5, 3), (4, 3)]
     assert drawn.draws_of(1) == []
 
 

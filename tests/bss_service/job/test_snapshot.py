@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bss_service.errors import BssError, InvalidValueError, NotReproducibleError
+from bss_service.job.events import FeedbackReceived, PlanDrawn, ScoresReceived, StepsServed, ValidationReported
 from bss_service.job.snapshot import Snapshot, restore, take_snapshot
-from bss_service.protocol import Feedback, FeedbackRequest, Scores, frames
+from bss_service.protocol import Feedback, Ranked, Scores, frames
 from tests.conftest import Trainer
 from tests.support.simulated import report
 
@@ -28,26 +29,25 @@ def through_bytes(trainer: Trainer) -> Trainer:
 def world() -> Trainer:
     """A run in the middle of an interval, with something in every part of its state."""
     trainer = Trainer("bandit", parameters={"warm_up": 1}, samples=20, interval=4, lag=1)
-    trainer.job.validate(report(0))
+    trainer.apply(ValidationReported(report(0)))
     trainer.train(17)
     trainer.swap("balance", "next_interval")
     trainer.take()
     trainer.feed(17, rank=1, world_size=2)
-    trainer.job.measure(
-        Scores(indices=np.array([3, 4]), similarity=np.ones(2, np.float32), loss=np.ones(2, np.float32))
-    )
+    scores = Scores(indices=np.array([3, 4]), similarity=np.ones(2, np.float32), loss=np.ones(2, np.float32))
+    trainer.apply(ScoresReceived.of(trainer.job, scores))
     return trainer
 
 
 def planned_not_served() -> Trainer:
     trainer = Trainer()
-    trainer.job.plan()
+    trainer.apply(PlanDrawn())
     return trainer
 
 
 def cut_at_the_start() -> Trainer:
     trainer = Trainer()
-    trainer.job.plan()
+    trainer.apply(PlanDrawn())
     trainer.swap("balance")
     return trainer
 
@@ -96,29 +96,14 @@ def test_a_restored_job_shares_nothing_with_its_snapshot() -> None:
     assert taken.to_frame() == before
 
 
-def test_a_snapshot_of_format_1_is_read() -> None:
-    trainer = world()
-    message = hostile()
-    waiting = message["ledger"]["waiting"]
-    ends = np.cumsum(waiting["rows"])
-    columns = ("indices", "similarity", "loss", "probabilities")
-    message["format"] = 1
-    message["ledger"]["waiting"] = [
-        {"step": int(step), "row": int(row), **{name: waiting[name][end - k : end] for name in columns}}
-        for step, row, k, end in zip(waiting["step"], waiting["row"], waiting["rows"], ends, strict=True)
-    ]
-    assert Trainer(job=restore(Snapshot.model_validate(message))).state() == trainer.state()
-
-
 def test_much_feedback_that_waits_fits_into_a_snapshot() -> None:
     trainer = Trainer(samples=4, batch_size=1, interval=200_000)
     trainer.take()
-    trainer.job.serve(0, 200_000)
+    trainer.apply(StepsServed(200_000))
     for start in range(0, 120_000, 4000):
         values = np.zeros((4000, 1), np.float32)
-        trainer.job.feedback(
-            FeedbackRequest(feedback=Feedback(step=np.arange(start, start + 4000), similarity=values, loss=values))
-        )
+        feedback = Feedback(step=np.arange(start, start + 4000), similarity=values, loss=values)
+        trainer.apply(FeedbackReceived.of(trainer.job, Ranked(), feedback))
     again = through_bytes(trainer)
     assert len(again.job.ledger.waiting) == 120_000
     assert again.state() == trainer.state()
@@ -175,26 +160,29 @@ def first_is(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-SHADOW = {"number": 1, "action": {"share": 0.5}, "propensity": 1.0, "detail": {}}
+SHADOW = {"shadow": 1, "policy": "uniform", "action": {"share": 0.5}, "propensity": 1.0, "detail": {}}
 VERSION = {"version": 1, "policy": {"name": "uniform"}, "first_step": 0}
 HOSTILE = [
-    ("format", 3, "format"),
+    ("format", 4, "format"),
     ("format", "1", "format"),
     ("more", 1, "more\n  Extra inputs"),
     ("table.more", 1, "table.more\n  Extra inputs"),
     ("plans.0.more", 1, "plans.0.more\n  Extra inputs"),
     ("ledger", None, "ledger"),
-    ("spec.samples", 21, r"table.similarity must have shape \(21,\), got \(20,\)"),
-    ("spec.modalities", ["a", "b", "c"], r"table.probabilities must have shape \(20, 4\)"),
+    ("spec.samples", 21, r"table.latest.similarity must have shape \(21,\), got \(20,\)"),
+    ("spec.modalities", ["a", "b", "c"], r"table.latest.probability must have shape \(20, 4\)"),
     ("spec.batch_size", 5, r"plans.indices must have shape \(\d+, 5\), got"),
     ("spec.seed", -1, "spec.seed"),
-    ("table.similarity", first_is(2.0), "table.similarity\n.*must lie in"),
-    ("table.similarity_ema", first_is(-0.5), "table.similarity_ema\n.*must lie in"),
-    ("table.loss", first_is(np.inf), "table.loss\n.*finite values, got inf"),
-    ("table.loss", lambda a: a * NAN, "table.loss must be known where table.similarity is"),
-    ("table.loss_ema", lambda a: a * NAN, "table.loss_ema must be known where table.similarity_ema is"),
-    ("table.probabilities", first_is(1.5), "table.probabilities\n.*must lie in"),
-    ("table.probabilities", lambda a: a[:, :2], "table.probabilities must have shape"),
+    ("table.latest.similarity", first_is(2.0), "similarity must lie in"),
+    ("table.latest.loss", first_is(np.inf), "table.latest.loss\n.*finite values, got inf"),
+    ("table.latest.probability", first_is(1.5), "probability must lie in"),
+    ("table.latest.probability", lambda a: a[:, :2], "table.latest.probability must have shape"),
+    ("table.latest", {}, r"table.latest must hold \['loss', 'probability', 'similarity'\], got \[\]"),
+    ("table.average.similarity", first_is(-0.5), "table.average.similarity\n.*must lie in"),
+    ("table.average", lambda v: {**v, "probability": v["loss"]}, "table.average must hold"),
+    ("table.average.loss", lambda a: a[1:], r"table.average.loss must have shape \(20,\)"),
+    ("table.unknown", {"probability": np.ones(20, np.bool_)}, "table.unknown must be of"),
+    ("table.unknown", {"loss": np.ones(19, np.bool_)}, r"table.unknown.loss must have shape \(20,\)"),
     ("table.times_measured", first_is(-1), "table.times_measured\n.*uint32"),
     ("table.stamp", first_is(2**32), "table.stamp\n.*uint32"),
     ("served", 100, "served must lie within the plans, .* got 100"),
@@ -212,7 +200,7 @@ HOSTILE = [
     ("versions", [], "versions"),
     ("versions.1.version", 7, r"versions must count up from 1, got \[1, 7\]"),
     ("versions.0.first_step", 1, "the first of versions must begin at step 0, got 1"),
-    ("decisions.0.policy_version", 0, r"decisions.policy_version must lie in \[1, 2\], got 0"),
+    ("decisions.0.policy_version", 0, "decisions.0.policy_version\n.*greater than or equal to 1"),
     ("decisions.0.policy_version", 9, r"decisions.policy_version must lie in \[1, 2\], got 9"),
     ("decisions.1.end_step", 1, "end_step must be at least first_step = 4, got 1"),
     ("decisions.0.propensity", 0.0, "decisions.0.propensity"),
@@ -225,7 +213,9 @@ HOSTILE = [
     ("decisions.0.gain", 1e300, "decisions.0.gain"),
     ("decisions.0.reward", NAN, "decisions.0.reward"),
     ("decisions.0.reward", 1e40, "decisions.0.reward"),
-    ("decisions.0.shadow", SHADOW, r"decisions.shadow.number must lie in \[1, 0\], got 1"),
+    ("decisions.0.shadow", SHADOW, r"decisions.shadow.shadow must lie in \[1, 0\], got 1"),
+    ("decisions.0.policy", 5, "decisions.0.policy"),
+    ("decisions.0.epoch", -1, "decisions.0.epoch"),
     ("decisions.0.shadow", {**SHADOW, "action": {"share": 2.0}}, "decisions.0.shadow.action\n.*share must lie in"),
     ("shadows", [{**VERSION, "version": 2}], r"shadows must count up from 1, got \[2\]"),
     ("watching", True, "watching must be false without shadows, got true"),
@@ -233,11 +223,11 @@ HOSTILE = [
     ("artefacts", {"x": "bytes"}, "artefacts.x"),
     ("observations", lambda a: a[:-1], "observations must have shape"),
     ("observations", lambda a: a[:, :-1], "observations must have shape"),
-    ("observations", first_is(NAN), "observations\n.*finite"),
-    ("observations", first_is(1.5), "observations\n.*must lie in"),
+    ("observations", first_is(NAN), "observations must hold finite"),
+    ("observations", first_is(1.5), "observations must lie in"),
     ("reports.0.accuracy", 1.5, "reports.0.accuracy"),
     ("reports.0.loss", 1e300, "reports.0.loss"),
-    ("reports.0.accuracies", [0.5], "reports must have 2 modalities, got 1"),
+    ("reports.0.modalities", {}, r"reports must have the modalities \['audio', 'video'\], got \[\]"),
     ("reports.0.step", 2**20, "reports must be in order of step"),
     ("ledger.complete", lambda a: np.ones_like(a), "ledger must hold steps before served = 18, got step 1023"),
     ("ledger.partial_steps", first_is(18), "ledger must hold steps before served = 18, got step 18"),
@@ -250,13 +240,14 @@ HOSTILE = [
     ("ledger.waiting.rows", first_is(1), "ledger.waiting.rows must add up to the"),
     ("ledger.waiting.rows", first_is(2**40), "ledger.waiting.rows must add up to the"),
     ("ledger.waiting.indices", first_is(20), "ledger.waiting.indices must be less than samples = 20"),
-    ("ledger.waiting.loss", first_is(NAN), "ledger.waiting.loss\n.*finite"),
-    ("ledger.waiting.loss", lambda a: a[:1], "ledger.waiting.loss must have shape"),
+    ("ledger.waiting.values", first_is(np.inf), "ledger.waiting.values\n.*finite"),
+    ("ledger.waiting.values", first_is(2.0), "similarity must lie in"),
+    ("ledger.waiting.values", lambda a: a[:1], "ledger.waiting.values must have shape"),
     ("passes.0.indices", first_is(20), "passes.indices must be less than samples = 20"),
     (
-        "passes.0.probabilities",
+        "passes.0.values",
         np.ones((2, 9), np.float32),
-        r"passes.probabilities must have shape \(2, 3\), got \(2, 9\)",
+        r"passes.values must have shape \(2, 5\), got \(2, 9\)",
     ),
 ]
 

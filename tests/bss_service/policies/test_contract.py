@@ -12,7 +12,9 @@ import pytest
 
 from bss_service.core.action import Action
 from bss_service.policies import base
-from bss_service.policies.base import Choice, Decision, Policy, policy_names
+from bss_service.policies.base import Choice, Policy, policy_names
+from bss_service.protocol import Decision
+from tests.bss_service.core.worlds import chosen, decision
 from tests.support.observations import ROUNDS, observation, reward
 from tests.support.trained import known
 
@@ -32,7 +34,7 @@ def course(policy: Policy) -> Iterator[Choice]:
             policy.learn(decisions[epoch - 2])
         seen = observation(epoch)
         choice = policy.act(seen, np.random.Generator(np.random.Philox(key=epoch)))
-        decisions.append(Decision(5 * epoch, 5 * epoch + 5, 1, seen, choice, reward=reward(epoch)))
+        decisions.append(decision(5 * epoch, 5 * epoch + 5, observation=seen, **chosen(choice), reward=reward(epoch)))
         yield choice
 
 

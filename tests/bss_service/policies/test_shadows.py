@@ -11,25 +11,19 @@ import pytest
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotFoundError
+from bss_service.job.events import PlanDrawn, ShadowEnded
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
-from bss_service.policies.base import Choice, Decision, Policy, ShadowChoice
-from bss_service.protocol import PolicyAnswer, PolicySpec, SwapRequest
-from tests.conftest import Trainer
+from bss_service.policies.base import Choice, Policy
+from bss_service.protocol import Decision, PolicyAnswer, PolicySpec, ShadowChoice, SwapRequest
+from tests.conftest import Trainer, replayed
 
 Install = Callable[[str, type[Policy]], None]
 
 
 def put(trainer: Trainer, policy: str, **parameters: Any) -> PolicyAnswer:
     """Let a policy watch."""
-    request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters), shadow=True)
-    trainer.journal.append(("swap", request.model_dump()))
-    return trainer.job.swap(request)
-
-
-def end(trainer: Trainer) -> None:
-    trainer.job.end_shadow()
-    trainer.journal.append(("end_shadow", {}))
+    return trainer.swap(policy, "next_interval", shadow=True, **parameters)
 
 
 def shadows(trainer: Trainer) -> list[ShadowChoice | None]:
@@ -37,7 +31,7 @@ def shadows(trainer: Trainer) -> list[ShadowChoice | None]:
 
 
 def numbers(trainer: Trainer) -> list[int | None]:
-    return [None if s is None else s.number for s in shadows(trainer)]
+    return [None if s is None else s.shadow for s in shadows(trainer)]
 
 
 def watched(policy: str = "bandit", **parameters: Any) -> Trainer:
@@ -47,13 +41,6 @@ def watched(policy: str = "bandit", **parameters: Any) -> Trainer:
     put(trainer, policy, **parameters)
     trainer.train(10)
     return trainer
-
-
-def replayed(trainer: Trainer) -> Job:
-    job = Job(trainer.job.spec)
-    for kind, entry in trainer.journal:
-        job.replay(kind, entry)
-    return job
 
 
 def test_it_acts_from_the_next_plan_on() -> None:
@@ -67,7 +54,8 @@ def test_plans_and_decisions_are_the_same_with_and_without_one() -> None:
     assert [p.checksum() for p in with_one.job.plans] == [p.checksum() for p in without.job.plans]
     assert {k: b.tolist() for k, b in with_one.batches.items()} == {k: b.tolist() for k, b in without.batches.items()}
     for seen, unseen in zip(with_one.job.history.decisions, without.job.history.decisions, strict=True):
-        assert (seen.choice, seen.reward, seen.policy_version) == (unseen.choice, unseen.reward, unseen.policy_version)
+        assert (seen.action, seen.propensity, seen.detail) == (unseen.action, unseen.propensity, unseen.detail)
+        assert (seen.reward, seen.policy_version) == (unseen.reward, unseen.policy_version)
 
 
 def test_a_swap_draws_the_same_with_and_without_one() -> None:
@@ -86,7 +74,7 @@ def test_it_has_its_own_chance() -> None:
     trainer.train(6)
     for decision in trainer.job.history.decisions:
         assert decision.shadow is not None
-        assert decision.shadow.choice.detail["raw_action"] != decision.choice.detail["raw_action"]
+        assert decision.shadow.detail["raw_action"] != decision.detail["raw_action"]
 
 
 class Pupil(Policy):
@@ -103,7 +91,7 @@ def test_it_never_gets_a_reward(install: Install) -> None:
     install("pupil", Pupil)
     trainer = watched("pupil")
     assert any(d.reward is not None for d in trainer.job.history.decisions)
-    assert not any("error" in s.choice.detail for s in shadows(trainer) if s)
+    assert not any("error" in s.detail for s in shadows(trainer) if s)
 
 
 class Vandal(Policy):
@@ -123,7 +111,7 @@ def test_one_that_fails_disturbs_nothing(install: Install) -> None:
     assert [d.observation.vector.tolist() for d in trainer.job.history.decisions] == [
         d.observation.vector.tolist() for d in undisturbed.job.history.decisions
     ]
-    assert [s.choice.detail for s in shadows(trainer) if s] == [{"error": "RuntimeError: on purpose"}] * 5
+    assert [s.detail for s in shadows(trainer) if s] == [{"error": "RuntimeError: on purpose"}] * 5
 
 
 def test_a_later_one_takes_its_place() -> None:
@@ -139,13 +127,13 @@ def test_the_same_again_changes_nothing() -> None:
     assert (again.policy_version, again.changed, again.shadow) == (1, False, True)
 
 
-def test_it_ends_when_told() -> None:
+def test_it_ends_when_asked_to() -> None:
     trainer = watched("balance")
-    end(trainer)
+    trainer.apply(ShadowEnded())
     trainer.train(2)
     assert numbers(trainer)[-2:] == [1, None]
     with pytest.raises(NotFoundError, match="job 'run' has no shadow"):
-        trainer.job.end_shadow()
+        trainer.apply(ShadowEnded())
 
 
 def test_a_policy_that_is_not_installed_cannot_watch() -> None:
@@ -165,8 +153,8 @@ def test_replay_gives_the_same_shadows(policy: str) -> None:
     trainer = watched(policy)
     put(trainer, "learned")
     trainer.train(3)
-    end(trainer)
-    assert Trainer(job=replayed(trainer)).state() == trainer.state()
+    trainer.apply(ShadowEnded())
+    assert replayed(Job(trainer.job.spec), trainer.journal) == trainer.state()
 
 
 @pytest.mark.parametrize("policy", ["bandit", "learned", "balance"])
@@ -194,9 +182,9 @@ def test_one_that_cannot_be_restored_says_so_and_the_job_goes_on(install: Instal
     trainer = watched("forgetful")
     trainer.job = restore(Snapshot.from_frame(trainer.state()))
     trainer.train(4)
-    told = [s.choice.detail.get("error") for s in shadows(trainer) if s]
-    assert told[-1] is not None
-    assert "NotReproducibleError: shadow 'forgetful' chose otherwise" in told[-1]
+    choices = [s.detail.get("error") for s in shadows(trainer) if s]
+    assert choices[-1] is not None
+    assert "NotReproducibleError: shadow 'forgetful' chose otherwise" in choices[-1]
 
 
 def test_one_that_could_not_be_restored_is_not_asked_again_at_each_plan(install: Install) -> None:
@@ -205,12 +193,12 @@ def test_one_that_could_not_be_restored_is_not_asked_again_at_each_plan(install:
     before = next(CALLS)
     trainer = Trainer(job=job)
     for _ in range(3):
-        trainer.job.plan()
+        trainer.apply(PlanDrawn())
     assert next(CALLS) == before + 1
     put(trainer, "balance")
-    trainer.job.plan()
-    told = [s.choice for s in shadows(trainer) if s][-4:]
-    assert [choice.failed for choice in told] == [True, True, True, False]
+    trainer.apply(PlanDrawn())
+    choices = [s for s in shadows(trainer) if s][-4:]
+    assert [choice.failed for choice in choices] == [True, True, True, False]
 
 
 def test_its_past_is_gone_through_when_the_job_is_restored_and_not_at_a_plan(install: Install) -> None:
@@ -226,7 +214,7 @@ def test_its_past_is_gone_through_when_the_job_is_restored_and_not_at_a_plan(ins
     asked.clear()
     job = restore(Snapshot.from_frame(state))
     assert len(asked) == 5
-    job.plan()
+    PlanDrawn().apply(job)
     assert len(asked) == 6
 
 
@@ -236,10 +224,12 @@ def test_one_whose_package_is_gone_does_not_end_its_job(install: Install, monkey
 
         installed.setitem(base._installed(), "pupil", _Entry())
         trainer = watched("pupil")
-    job = replayed(trainer)
+    job = Job(trainer.job.spec)
+    for event in trainer.journal:
+        event.apply(job)
     assert [p.checksum() for p in job.plans] == [p.checksum() for p in trainer.job.plans]
     assert job.history.decisions[-1].shadow is not None
-    assert "got 'pupil'" in job.history.decisions[-1].shadow.choice.detail["error"]
+    assert "got 'pupil'" in job.history.decisions[-1].shadow.detail["error"]
 
 
 class _Entry:

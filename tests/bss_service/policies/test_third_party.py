@@ -36,6 +36,7 @@ class EveryOther(Policy):
 """
 
 RUN = """
+from bss_service.job.events import PlanDrawn
 from bss_service.job.job import Job
 from bss_service.policies.base import create_policy, policy_names
 from bss_service.protocol import JobSpec, PolicySpec
@@ -44,8 +45,8 @@ assert "every_other" in policy_names()
 policy = PolicySpec(name="every_other", parameters={"kappa": 3.0})
 job = Job(JobSpec(name="run", samples=6, modalities=["u", "v"], batch_size=2, policy=policy))
 for _ in range(3):
-    job.plan()
-print([decision.choice.action.kappa_loss for decision in job.history.decisions])
+    PlanDrawn().apply(job)
+print([decision.action.kappa_loss for decision in job.history.decisions])
 """
 
 

@@ -11,18 +11,19 @@ from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies import base
-from bss_service.policies.base import Choice, Decision, Policy
+from bss_service.policies.base import Choice, Policy
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, consult, make_policy
-from bss_service.protocol import PolicySpec
+from bss_service.protocol import Decision, JobSpec, PolicySpec
 from tests.conftest import Trainer
 
 Install = Callable[[str, type[Policy]], None]
+JOB = JobSpec(name="run", samples=10, modalities=["audio", "video"], batch_size=4)
 
 
 def versions(*first_steps: int) -> PolicyVersions:
     """Versions 1, 2, … that may draw from the given steps on."""
     spec = PolicySpec(name="uniform")
-    return PolicyVersions(0, [PolicyVersion(k, spec, step) for k, step in enumerate(first_steps, start=1)])
+    return PolicyVersions(JOB, [PolicyVersion(k, spec, step) for k, step in enumerate(first_steps, start=1)])
 
 
 @pytest.mark.parametrize(
@@ -109,17 +110,17 @@ def test_a_policy_that_fails_is_replaced_by_uniform_and_the_decision_says_why(fa
     trainer = Trainer("failing", samples=12)
     trainer.train(9)
     assert [sorted(epoch) for epoch in trainer.epochs()] == [list(range(12))] * 3
-    assert {d.choice.action for d in trainer.job.history.decisions} == {Action()}
-    assert all("Error: " in d.choice.detail["error"] for d in trainer.job.history.decisions)
+    assert {d.action for d in trainer.job.history.decisions} == {Action()}
+    assert all("Error: " in d.detail["error"] for d in trainer.job.history.decisions)
 
 
 def test_a_policy_that_fails_once_goes_on_afterwards(install: Install) -> None:
     install("failing", scripted(lambda seen, _: 1 / 0 if seen.epoch == 1 else Choice(Action(kappa_loss=1.0))))
     trainer = Trainer("failing", samples=12)
     trainer.train(9)
-    kappas = [d.choice.action.kappa_loss for d in trainer.job.history.decisions]
+    kappas = [d.action.kappa_loss for d in trainer.job.history.decisions]
     assert kappas == [1.0, 0.0, 1.0]
-    assert trainer.job.history.decisions[1].choice.detail == {"error": "ZeroDivisionError: division by zero"}
+    assert trainer.job.history.decisions[1].detail == {"error": "ZeroDivisionError: division by zero"}
 
 
 def test_numbers_of_numpy_are_taken_for_what_they_are(install: Install) -> None:
@@ -127,9 +128,10 @@ def test_numbers_of_numpy_are_taken_for_what_they_are(install: Install) -> None:
     install("numpy", scripted(lambda *_: Choice(action, np.float32(0.5), {"n": 1})))
     trainer = Trainer("numpy")
     trainer.train(3)
-    choice = trainer.job.history.decisions[0].choice
-    assert choice == Choice(Action(kappa_loss=0.5, share=0.25, floor=1.0), 0.5, {"n": 1})
-    assert type(choice.action.kappa_loss) is float
+    decision = trainer.job.history.decisions[0]
+    assert decision.action == Action(kappa_loss=0.5, share=0.25, floor=1.0)
+    assert (decision.propensity, decision.detail) == (0.5, {"n": 1})
+    assert type(decision.action.kappa_loss) is float
     assert trainer.state()
 
 
@@ -152,7 +154,7 @@ def test_each_reward_is_taught_once_and_in_order(install: Install) -> None:
     trainer.take()
     trainer.validate()
     trainer.train(30)
-    lessons = [[first for first, _ in d.choice.detail["lessons"]] for d in trainer.job.history.decisions]
+    lessons = [[first for first, _ in d.detail["lessons"]] for d in trainer.job.history.decisions]
     assert lessons[-1] == list(range(3, 3 * len(lessons) - 3, 3))
     assert all(lesson == lessons[-1][: len(lesson)] for lesson in lessons)
 
@@ -163,7 +165,7 @@ def test_a_policy_is_never_taught_what_another_earned(install: Install) -> None:
     trainer.train(6)
     trainer.swap("student")
     trainer.train(9)
-    lessons = trainer.job.history.decisions[-1].choice.detail["lessons"]
+    lessons = trainer.job.history.decisions[-1].detail["lessons"]
     assert [first for first, _ in lessons] == [6, 9]
 
 
@@ -177,7 +179,7 @@ def test_a_reward_is_not_taught_again_after_the_client_went_back(install: Instal
         trainer.take()
     trainer.adopt(4, [np.arange(4)])
     trainer.take(6)
-    lessons = [first for first, _ in trainer.job.history.decisions[-1].choice.detail["lessons"]]
+    lessons = [first for first, _ in trainer.job.history.decisions[-1].detail["lessons"]]
     assert len(lessons) == len(set(lessons))
 
 
@@ -187,16 +189,16 @@ def test_each_act_has_chance_of_its_own_that_depends_on_nothing_else(install: In
     for seed in (0, 0, 1):
         trainer = Trainer("student", samples=12, seed=seed)
         trainer.train(9)
-        kappas.append([d.choice.action.kappa_loss for d in trainer.job.history.decisions])
+        kappas.append([d.action.kappa_loss for d in trainer.job.history.decisions])
     assert kappas[0] == kappas[1]
     assert len({*kappas[0], *kappas[2]}) == 6
 
 
 def test_a_policy_that_comes_back_has_other_chance() -> None:
-    world = PolicyVersions(0, [PolicyVersion(k, PolicySpec(name="bandit"), 0) for k in (1, 2)])
+    world = PolicyVersions(JOB, [PolicyVersion(k, PolicySpec(name="bandit"), 0) for k in (1, 2)])
     bandit = make_policy(PolicySpec(name="bandit", parameters={"warm_up": 0}))
     seen = Observation(np.zeros(0, np.float32), 0, 0)
-    arms = [[consult(bandit, world._rng(v, k), seen).detail["arm"] for k in range(30)] for v in world.versions]
+    arms = [[consult(bandit, JOB, world._rng(v, k), seen).detail["arm"] for k in range(30)] for v in world.versions]
     assert arms[0] != arms[1]
 
 
@@ -205,7 +207,7 @@ def test_a_policy_is_restored_to_what_it_had_learnt(install: Install) -> None:
     trainer = Trainer("student", samples=12)
     trainer.train(12)
     own = trainer.job.history.decisions
-    world = PolicyVersions(trainer.job.spec.seed, trainer.job.versions.versions)
+    world = PolicyVersions(trainer.job.spec, trainer.job.versions.versions)
     world.restore(world.in_force(12), own, [d for d in own if d.rewarded_at is not None])
     for policies in (world, trainer.job.versions):
         version, policy = policies._live
@@ -274,10 +276,10 @@ def test_a_policy_that_cannot_be_made_any_more_is_one_that_fails(
         trainer.train(3)
         trainer.swap("student")
     trainer.train(3)
-    assert "got 'student'" in trainer.job.history.decisions[-1].choice.detail["error"]
+    assert "got 'student'" in trainer.job.history.decisions[-1].detail["error"]
     assert sorted(trainer.epochs()[1]) == list(range(12))
     again = Job(trainer.job.spec)
-    for kind, entry in trainer.journal:
-        again.replay(kind, entry)
+    for event in trainer.journal:
+        event.apply(again)
     again.restore_policy()
     assert Trainer(job=again).state() == trainer.state()

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bss_service import protocol as wire
+from bss_service.core.action import Action
+from bss_service.core.observation import FIELDS
 from bss_service.protocol import (
     Feedback,
     FeedbackRequest,
@@ -28,7 +30,12 @@ Send = Callable[[type[Message], dict[str, Any]], Message]
 
 
 def over_json(kind: type[Message], message: dict[str, Any]) -> Message:
-    return kind.model_validate_json(json.dumps(message, default=np.ndarray.tolist))
+    return kind.model_validate_json(json.dumps(message, default=as_lists))
+
+
+def as_lists(array: np.ndarray) -> Any:
+    """As JSON has it: null where a number is not known."""
+    return (np.where(np.isnan(array), None, array) if array.dtype.kind == "f" else array).tolist()
 
 
 def over_frames(kind: type[Message], message: dict[str, Any]) -> Message:
@@ -42,10 +49,10 @@ ROWS = np.array([[0.25, 0.5]], dtype=np.float32)
 FEEDBACK = {
     "step": np.array([7]),
     "similarity": ROWS,
-    "loss": ROWS,
-    "probabilities": np.full((1, 2, 3), 0.5, np.float32),
-    "measured": np.array([[True, False]]),
+    "loss": np.array([[2.0, np.nan]], np.float32),
+    "probability": np.full((1, 2, 3), 0.5, np.float32),
 }
+SIGNALS = JobSpec(**SPEC).measurements()  # of which a batch's share has two samples
 BATCHES = {
     "start": 3,
     "indices": np.array([[16_777_217, 2**40]]),
@@ -61,7 +68,7 @@ SCORES = {
     "indices": np.array([3, 1]),
     "similarity": ROWS[0],
     "loss": ROWS[0],
-    "probabilities": np.ones((2, 3), np.float32),
+    "probability": np.ones((2, 3), np.float32),
 }
 STATE = {
     "spec": {**SPEC, "policy": POLICY, "interval": 5, "lag": 2, "tail": "drop", "horizon": 100, "patience": 0.5},
@@ -84,8 +91,8 @@ DECISION = {
     "epoch": 0,
     "policy_version": 1,
     "policy": "bandit",
-    "observation": {"progress": 0.5},
-    "action": {"kappa_loss": 1.0, "link": "linear"},
+    "observation": np.full(len(FIELDS), 0.5, np.float32),
+    "action": Action(kappa_loss=1.0, link="linear").as_dict(),
     "propensity": 0.25,
     "detail": {"arm": "hard", "probabilities": {"hard": 0.25}},
     "gain": None,
@@ -93,11 +100,9 @@ DECISION = {
 }
 SAMPLE = {
     "index": 3,
-    "similarity": 0.5,
-    "loss": None,
+    "signals": {"similarity": 0.5, "loss": None, "probability": {"audio": 0.5, "joint": None}},
     "balance_score": -0.5,
     "first_score": None,
-    "probabilities": {"audio": 0.5, "joint": None},
     "times_measured": 2,
     "last_measured": 7,
     "draws": [{"step": 7, "probability": 0.5, "policy_version": 1}],
@@ -118,7 +123,7 @@ POLICY_ROW = {"name": "fixed", "description": "One action.", "parameters": {"ema
 SHADOW = {
     "shadow": 1,
     "policy": "balance",
-    "action": {"kappa_loss": 1.0, "link": "linear"},
+    "action": Action(kappa_loss=1.0, link="linear").as_dict(),
     "propensity": 1.5,
     "detail": {"raw_action": [0.5, -2.0]},
 }
@@ -158,7 +163,8 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     wire.LocalBatchesAnswer: {"outcome": "repeated"},
     wire.JobState: STATE,
     wire.JobList: {"jobs": [STATE]},
-    wire.DecisionRow: DECISION,
+    wire.Chosen: {key: DECISION[key] for key in ("action", "propensity", "detail")},
+    wire.Decision: DECISION,
     wire.DecisionLog: {"start": 0, "total": 1, "decisions": [DECISION, {**DECISION, "shadow": SHADOW}]},
     wire.DrawRow: {"step": 7, "probability": 0.5, "policy_version": 1},
     wire.SampleState: SAMPLE,
@@ -169,8 +175,10 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     wire.PolicyManifest: MANIFEST,
     wire.PolicyRow: POLICY_ROW,
     wire.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST]},
-    wire.ShadowRow: SHADOW,
+    wire.ShadowChoice: SHADOW,
 }
+
+BY_SIGNAL = (wire.Feedback, wire.Scores)  # their other fields are signals, which the job knows
 
 
 @pytest.mark.filterwarnings("error")
@@ -198,7 +206,7 @@ def test_free_json_is_nested_at_most_so_deep_that_it_can_be_read_from_within_a_s
 class TestEveryMessage:
     def test_it_survives_the_way(self, send: Send, kind: type[Message]) -> None:
         message = kind.model_validate(MESSAGES[kind])
-        sent = message.model_dump(mode="json") if send is over_json else message.model_dump()
+        sent = json.loads(message.model_dump_json()) if send is over_json else message.model_dump()
         assert_same(send(kind, sent), message)
 
     def test_it_says_what_was_put_in(self, send: Send, kind: type[Message]) -> None:
@@ -206,7 +214,8 @@ class TestEveryMessage:
         np.testing.assert_equal(arrived, MESSAGES[kind])
 
     def test_an_unknown_field_is_refused_by_name(self, send: Send, kind: type[Message]) -> None:
-        with pytest.raises(pydantic.ValidationError, match=r"no_such_field\n  Extra inputs"):
+        reason = "must be an array" if kind in BY_SIGNAL else "Extra inputs"
+        with pytest.raises(pydantic.ValidationError, match=rf"no_such_field\n.*{reason}"):
             send(kind, {**MESSAGES[kind], "no_such_field": 1})
 
     def test_a_field_that_is_missing_is_named(self, send: Send, kind: type[Message]) -> None:
@@ -234,20 +243,18 @@ def test_every_message_there_is_is_tested() -> None:
 @st.composite
 def feedbacks(draw: st.DrawFn) -> Feedback:
     shape = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    unit, loss = st.floats(0, 1, width=32), st.floats(width=32, allow_nan=False, allow_infinity=False)
-    return Feedback(
-        step=draw(arrays(np.int64, shape[0], elements=st.integers(0, 2**31 - 1))),
-        similarity=draw(arrays(np.float32, shape, elements=unit)),
-        loss=draw(arrays(np.float32, shape, elements=loss)),
-        probabilities=draw(st.none() | arrays(np.float32, (*shape, draw(st.integers(2, 4))), elements=unit)),
-        measured=draw(st.none() | arrays(np.bool_, shape)),
-    )
+    number = st.floats(width=32, allow_infinity=False)
+    steps = draw(arrays(np.int64, shape[0], elements=st.integers(0, 2**31 - 1)))
+    if draw(st.booleans()):
+        return Feedback(step=steps, values=draw(arrays(np.float32, (*shape, draw(st.integers(1, 5))), elements=number)))
+    names = draw(st.sets(st.sampled_from(["similarity", "loss", "entropy"])))
+    return Feedback(step=steps, **{name: draw(arrays(np.float32, shape, elements=number)) for name in names})
 
 
 @both
 @given(feedbacks())
 def test_any_feedback_arrives_bit_for_bit(send: Send, feedback: Feedback) -> None:
-    assert_same(send(Feedback, feedback.model_dump()), feedback)
+    assert_same(send(Feedback, feedback.model_dump(exclude_none=True)), feedback)
 
 
 @both
@@ -260,34 +267,59 @@ def test_any_feedback_arrives_bit_for_bit(send: Send, feedback: Feedback) -> Non
         ("step", np.array([2**31 + 10]), "must lie in"),
         ("step", np.array([2**63], np.uint64), "must hold int64 values, got 9223372036854775808"),
         ("step", np.array([[7]]), r"must have shape \(F\), got \(1, 1\)"),
-        ("step", np.array([7, 8]), "step must agree with similarity in its first axes"),
         ("step", 7, r"must be an array of shape \(F\), got int"),
         ("step", None, r"must be an array of shape \(F\), got NoneType"),
         ("step", "7", "must be an array"),
         ("step", {"0": 7}, "must be an array"),
-        ("similarity", np.array([[0.5, np.nan]]), r"must hold finite values, got nan at \[0, 1\]"),
         ("similarity", np.array([[np.inf, 0.5]]), r"must hold finite values, got inf at \[0, 0\]"),
-        ("similarity", np.array([[0.5, 1.5]]), r"must lie in \[-1, 1\], got 1.5 at \[0, 1\]"),
         ("similarity", np.array([0.5, 0.5]), r"must have shape \(F, G / W\), got \(2,\)"),
-        ("similarity", np.ones((1, 2, 1)), r"must have shape \(F, G / W\), got \(1, 2, 1\)"),
         ("similarity", np.ones((1,) * 60), "must have shape"),
         ("similarity", [["a", "b"]], "must hold float32 values|must be an array"),
         ("loss", np.array([[0.5, -np.inf]]), "must hold finite values, got -inf"),
         ("loss", np.array([[0.5, 1e39]]), r"must hold finite values, got 1e\+39"),
-        ("loss", np.ones((1, 3)), "loss must agree with similarity in its first axes"),
-        ("loss", np.ones((2, 2)), "loss must agree with similarity in its first axes"),
-        ("probabilities", np.full((1, 2, 3), -0.5), r"must lie in \[0, 1\], got -0.5"),
-        ("probabilities", np.full((1, 2, 3), np.nan), "must hold finite values"),
-        ("probabilities", np.ones((1, 2)), "must have shape"),
-        ("probabilities", np.ones((1, 3, 3)), "probabilities must agree with similarity"),
-        ("measured", np.array([[1, 0]]), "must hold bool values, got int64"),
-        ("measured", np.array([[True]]), "measured must agree with similarity"),
+        ("values", np.ones((1, 2)), r"must have shape \(F, G / W, S\), got \(1, 2\)"),
+        ("values", np.full((1, 2, 5), np.inf), "must hold finite values, got inf"),
     ],
 )
 def test_a_wrong_array_is_refused_with_its_name_and_the_value(send: Send, field: str, value: Any, reason: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=reason) as refused:
         send(FeedbackRequest, {"feedback": {**FEEDBACK, field: value}})
     assert field in str(refused.value)
+
+
+@both
+@pytest.mark.parametrize(
+    ("signals", "reason"),
+    [
+        ({"similarity": np.array([[0.5, 1.5]])}, r"similarity must lie in \[-1, 1\], got 1.5 at \[0, 1\]"),
+        ({"similarity": np.ones((1, 2, 1))}, r"similarity must have shape \(1, 2\), got \(1, 2, 1\)"),
+        ({"loss": np.ones((1, 3))}, r"loss must have shape \(1, 2\), got \(1, 3\)"),
+        ({"loss": np.ones((2, 2))}, r"loss must have shape \(1, 2\), got \(2, 2\)"),
+        ({"probability": np.full((1, 2, 3), -0.5)}, r"probability must lie in \[0, 1\], got -0.5 at \[0, 0, 0\]"),
+        ({"probability": np.ones((1, 2))}, r"probability must have shape \(1, 2, 3\), got \(1, 2\)"),
+        ({"probability": np.ones((1, 3, 3))}, r"probability must have shape \(1, 2, 3\), got \(1, 3, 3\)"),
+        (
+            {"probabilities": np.ones((1, 2, 3))},
+            "probabilities is not a signal of this job",
+        ),
+        ({"values": np.ones((1, 2, 4))}, r"values must have shape \(1, 2, 5\), got \(1, 2, 4\)"),
+        ({"values": np.full((1, 2, 5), 1.5)}, r"similarity must lie in \[-1, 1\], got 1.5 at \[0, 0\]"),
+        ({"values": np.ones((1, 2, 5)), "loss": ROWS}, "values must stand alone, got loss beside it"),
+    ],
+)
+def test_what_does_not_fit_the_signals_of_the_job_is_refused(send: Send, signals: dict[str, Any], reason: str) -> None:
+    feedback = send(Feedback, {"step": np.array([7]), **signals})
+    with pytest.raises(ValueError, match=reason):
+        feedback.measurements(SIGNALS, share=2)
+
+
+@both
+def test_signals_come_by_name_or_all_in_one_array_and_nan_is_what_is_not_known(send: Send) -> None:
+    by_name = send(Feedback, {key: FEEDBACK[key] for key in ("step", "loss", "probability")}).measurements(SIGNALS, 2)
+    expected = np.array([[[np.nan, 2.0, 0.5, 0.5, 0.5], [np.nan, np.nan, 0.5, 0.5, 0.5]]], np.float32)
+    np.testing.assert_array_equal(by_name, expected)
+    dense = send(Feedback, {"step": np.array([7]), "values": expected}).measurements(SIGNALS, 2)
+    np.testing.assert_array_equal(dense, expected)
 
 
 def test_rows_of_unequal_length_are_refused() -> None:
@@ -303,16 +335,21 @@ def test_what_is_no_number_or_too_large_for_one_is_refused(value: object) -> Non
 
 @both
 @pytest.mark.parametrize("value", [1.0005, -1.0005])
-def test_rounding_of_half_precision_is_forgiven(send: Send, value: float) -> None:
+def test_half_precision_may_round_a_little_out_of_the_range(send: Send, value: float) -> None:
     rows = np.array([[value, 0.5]], np.float32)
-    assert send(Feedback, {**FEEDBACK, "similarity": rows}).similarity.tolist() == rows.tolist()
+    values = send(Feedback, {**FEEDBACK, "similarity": rows}).measurements(SIGNALS, 2)
+    assert SIGNALS.of("similarity", values).tolist() == rows.tolist()
 
 
 @both
 def test_numbers_of_another_width_are_converted(send: Send) -> None:
     narrow = {"step": np.array([7], np.uint8), "similarity": ROWS.astype(np.float16), "loss": np.array([[1, 2]])}
-    feedback = send(Feedback, narrow)
-    assert [a.dtype for a in (feedback.step, feedback.similarity, feedback.loss)] == [np.int64, np.float32, np.float32]
+    feedback = send(Feedback, narrow).model_dump(exclude_none=True)
+    assert {name: array.dtype for name, array in feedback.items()} == {
+        "step": np.int64,
+        "similarity": np.float32,
+        "loss": np.float32,
+    }
 
 
 @both
@@ -329,7 +366,7 @@ def test_numbers_of_another_width_are_converted(send: Send) -> None:
         ("samples", 10.5),
         ("samples", "10"),
         ("samples", 2**40),
-        ("modalities", ["audio"]),
+        ("modalities", []),
         ("modalities", ["audio", "audio"]),
         ("modalities", ["audio", ""]),
         ("modalities", "audio"),
@@ -346,6 +383,16 @@ def test_numbers_of_another_width_are_converted(send: Send) -> None:
         ("horizon", 0),
         ("patience", -1.0),
         ("patience", 4000.0),
+        ("unimodal_heads", 1),
+        ("signals", []),
+        ("signals", ["entropy"]),
+        ("signals", ["loss", "loss"]),
+        ("signals", [{"name": "loss", "meaning": "another"}]),
+        ("signals", [{"name": "a b", "meaning": "no name"}]),
+        ("signals", [{"name": "values", "meaning": "a name that messages use"}]),
+        ("signals", [{"name": "entropy", "meaning": ""}]),
+        ("signals", [{"name": "entropy", "meaning": "of the output", "low": 1.0, "high": 0.0}]),
+        ("signals", [{"name": "entropy", "meaning": "of the output", "kept": "latest"}]),
         ("reward", {"metric": "f1"}),
         ("reward", {"balance_weight": -1.0}),
         ("reward", {"discount": 1.5}),
@@ -394,13 +441,35 @@ def test_a_wrong_request_for_steps_is_refused_by_field(send: Send, changes: dict
 
 
 @both
-@pytest.mark.parametrize("field", ["similarity", "loss", "probabilities"])
+@pytest.mark.parametrize("field", ["similarity", "loss", "probability"])
 def test_scores_need_a_row_for_each_index(send: Send, field: str) -> None:
-    with pytest.raises(pydantic.ValidationError, match=f"{field} must agree with indices"):
-        send(Scores, {**SCORES, field: SCORES[field][:1]})
+    scores = send(Scores, {**SCORES, field: SCORES[field][:1]})
+    with pytest.raises(ValueError, match=rf"{field} must have shape \(2, ?3?\), got \(1, ?3?\)"):
+        scores.measurements(SIGNALS)
 
 
 @both
 def test_a_negative_sample_is_refused(send: Send) -> None:
     with pytest.raises(pydantic.ValidationError, match=r"indices\n.*got -3 at \[0\]"):
         send(Scores, {**SCORES, "indices": np.array([-3, 1])})
+
+
+def test_an_observation_is_shown_by_name_in_json_and_read_back() -> None:
+    decision = wire.Decision(**{**DECISION, "observation": dict.fromkeys(FIELDS, 0.5)})
+    shown = json.loads(decision.model_dump_json())
+    assert shown["observation"] == dict.fromkeys(FIELDS, 0.5)
+    assert_same(wire.Decision(**shown), decision)
+
+
+@pytest.mark.parametrize(
+    ("observation", "reason"),
+    [
+        (dict.fromkeys(FIELDS[1:], 0.5), f"is of another schema: it lacks {FIELDS[0]}"),
+        (dict.fromkeys([*FIELDS, "more"], 0.5), "is of another schema"),
+        ([0.5] * 3, rf"must hold {len(FIELDS)} numbers, got 3"),
+        ([2.0] * len(FIELDS), r"must lie in \[-1, 1\], got 2.0"),
+    ],
+)
+def test_an_observation_of_another_schema_is_refused(observation: object, reason: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=reason):
+        wire.Decision(**{**DECISION, "observation": observation})

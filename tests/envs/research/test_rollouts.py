@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import Action
-from envs.research.actors import Fixed, of_artefact, of_name, parse
+from envs.research.actors import FixedActor, of_artefact, of_name, parse
 from envs.research.rollouts import Episode, play, pool
 from envs.tasks import Task
 from tests.support.trained import made_up
@@ -14,7 +14,7 @@ UNIFORM = partial(of_name, "uniform", {})
 
 
 def test_runs_of_one_task_and_seed_differ_by_their_policy_alone() -> None:
-    keep = partial(Fixed, Action(share=0.5, rank_by="loss", coverage="subset"))
+    keep = partial(FixedActor, Action(share=0.5, rank_by="loss", coverage="subset"))
     first, again, other, reseeded = play(
         [Episode(TASK, 7, UNIFORM), Episode(TASK, 7, UNIFORM), Episode(TASK, 7, keep), Episode(TASK, 8, UNIFORM)]
     )
@@ -36,7 +36,7 @@ def test_what_a_run_comes_to_does_not_depend_on_where_it_is_made() -> None:
 
 
 def test_the_oracle_uses_clean_samples_alone_and_shuffled_scores_change_what_is_drawn() -> None:
-    keep = partial(Fixed, Action(share=0.5, rank_by="loss", coverage="subset"))
+    keep = partial(FixedActor, Action(share=0.5, rank_by="loss", coverage="subset"))
     plain, oracle, shuffled = play(
         [Episode(TASK, 7, keep), Episode(TASK, 7, UNIFORM, "oracle"), Episode(TASK, 7, keep, "shuffled")]
     )

@@ -40,7 +40,7 @@ def this_version(message: Json) -> Json:
 class Driver:
     """One trainer of all jobs, and an operator beside it."""
 
-    def __init__(self, url: str, dialect: Dialect = first_version) -> None:
+    def __init__(self, url: str, dialect: Dialect = this_version) -> None:
         self._http = httpx.Client(base_url=f"{url}/v1", timeout=60.0)
         self._dialect = dialect
 

@@ -26,7 +26,17 @@ def kept(name: str) -> bytes:
         return archive.read(name)
 
 
-ANSWERS: dict[str, dict[str, Json]] = json.loads(kept("answers.json"))
+def as_now(sample: Json) -> Json:
+    """What was answered about a sample, its signals where they stand today."""
+    names = {"similarity": "similarity", "loss": "loss", "probability": "probabilities"}
+    rest = {name: value for name, value in sample.items() if name not in names.values()}
+    return {**rest, "signals": {now: sample[then] for now, then in names.items()}}
+
+
+ANSWERS: dict[str, dict[str, Json]] = {
+    job: {moment: {**record, "samples": [as_now(s) for s in record["samples"]]} for moment, record in records.items()}
+    for job, records in json.loads(kept("answers.json")).items()
+}
 
 
 def assert_holds(answer: Any, expected: Any, where: str = "") -> None:

@@ -3,8 +3,8 @@ import pytest
 
 from bss_service.core.action import Action, log_weights
 from bss_service.core.sampling import normalised
-from bss_service.core.table import SampleTable
 from bss_service.policies.builtin.balance import Balance
+from tests.bss_service.core.worlds import empty, measure
 from tests.conftest import Trainer
 from tests.support.observations import observation
 
@@ -17,9 +17,9 @@ def acts(policy: Balance, epochs: int) -> list[Action]:
 
 def test_probabilities_are_those_of_the_paper() -> None:
     """ŝ ← (1 − β)·ŝ + β·s and p = e^ŝ / Σ e^ŝ, by hand over two refreshes of three samples."""
-    table = SampleTable.empty(3, 2)
+    table = empty(3)
     for step, (similarity, loss) in enumerate([([0.2, 0.4, 0.6], [3, 2, 1]), ([0.9, 0.1, 0.5], [1, 5, 3])]):
-        table.measure(np.arange(3), np.full(3, step), np.float32(similarity), np.float32(loss))
+        measure(table, step, range(3), similarity=similarity, loss=loss)
         action = Balance(ema=0.6).act(observation(step + 1), RNG).action
         table.refresh(action.ema)
     # s is (−1, 0, 1) first, and then (1, −1, 0).

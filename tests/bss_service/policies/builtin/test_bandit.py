@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import NAMED_ACTIONS
-from bss_service.policies.base import Choice, Decision
+from bss_service.policies.base import Choice
 from bss_service.policies.builtin.bandit import Bandit
+from tests.bss_service.core.worlds import chosen, decision
 from tests.support.observations import observation
 
 SEEN = observation(1)
@@ -13,16 +14,13 @@ NAMES = list(NAMED_ACTIONS)
 K = len(NAMES)
 
 
-def decision(choice: Choice, reward: float | None) -> Decision:
-    return Decision(0, 5, 1, SEEN, choice, reward=reward)
-
-
 def play(bandit: Bandit, rounds: int, reward_of: dict[str, float], seed: int = 0) -> list[Choice]:
     rng = np.random.default_rng(seed)
     choices = []
     for _ in range(rounds):
         choices.append(bandit.act(SEEN, rng))
-        bandit.learn(decision(choices[-1], reward_of.get(choices[-1].detail["arm"], 0.0)))
+        reward = reward_of.get(choices[-1].detail["arm"], 0.0)
+        bandit.learn(decision(0, 5, **chosen(choices[-1]), reward=reward))
     return choices
 
 

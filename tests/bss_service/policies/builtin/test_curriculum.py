@@ -39,14 +39,14 @@ def test_the_head_of_the_published_ranking_is_admitted(golden: Golden) -> None:
 
 def test_after_a_measuring_pass_the_first_epoch_uses_the_most_balanced_18_per_cent() -> None:
     trainer = Trainer("curriculum", samples=100, batch_size=10)
-    trainer.job.measure(scores(100))
+    trainer.measure(scores(100))
     trainer.take(10)
     assert set(trainer.epochs()[0]) == set(range(18))
 
 
 def test_reversed_it_uses_the_least_balanced() -> None:
     trainer = Trainer("curriculum", parameters={"reverse": True}, samples=100, batch_size=10)
-    trainer.job.measure(scores(100))
+    trainer.measure(scores(100))
     trainer.take(10)
     assert set(trainer.epochs()[0]) == set(range(82, 100))
 
@@ -62,7 +62,7 @@ def test_without_a_measuring_pass_the_first_epoch_uses_all_and_ranks_by_what_it_
 
 def test_the_ranking_is_made_once() -> None:
     trainer = Trainer("curriculum", samples=100, batch_size=10)
-    trainer.job.measure(scores(100))
+    trainer.measure(scores(100))
     trainer.train(40)
     kept = [set(epoch) for epoch in trainer.epochs()]
     assert all(epoch == set(range(len(epoch))) for epoch in kept)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bss_service.policies.builtin.self_paced import SelfPaced
-from bss_service.protocol import Feedback, FeedbackRequest
+from bss_service.protocol import Feedback
 from tests.conftest import Trainer
 
 
@@ -13,10 +13,7 @@ def test_the_samples_of_least_loss_are_admitted_and_ever_more_of_them() -> None:
     for step in range(60):
         trainer.take()
         batch = trainer.batches[step]
-        measured = Feedback(
-            step=np.array([step]), similarity=np.full((1, 10), 0.5, np.float32), loss=losses[None, batch]
-        )
-        trainer.job.feedback(FeedbackRequest(feedback=measured))
+        trainer.send(Feedback(step=np.array([step]), loss=losses[None, batch]))
     sizes = [len(set(epoch)) for epoch in trainer.epochs()]
     assert sizes == [100, *(int(100 * np.sqrt(0.75 / 20 * t + 0.25)) for t in range(2, 7))]
     for epoch in trainer.epochs():

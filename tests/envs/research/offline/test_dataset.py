@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from bss_cli.commands import app
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.observation import FIELDS
-from bss_service.protocol import DecisionRow, RewardSpec
+from bss_service.protocol import Decision, RewardSpec
 from envs.research.offline.dataset import decisions, read, read_rows, write
-from envs.research.offline.runs import Run, episodes_of_environment, runs_of_log
+from envs.research.offline.runs import LoggedRun, episodes_of_environment, runs_of_log
 from envs.spaces import action_space, discrete_action_space, observation_space
 from tests.support.services import Service
 from tests.support.simulated import spec, train
@@ -34,7 +34,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(service: Service) -> list[DecisionRow]:
+def rows(service: Service) -> list[Decision]:
     """The log of a job whose first half the bandit scheduled and whose second half uniform order."""
     job = spec("dataset", samples=48, policy="bandit")
     with service.client() as client:
@@ -45,7 +45,7 @@ def rows(service: Service) -> list[DecisionRow]:
         return decisions(client, job.name)
 
 
-def row(number: int, reward: float | None = 0.5, **changes: Any) -> DecisionRow:
+def row(number: int, reward: float | None = 0.5, **changes: Any) -> Decision:
     """The `number`-th decision of a job whose intervals have 10 steps."""
     fields = {
         "first_step": 10 * number,
@@ -60,7 +60,7 @@ def row(number: int, reward: float | None = 0.5, **changes: Any) -> DecisionRow:
         "gain": None,
         "reward": reward,
     }
-    return DecisionRow.model_validate(fields | changes)
+    return Decision.model_validate(fields | changes)
 
 
 def cloned_loss(episodes: list[Any], steps: int) -> tuple[float, float]:
@@ -80,7 +80,7 @@ def cloned_loss(episodes: list[Any], steps: int) -> tuple[float, float]:
     return float(loss.detach()), float(actions.var(dim=0, correction=0).mean())
 
 
-def test_a_decision_log_of_a_service_becomes_a_data_set(rows: list[DecisionRow]) -> None:
+def test_a_decision_log_of_a_service_becomes_a_data_set(rows: list[Decision]) -> None:
     write("bss/log-v0", runs_of_log("dataset", rows), description="Made by a test.", author="tester")
 
     stored = minari.load_dataset("bss/log-v0")
@@ -99,14 +99,14 @@ def test_a_decision_log_of_a_service_becomes_a_data_set(rows: list[DecisionRow])
     assert stored.storage.metadata["description"].startswith("Made by a test.")
 
 
-def test_a_swap_keeps_the_run_whole_and_shows_in_the_versions(rows: list[DecisionRow]) -> None:
+def test_a_swap_keeps_the_run_whole_and_shows_in_the_versions(rows: list[Decision]) -> None:
     (run,) = runs_of_log("dataset", rows)
 
     assert sorted(set(run.policy_versions.tolist())) == [1, 2]
     assert (run.log_probabilities[run.policy_versions == 2] == 0).all()  # uniform order is deterministic
 
 
-def test_behaviour_cloning_learns_from_it(rows: list[DecisionRow]) -> None:
+def test_behaviour_cloning_learns_from_it(rows: list[Decision]) -> None:
     write("bss/log-v0", runs_of_log("dataset", rows))
     episodes = list(minari.load_dataset("bss/log-v0").iterate_episodes())
 
@@ -116,7 +116,7 @@ def test_behaviour_cloning_learns_from_it(rows: list[DecisionRow]) -> None:
     assert late < 0.5 * of_the_mean < early
 
 
-def test_the_command_asks_the_service(rows: list[DecisionRow], service: Service) -> None:
+def test_the_command_asks_the_service(rows: list[Decision], service: Service) -> None:
     result = CliRunner().invoke(app, ["research", "dataset", "asked", "--job", "dataset", "--url", service.url])
 
     assert result.exit_code == 0, result.output
@@ -137,9 +137,9 @@ def test_jobs_that_are_rewarded_differently_make_no_data_set(service: Service, c
     assert "must be rewarded alike" in result.output
 
 
-def test_the_command_takes_files(rows: list[DecisionRow], datasets: Path) -> None:
+def test_the_command_takes_files(rows: list[Decision], datasets: Path) -> None:
     for name, stored in (("a", rows), ("b", rows[:20])):
-        (datasets / f"{name}.json").write_text(json.dumps([r.model_dump() for r in stored]))
+        (datasets / f"{name}.json").write_text(json.dumps([r.model_dump(mode="json") for r in stored]))
     files = [flag for name in "ab" for flag in ("--log", str(datasets / f"{name}.json"))]
 
     result = CliRunner().invoke(app, ["research", "dataset", "filed", *files])
@@ -276,7 +276,7 @@ def test_runs_in_an_environment_keep_the_action_as_drawn() -> None:
 
 
 def test_the_same_seed_makes_the_same_run() -> None:
-    def made() -> Run:
+    def made() -> LoggedRun:
         return episodes_of_environment(Walk(action_space()), Wide(), seeds=[4])[0]
 
     np.testing.assert_array_equal(made().actions, made().actions)

@@ -14,7 +14,7 @@ from bss_cli.commands import app
 from bss_service.core.action import NAMED_ACTIONS
 from bss_service.core.observation import FIELDS
 from envs.research.offline.dataset import write
-from envs.research.offline.runs import Run
+from envs.research.offline.runs import LoggedRun
 from envs.research.offline.targets import FixedAction, load_policy
 
 NAMES = list(NAMED_ACTIONS)
@@ -25,7 +25,7 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
 
 
-def drawn_runs(count: int, decisions: int, deterministic: bool = False) -> list[Run]:
+def drawn_runs(count: int, decisions: int, deterministic: bool = False) -> list[LoggedRun]:
     """Runs of a policy that draws a named action in each decision; `hard` earns 1, all others 0, plus noise."""
     rng = np.random.default_rng(0)
     runs = []
@@ -33,7 +33,7 @@ def drawn_runs(count: int, decisions: int, deterministic: bool = False) -> list[
         arms = rng.integers(len(NAMES), size=decisions)
         vectors = np.stack([NAMED_ACTIONS[NAMES[arm]].to_vector() for arm in arms])
         runs.append(
-            Run(
+            LoggedRun(
                 name=f"run-{k}",
                 observations=rng.uniform(-1, 1, (decisions + 1, len(FIELDS))).astype(np.float32),
                 actions=vectors,

@@ -1,9 +1,10 @@
-"""What goes into the store and comes out of it."""
+"""What goes into the store: journal entries, plans, parts of snapshots, committed together or not at all."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from bss_service.job.events import Event, JobEvent, read_event
 from bss_service.job.plans import Plan
 from bss_service.policies.artefact import Artefact
 from bss_service.protocol import JobSpec, frames
@@ -13,27 +14,27 @@ PART_BYTES: Final = 4 * 2**20  # of a snapshot in one row: as long as it is bein
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A journal entry: what changed a job."""
+    """A journal entry: an event of a job."""
 
     seq: int
     kind: str
     body: bytes
 
     @classmethod
-    def of(cls, seq: int, kind: str, message: Mapping[str, Any]) -> "Entry":
-        """The entry of a message's fields."""
-        return cls(seq, kind, frames.encode(dict(message)))
+    def of(cls, seq: int, event: JobEvent[Any]) -> Self:
+        """The entry of an event."""
+        return cls(seq, event.kind, frames.encode(event.fields()))
 
-    def message(self) -> dict[str, Any]:
-        """The entry's content."""
-        return frames.decode(self.body)
+    def event(self, spec: JobSpec) -> Event:
+        """The event of a job with this spec."""
+        return read_event(self.kind, frames.decode(self.body), spec)
 
 
 @dataclass(slots=True)
-class Lease:
-    """One loading of a job into memory. After a failed commit nothing more that was built on that memory is stored."""
+class Fence:
+    """Guards what one loading of a job stores: once closed, nothing more that was built on that memory is stored."""
 
-    broken: bool = False
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,60 +64,22 @@ class Transaction:
     """Changes that are committed together or not at all."""
 
     job: str  # empty where they concern none
-    lease: Lease
+    fence: Fence = field(default_factory=Fence)
     entries: list[Entry] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)  # in place of those that begin at the same steps
-    undrawn: int | None = None  # plans from this step on are void
+    truncated: int | None = None  # plans from this step on are void
     damaged_from: int | None = None  # journal entries from this one on are set aside
     snapshot: list[SnapshotPart] = field(default_factory=list)
     artefacts: list[Artefact] = field(default_factory=list)  # stored unless they are already
     created: JobSpec | None = None
     deleted: bool = False
 
+    def truncate(self, step: int) -> None:
+        """Let the plans from a step on be void, those in this transaction too."""
+        self.truncated = step if self.truncated is None else min(step, self.truncated)
+        self.plans = [plan for plan in self.plans if plan.first_step < step]
+
     @property
     def is_change(self) -> bool:
         """Whether memory is ahead of the store without it; a snapshot alone can be taken another time."""
         return bool(self.entries or self.plans or self.created or self.deleted or self.artefacts)
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Where a job's journal ends that can be believed, and what is behind."""
-
-    seq: int  # of the first entry that is not as it was written, or not there
-    reason: str
-    later: list[Entry]  # those behind it that are as they were written, in order
-    lost: int  # those that are not
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the store holds of a job: its last snapshot, and what came after."""
-
-    spec: JobSpec
-    snapshot: bytes | None
-    seq: int  # of the snapshot; 0 without one
-    entries: list[Entry]
-    damage: Damage | None = None
-    damaged_snapshots: tuple[int, ...] = ()  # by seq: newer ones that can't be read
-    last_plan: int = -1  # first step of the last stored plan
-    imported: bool = False  # whether its journal begins with a snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRow:
-    """A stored plan."""
-
-    first_step: int
-    body: bytes
-    checksum: int
-    intact: bool
-
-    def plan(self) -> Plan:
-        """The plan of an intact row."""
-        return Plan.of_fields(self.first_step, frames.decode(self.body))
-
-
-def plan_body(plan: Plan) -> bytes:
-    """A plan as a frame."""
-    return frames.encode(plan.fields())

@@ -1,0 +1,123 @@
+"""Signals: the numbers that a trainer measures of a sample, each declared once, and where they lie in an array."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from bss_service.core.arrays import Float32, Floats
+
+NAME: Final = r"[a-z][a-z0-9_]{0,49}"
+RESERVED: Final = ("indices", "step", "values")  # what messages call other things that stand beside signals
+_MOST: Final = float(np.finfo(np.float32).max)
+ROUNDING: Final = 1e-3  # a cosine or probability of half-precision training may leave its range by as much
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A number that is measured of each sample, or one of each of the job's heads.
+
+    low, high: its range, both ends included; None: unbounded. per_head: one for each unimodal head in the job's order,
+    and one for the joint head. averaged: the sample table keeps, besides the latest value, a moving average of the
+    values min-max normalised among those measured together.
+
+    Raises ValueError naming what is wrong with a declaration.
+    """
+
+    name: str
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    per_head: bool = False
+    averaged: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name) or self.name in RESERVED:
+            raise ValueError(f"name must match {NAME} and be none of {', '.join(RESERVED)}, got {self.name!r}")
+        if not isinstance(self.meaning, str) or not 0 < len(self.meaning) <= 200:
+            raise ValueError(f"meaning of {self.name} must be a text of 1 to 200 characters, got {self.meaning!r}")
+        for end in ("low", "high"):
+            value = getattr(self, end)
+            if value is not None and (type(value) not in (int, float) or not abs(value) <= _MOST):
+                raise ValueError(f"{end} of {self.name} must be a number within float32 or null, got {value!r}")
+            object.__setattr__(self, end, None if value is None else float(value))
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low of {self.name} must be less than high = {self.high:g}, got {self.low:g}")
+        for flag in ("per_head", "averaged"):
+            if type(getattr(self, flag)) is not bool:
+                raise ValueError(f"{flag} of {self.name} must be true or false, got {getattr(self, flag)!r}")
+
+    def check(self, values: Floats) -> None:
+        """Raises ValueError where a value is infinite or outside the range; NaN, for unknown, is inside any."""
+        infinite = np.isinf(values)
+        if infinite.any():
+            raise ValueError(f"{self.name} must hold finite values, got {_first(values, infinite)}")
+        low, high = (-np.inf if self.low is None else self.low), (np.inf if self.high is None else self.high)
+        outside = (values < low - ROUNDING) | (values > high + ROUNDING)
+        if outside.any():
+            raise ValueError(f"{self.name} must lie in [{low:g}, {high:g}], got {_first(values, outside)}")
+
+
+SIMILARITY: Final = Signal("similarity", "mean cosine between the unimodal heads' predictions", -1, 1, averaged=True)
+LOSS: Final = Signal("loss", "training loss", averaged=True)
+PROBABILITY: Final = Signal("probability", "probability of the true label", 0, 1, per_head=True)
+BUILT_IN: Final[Mapping[str, Signal]] = {signal.name: signal for signal in (SIMILARITY, LOSS, PROBABILITY)}
+
+
+class Signals:
+    """The signals of a job, in order, and the columns of each in an array (…, S) of measurements."""
+
+    def __init__(self, declared: Sequence[Signal], heads: int) -> None:
+        """heads: H, how many columns a signal of each head has."""
+        self.heads = heads
+        self._declared = {signal.name: signal for signal in declared}
+        self._columns: dict[str, slice] = {}
+        self.width = 0  # S
+        for signal in declared:
+            start, self.width = self.width, self.width + (heads if signal.per_head else 1)
+            self._columns[signal.name] = slice(start, self.width)
+
+    def __iter__(self) -> Iterator[Signal]:
+        return iter(self._declared.values())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._declared
+
+    def __getitem__(self, name: str) -> Signal:
+        return self._declared[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of one sample's values of a signal: () or (H,)."""
+        return (self.heads,) if self._declared[name].per_head else ()
+
+    def of(self, name: str, values: Floats) -> Floats:
+        """A signal's part of measurements (…, S): (…) or (…, H), not copied."""
+        part = values[..., self._columns[name]]
+        return part if self._declared[name].per_head else part[..., 0]
+
+    def joined(self, arrays: Mapping[str, Floats], shape: tuple[int, ...]) -> Float32:
+        """Measurements (*shape, S) of arrays by signal; NaN where a signal has none.
+
+        Raises ValueError naming the signal that is not declared, or whose array has another shape.
+        """
+        values = np.full((*shape, self.width), np.nan, dtype=np.float32)
+        for name, array in arrays.items():
+            if name not in self:
+                raise ValueError(f"{name} is not a signal of this job, which declares {', '.join(self._declared)}")
+            expected = (*shape, *self.shape(name))
+            if array.shape != expected:
+                raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
+            self.of(name, values)[...] = array
+        return values
+
+    def check(self, values: Floats) -> None:
+        """Raises ValueError naming the signal of which a value, of those (…, S), is infinite or outside its range."""
+        for signal in self:
+            signal.check(self.of(signal.name, values))
+
+
+def _first(values: Floats, wrong: np.ndarray) -> str:
+    where = np.argwhere(wrong)[0]
+    return f"{values[tuple(where)]} at {where.tolist()}"

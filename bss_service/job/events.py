@@ -1,0 +1,487 @@
+"""What can happen to a job. Every change is an event: it is applied, journaled, and applied again when a job is loaded.
+
+Each class says what it carries, how the journal holds that, and what it does. To add one: write its class here and list
+it in `Event`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, get_args
+
+import numpy as np
+
+from bss_service.core.arrays import Float32, Int64
+from bss_service.errors import ConflictError, NotFoundError, NotReproducibleError
+from bss_service.job import checks, formats
+from bss_service.job.feedback import Measured
+from bss_service.job.job import Job
+from bss_service.job.plans import Plan, plan_of
+from bss_service.policies.versions import PolicyVersion, check_action, choice_from_outside, is_same
+from bss_service.protocol import (
+    LOCAL_VERSION,
+    ActionAnswer,
+    ActionRequest,
+    Feedback,
+    FeedbackAnswer,
+    FeedbackOutcome,
+    JobSpec,
+    LocalBatches,
+    LocalBatchesAnswer,
+    PolicyAnswer,
+    PolicySpec,
+    Ranked,
+    Scores,
+    ScoresAnswer,
+    SwapRequest,
+    ValidationAnswer,
+    ValidationReport,
+)
+
+A_co = TypeVar("A_co", covariant=True)
+Fields = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(Generic[A_co]):
+    """The answer to whoever caused an event, and the event as the journal holds it; None if nothing has changed."""
+
+    answer: A_co
+    entry: "JobEvent[Any] | None"
+
+
+class JobEvent(ABC, Generic[A_co]):
+    """A change of a job. `apply` raises before anything has changed, or has changed the job."""
+
+    kind: ClassVar[str]  # in the journal
+    draws: bool = False  # whether it decides what is drawn or handed out: then it means nothing behind damage
+    brings_policies: ClassVar[bool] = False
+
+    @abstractmethod
+    def apply(self, job: Job) -> Applied[A_co]:
+        """Change the job; the caller holds its lock."""
+
+    @abstractmethod
+    def fields(self) -> dict[str, Any]:
+        """What it carries, as a frame holds it."""
+
+    @classmethod
+    @abstractmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        """The event of a job with this spec that `fields` was called on, in this version or an earlier one."""
+
+    @property
+    def policies(self) -> list[PolicySpec]:
+        """Those that the job may need because of it."""
+        return [version.spec for version in self.versions]
+
+    @property
+    def versions(self) -> list[PolicyVersion]:
+        """The policy versions that it made."""
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackReceived(JobEvent[FeedbackAnswer]):
+    """Feedback of a rank for F steps; it is learnt when the next interval is planned."""
+
+    kind: ClassVar[str] = "feedback"
+
+    rank: int
+    world_size: int
+    step: Int64  # (F,)
+    values: Float32  # (F, G / W, S)
+
+    @classmethod
+    def of(cls, job: Job, sender: Ranked, feedback: Feedback) -> Self:
+        """Raises errors.BssError where it does not fit the job."""
+        share = len(checks.rank_rows(job.spec, sender.rank, sender.world_size))
+        values = checks.feedback_values(job.signals, feedback, share)
+        return cls(sender.rank, sender.world_size, feedback.step, values)
+
+    def apply(self, job: Job) -> Applied[FeedbackAnswer]:
+        rows = checks.rank_rows(job.spec, self.rank, self.world_size)
+        checks.check_steps(self.step, job.served)
+        outcomes = [self._count(job, k, rows) for k in range(len(self.step))]
+        new = any(outcome != "repeated" for outcome in outcomes)
+        return Applied(FeedbackAnswer(feedback=outcomes), self if new else None)
+
+    def _count(self, job: Job, k: int, rows: range) -> FeedbackOutcome:
+        """Count feedback number k, whose columns are the rows `rows` of the step's batch, each row once."""
+        step = int(self.step[k])
+        new = job.ledger.new_rows(step, rows)
+        if len(new) == 0:
+            return "repeated"
+        plan = plan_of(job.plans, step)
+        if plan is None:
+            job.ledger.record(step, new, None)
+            return "late"
+        values = self.values[k, new - rows.start]
+        known = ~np.isnan(values).all(axis=1)
+        samples = plan.indices[step - plan.first_step, new[known]]
+        job.ledger.record(step, new, Measured(step, int(new[0]), samples, values[known]))
+        return "applied"
+
+    def fields(self) -> dict[str, Any]:
+        return {"rank": self.rank, "world_size": self.world_size, "step": self.step, "values": self.values}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        if "feedback" in fields:
+            fields = formats.feedback_of_version_1(fields, spec)
+        return cls(fields["rank"], fields["world_size"], fields["step"], fields["values"])
+
+
+@dataclass(frozen=True, slots=True)
+class ScoresReceived(JobEvent[ScoresAnswer]):
+    """A part of a measuring pass; it is learnt when the next interval is planned."""
+
+    kind: ClassVar[str] = "scores"
+
+    indices: Int64  # (k,)
+    values: Float32  # (k, S)
+
+    @classmethod
+    def of(cls, job: Job, scores: Scores) -> Self:
+        """Raises errors.BssError where it does not fit the job."""
+        checks.check_indices(job.spec, scores.indices)
+        return cls(scores.indices, checks.scores_values(job.signals, scores))
+
+    def apply(self, job: Job) -> Applied[ScoresAnswer]:
+        job.passes.append((self.indices, self.values))
+        return Applied(ScoresAnswer(accepted=len(self.indices)), self)
+
+    def fields(self) -> dict[str, Any]:
+        return {"indices": self.indices, "values": self.values}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        if "values" not in fields:
+            fields = formats.scores_of_version_1(fields, spec)
+        return cls(fields["indices"], fields["values"])
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationReported(JobEvent[ValidationAnswer]):
+    """A validation report; the decisions whose plans it ends are rewarded."""
+
+    kind: ClassVar[str] = "validation"
+
+    report: ValidationReport
+
+    def apply(self, job: Job) -> Applied[ValidationAnswer]:
+        checks.check_report(job.spec, self.report, job.served)
+        steps = [r.step for r in job.history.reports]
+        if steps and self.report.step <= steps[-1]:
+            return Applied(ValidationAnswer(outcome="repeated" if self.report.step in steps else "late"), None)
+        heads = {name: self.report.modalities[name] for name in job.spec.heads[:-1]}
+        rewards = job.history.report(self.report.model_copy(update={"modalities": heads}))
+        return Applied(ValidationAnswer(outcome="applied", rewards=rewards), self)
+
+    def fields(self) -> dict[str, Any]:
+        return self.report.model_dump()
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls(ValidationReport.model_validate(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySwapped(JobEvent[PolicyAnswer]):
+    """Another policy, from the first step not handed out or from the next interval on; or another shadow.
+
+    Whether the policy can be made is not asked here: one that isn't needed now must not end its job at a replay.
+    """
+
+    kind: ClassVar[str] = "swap"
+    brings_policies: ClassVar[bool] = True
+
+    request: SwapRequest
+    outcome: PolicyAnswer | None = None  # in the journal
+
+    @property
+    def draws(self) -> bool:  # type: ignore[override]
+        return not self.request.shadow
+
+    def apply(self, job: Job) -> Applied[PolicyAnswer]:
+        answer = self._put_shadow(job) if self.request.shadow else self._swap(job)
+        return Applied(answer, replace(self, outcome=answer) if answer.changed else None)
+
+    def _swap(self, job: Job) -> PolicyAnswer:
+        now = self.request.at == "now"
+        first_step = job.served if now else job.next_interval()
+        newest = job.versions.versions[-1]
+        if self.request.policy == newest.spec and newest.first_step <= first_step:
+            return newest.answer()
+        if now:
+            job.truncate(job.served)
+        acting = job.versions.in_force(job.planned_until)
+        added = job.versions.add(self.request.policy, first_step)
+        if job.versions.in_force(job.planned_until) != acting:
+            job.action = None  # it was for another policy version
+        return added.answer(changed=True)
+
+    def _put_shadow(self, job: Job) -> PolicyAnswer:
+        current = job.shadows.current
+        if current is not None and current.spec == self.request.policy:
+            return current.answer().model_copy(update={"shadow": True})
+        put = job.shadows.put(self.request.policy, job.planned_until)
+        return put.answer(changed=True).model_copy(update={"shadow": True})
+
+    def fields(self) -> dict[str, Any]:
+        made = {} if self.outcome is None else self.outcome.model_dump(include={"policy_version", "first_step"})
+        return {**self.request.model_dump(), "answer": made}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        request = SwapRequest.model_validate({name: value for name, value in fields.items() if name != "answer"})
+        made = fields.get("answer")
+        return cls(request, PolicyAnswer(policy=request.policy, **made) if made else None)
+
+    @property
+    def policies(self) -> list[PolicySpec]:
+        return [self.request.policy]
+
+    @property
+    def versions(self) -> list[PolicyVersion]:
+        if self.outcome is None or self.request.shadow:
+            return []
+        return [PolicyVersion(self.outcome.policy_version, self.request.policy, self.outcome.first_step)]
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowEnded(JobEvent[None]):
+    """No policy watches any more."""
+
+    kind: ClassVar[str] = "end_shadow"
+
+    def apply(self, job: Job) -> Applied[None]:
+        if job.shadows.current is None:
+            raise NotFoundError(f"job {job.spec.name!r} has no shadow", field="job", value=job.spec.name)
+        job.shadows.end()
+        return Applied(None, self)
+
+    def fields(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSet(JobEvent[ActionAnswer]):
+    """The action for the next interval from outside; until the interval is planned, another replaces it."""
+
+    kind: ClassVar[str] = "action"
+
+    request: ActionRequest
+
+    def apply(self, job: Job) -> Applied[ActionAnswer]:
+        version = job.versions.in_force(job.planned_until)
+        if self.request.first_step != job.planned_until:
+            return Applied(self._repeated(job), None)
+        if not version.waits_for_action:
+            raise ConflictError(
+                f"policy must be 'external' for an action from outside, got {version.spec.name!r} from step "
+                f"{version.first_step} on",
+                field="policy",
+                value=version.spec.name,
+            )
+        check_action(self.request.resolved(), job.spec)
+        outcome: Literal["applied", "replaced", "repeated"] = "applied"
+        if job.action is not None:
+            outcome = "repeated" if self.request == job.action else "replaced"
+        job.action = self.request
+        answer = ActionAnswer(outcome=outcome, first_step=self.request.first_step, policy_version=version.version)
+        return Applied(answer, None if outcome == "repeated" else self)
+
+    def _repeated(self, job: Job) -> ActionAnswer:
+        """The answer to a repetition for an interval that is planned; raises ConflictError for anything else."""
+        choice = choice_from_outside(self.request, None)
+        for decision in reversed(job.history.decisions):
+            same = is_same(choice, decision) and dict(choice.detail) == decision.detail
+            if same and decision.first_step == self.request.first_step:
+                return ActionAnswer(
+                    outcome="repeated", first_step=decision.first_step, policy_version=decision.policy_version
+                )
+        raise ConflictError(
+            f"first_step must be that of the next interval to be planned, {job.planned_until}, "
+            f"got {self.request.first_step}",
+            field="first_step",
+            value=self.request.first_step,
+        )
+
+    def fields(self) -> dict[str, Any]:
+        return self.request.model_dump()
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls(ActionRequest.model_validate(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBatchesAdopted(JobEvent[LocalBatchesAnswer]):
+    """What a client drew by itself; it has trained on that, so it takes the place of what was drawn for these steps."""
+
+    kind: ClassVar[str] = "local"
+    draws = True
+
+    local: LocalBatches
+
+    def apply(self, job: Job) -> Applied[LocalBatchesAnswer]:
+        local = self.local
+        job.check_start(local.start)
+        checks.check_local(job.spec, local)
+        stop = local.start + len(local.indices)
+        on_record = job.holds(local.start) and stop <= job.served
+        if on_record and np.array_equal(job.batches(local.start, stop).indices, local.indices):
+            return Applied(LocalBatchesAnswer(outcome="repeated"), None)
+        if job.ledger.any_since(local.start):
+            raise ConflictError(
+                f"start must follow every step with feedback, got {local.start}", field="start", value=local.start
+            )
+        checks.check_in_memory(job.calendar, job.plans, local.start)
+        checks.check_coverage(job.calendar, job.plans, local)
+        job.ledger.wait_from(local.start)
+        job.truncate(local.start)
+        probabilities = np.full(local.indices.shape, 1 / job.spec.samples, dtype=np.float32)
+        job.append(Plan(local.start, local.indices, probabilities, LOCAL_VERSION, job.ledger.first_missing))
+        job.served = stop
+        return Applied(LocalBatchesAnswer(outcome="applied"), self)
+
+    def fields(self) -> dict[str, Any]:
+        return self.local.model_dump()
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls(LocalBatches.model_validate(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDrawn(JobEvent[Plan]):
+    """The next interval, or the rest of one that was interrupted, is drawn.
+
+    Of the plan the journal holds a checksum: drawing it again gives the plan itself, or NotReproducibleError.
+    """
+
+    kind: ClassVar[str] = "plan"
+    draws = True
+
+    first_step: int | None = None  # in the journal
+    checksum: int | None = None
+
+    def apply(self, job: Job) -> Applied[Plan]:
+        plan = job.plan()
+        drawn = PlanDrawn(plan.first_step, plan.checksum())
+        if self.checksum is not None and drawn != self:
+            error = job.history.decisions[-1].detail.get("error")
+            raise NotReproducibleError(
+                f"the plan of job {job.spec.name!r} from step {plan.first_step} on is not the one that was handed out"
+                + (f": {error}" if error else "")
+            )
+        return Applied(plan, drawn)
+
+    def fields(self) -> dict[str, Any]:
+        return {"first_step": self.first_step, "checksum": self.checksum}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls(fields["first_step"], fields["checksum"])
+
+
+@dataclass(frozen=True, slots=True)
+class StepsServed(JobEvent[None]):
+    """The steps before one are handed out."""
+
+    kind: ClassVar[str] = "serve"
+    draws = True
+
+    until: int
+
+    def apply(self, job: Job) -> Applied[None]:
+        if self.until <= job.served:
+            return Applied(None, None)
+        job.served = self.until
+        return Applied(None, self)
+
+    def fields(self) -> dict[str, Any]:
+        return {"until": self.until}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls(fields["until"])
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered(JobEvent[None]):
+    """The journal was damaged: the job goes on at step `served`, with the batches from `start` on out of stored plans.
+
+    added: the policy versions that came after those that are known. How the plans were made is not known any more.
+    """
+
+    kind: ClassVar[str] = "recovered"
+    draws = True
+    brings_policies: ClassVar[bool] = True
+
+    start: int
+    served: int
+    plans: list[Plan]
+    added: list[PolicyVersion]
+
+    def apply(self, job: Job) -> Applied[None]:
+        job.truncate(self.start)
+        job.versions.versions.extend(self.added)
+        for plan in self.plans:
+            job.append(plan)
+        job.planned_until = job.served = self.served
+        job.ledger.stop_waiting(self.served)  # what was measured of these steps and is lost will not come again
+        return Applied(None, self)
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "start": self.start,
+            "served": self.served,
+            "plans": [{"first_step": plan.first_step, **plan.fields()} for plan in self.plans],
+            "versions": [
+                {"version": v.version, "policy": v.spec.model_dump(), "first_step": v.first_step} for v in self.added
+            ],
+        }
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        plans = [Plan.of_fields(plan["first_step"], plan) for plan in fields["plans"]]
+        added = [
+            PolicyVersion(v["version"], PolicySpec.model_validate(v["policy"]), v["first_step"])
+            for v in fields["versions"]
+        ]
+        return cls(fields["start"], fields["served"], plans, added)
+
+    @property
+    def versions(self) -> list[PolicyVersion]:
+        return self.added
+
+
+Event = (
+    FeedbackReceived
+    | ScoresReceived
+    | ValidationReported
+    | PolicySwapped
+    | ShadowEnded
+    | ActionSet
+    | LocalBatchesAdopted
+    | PlanDrawn
+    | StepsServed
+    | Recovered
+)
+_OF_KIND: Final[Mapping[str, type[Event]]] = {event.kind: event for event in get_args(Event)}
+
+
+def read_event(kind: str, fields: Fields, spec: JobSpec) -> Event:
+    """The event that the journal of a job with this spec holds. Raises KeyError for a kind that there is not."""
+    return _OF_KIND[kind].of_fields(fields, spec)
+
+
+def brings_policies(kind: str) -> bool:
+    """Whether events of a kind may name policies: most need not be read to know that they don't."""
+    return _OF_KIND[kind].brings_policies

@@ -1,0 +1,119 @@
+"""Events: each survives its journal entry, and is applied alike whoever applies it."""
+
+from dataclasses import fields, replace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from bss_service.errors import BssError
+from bss_service.job import events
+from bss_service.job.events import (
+    ActionSet,
+    Event,
+    FeedbackReceived,
+    JobEvent,
+    LocalBatchesAdopted,
+    PlanDrawn,
+    PolicySwapped,
+    Recovered,
+    ScoresReceived,
+    ShadowEnded,
+    StepsServed,
+    ValidationReported,
+    read_event,
+)
+from bss_service.job.plans import Plan
+from bss_service.journal.transaction import Entry
+from bss_service.policies.versions import PolicyVersion
+from bss_service.protocol import (
+    ActionRequest,
+    LocalBatches,
+    PolicyAnswer,
+    PolicySpec,
+    SwapRequest,
+)
+from tests.conftest import Trainer
+from tests.support.simulated import report
+
+NAN = float("nan")
+UNIFORM = PolicySpec(name="uniform")
+VALUES = np.array([[[0.5, 2.0, NAN, 0.5, 0.5]] * 4], np.float32)
+INDICES = np.array([[1, 2, 3, 4]])
+EVENTS: dict[type[JobEvent[Any]], Event] = {
+    FeedbackReceived: FeedbackReceived(0, 1, np.array([0]), VALUES),
+    ScoresReceived: ScoresReceived(np.array([3, 1, 2, 0]), VALUES[0]),
+    ValidationReported: ValidationReported(report(3)),
+    PolicySwapped: PolicySwapped(
+        SwapRequest(policy=UNIFORM, at="now"), PolicyAnswer(policy=UNIFORM, policy_version=2, first_step=3)
+    ),
+    ShadowEnded: ShadowEnded(),
+    ActionSet: ActionSet(ActionRequest(first_step=0, action={"share": 0.5}, propensity=0.25, detail={"by": "me"})),
+    LocalBatchesAdopted: LocalBatchesAdopted(LocalBatches(start=2, indices=INDICES)),
+    PlanDrawn: PlanDrawn(4, 17),
+    StepsServed: StepsServed(5),
+    Recovered: Recovered(
+        1, 2, [Plan(1, INDICES, np.full((1, 4), 0.1, np.float32), 1, 0)], [PolicyVersion(2, UNIFORM, 2)]
+    ),
+}
+
+
+def content(event: JobEvent[Any]) -> list[Any]:
+    return [getattr(event, field.name) for field in fields(event)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
+def test_an_event_survives_its_journal_entry(kind: type[Event]) -> None:
+    event, spec = EVENTS[kind], Trainer().job.spec
+    again = Entry.of(7, event).event(spec)
+    assert type(again) is kind
+    np.testing.assert_equal(str(content(again)), str(content(event)))
+    assert Entry.of(7, again) == Entry.of(7, event)
+
+
+def test_each_kind_belongs_to_one_event_and_every_event_is_known_to_the_journal() -> None:
+    listed = get_args(Event)
+    made = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, JobEvent)]
+    assert len({kind.kind for kind in listed}) == len(listed)
+    assert set(made) - {JobEvent} == set(listed)
+
+
+def test_a_kind_that_nobody_knows_is_an_error() -> None:
+    with pytest.raises(KeyError, match="coffee"):
+        read_event("coffee", {}, Trainer().job.spec)
+
+
+def test_an_event_that_changes_nothing_leaves_no_entry() -> None:
+    trainer = Trainer()
+    trainer.take(2)
+    before = len(trainer.journal)
+    trainer.apply(StepsServed(1))
+    trainer.swap("uniform")
+    trainer.feed(0)
+    trainer.feed(0)
+    assert [type(event) for event in trainer.journal[before:]] == [FeedbackReceived]
+
+
+def test_a_swap_is_journaled_with_the_version_that_it_made() -> None:
+    trainer = Trainer()
+    trainer.take(3)
+    trainer.swap("bandit")
+    swap = trainer.journal[-1]
+    assert swap.versions == [PolicyVersion(2, PolicySpec(name="bandit"), 3)]
+
+
+def test_only_what_decides_about_batches_draws() -> None:
+    shadow = replace(EVENTS[PolicySwapped], request=SwapRequest(policy=UNIFORM, shadow=True))
+    drawing = {type(event) for event in EVENTS.values() if event.draws}
+    assert drawing == {PolicySwapped, LocalBatchesAdopted, PlanDrawn, StepsServed, Recovered}
+    assert not shadow.draws
+
+
+def test_what_is_refused_has_changed_nothing() -> None:
+    trainer = Trainer()
+    trainer.take(2)
+    before = trainer.state()
+    for event in (ShadowEnded(), ActionSet(ActionRequest(first_step=2, action="hard")), ValidationReported(report(9))):
+        with pytest.raises(BssError):
+            trainer.apply(event)
+    assert trainer.state() == before

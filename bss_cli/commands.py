@@ -92,9 +92,7 @@ def serve(
     )
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _end_well)  # uvicorn drains, and then raises the signal again for whoever had it before
-    from bss_service.http.server import (
-        serve as run,  # takes most of a second, which the other commands need not wait for
-    )
+    from bss_service.http.server import serve as run  # most of a second, which other commands need not wait for
 
     try:
         run(chosen)

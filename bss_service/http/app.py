@@ -16,7 +16,6 @@ from bss_service.http.auth import Gate
 from bss_service.http.endpoints import GuardedRoute
 from bss_service.http.headers import SecurityHeaders
 from bss_service.http.limits import BodyBudget, RateLimiter
-from bss_service.http.openapi import failures
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
 from bss_service.metrics import Metrics, RequestMetrics
@@ -63,11 +62,11 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
     app.router.route_class = GuardedRoute
 
-    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN, responses=failures(503))
+    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN, responses=openapi.failures(503))
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN, responses=failures(503))
+    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN, responses=openapi.failures(503))
     def readyz() -> dict[str, str]:
         store.check()
         return {"status": "ready"}
@@ -77,7 +76,7 @@ def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
         summary="Prometheus metrics",
         dependencies=api.READ,
         response_class=PlainTextResponse,
-        responses=failures(401, 403, 429, 503),
+        responses=openapi.failures(401, 403, 429, 503),
     )
     def read_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

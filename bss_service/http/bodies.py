@@ -12,13 +12,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from bss_service.errors import (
-    CutBodyError,
-    MalformedError,
-    SlowBodyError,
-    TooLargeError,
-    UnsupportedMediaTypeError,
-)
+from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
 from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
 from bss_service.protocol import frames, strict_json
@@ -42,7 +36,7 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
     async def read(request: Request) -> M:
         content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
         limit: int = request.app.state.settings.max_body_bytes
-        data = await read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
+        data = await _read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
         if model is not Snapshot:  # which has more parts the longer its job has run
             _check_count(data, content_type)
         if len(data) > LONG:
@@ -81,7 +75,7 @@ def _check_count(data: bytes, content_type: str) -> None:
 async def read_artefact(request: Request) -> bytes:
     """A dependency that reads the bytes of an artefact; what they are is judged by artefact.read."""
     _content_type(request, BINARY, frames.CONTENT_TYPE)
-    return await read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
+    return await _read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
 
 
 def _content_type(request: Request, *allowed: str) -> str:
@@ -100,7 +94,7 @@ def _content_type(request: Request, *allowed: str) -> str:
     return content_type
 
 
-async def read_bounded(request: Request, limit: int) -> bytes:
+async def _read_bounded(request: Request, limit: int) -> bytes:
     """The body, if it is at most `limit` bytes; no more than that is ever held."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:

@@ -26,6 +26,8 @@ class GuardedRoute(APIRoute):
         needs = [dependency.call for dependency in self.dependant.dependencies if isinstance(dependency.call, Needs)]
         if not needs:
             raise TypeError(f"route {path} must name the scope that it needs, or that it needs none")
+        if self.body_field is not None:
+            raise TypeError(f"route {path} must take its body as a message, or as bytes")
         self.scope = needs[0].scope
 
     @cached_property

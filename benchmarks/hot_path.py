@@ -43,14 +43,7 @@ def main() -> None:
 @contextmanager
 def service(folder: Path) -> Iterator[str]:
     """A service of its own on a fresh file."""
-    command = [
-        str(Path(sys.executable).with_name("bss")),
-        "serve",
-        "--port",
-        "0",
-        "--store",
-        f"sqlite:///{folder}/b.sqlite",
-    ]
+    command = [sys.executable, "-m", "bss_cli", "serve", "--port", "0", "--store", f"sqlite:///{folder}/b.sqlite"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     line = next(line for line in process.stderr if "listening" in line)

@@ -26,7 +26,7 @@ from bss_cli.rendering import (
 )
 from bss_cli.service import LOCAL, Url, checked_name, connect
 from bss_cli.terminal import MISUSED, fail, screen, settings
-from bss_service.errors import StoreError
+from bss_service.errors import StoreError, UnguardedError
 from bss_service.protocol import Decision, Message, PolicyManifest
 from bss_service.settings import Settings
 from trainer_client.client import SchedulerClient
@@ -92,10 +92,7 @@ def serve(
     )
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, _end_well)  # uvicorn drains, and then raises the signal again for whoever had it before
-    from bss_service.http.server import (
-        UnguardedError,  # takes most of a second, which the other commands need not wait for
-    )
-    from bss_service.http.server import serve as run
+    from bss_service.http.server import serve as run  # most of a second, which other commands need not wait for
 
     try:
         run(chosen)

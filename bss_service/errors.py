@@ -68,3 +68,67 @@ class StoreError(BssError):
 
     status = 503
     title = "Store unavailable"
+
+
+class MalformedError(BssError):
+    """The body is neither JSON nor a frame."""
+
+    status = 400
+    title = "Malformed body"
+
+
+class UnsupportedMediaTypeError(BssError):
+    """The body's type is neither JSON nor a frame."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+class SlowBodyError(BssError):
+    """The body does not come; whoever sends it holds a connection and memory."""
+
+    status = 408
+    title = "Request timeout"
+
+
+class CutBodyError(BssError):
+    """The client has gone before its body was here; nobody reads this answer."""
+
+    status = 400
+    title = "Incomplete body"
+
+
+class UnauthorisedError(BssError):
+    """The token is missing or wrong."""
+
+    status = 401
+    title = "Unauthorised"
+
+
+class ForbiddenError(BssError):
+    """The token's scope does not reach."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class TooManyError(BssError):
+    """The client asks too often; after `retry_after` seconds it may ask again."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class BusyError(BssError):
+    """Other requests have the memory for bodies."""
+
+    status = 503
+    title = "Busy"
+
+
+class UnguardedError(BssError):
+    """Others could reach the service, and none of them would need a token."""

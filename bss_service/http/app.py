@@ -6,15 +6,16 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from bss_service.host import Host
 from bss_service.http import openapi, problems
 from bss_service.http import routes as api
-from bss_service.http.auth import Gate, GuardedRoute
-from bss_service.http.budget import BodyBudget
+from bss_service.http.auth import Gate
+from bss_service.http.endpoints import GuardedRoute
 from bss_service.http.headers import SecurityHeaders
-from bss_service.http.rates import RateLimiter
+from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
 from bss_service.metrics import Metrics, RequestMetrics
@@ -53,7 +54,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     _add_operations(app, store, metrics)
     app.add_middleware(BodyBudget, limit=BODIES * settings.max_body_bytes)
     app.add_middleware(RequestMetrics, metrics=metrics)
-    openapi.install(app, api.router)
+    openapi.install(app, api.router.routes)
     app.middleware_stack = SecurityHeaders(app.build_middleware_stack())  # as one of it, it would miss status 500
     return app
 
@@ -61,15 +62,21 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
     app.router.route_class = GuardedRoute
 
-    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN)
+    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN, responses=openapi.failures(503))
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN)
+    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN, responses=openapi.failures(503))
     def readyz() -> dict[str, str]:
         store.check()
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Prometheus metrics", response_class=Response, dependencies=api.READ)
+    @app.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        dependencies=api.READ,
+        response_class=PlainTextResponse,
+        responses=openapi.failures(401, 403, 429, 503),
+    )
     def read_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

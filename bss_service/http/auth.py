@@ -8,33 +8,18 @@ service that they can reach asks for a token whatever became of those in its sto
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from fastapi import Request
-from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
-from bss_service.errors import BssError, StoreError
-from bss_service.http.rates import RateLimiter
+from bss_service.errors import ForbiddenError, StoreError, UnauthorisedError
+from bss_service.http.limits import RateLimiter
 from bss_service.http.tokens import Scope, Token, Tokens, digest, find
 from bss_service.settings import is_loopback
 
 FRESH: Final = 1.0  # seconds after which the store is asked again; so long may a revoked token live
-
-
-class UnauthorisedError(BssError):
-    """The token is missing or wrong."""
-
-    status = 401
-    title = "Unauthorised"
-
-
-class ForbiddenError(BssError):
-    """The token's scope does not reach."""
-
-    status = 403
-    title = "Forbidden"
 
 
 class Gate:
@@ -57,7 +42,7 @@ class Gate:
         self._limiter = limiter
         self._guarded = setting is not None or not local
         self._clock = clock
-        self._known: list[Token] = []
+        self._cached: list[Token] = []
         self._failure: str | None = None  # why they could not be read the last time
         self._read_at = -FRESH
         self._reading = asyncio.Lock()
@@ -81,8 +66,8 @@ class Gate:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not text:
             return None
-        known = find(self._setting, text) or find(await self._tokens(), text)
-        return known if known is not None and known.valid(time.time()) else None
+        token = find(self._setting, text) or find(await self._tokens(), text)
+        return token if token is not None and token.valid(time.time()) else None
 
     async def _check_open(self, request: Request) -> None:
         await self._tokens()
@@ -101,15 +86,15 @@ class Gate:
                     await self._read()
         if self._failure is not None:
             raise StoreError(self._failure)
-        return self._known
+        return self._cached
 
     async def _read(self) -> None:
         read_at = self._clock()
         try:
-            self._known, self._failure = await run_in_threadpool(self._stored.all), None
-        except StoreError as error:  # told to all who ask within a second of now: a try may take longer than that
+            self._cached, self._failure = await run_in_threadpool(self._stored.all), None
+        except StoreError as error:  # for all who ask within a second of now: a try may take longer than that
             self._failure, read_at = error.detail, self._clock()
-        self._guarded = self._guarded or bool(self._known)  # also when they are gone with their store
+        self._guarded = self._guarded or bool(self._cached)  # also when they are gone with their store
         self._read_at = read_at
 
 
@@ -123,15 +108,6 @@ class Needs:
         gate: Gate = request.app.state.gate
         if self.scope is not None:
             await gate.admit(request, self.scope)
-
-
-class GuardedRoute(APIRoute):
-    """A route that says what it needs; one that forgot to can't be made."""
-
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
-        if not any(isinstance(dependency.call, Needs) for dependency in self.dependant.dependencies):
-            raise TypeError(f"route {path} must name the scope that it needs, or that it needs none")
 
 
 def _of_setting(setting: SecretStr) -> Token:

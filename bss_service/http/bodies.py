@@ -8,9 +8,12 @@ import pydantic
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
-from bss_service.errors import BssError, TooLargeError
+from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
+from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
 from bss_service.protocol import Message, frames, strict_json
 
@@ -26,52 +29,19 @@ SLOWEST: Final = 2**16  # bytes a second: so much longer may a long one take
 M = TypeVar("M", bound=Message)
 
 
-class MalformedError(BssError):
-    """The body is neither JSON nor a frame."""
-
-    status = 400
-    title = "Malformed body"
-
-
-class UnsupportedMediaTypeError(BssError):
-    """The body's type is neither JSON nor a frame."""
-
-    status = 415
-    title = "Unsupported media type"
-
-
-class SlowBodyError(BssError):
-    """The body does not come; whoever sends it holds a connection and memory."""
-
-    status = 408
-    title = "Request timeout"
-
-
-class CutBodyError(BssError):
-    """The client has gone before its body was here; nobody reads this answer."""
-
-    status = 400
-    title = "Incomplete body"
-
-
-def body(model: type[M], *, counted: bool = True) -> Callable[[Request], Coroutine[Any, Any, M]]:
-    """A dependency that reads a message from the request, and names the wrong field if it does not fit.
-
-    counted: a JSON body, or the header of a frame, may hold no more than any but a snapshot does.
-    """
+def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]]:
+    """A dependency that reads a message from the request, and names the wrong field if it does not fit."""
 
     async def read(request: Request) -> M:
         content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
         limit: int = request.app.state.settings.max_body_bytes
-        data = await read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
-        if counted:
+        data = await _read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
+        if model is not Snapshot:  # which has more parts the longer its job has run
             _check_count(data, content_type)
         if len(data) > LONG:
             return await run_in_threadpool(_parse, data, content_type, model)
         return _parse(data, content_type, model)
 
-    read.__annotations__["return"] = model
-    read.message = model  # type: ignore[attr-defined]  # for the OpenAPI document
     return read
 
 
@@ -101,10 +71,10 @@ def _check_count(data: bytes, content_type: str) -> None:
             raise TooLargeError(f"body must have at most {most} {name}, got {count}", field="body", value=count)
 
 
-async def artefact_body(request: Request) -> bytes:
+async def read_artefact(request: Request) -> bytes:
     """A dependency that reads the bytes of an artefact; what they are is judged by artefact.read."""
     _content_type(request, BINARY, frames.CONTENT_TYPE)
-    return await read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
+    return await _read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
 
 
 def _content_type(request: Request, *allowed: str) -> str:
@@ -123,7 +93,7 @@ def _content_type(request: Request, *allowed: str) -> str:
     return content_type
 
 
-async def read_bounded(request: Request, limit: int) -> bytes:
+async def _read_bounded(request: Request, limit: int) -> bytes:
     """The body, if it is at most `limit` bytes; no more than that is ever held."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
@@ -144,8 +114,16 @@ async def read_bounded(request: Request, limit: int) -> bytes:
     return bytes(data)
 
 
-def reply(request: Request, message: Message, status: int = 200) -> Response:
-    """The message in the form that the request accepts: a frame where it names one, else JSON."""
-    if frames.CONTENT_TYPE in request.headers.get("accept", ""):
-        return Response(message.to_frame(), status, media_type=frames.CONTENT_TYPE)
-    return Response(message.model_dump_json(), status, media_type=JSON)
+class MessageResponse(Response):
+    """A message in the form that the request accepts: a frame where it names one, else JSON."""
+
+    def __init__(self, message: Message, status_code: int = 200) -> None:
+        super().__init__(status_code=status_code)
+        self._message = message
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if frames.CONTENT_TYPE in Headers(scope=scope).get("accept", ""):
+            response = Response(self._message.to_frame(), self.status_code, media_type=frames.CONTENT_TYPE)
+        else:
+            response = Response(self._message.model_dump_json(), self.status_code, media_type=JSON)
+        await response(scope, receive, send)

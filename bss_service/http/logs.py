@@ -1,4 +1,4 @@
-"""Structured logs on standard error; what they tell of requests stays on its line and moves no cursor."""
+"""Structured logs on standard error; what they hold of requests stays on its line and moves no cursor."""
 
 import logging
 import sys

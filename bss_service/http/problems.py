@@ -14,11 +14,10 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from bss_service.errors import BssError
-from bss_service.http.rates import TooManyError
+from bss_service.errors import BssError, TooManyError
 
 CONTENT_TYPE: Final = "application/problem+json"
-SHOWN: Final = 200  # characters of a wrong value that are told back
+SHOWN: Final = 200  # characters of a wrong value in the answer
 DETAIL: Final = 2000
 
 _brief: Final = Repr()  # the whole of a long list would take a second to write
@@ -65,13 +64,13 @@ def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part not in ("path", "query", "header")) or None
-    said = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ")
     if field is None:  # a rule over several fields: its sentence begins with the field's name
-        field = said.split(" ", 1)[0]
-        detail, value = said, None
+        field = reason.split(" ", 1)[0]
+        detail, value = reason, None
     else:
         value = _shown(first.get("input"))
-        detail = f"{field}: {said}" if "got" in said else f"{field}: {said}, got {value!r}"
+        detail = f"{field}: {reason}" if "got" in reason else f"{field}: {reason}, got {value!r}"
     return _answer(Problem(title="Invalid value", status=422, detail=detail, field=field, value=value))
 
 
@@ -84,7 +83,7 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of all routes of a path; the framework tells those of the first alone."""
+    """The methods of all routes of a path; the framework names those of the first alone."""
     methods = {
         method
         for route in (*request.app.state.routes, *request.app.routes)

@@ -1,13 +1,15 @@
-"""The HTTP interface: each endpoint reads, calls the host once, and answers."""
+"""The HTTP interface: each endpoint takes a message, calls the host once, and returns what it answers."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 
 from bss_service.core.table import MAX_STEP
 from bss_service.host import Host
-from bss_service.http.auth import GuardedRoute, Needs
-from bss_service.http.bodies import BINARY, artefact_body, body, reply
+from bss_service.http.auth import Needs
+from bss_service.http.bodies import BINARY, MessageResponse
+from bss_service.http.endpoints import GuardedRoute
+from bss_service.http.openapi import binary, example, failures
 from bss_service.http.tokens import Scope
 from bss_service.job.snapshot import Snapshot
 from bss_service.protocol import (
@@ -15,13 +17,28 @@ from bss_service.protocol import (
     MAX_WAIT,
     NAME_PATTERN,
     SHA256_PATTERN,
+    ActionAnswer,
     ActionRequest,
+    Batches,
+    DecisionLog,
+    FeedbackAnswer,
     FeedbackRequest,
+    JobList,
     JobSpec,
+    JobState,
     LocalBatches,
+    LocalBatchesAnswer,
+    ObservationAnswer,
+    PolicyAnswer,
+    PolicyList,
+    PolicyManifest,
+    SampleState,
     Scores,
+    ScoresAnswer,
+    StepsAnswer,
     StepsRequest,
     SwapRequest,
+    ValidationAnswer,
     ValidationReport,
     frames,
 )
@@ -43,199 +60,260 @@ READ = [Depends(Needs(Scope.READ))]
 TRAIN = [Depends(Needs(Scope.TRAIN))]  # what a trainer does
 ADMIN = [Depends(Needs(Scope.ADMIN))]
 
-router = APIRouter(prefix="/v1", route_class=GuardedRoute)
+router = APIRouter(
+    prefix="/v1",
+    route_class=GuardedRoute,
+    responses=failures(400, 401, 403, 404, 409, 413, 415, 422, 425, 429, 500, 503),
+)
 
 
-@router.post("/jobs", summary="Create a job, or attach to it", dependencies=TRAIN)
-async def create_job(request: Request, host: TheHost, spec: Annotated[Any, Depends(body(JobSpec))]) -> Response:
+@router.post(
+    "/jobs",
+    summary="Create a job, or attach to it",
+    dependencies=TRAIN,
+    response_model=JobState,
+    responses={201: {"model": JobState}},
+    openapi_extra=example(
+        name="run-1",
+        samples=6,
+        modalities=["audio", "video"],
+        batch_size=2,
+        interval=3,
+        policy={"name": "balance", "parameters": {"refresh_every": 2}},
+    ),
+)
+async def create_job(host: TheHost, spec: JobSpec) -> MessageResponse:
     """The same spec gives the same job (200); another spec of the same name is a conflict that names the field."""
     state = await host.create(spec)
-    return reply(request, state, 201 if state.created else 200)
+    return MessageResponse(state, 201 if state.created else 200)
 
 
 @router.get("/jobs", summary="All jobs", dependencies=READ)
-async def list_jobs(request: Request, host: TheHost) -> Response:
+async def list_jobs(host: TheHost) -> JobList:
     """All jobs, by name."""
-    return reply(request, await host.jobs())
+    return await host.jobs()
 
 
 @router.get("/jobs/{job}", summary="Where a job is", dependencies=READ)
-async def read_job(request: Request, host: TheHost, name: JobName) -> Response:
+async def read_job(host: TheHost, name: JobName) -> JobState:
     """The job's spec, its next step, its policy and its latest rewards."""
-    return reply(request, await host.state(name))
+    return await host.state(name)
 
 
-@router.delete("/jobs/{job}", status_code=204, summary="Delete a job", dependencies=ADMIN)
-async def delete_job(host: TheHost, name: JobName) -> Response:
+@router.delete("/jobs/{job}", status_code=204, summary="Delete a job", dependencies=ADMIN, response_class=Response)
+async def delete_job(host: TheHost, name: JobName) -> None:
     """The job, its journal and its batches are gone for good."""
     await host.delete(name)
-    return Response(status_code=204)
 
 
-@router.post("/jobs/{job}/steps", summary="Give feedback, take batches: the hot call", dependencies=TRAIN)
-async def steps(
-    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(StepsRequest))]
-) -> Response:
+@router.post(
+    "/jobs/{job}/steps",
+    summary="Give feedback, take batches: the hot call",
+    dependencies=TRAIN,
+    openapi_extra=example(start=0, count=3),
+)
+async def steps(host: TheHost, name: JobName, message: StepsRequest) -> StepsAnswer:
     """Feedback for steps that are done, and the next batches from a step on, in one round trip.
 
     Asked again, it gives the same batches. A call for an interval that is not drawn yet waits for the feedback that
     belongs to it, at most the job's `patience`. Fewer batches than asked for is a normal answer.
     """
-    return reply(request, await host.steps(name, message))
+    return await host.steps(name, message)
 
 
 @router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
 async def read_batches(
-    request: Request,
     host: TheHost,
     name: JobName,
     start: Annotated[int, Query(ge=0, le=MAX_STEP)],
     count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
-) -> Response:
+) -> Batches:
     """The batches of past steps. It never hands out new ones: `POST …/steps` does."""
-    return reply(request, await host.batches(name, start, count))
+    return await host.batches(name, start, count)
 
 
-@router.post("/jobs/{job}/feedback", summary="Give feedback alone", dependencies=TRAIN)
-async def feedback(
-    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(FeedbackRequest))]
-) -> Response:
-    """Feedback is counted once for each step and sample row: a repetition changes nothing and is told as one."""
-    return reply(request, await host.feedback(name, message))
+@router.post(
+    "/jobs/{job}/feedback",
+    summary="Give feedback alone",
+    dependencies=TRAIN,
+    openapi_extra=example(feedback={"step": [0], "similarity": [[0.9, 0.2]], "loss": [[0.3, 2.1]]}),
+)
+async def feedback(host: TheHost, name: JobName, message: FeedbackRequest) -> FeedbackAnswer:
+    """Feedback is counted once for each step and sample row: a repetition changes nothing, and the answer says so."""
+    return await host.feedback(name, message)
 
 
-@router.post("/jobs/{job}/validation", summary="Report a validation", dependencies=TRAIN)
-async def validation(
-    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(ValidationReport))]
-) -> Response:
+@router.post(
+    "/jobs/{job}/validation",
+    summary="Report a validation",
+    dependencies=TRAIN,
+    openapi_extra=example(
+        step=3,
+        loss=1.2,
+        accuracy=0.55,
+        modalities={
+            "audio": {"accuracy": 0.5, "probability": 0.41},
+            "video": {"accuracy": 0.3, "probability": 0.24},
+        },
+    ),
+)
+async def validation(host: TheHost, name: JobName, message: ValidationReport) -> ValidationAnswer:
     """The report becomes the reward of the decisions whose plans have ended."""
-    return reply(request, await host.validate(name, message))
+    return await host.validate(name, message)
 
 
-@router.put("/jobs/{job}/scores", summary="Send a measuring pass", dependencies=TRAIN)
-async def scores(
-    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(Scores))]
-) -> Response:
+@router.put(
+    "/jobs/{job}/scores",
+    summary="Send a measuring pass",
+    dependencies=TRAIN,
+    openapi_extra=example(indices=[0, 1], similarity=[0.8, 0.4], loss=[0.5, 1.9]),
+)
+async def scores(host: TheHost, name: JobName, message: Scores) -> ScoresAnswer:
     """A part of a measuring pass over the training set; it counts when the next interval is drawn."""
-    return reply(request, await host.measure(name, message))
+    return await host.measure(name, message)
 
 
-@router.post("/jobs/{job}/local-batches", summary="Tell what was drawn during an outage", dependencies=TRAIN)
-async def local_batches(
-    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(LocalBatches))]
-) -> Response:
+@router.post(
+    "/jobs/{job}/local-batches",
+    summary="Report what was drawn during an outage",
+    dependencies=TRAIN,
+    openapi_extra=example(start=0, indices=[[3, 1]]),
+)
+async def local_batches(host: TheHost, name: JobName, message: LocalBatches) -> LocalBatchesAnswer:
     """Batches that the client drew by itself while the service was out of reach take the place of planned ones."""
-    return reply(request, await host.adopt(name, message))
+    return await host.adopt(name, message)
 
 
 @router.get("/jobs/{job}/policy", summary="The policy in force", dependencies=READ)
-async def read_policy(request: Request, host: TheHost, name: JobName) -> Response:
+async def read_policy(host: TheHost, name: JobName) -> PolicyAnswer:
     """The policy that draws the next step to be handed out."""
-    return reply(request, await host.policy(name))
+    return await host.policy(name)
 
 
-@router.put("/jobs/{job}/policy", summary="Swap the policy", dependencies=ADMIN)
-async def swap_policy(
-    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(SwapRequest))]
-) -> Response:
+@router.put(
+    "/jobs/{job}/policy",
+    summary="Swap the policy",
+    dependencies=ADMIN,
+    openapi_extra=example(policy={"name": "curriculum", "parameters": {"growth_epochs": 20}}, at="now"),
+)
+async def swap_policy(host: TheHost, name: JobName, message: SwapRequest) -> PolicyAnswer:
     """The answer names the new policy version and the first step that it draws."""
-    return reply(request, await host.swap(name, message))
+    return await host.swap(name, message)
 
 
-@router.delete("/jobs/{job}/policy/shadow", status_code=204, summary="End the shadow", dependencies=ADMIN)
-async def end_shadow(host: TheHost, name: JobName) -> Response:
+@router.delete(
+    "/jobs/{job}/policy/shadow",
+    status_code=204,
+    summary="End the shadow",
+    dependencies=ADMIN,
+    response_class=Response,
+)
+async def end_shadow(host: TheHost, name: JobName) -> None:
     """The policy that watches the job stops watching; what it would have done stays in the decision log."""
     await host.end_shadow(name)
-    return Response(status_code=204)
 
 
 @router.get("/jobs/{job}/observation", summary="What the policy sees next", dependencies=READ)
 async def read_observation(
-    request: Request,
-    host: TheHost,
-    name: JobName,
-    wait: Annotated[float, Query(ge=0, le=MAX_WAIT, allow_inf_nan=False)] = 0.0,
-) -> Response:
+    host: TheHost, name: JobName, wait: Annotated[float, Query(ge=0, le=MAX_WAIT, allow_inf_nan=False)] = 0.0
+) -> ObservationAnswer:
     """The observation from which the next interval will be drawn, as far as it is known.
 
     With `wait` the call is held, at most so many seconds, until the job awaits an action: its policy is `external`,
     its trainer has asked for the interval, and the feedback that belongs to it is in.
     """
-    return reply(request, await host.observation(name, wait))
+    return await host.observation(name, wait)
 
 
-@router.put("/jobs/{job}/action", summary="Act from outside", dependencies=TRAIN)
-async def set_action(
-    request: Request, host: TheHost, name: JobName, message: Annotated[Any, Depends(body(ActionRequest))]
-) -> Response:
+@router.put(
+    "/jobs/{job}/action",
+    summary="Act from outside",
+    dependencies=TRAIN,
+    openapi_extra=example(first_step=3, action="balance", propensity=0.5),
+)
+async def set_action(host: TheHost, name: JobName, message: ActionRequest) -> ActionAnswer:
     """The action for the next interval of a job whose policy is `external`; the interval is planned once it came.
 
     Asked again, it changes nothing; another action takes its place until the interval is planned.
     """
-    return reply(request, await host.act(name, message))
+    return await host.act(name, message)
 
 
 @router.get("/jobs/{job}/decisions", summary="The decision log", dependencies=READ)
 async def read_decisions(
-    request: Request,
     host: TheHost,
     name: JobName,
     start: Annotated[int, Query(ge=0, le=MAX_STEP)] = 0,
     count: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> Response:
+) -> DecisionLog:
     """What the policies saw and chose, how likely the choice was, and the reward."""
-    return reply(request, await host.decisions(name, start, count))
+    return await host.decisions(name, start, count)
 
 
 @router.get("/jobs/{job}/samples/{i}", summary="Why is this sample drawn?", dependencies=READ)
 async def read_sample(
-    request: Request,
     host: TheHost,
     name: JobName,
     index: Annotated[int, Path(alias="i", ge=0, lt=2**40, examples=[0])],
     draws: Annotated[int, Query(ge=1, le=100)] = 10,
-) -> Response:
+) -> SampleState:
     """The sample's scores, and when and by which policy version it was drawn."""
-    return reply(request, await host.sample(name, index, draws))
+    return await host.sample(name, index, draws)
 
 
-@router.get("/jobs/{job}/snapshot", summary="Take a job's state away", dependencies=TRAIN)
+@router.get(
+    "/jobs/{job}/snapshot",
+    summary="Take a job's state away",
+    dependencies=TRAIN,
+    response_class=Response,
+    responses=binary(frames.CONTENT_TYPE),
+)
 async def read_snapshot(host: TheHost, name: JobName) -> Response:
     """The whole state of the job as one frame, for `PUT` here or elsewhere, under this name or another."""
     return Response(await host.snapshot(name), media_type=frames.CONTENT_TYPE)
 
 
 @router.put("/jobs/{job}/snapshot", status_code=201, summary="Create a job from a snapshot", dependencies=ADMIN)
-async def put_snapshot(
-    request: Request, host: TheHost, name: JobName, snapshot: Annotated[Any, Depends(body(Snapshot, counted=False))]
-) -> Response:
+async def put_snapshot(host: TheHost, name: JobName, snapshot: Snapshot) -> JobState:
     """The job goes on where the snapshot was taken. A job of that name must not exist."""
-    return reply(request, await host.put_snapshot(name, snapshot), 201)
+    return await host.put_snapshot(name, snapshot)
 
 
 @router.get("/policies", summary="Policies that a job can have", dependencies=READ)
-async def list_policies(request: Request, host: TheHost) -> Response:
+async def list_policies(host: TheHost) -> PolicyList:
     """Installed policies with the JSON Schema of their parameters, and uploaded artefacts."""
-    return reply(request, await host.policies())
+    return await host.policies()
 
 
-@router.post("/policies", summary="Upload a trained policy", dependencies=ADMIN)
-async def upload_policy(request: Request, host: TheHost, data: Annotated[bytes, Depends(artefact_body)]) -> Response:
+@router.post(
+    "/policies",
+    summary="Upload a trained policy",
+    dependencies=ADMIN,
+    response_model=PolicyManifest,
+    responses={201: {"model": PolicyManifest}},
+)
+async def upload_policy(host: TheHost, data: Annotated[bytes, Body(media_type=BINARY)]) -> MessageResponse:
     """An artefact is one safetensors file of float32 tensors with a manifest (201); a known one changes nothing (200).
 
     A job runs it as the policy `artefact` with the parameter `sha256`.
     """
     manifest, new = await host.upload(data)
-    return reply(request, manifest, 201 if new else 200)
+    return MessageResponse(manifest, 201 if new else 200)
 
 
 @router.get("/policies/{sha256}", summary="What a trained policy is", dependencies=READ)
-async def read_policy_manifest(request: Request, host: TheHost, sha256: Sha256) -> Response:
+async def read_policy_manifest(host: TheHost, sha256: Sha256) -> PolicyManifest:
     """The manifest of an artefact."""
-    return reply(request, await host.manifest(sha256))
+    return await host.manifest(sha256)
 
 
-@router.get("/policies/{sha256}/file", summary="Take a trained policy away", dependencies=READ)
+@router.get(
+    "/policies/{sha256}/file",
+    summary="Take a trained policy away",
+    dependencies=READ,
+    response_class=Response,
+    responses=binary(BINARY),
+)
 async def read_policy_file(host: TheHost, sha256: Sha256) -> Response:
     """The artefact as it was uploaded."""
     return Response(await host.artefact_bytes(sha256), media_type=BINARY)

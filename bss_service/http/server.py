@@ -8,19 +8,15 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from bss_service.errors import BssError
+from bss_service.errors import UnguardedError
 from bss_service.http import logs
 from bss_service.http.app import create_app
-from bss_service.http.parser import BoundedProtocol
+from bss_service.http.limits import BoundedProtocol
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
 from bss_service.settings import Settings, is_loopback
 
 DRAIN_SECONDS = 5  # for requests under way at a stop
-
-
-class UnguardedError(BssError):
-    """Others could reach the service, and none of them would need a token."""
 
 
 def serve(settings: Settings) -> None:

@@ -87,7 +87,7 @@ class Tokens:
             raise StoreError(f"the tokens can't be read: {reason(error)}") from None
 
     def create(self, name: str, scope: Scope, seconds: int | None = None) -> str:
-        """Make a token, good for so many seconds or for ever. It is told this once.
+        """Make a token, good for so many seconds or for ever. Its text is given out this once.
 
         A name is free again once its token is revoked or has expired.
         """
@@ -152,12 +152,12 @@ def digest(text: str) -> bytes:
 
 def find(tokens: Iterable[Token], text: str) -> Token | None:
     """The token that a text is; how long the search takes tells nothing of any."""
-    given = digest(text)
-    found = None
+    wanted = digest(text)
+    match = None
     for token in tokens:
-        if hmac.compare_digest(token.digest, given):
-            found = token
-    return found
+        if hmac.compare_digest(token.digest, wanted):
+            match = token
+    return match
 
 
 def _token(row: sa.Row[tuple[str, bytes, str, int, int, int]]) -> Token:

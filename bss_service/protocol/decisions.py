@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core.core_schema import FieldSerializationInfo
 
 from bss_service.core.action import Action
@@ -17,10 +26,12 @@ from bss_service.protocol.message import Message, Step
 VECTORS = ArrayType(np.float32, "fields", -1, 1)
 
 
-def _observation(value: Any, info: ValidationInfo) -> Any:
-    """An observation by name or as a vector; step and epoch are those of its decision, if they are right themselves."""
-    if isinstance(value, Observation) or not {"first_step", "epoch"} <= set(info.data):
+def _observation(value: Any, info: ValidationInfo) -> Observation:
+    """An observation by name or as a vector; step and epoch are those of its decision."""
+    if isinstance(value, Observation):
         return value
+    if not {"first_step", "epoch"} <= set(info.data):
+        raise ValueError("needs a first_step and an epoch that are right")
     if isinstance(value, Mapping):
         missing = [name for name in FIELDS if name not in value]
         if missing or len(value) > len(FIELDS):
@@ -42,7 +53,7 @@ def _shown(observation: Observation, info: FieldSerializationInfo) -> dict[str, 
 _NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
 _FIELDS = {"type": "object", "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}]}}
 ObservationField = Annotated[
-    Observation, BeforeValidator(_observation), PlainSerializer(_shown), WithJsonSchema(_NUMBERS)
+    Observation, PlainValidator(_observation), PlainSerializer(_shown, return_type=Any), WithJsonSchema(_NUMBERS)
 ]
 ActionField = Annotated[
     Action,

@@ -33,15 +33,15 @@ def main() -> None:
             service = Service(Path(folder), "--max-samples", "100000", **({"BSS_TOKEN": token} if token else {}))
             try:
                 populate(service, token)
-                report, said = schemathesis(service.url, Path(folder), args.examples, args.seed, token)
+                report, output = schemathesis(service.url, Path(folder), args.examples, args.seed, token)
             finally:
                 service.kill()
-        for line in told(title, report):
+        for line in summary(title, report):
             print(line)
         enough = report["test_cases"]["generated"] >= args.cases
         if not passed(report) or not enough:
             failed = True
-            print(said[-20_000:] if enough else f"too few cases: raise --examples above {args.examples}")
+            print(output[-20_000:] if enough else f"too few cases: raise --examples above {args.examples}")
     sys.exit(1 if failed else 0)
 
 
@@ -65,10 +65,10 @@ def schemathesis(
         *(("-H", f"Authorization: Bearer {token}") if token else ()),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=3600)
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     if not report.exists():
-        raise RuntimeError(f"schemathesis gave no report: {said[-2000:]}")
-    return json.loads(report.read_text()), said
+        raise RuntimeError(f"schemathesis gave no report: {output[-2000:]}")
+    return json.loads(report.read_text()), output
 
 
 def passed(report: dict[str, Any]) -> bool:
@@ -77,7 +77,7 @@ def passed(report: dict[str, Any]) -> bool:
     return report["exit_code"] == 0 and report["complete"] and operations["tested"] == operations["total"] > 0
 
 
-def told(title: str, report: dict[str, Any]) -> list[str]:
+def summary(title: str, report: dict[str, Any]) -> list[str]:
     """The lines of the result."""
     cases, operations = report["test_cases"], report["operations"]
     lines = [

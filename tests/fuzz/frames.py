@@ -27,8 +27,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
 from benchmarks.watch import MB, resident
+from bss_service.errors import MalformedError
 from bss_service.http import problems
-from bss_service.http.bodies import MalformedError
 from bss_service.job.snapshot import Snapshot, take_snapshot
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact, ArtefactError

@@ -93,13 +93,13 @@ def test_every_operation_names_its_scope_and_asks_for_it(guarded: Guarded) -> No
             continue
         needed = operation["security"][1]["token"][0]
         assert operation["security"] == [{}, {"token": [needed]}]
-        for given in Scope:
-            answer = guarded.ask(method, path, guarded.texts[given])
-            if given.allows(Scope(needed)):
-                assert answer.status_code not in (401, 403), (method, path, given)
+        for scope in Scope:
+            answer = guarded.ask(method, path, guarded.texts[scope])
+            if scope.allows(Scope(needed)):
+                assert answer.status_code not in (401, 403), (method, path, scope)
             else:
-                assert answer.status_code == 403, (method, path, given)
-                assert answer.json()["detail"] == f"this needs a token of scope {needed}, got one of scope {given}"
+                assert answer.status_code == 403, (method, path, scope)
+                assert answer.json()["detail"] == f"this needs a token of scope {needed}, got one of scope {scope}"
         for wrong in (None, "x", guarded.texts["read"][:-1]):
             assert guarded.ask(method, path, wrong).status_code == 401, (method, path, wrong)
         seen.add(operation["operationId"])

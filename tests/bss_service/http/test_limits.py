@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from bss_service.errors import TooManyError
 from bss_service.http.bodies import MAX_HEADER, MAX_JSON, MAX_MEMBERS, MAX_ROWS
-from bss_service.http.budget import FREE
-from bss_service.http.parser import MAX_HEAD, MAX_HEADERS
+from bss_service.http.limits import FREE, MAX_CLIENTS, MAX_HEAD, MAX_HEADERS, RateLimiter
 from bss_service.protocol import frames
 from tests.support.services import Service
 from tests.support.simulated import spec
@@ -310,7 +310,7 @@ def test_queries_are_bounded(http: httpx.Client, query: str) -> None:
 
 
 def test_bodies_of_all_requests_together_are_bounded_and_feedback_still_gets_in(limited: Service) -> None:
-    """Two of 32 MiB are held open; a third is told to come again, and a small one passes."""
+    """Two of 32 MiB are held open; a third is to come again, and a small one passes."""
     before = memory(limited)
     part = b" " * (31 * MIB)
     head = f"POST {STEPS} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {frames.CONTENT_TYPE}\r\n"
@@ -336,6 +336,68 @@ def test_bodies_of_all_requests_together_are_bounded_and_feedback_still_gets_in(
 
 
 # Requests.
+
+
+class Clock:
+    """Shows the time that was set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def taken(limiter: RateLimiter, client: str, times: int) -> int:
+    """How many of so many requests pass."""
+    passed = 0
+    for _ in range(times):
+        try:
+            limiter.take(client)
+        except TooManyError:
+            continue
+        passed += 1
+    return passed
+
+
+def test_a_client_gets_one_seconds_worth_at_once_and_then_its_rate(clock: Clock) -> None:
+    limiter = RateLimiter(5, clock)
+    assert taken(limiter, "a", 100) == 5
+    clock.now += 0.4
+    assert taken(limiter, "a", 100) == 2
+    clock.now += 3600
+    assert taken(limiter, "a", 100) == 5
+
+
+def test_one_client_takes_nothing_from_another(clock: Clock) -> None:
+    limiter = RateLimiter(5, clock)
+    assert [taken(limiter, "a", 100), taken(limiter, "b", 100)] == [5, 5]
+
+
+def test_who_waits_as_long_as_told_passes(clock: Clock) -> None:
+    limiter = RateLimiter(0.25, clock)
+    limiter.take("a")
+    clock.now += 1
+    with pytest.raises(TooManyError) as refusal:
+        limiter.take("a")
+    assert refusal.value.retry_after == 3.0
+    clock.now += refusal.value.retry_after
+    limiter.take("a")
+
+
+def test_what_is_kept_of_clients_is_bounded_and_none_gains_by_it(clock: Clock) -> None:
+    limiter = RateLimiter(1, clock)
+    for number in range(3 * MAX_CLIENTS):
+        limiter.take(str(number))
+    assert len(limiter._buckets) == MAX_CLIENTS
+    assert taken(limiter, str(3 * MAX_CLIENTS - 1), 1) == 0
+    clock.now += 1
+    limiter.take("last")
+    assert len(limiter._buckets) == 1  # those that are full again are forgotten
 
 
 def test_a_rate_limit_answers_429_and_the_client_waits_as_told(start_service: Callable[..., Service]) -> None:

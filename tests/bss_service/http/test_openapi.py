@@ -10,6 +10,6 @@ from tests.support.services import Service
 def test_generated_requests_find_no_failure(start_service: Callable[..., Service], tmp_path: Path) -> None:
     service = start_service("--max-samples", "100000")
     populate(service)
-    report, said = schemathesis(service.url, tmp_path, examples=40, seed=1)
-    assert passed(report), said[-8000:]
+    report, output = schemathesis(service.url, tmp_path, examples=40, seed=1)
+    assert passed(report), output[-8000:]
     assert report["operations"]["tested"] == 26

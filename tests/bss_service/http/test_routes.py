@@ -83,21 +83,21 @@ class TestEveryTransport:
         client.create_job(job)
         client.validation(name, report(0))
         steps = job.calendar().epoch_start(1)
-        answer = client.steps(name, StepsRequest(start=0, count=steps)).batches
-        for step, indices in enumerate(answer.indices):
+        batches = client.steps(name, StepsRequest(start=0, count=steps)).batches
+        for step, indices in enumerate(batches.indices):
             client.feedback(name, FeedbackRequest(feedback=measured(step, indices)))
-        told = client.validation(name, report(steps))
-        assert told.outcome == "applied"
-        assert len(told.rewards) == 1
+        answer = client.validation(name, report(steps))
+        assert answer.outcome == "applied"
+        assert len(answer.rewards) == 1
         assert client.validation(name, report(steps)).outcome == "repeated"
 
     def test_a_swap_takes_effect_at_the_step_it_announces(self, client: SchedulerClient, name: str) -> None:
         job = spec(name, policy="uniform")
         client.create_job(job)
         before = client.steps(name, StepsRequest(start=0, count=3)).batches
-        told = client.swap(name, "balance_code", at="now")
+        swap = client.swap(name, "balance_code", at="now")
         after = take(client, name, range(6))
-        assert (told.policy_version, told.first_step) == (2, 3)
+        assert (swap.policy_version, swap.first_step) == (2, 3)
         assert versions(after) == [1, 1, 1, 2, 2, 2]
         assert (order(after)[:24] == before.indices.reshape(-1)).all()
         assert len(np.unique(order(after))) == 48
@@ -112,15 +112,15 @@ class TestEveryTransport:
 
     def test_batches_drawn_by_a_client_are_put_on_record(self, client: SchedulerClient, name: str) -> None:
         client.create_job(spec(name, policy="uniform"))
-        given = client.steps(name, StepsRequest(start=0, count=2)).batches.indices.reshape(-1)
-        rest = np.setdiff1d(np.arange(50), given)
+        served = client.steps(name, StepsRequest(start=0, count=2)).batches.indices.reshape(-1)
+        rest = np.setdiff1d(np.arange(50), served)
         local = LocalBatches(start=2, indices=rest[:16].reshape(2, 8))
         assert client.local_batches(name, local).outcome == "applied"
         assert client.local_batches(name, local).outcome == "repeated"
         assert (client.batches(name, 2, 2).indices == local.indices).all()
         assert client.batches(name, 2, 2).policy_version.tolist() == [0, 0]
         after = client.steps(name, StepsRequest(start=4, count=2)).batches.indices.reshape(-1)
-        assert len(np.unique(np.concatenate([given, rest[:16], after]))) == 48
+        assert len(np.unique(np.concatenate([served, rest[:16], after]))) == 48
 
     def test_the_decision_log_tells_what_was_chosen(self, client: SchedulerClient, name: str) -> None:
         client.create_job(spec(name, policy="bandit"))
@@ -132,10 +132,10 @@ class TestEveryTransport:
         job = spec(name, policy="uniform")
         client.create_job(job)
         drawn = order(train(client, job, range(13)))
-        told = client.sample(name, 7)
-        assert [draw.step for draw in told.draws] == sorted((np.flatnonzero(drawn == 7) // 8).tolist(), reverse=True)
-        assert told.times_measured >= 1
-        assert told.signals["similarity"] is not None
+        sample = client.sample(name, 7)
+        assert [draw.step for draw in sample.draws] == sorted((np.flatnonzero(drawn == 7) // 8).tolist(), reverse=True)
+        assert sample.times_measured >= 1
+        assert sample.signals["similarity"] is not None
 
     def test_a_snapshot_carries_a_job_to_another_name(self, client: SchedulerClient, name: str) -> None:
         job = spec(name)
@@ -187,10 +187,10 @@ def test_a_swapped_job_is_still_attached_to_by_its_first_spec(client: SchedulerC
 def test_a_swap_to_what_already_rules_changes_nothing(client: SchedulerClient, job_name: str) -> None:
     client.create_job(spec(job_name))
     client.steps(job_name, StepsRequest(start=0))
-    told = client.swap(job_name, "uniform")
-    assert told.changed
+    swap = client.swap(job_name, "uniform")
+    assert swap.changed
     assert not client.swap(job_name, "uniform").changed
-    assert client.job(job_name).pending_policy == told.model_copy(update={"changed": False})
+    assert client.job(job_name).pending_policy == swap.model_copy(update={"changed": False})
 
 
 def test_ranks_share_a_global_batch_whatever_their_number(client: SchedulerClient, job_name: str) -> None:

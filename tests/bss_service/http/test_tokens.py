@@ -42,10 +42,10 @@ def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_a_token_is_found_by_its_text_alone(tokens: Tokens) -> None:
     text = tokens.create("trainer", Scope.TRAIN)
-    [known] = tokens.all()
-    assert find([known], text) == known
-    assert find([known], text[:-1]) is find([known], "") is find([], text) is None
-    assert (known.name, known.scope, known.created) == ("trainer", Scope.TRAIN, NOW)
+    [token] = tokens.all()
+    assert find([token], text) == token
+    assert find([token], text[:-1]) is find([token], "") is find([], text) is None
+    assert (token.name, token.scope, token.created) == ("trainer", Scope.TRAIN, NOW)
 
 
 def test_no_file_of_the_store_holds_the_token(tokens: Tokens, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_tokens_live_beside_a_service_of_the_store_and_in_one_made_before_them(u
     older.close()
     assert tokens.all() == []
     tokens.create("trainer", Scope.TRAIN)  # while the service holds the file
-    assert [known.name for known in tokens.all()] == ["trainer"]
+    assert [token.name for token in tokens.all()] == ["trainer"]
     store.close()
     Store(url).close()
 
@@ -140,9 +140,9 @@ def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
 def test_bss_token_makes_lists_and_revokes(token: Run, tmp_path: Path) -> None:
     assert token("list").stdout == "no tokens yet\n"
     made = token("create", "trainer", "--scope", "train", "--expires", "30d")
-    [known] = Tokens(f"sqlite:///{tmp_path}/bss.sqlite").all()
-    assert find([known], made.stdout.strip()) == known
-    assert known.expires == known.created + 30 * 86400
+    [stored] = Tokens(f"sqlite:///{tmp_path}/bss.sqlite").all()
+    assert find([stored], made.stdout.strip()) == stored
+    assert stored.expires == stored.created + 30 * 86400
     assert re.search(r"trainer +│ train +│ .* UTC +│ valid until .* UTC", token("list", COLUMNS="120").stdout)
     assert token("revoke", "trainer").stdout == "trainer: revoked\n"
     assert "revoked 2" in token("list", COLUMNS="120").stdout
@@ -155,7 +155,7 @@ def test_bss_token_takes_the_store_as_bss_serve_does(token: Run, tmp_path: Path)
     token("create", "b", "--scope", "read", BSS_STORE="sqlite:///environment.sqlite")
     token("create", "c", "--scope", "read", "--store", "sqlite:///flag.sqlite", BSS_STORE="sqlite:///other.sqlite")
     stores = {path.stem: Tokens(f"sqlite:///{path}").all() for path in tmp_path.glob("*.sqlite")}
-    assert {stem: [known.name for known in tokens] for stem, tokens in stores.items()} == {
+    assert {stem: [token.name for token in stored] for stem, stored in stores.items()} == {
         "file": ["a"],
         "environment": ["b"],
         "flag": ["c"],

@@ -261,9 +261,9 @@ def test_a_job_outlives_a_shadow_whose_artefact_fits_no_longer(start_service: St
         assert client.jobs().unreadable == {}
         assert order(take(client, job.name, range(12))).tolist() == order(first).tolist()
         train(client, job, range(12, 24))
-        told = client.decisions(job.name).decisions[-1].shadow
-    assert told is not None
-    assert "sha256" in told.detail["error"]
+        shadow = client.decisions(job.name).decisions[-1].shadow
+    assert shadow is not None
+    assert "sha256" in shadow.detail["error"]
 
 
 def test_a_job_outlives_a_policy_that_it_no_longer_draws_with(start_service: StartService) -> None:

@@ -1,23 +1,89 @@
-"""HTTP as uvicorn reads it, with a bound on what stands around a body: it has none itself."""
+"""What clients may ask of the service together and each: requests a second, memory for bodies, bytes around them."""
 
 import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bss_service.errors import BusyError, TooManyError
 from bss_service.http.headers import SECURITY
 
+MAX_CLIENTS: Final = 10_000  # whose requests are counted
+FREE: Final = 2**20  # bytes of each body that are not counted, so that large ones never keep feedback out
 MAX_HEAD: Final = 32 * 2**10  # bytes of the request line and all headers
 MAX_HEADERS: Final = 100
-MAX_WAITING: Final = 16  # requests of a connection that come before the answer to an earlier one
+MAX_PIPELINED: Final = 16  # requests of a connection that come before the answer to an earlier one
 _PIECE: Final = 2**16  # what arrives is looked at in pieces of so many bytes
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """Ends a connection whose request line, headers, chunk extensions or trailers are too large, with 431 if it can.
+class RateLimiter:
+    """A token bucket for each client: lets it make `rate` requests a second, and as many at once (at least one)."""
 
-    Also one on which request follows request without a wait for any answer.
+    def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._size = max(1.0, rate)
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when; oldest first
+
+    def take(self, client: str) -> None:
+        """Count a request. Raises TooManyError, and then counts nothing."""
+        now = self._clock()
+        left, at = self._buckets.pop(client, (self._size, now))
+        left = min(self._size, left + (now - at) * self._rate)
+        self._buckets[client] = (left - 1 if left >= 1 else left, now)
+        self._forget(now)
+        if left < 1:
+            wait = (1 - left) / self._rate
+            raise TooManyError(f"a client may ask {self._rate:g} times a second: try again in {wait:.3g} s", wait)
+
+    def _forget(self, now: float) -> None:
+        """Drop buckets that are full again, and the oldest where there are too many."""
+        while self._buckets:
+            left, at = next(iter(self._buckets.values()))
+            if left + (now - at) * self._rate < self._size and len(self._buckets) <= MAX_CLIENTS:
+                return
+            self._buckets.popitem(last=False)
+
+
+class BodyBudget:
+    """ASGI middleware that lets requests under way hold at most so many bytes of bodies together."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        mine = 0  # bytes counted for this request
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal mine, read
+            message = await receive()
+            read += len(message.get("body", b""))
+            more = max(0, read - FREE) - mine
+            if self._held + more > self._limit:
+                raise BusyError(f"the bodies of other requests take {self._held} bytes of {self._limit}: try again")
+            self._held += more
+            mine += more
+            return message
+
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._held -= mine
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP as uvicorn reads it, with a bound on what stands around a body: it has none itself.
+
+    Ends a connection whose request line, headers, chunk extensions or trailers are too large, with 431 if it can; also
+    one on which request follows request without a wait for any answer.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -62,7 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
         self._silent = 0
-        if len(self.pipeline) > MAX_WAITING:
+        if len(self.pipeline) > MAX_PIPELINED:
             raise ValueError("too many requests at once")  # the parser stops, and send_400_response is called
 
     def on_body(self, body: bytes) -> None:

@@ -19,12 +19,12 @@ from typing import Final
 
 from rich.console import Console
 
+from bss_service.testing import ServiceProcess, ServiceStartError
 from demo.crew import Crew, Finished, RunFailedError, working
 from demo.plan import POLICIES, Run, compared_runs, swapped_run
 from demo.progress import board
 from demo.report import write_report
 from demo.results import Announcement, Facts, Results, RunResult, write_results
-from demo.service import ServiceError, running_service
 from demo.summary import headline, rows
 from demo.swap import SwapError, prove, swap_mid_epoch
 from demo.table import print_swap, print_tables
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = _new_folder(args.output)
         results = _run(console, folder, args)
-    except (ServiceError, RunFailedError, SwapError, SchedulerError, OSError, ValueError, ImportError) as error:
+    except (ServiceStartError, RunFailedError, SwapError, SchedulerError, OSError, ValueError, ImportError) as error:
         console.print(f"[red]{type(error).__name__}:[/] {error}", markup=True, highlight=False)
         return 1
     except KeyboardInterrupt:
@@ -75,7 +75,8 @@ def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
         dataset = load(DATA)
     swapped = swapped_run(args.swap_epochs)
     runs = [swapped, *compared_runs(args.policies, args.seeds, args.epochs)]
-    with running_service(folder) as url:
+    with ServiceProcess(folder, flags=["--log-format", "json"]) as service:
+        url = service.url
         console.print(f"service at {url}, its log and database in {folder}", highlight=False)
         with working(url, DATA, runs) as crew, ThreadPoolExecutor(1) as operators:
             operator = operators.submit(

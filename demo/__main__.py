@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; the service and the trainers are stopped")
         return 130
-    _tell(console, folder, results)
+    _publish(console, folder, results)
     return 0 if results.swap.agrees else 1
 
 
@@ -76,11 +76,10 @@ def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
     swapped = swapped_run(args.swap_epochs)
     runs = [swapped, *compared_runs(args.policies, args.seeds, args.epochs)]
     with ServiceProcess(folder, flags=["--log-format", "json"]) as service:
-        url = service.url
-        console.print(f"service at {url}, its log and database in {folder}", highlight=False)
-        with working(url, DATA, runs) as crew, ThreadPoolExecutor(1) as operators:
+        console.print(f"service at {service.url}, its log and database in {folder}", highlight=False)
+        with working(service.url, DATA, runs) as crew, ThreadPoolExecutor(1) as operators:
             operator = operators.submit(
-                swap_mid_epoch, url, swapped.job, SWAP_TO, swapped.epochs // 2, crew.stop.is_set
+                swap_mid_epoch, service.url, swapped.job, SWAP_TO, swapped.epochs // 2, crew.stop.is_set
             )
             done = _follow(console, crew, runs, operator)
     announced = operator.result()
@@ -96,19 +95,19 @@ def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
 def _follow(console: Console, crew: Crew, runs: list[Run], operator: "Future[Announcement]") -> list[RunResult]:
     """Show what happens until all runs are done; their results in the order of the plan."""
     done: dict[str, RunResult] = {}
-    told = False
+    swap_shown = False
     try:
         with board(console, runs) as shown:
             for event in crew.events():
                 shown.show(event)
                 if isinstance(event, Finished):
                     done[event.result.run.job] = event.result
-                if operator.done() and not told:
-                    told = True
-                    said = operator.result()
+                if operator.done() and not swap_shown:
+                    swap_shown = True
+                    swap = operator.result()
                     shown.say(
-                        f"       swapped to {said.policy} from outside: version {said.policy_version} "
-                        f"from step {said.first_step} on"
+                        f"       swapped to {swap.policy} from outside: version {swap.policy_version} "
+                        f"from step {swap.first_step} on"
                     )
     except BaseException:
         crew.stop.set()  # or the operator would look on for a job that nobody trains
@@ -116,7 +115,7 @@ def _follow(console: Console, crew: Crew, runs: list[Run], operator: "Future[Ann
     return [done[run.job] for run in runs]
 
 
-def _tell(console: Console, folder: Path, results: Results) -> None:
+def _publish(console: Console, folder: Path, results: Results) -> None:
     """Print the table, write the report and the raw results."""
     table = rows(results)
     console.print()

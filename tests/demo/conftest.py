@@ -9,7 +9,7 @@ from demo.results import (
     RIGHT,
     WRONG,
     Announcement,
-    Decision,
+    DecisionRow,
     Epoch,
     Facts,
     Results,
@@ -79,11 +79,18 @@ def _result(run: Run, steps: list[Step] | None = None) -> RunResult:
     )
 
 
-def _decision(run: Run, number: int) -> Decision:
-    action = {"kappa_similarity": 1.0, "kappa_loss": 1.0, "share": 0.5, "coverage": "draw"}
+def _decision(run: Run, number: int) -> DecisionRow:
     detail = {"arm": "hard", "warm_up": number == 0, "probabilities": dict.fromkeys(ARMS, 0.5)}
-    reward = None if number == 0 else -1.0
-    first = 10 * number
-    return Decision(
-        number, first, first + 10, run.policy, 1, action, 1.0, detail if run.policy == "bandit" else {}, 0.1, reward
+    return DecisionRow(
+        first_step=10 * number,
+        end_step=10 * number + 10,
+        epoch=number,
+        policy_version=1,
+        policy=run.policy,
+        observation={},
+        action={"kappa_similarity": 1.0, "kappa_loss": 1.0, "share": 0.5, "coverage": "draw"},
+        propensity=1.0,
+        detail=detail if run.policy == "bandit" else {},
+        gain=0.1,
+        reward=None if number == 0 else -1.0,
     )

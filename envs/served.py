@@ -54,9 +54,9 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
     policy becomes `external` with its next interval, and `close` gives back the policy that it had.
 
     ```python
-    import envs, gymnasium
+    import gymnasium
 
-    env = gymnasium.make("ServedScheduling-v0", data="emoji", epochs=5)
+    env = gymnasium.make("envs:ServedScheduling-v0", data="emoji", epochs=5)
     observation, info = env.reset(seed=0)
     done = False
     while not done:
@@ -344,7 +344,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
     def _next_awaited(self, client: SchedulerClient, after: int = -1) -> ObservationAnswer | None:
         """The next observation that awaits an action, or None at the run's end; raises TimeoutError."""
         poll = min(OWN_POLL if self._job is None else JOINED_POLL, self._timeout)
-        known: tuple[Any, ...] = ()
+        progress: tuple[Any, ...] = ()
         since = time.monotonic()
         while True:
             over = self._run is not None and self._run.finished  # before the look: whatever it told is in then
@@ -358,7 +358,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
                 self._seen = None
                 return None
             self._check_policy(state)
-            if known != (known := _progress(state)):
+            if progress != (progress := _progress(state)):
                 since = time.monotonic()
             elif time.monotonic() - since >= self._timeout:
                 if _is_handed_out(state):  # a trainer that does not validate after its last step

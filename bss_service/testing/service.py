@@ -57,12 +57,12 @@ class ServiceProcess:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._resources = ExitStack()
-        weakref.finalize(self, self._resources.close)
         self.folder = folder.resolve() if folder else self._temporary_folder()
         self.port = 0
         self._store = store or f"sqlite:///{self.folder}/bss.sqlite"
         self._flags = flags
         self._environment = dict(environment or {})
+        weakref.finalize(self, self._resources.close)  # after that of a temporary folder, so that it comes before it
 
     @property
     def token(self) -> SecretStr | None:

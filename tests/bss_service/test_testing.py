@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import httpx
 import pytest
@@ -140,23 +141,38 @@ def test_no_ctrl_c_of_its_callers_terminal_reaches_it(replace: Replace) -> None:
 
 
 CALLER = """
-import time
+import sys
 from bss_service.testing import ServiceProcess
 service = ServiceProcess().start()
-print(service.process.pid, flush=True)
-time.sleep(60)
+print(service.process.pid, service.folder, flush=True)
+sys.stdin.read()
 """
 
 
-def test_it_does_not_outlive_a_caller_that_is_killed() -> None:
-    with subprocess.Popen([sys.executable, "-c", CALLER], stdout=subprocess.PIPE, text=True) as caller:
-        assert caller.stdout is not None
-        pid = int(caller.stdout.readline())
-        caller.kill()
+@pytest.fixture
+def caller() -> Iterator["subprocess.Popen[str]"]:
+    """A program that starts a service, says which, and ends with its standard input, leaving the service as it is."""
+    command = [sys.executable, "-X", "dev", "-c", CALLER]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as process:
+        yield process
+
+
+def test_it_does_not_outlive_a_caller_that_is_killed(caller: "subprocess.Popen[str]") -> None:
+    assert caller.stdout is not None
+    pid = int(caller.stdout.readline().split()[0])
+    caller.kill()
     deadline = time.monotonic() + 20
     while runs(pid):
         assert time.monotonic() < deadline, "the service is still there"
         time.sleep(0.05)
+
+
+def test_a_caller_that_just_ends_leaves_neither_process_nor_folder(caller: "subprocess.Popen[str]") -> None:
+    assert caller.stdout is not None
+    pid, folder = caller.stdout.readline().split()
+    assert caller.communicate(timeout=30) == ("", "")
+    assert not runs(int(pid))
+    assert not Path(folder).exists()
 
 
 def runs(pid: int) -> bool:

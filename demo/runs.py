@@ -40,14 +40,8 @@ def execute(
     corrupted = corrupt(dataset, noisy_labels=run.condition.noisy_labels, seed=run.seed).dataset
     training = dataset.indices("train")
     wrong = corrupted.labels[training] != dataset.labels[training]
-    spec = job_spec(
-        run.job,
-        corrupted,
-        batch_size=run.batch_size,
-        epochs=run.epochs,
-        seed=run.seed,
-        policy=PolicySpec(name=run.policy, parameters=run.parameters),
-    )
+    policy = PolicySpec(name=run.policy, parameters=run.parameters)
+    spec = job_spec(run.job, corrupted, batch_size=run.batch_size, epochs=run.epochs, seed=run.seed, policy=policy)
     config = Config(
         epochs=run.epochs, seed=run.seed, workers=run.loader_workers, measure_first=run.measure_first, on_outage="raise"
     )

@@ -7,13 +7,8 @@ the ratios.
 """
 
 import argparse
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +16,7 @@ import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
 from bss_service.protocol import Feedback, JobSpec, PolicySpec, StepsRequest
+from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
 from trainer_client.measure import Measurement
 from trainer_client.sampler import ScheduledBatchSampler
@@ -35,24 +31,9 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=5.0, help="length of a simulated training step")
     args = parser.parse_args()
     torch.set_num_threads(1)  # its idle threads spin, and would take the second core from the service
-    with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as url:
-        calls(url, args.samples, args.rounds)
-        waits(url, args.samples, args.rounds, args.step_ms / 1000)
-
-
-@contextmanager
-def service(folder: Path) -> Iterator[str]:
-    """A service of its own on a fresh file."""
-    command = [sys.executable, "-m", "bss_cli", "serve", "--port", "0", "--store", f"sqlite:///{folder}/b.sqlite"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    line = next(line for line in process.stderr if "listening" in line)
-    try:
-        yield "http://" + line.split("http://")[1].split()[0]
-    finally:
-        process.terminate()
-        process.wait()
-        process.stderr.close()
+    with ServiceProcess() as service:
+        calls(service.url, args.samples, args.rounds)
+        waits(service.url, args.samples, args.rounds, args.step_ms / 1000)
 
 
 def calls(url: str, samples: int, rounds: int) -> None:

@@ -8,7 +8,6 @@ loop's pace, and both against a bare application that answers as many bytes from
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from benchmarks.bare import bare_service
 from benchmarks.traffic import KINDS, PATIENCE, Phase, Trade
 from benchmarks.watch import MB, Watch, machine, slope, told
 from bss_service.protocol import Feedback, JobSpec, PolicySpec, StepsRequest
-from tests.support.services import Service
+from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
 
 RESULT = Path(__file__).parent / "results" / "load.md"
@@ -44,16 +43,15 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
     lines, wrong = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for line in report(Path(folder), args.seconds, args.paced, args.step_ms / 1000, wrong):
-            print(line, flush=True)
-            lines.append(line)
+    for line in report(args.seconds, args.paced, args.step_ms / 1000, wrong):
+        print(line, flush=True)
+        lines.append(line)
     if args.write:
         RESULT.write_text("\n".join(lines) + "\n")
     sys.exit(1 if wrong else 0)
 
 
-def report(folder: Path, seconds: float, paced: float, pace: float, wrong: list[str]) -> Iterator[str]:
+def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Iterator[str]:
     """The lines of the result; what went wrong is added to `wrong`."""
     yield "# Load"
     yield ""
@@ -63,8 +61,7 @@ def report(folder: Path, seconds: float, paced: float, pace: float, wrong: list[
     yield f"{machine()}."
     yield ""
     phases = [Phase("load", seconds), Phase("paced", paced, pace)]
-    service = Service(folder)
-    try:
+    with ServiceProcess() as service:
         by_itself = alone(service.url, ALONE_SECONDS)
         watch = Watch(service)
         with traffic.Crew(service.url, trades(), phases, processes=PROCESSES) as crew:
@@ -72,8 +69,6 @@ def report(folder: Path, seconds: float, paced: float, pace: float, wrong: list[
             findings = crew.findings()
         rows = watch.stop()
         failures = [line for line in service.log if "error" in line or "patience" in line]
-    finally:
-        service.kill()
     with bare_service(G) as url:
         bare_by_itself = hot_calls(url, ALONE_SECONDS, ranks=1)
         bare_loaded = crowd(url, BARE_SECONDS)

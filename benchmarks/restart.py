@@ -9,7 +9,6 @@ the same file, and one trainer that asks again for the batch that it got last. M
 import argparse
 import os
 import platform
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +16,9 @@ from typing import Any, Final
 import httpx
 import numpy as np
 
+from benchmarks.watch import store_bytes
 from bss_service.protocol import Feedback, JobSpec, ModalityReport, PolicySpec, StepsRequest, ValidationReport
-from tests.support.services import Service
+from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
 
 G: Final = 256
@@ -40,7 +40,7 @@ def main() -> None:
         RESULTS.write_text(text)
 
 
-def start(service: Service) -> float:
+def start(service: ServiceProcess) -> float:
     """Start a service that was killed; seconds until /readyz answers."""
     began = time.perf_counter()
     service.start()
@@ -55,8 +55,7 @@ def measure(samples: int, steps: int, restarts: int) -> dict[str, Any]:
         name="run", samples=samples, modalities=["a", "b"], batch_size=G, policy=PolicySpec(name="balance"), patience=5
     )
     ready, served, loads = [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder))
+    with ServiceProcess() as service:
         with SchedulerClient(service.url) as client:
             client.create_job(spec)
             last, batch, slowest = train(client, spec, steps)
@@ -70,7 +69,7 @@ def measure(samples: int, steps: int, restarts: int) -> dict[str, Any]:
             assert (again == batch).all(), "another batch than before"
             loads.append(served[-1] - ready[-1])
         service.kill()
-        size = sum(path.stat().st_size for path in Path(folder).iterdir())
+        size = store_bytes(service)
     return {"steps": last + 1, "ready": ready, "served": served, "size": size, "slowest": slowest}
 
 

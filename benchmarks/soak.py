@@ -8,7 +8,6 @@ Exits with 1 if a check fails.
 
 import argparse
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from benchmarks import traffic
 from benchmarks.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Trade
 from benchmarks.watch import MB, Watch, machine, slope, told
 from bss_service.protocol import JobSpec, PolicySpec
-from tests.support.services import Service
+from bss_service.testing import ServiceProcess
 
 RESULT = Path(__file__).parent / "results" / "soak.md"
 G = 256
@@ -58,17 +57,16 @@ def main() -> None:
     lines: list[str] = []
     wrong: list[str] = []
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            for line in report(Path(folder), 60 * args.minutes, wrong):
-                print(line, flush=True)
-                lines.append(line)
+        for line in report(60 * args.minutes, wrong):
+            print(line, flush=True)
+            lines.append(line)
     finally:  # also what there is of an hour that was interrupted
         if args.write:
             RESULT.write_text("\n".join(lines) + "\n")
     sys.exit(1 if wrong else 0)
 
 
-def report(folder: Path, seconds: float, wrong: list[str]) -> Iterator[str]:
+def report(seconds: float, wrong: list[str]) -> Iterator[str]:
     """The lines of the result; what went wrong is added to `wrong`."""
     yield "# Soak"
     yield ""
@@ -77,8 +75,7 @@ def report(folder: Path, seconds: float, wrong: list[str]) -> Iterator[str]:
     yield f"{SMALL.samples:,}, intervals of {SMALL.interval} steps and {1000 * PAUSE / 2:g} ms a step; batches of {G};"
     yield f"{machine()}."
     yield ""
-    service = Service(folder)
-    try:
+    with ServiceProcess() as service:
         watch = Watch(service)
         phases = [Phase("steady", seconds, PAUSE)]
         with traffic.Crew(service.url, trades(), phases, processes=2, outage=OUTAGE_SECONDS) as crew:
@@ -87,8 +84,6 @@ def report(folder: Path, seconds: float, wrong: list[str]) -> Iterator[str]:
             findings = crew.findings()
         rows = watch.stop()
         failed = [line.strip() for line in service.log if "request failed" in line or "patience ran out" in line]
-    finally:
-        service.kill()
     wrong += [*findings.wrong, *restarts.wrong, *(f"log: {line}" for line in failed)]
     yield from windows(findings, rows, begin, seconds)
     yield ""
@@ -117,7 +112,7 @@ def trades() -> list[Trade]:
     return made
 
 
-def restart_now_and_then(service: Service, begin: float, seconds: float) -> Restarts:
+def restart_now_and_then(service: ServiceProcess, begin: float, seconds: float) -> Restarts:
     """Stop the service at a third of each round and kill it at two thirds, and start it again at once."""
     restarts = Restarts()
     length = min(ROUND_SECONDS, seconds)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.support.services import Service
+from bss_service.testing import ServiceProcess
 
 MB = 2**20
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -18,7 +18,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Watch:
     """Samples a service each second, through its restarts, from its making to `stop`."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServiceProcess) -> None:
         self._service = service
         self._stopped = threading.Event()
         self._rows: list[tuple[float, ...]] = []
@@ -52,9 +52,9 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def store_bytes(service: Service) -> int:
+def store_bytes(service: ServiceProcess) -> int:
     """The store's file and its write-ahead log."""
-    return sum(path.stat().st_size for path in service.store.parent.glob(service.store.name + "*"))
+    return sum(path.stat().st_size for path in service.folder.glob("bss.sqlite*"))
 
 
 def slope(seconds: np.ndarray, values: np.ndarray) -> float:

@@ -1,1 +1,1 @@
-"""The demo: real training runs over real HTTP, compared, and told in one HTML page. Run `python -m demo`."""
+"""The demo: real training runs over real HTTP, compared, and shown in one HTML page. Run `python -m demo`."""

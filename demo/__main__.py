@@ -19,12 +19,12 @@ from typing import Final
 
 from rich.console import Console
 
+from bss_service.testing import ServiceProcess, ServiceStartError
 from demo.crew import Crew, Finished, RunFailedError, working
 from demo.plan import POLICIES, Run, compared_runs, swapped_run
 from demo.progress import board
 from demo.report import write_report
 from demo.results import Announcement, Facts, Results, RunResult, write_results
-from demo.service import ServiceError, running_service
 from demo.summary import headline, rows
 from demo.swap import SwapError, prove, swap_mid_epoch
 from demo.table import print_swap, print_tables
@@ -58,13 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = _new_folder(args.output)
         results = _run(console, folder, args)
-    except (ServiceError, RunFailedError, SwapError, SchedulerError, OSError, ValueError, ImportError) as error:
+    except (ServiceStartError, RunFailedError, SwapError, SchedulerError, OSError, ValueError, ImportError) as error:
         console.print(f"[red]{type(error).__name__}:[/] {error}", markup=True, highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("interrupted; the service and the trainers are stopped")
         return 130
-    _tell(console, folder, results)
+    _publish(console, folder, results)
     return 0 if results.swap.agrees else 1
 
 
@@ -75,11 +75,11 @@ def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
         dataset = load(DATA)
     swapped = swapped_run(args.swap_epochs)
     runs = [swapped, *compared_runs(args.policies, args.seeds, args.epochs)]
-    with running_service(folder) as url:
-        console.print(f"service at {url}, its log and database in {folder}", highlight=False)
-        with working(url, DATA, runs) as crew, ThreadPoolExecutor(1) as operators:
+    with ServiceProcess(folder, flags=["--log-format", "json"]) as service:
+        console.print(f"service at {service.url}, its log and database in {folder}", highlight=False)
+        with working(service.url, DATA, runs) as crew, ThreadPoolExecutor(1) as operators:
             operator = operators.submit(
-                swap_mid_epoch, url, swapped.job, SWAP_TO, swapped.epochs // 2, crew.stop.is_set
+                swap_mid_epoch, service.url, swapped.job, SWAP_TO, swapped.epochs // 2, crew.stop.is_set
             )
             done = _follow(console, crew, runs, operator)
     announced = operator.result()
@@ -95,19 +95,19 @@ def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
 def _follow(console: Console, crew: Crew, runs: list[Run], operator: "Future[Announcement]") -> list[RunResult]:
     """Show what happens until all runs are done; their results in the order of the plan."""
     done: dict[str, RunResult] = {}
-    told = False
+    swap_shown = False
     try:
         with board(console, runs) as shown:
             for event in crew.events():
                 shown.show(event)
                 if isinstance(event, Finished):
                     done[event.result.run.job] = event.result
-                if operator.done() and not told:
-                    told = True
-                    said = operator.result()
+                if operator.done() and not swap_shown:
+                    swap_shown = True
+                    swap = operator.result()
                     shown.say(
-                        f"       swapped to {said.policy} from outside: version {said.policy_version} "
-                        f"from step {said.first_step} on"
+                        f"       swapped to {swap.policy} from outside: version {swap.policy_version} "
+                        f"from step {swap.first_step} on"
                     )
     except BaseException:
         crew.stop.set()  # or the operator would look on for a job that nobody trains
@@ -115,7 +115,7 @@ def _follow(console: Console, crew: Crew, runs: list[Run], operator: "Future[Ann
     return [done[run.job] for run in runs]
 
 
-def _tell(console: Console, folder: Path, results: Results) -> None:
+def _publish(console: Console, folder: Path, results: Results) -> None:
     """Print the table, write the report and the raw results."""
     table = rows(results)
     console.print()

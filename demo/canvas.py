@@ -61,6 +61,10 @@ class Picture:
     svg: str
     text: str
 
+    def __html__(self) -> str:
+        """Itself, to a template that escapes."""
+        return self.svg
+
 
 def colour_of(policy: str) -> str:
     """A policy's colour, the same in every picture."""

@@ -138,8 +138,8 @@ def _work(url: str, data: str, tasks: Any, events: Any, stop: Any) -> None:
     while not stop.is_set() and (run := tasks.get()) is not None:
         events.put(Started(run))
         try:
-            tell = _teller(run, events)
-            result = execute(run, dataset, url, tell, lambda: _told_to_stop(stop, parent))
+            on_epoch = _epoch_reporter(run, events)
+            result = execute(run, dataset, url, on_epoch, lambda: _must_stop(stop, parent))
         except StoppedError:
             return
         except Exception:
@@ -148,11 +148,11 @@ def _work(url: str, data: str, tasks: Any, events: Any, stop: Any) -> None:
         events.put(Finished(result))
 
 
-def _teller(run: Run, events: Any) -> Callable[[int, float], None]:
+def _epoch_reporter(run: Run, events: Any) -> Callable[[int, float], None]:
     return lambda epochs, accuracy: events.put(EpochEnded(run, epochs, accuracy))
 
 
-def _told_to_stop(stop: Any, parent: Any) -> bool:
+def _must_stop(stop: Any, parent: Any) -> bool:
     return stop.is_set() or not parent.is_alive()
 
 

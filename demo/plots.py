@@ -11,9 +11,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from demo.canvas import GRID, INK, MUTED, PAPER, Picture, colour_of, label_ends, panel, place, style, to_picture
 from demo.plan import Condition
-from demo.ranking import DECILES, wrong_share_by_decile
+from demo.ranking import DECILES, share, wrong_share_by_decile
 from demo.results import EVERYONE, JOINT, RIGHT, WRONG, Announcement, Decision, Results, RunResult, SwapProof
-from demo.statistics import share
 from demo.summary import Row, signed
 
 REWARD_LIMIT: Final = 1.15  # a normalised gain lies in [−1, 1], the balance term adds a little
@@ -156,9 +155,9 @@ def wrong_labels(results: Results, condition: Condition) -> Picture:
 
 def swap_timeline(proof: SwapProof, result: RunResult) -> Picture:
     """Time of each step around the swap, coloured by the version that drew its batch."""
-    said = proof.announced
-    length = said.epoch_end - said.epoch_start
-    around = range(said.epoch_start - length // 4, said.epoch_end + length // 4)
+    swap = proof.announced
+    length = swap.epoch_end - swap.epoch_start
+    around = range(swap.epoch_start - length // 4, swap.epoch_end + length // 4)
     shown = [
         (after.step, 1000 * (after.at - before.at), after.policy_version)
         for before, after in pairwise(result.steps)
@@ -169,31 +168,31 @@ def swap_timeline(proof: SwapProof, result: RunResult) -> Picture:
         top = 1.3 * max((ms for _, ms, _ in shown), default=1.0)
         axes.set_ylim(0, top)
         axes.set_xlim(around.start - 1, around.stop)
-        versions = ((result.run.policy, lambda v: v != said.policy_version), (said.policy, said.policy_version.__eq__))
+        versions = ((result.run.policy, lambda v: v != swap.policy_version), (swap.policy, swap.policy_version.__eq__))
         for policy, drew in versions:
             points = [(step, ms) for step, ms, version in shown if drew(version)]
             axes.vlines([s for s, _ in points], 0, [m for _, m in points], color=colour_of(policy), linewidth=1.6)
-        _mark_epochs(axes, said, around, top)
-        axes.axvline(said.first_step - 0.5, color=INK, linewidth=1.0)
+        _mark_epochs(axes, swap, around, top)
+        axes.axvline(swap.first_step - 0.5, color=INK, linewidth=1.0)
         written: dict[str, Any] = {"fontsize": 7.5, "va": "top"}
         before = f"drawn by {result.run.policy}"
         axes.text(around.start, 0.96 * top, before, color=colour_of(result.run.policy), **written)
-        after = f" version {said.policy_version} ({said.policy}) from step {said.first_step} on "
-        late = said.first_step > (around.start + around.stop) / 2
+        after = f" version {swap.policy_version} ({swap.policy}) from step {swap.first_step} on "
+        late = swap.first_step > (around.start + around.stop) / 2
         height, side = (0.88 * top, "right") if late else (0.96 * top, "left")
-        axes.text(said.first_step - 0.5, height, after, color=colour_of(said.policy), ha=side, **written)
+        axes.text(swap.first_step - 0.5, height, after, color=colour_of(swap.policy), ha=side, **written)
         axes.set_title("The trainer's batches around the swap", pad=16)
         axes.set_xlabel("step")
         axes.set_ylabel("time of the step, ms")
         axes.grid(False, axis="x")
-        return to_picture(figure, f"Time of each step around step {said.first_step}, by policy version")
+        return to_picture(figure, f"Time of each step around step {swap.first_step}, by policy version")
 
 
-def _mark_epochs(axes: Axes, said: Announcement, around: range, top: float) -> None:
-    for boundary in (said.epoch_start, said.epoch_end):
+def _mark_epochs(axes: Axes, swap: Announcement, around: range, top: float) -> None:
+    for boundary in (swap.epoch_start, swap.epoch_end):
         axes.vlines(boundary - 0.5, 0, 0.78 * top, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
-    ends = (around.start, said.epoch_start, said.epoch_end, around.stop)
-    for epoch, (start, stop) in enumerate(pairwise(ends), start=said.epoch - 1):
+    ends = (around.start, swap.epoch_start, swap.epoch_end, around.stop)
+    for epoch, (start, stop) in enumerate(pairwise(ends), start=swap.epoch - 1):
         axes.text((start + stop) / 2, 1.02 * top, f"epoch {epoch}", color=MUTED, fontsize=7.5, ha="center", va="bottom")
 
 
@@ -255,7 +254,7 @@ def _draw_fields(axes: Axes, chosen: Sequence[Decision], colour: str) -> None:
     """A strip for each field of the action, from 0 to its largest value, the last value beside it."""
     numbers = np.arange(1, len(chosen) + 1)
     for row, (field, _) in enumerate(FIELDS.items()):
-        values = np.array([float(d.action[field]) for d in chosen])
+        values = np.array([float(getattr(d.action, field)) for d in chosen])
         base = row + 0.36
         heights = 0.7 * np.abs(values) / max(1.0, float(np.abs(values).max()))
         axes.fill_between(numbers, base, base - heights, step="mid", color=colour, alpha=0.3, linewidth=0)
@@ -272,7 +271,7 @@ def _draw_fields(axes: Axes, chosen: Sequence[Decision], colour: str) -> None:
             color=colour,
             annotation_clip=False,
         )
-    last = COVERAGE[str(chosen[-1].action["coverage"])]
+    last = COVERAGE[chosen[-1].action.coverage]
     axes.text(numbers[0] - 0.4, len(FIELDS), f"at the end: {last}", va="center", fontsize=7.5, color=MUTED)
     axes.set_yticks(range(len(FIELDS)), list(FIELDS.values()), color=INK)
     axes.set_ylim(len(FIELDS) + 0.4, -0.55)

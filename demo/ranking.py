@@ -6,15 +6,19 @@ from typing import Final
 import numpy as np
 
 from demo.results import RunResult
-from demo.statistics import share
 
 DECILES: Final = 10
 
 
+def share(flags: Sequence[bool]) -> float:
+    """Part of the flags that are set, in [0, 1]; 0 of none."""
+    return sum(flags) / len(flags) if flags else 0.0
+
+
 def ranking(scores: Sequence[float | None]) -> list[int]:
     """Numbers of the scored samples, least balanced first; ties by number."""
-    known = [number for number, score in enumerate(scores) if score is not None]
-    return sorted(known, key=lambda number: (scores[number], number))
+    scored = [number for number, score in enumerate(scores) if score is not None]
+    return sorted(scored, key=lambda number: (scores[number], number))
 
 
 def least_and_most(scores: Sequence[float | None], count: int) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""What the runs came to: numbers, strings and lists only, so that all of it can be written as JSON."""
+"""What the runs came to, all of which can be written as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bss_service.protocol import Decision
 from demo.plan import Condition, Run
 
 JOINT: Final = "joint"  # name of the head that sees every modality
@@ -30,22 +31,6 @@ class ScoreBands:
 
     epoch: int
     quantiles: Mapping[str, list[float]]  # of a group of samples: QUANTILES of their scores
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One act of the policy, from the service's decision log."""
-
-    epoch: int
-    first_step: int
-    end_step: int
-    policy: str
-    policy_version: int
-    action: Mapping[str, float | str]
-    propensity: float
-    detail: Mapping[str, Any]
-    gain: float | None
-    reward: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +146,15 @@ class Results:
 
     def of(self, condition: Condition, policy: str) -> list[RunResult]:
         """The runs of a policy on a condition, by seed."""
-        found = [r for r in self.runs if r.run.condition == condition and r.run.policy == policy]
-        return sorted(found, key=lambda r: r.run.seed)
+        matching = [r for r in self.runs if r.run.condition == condition and r.run.policy == policy]
+        return sorted(matching, key=lambda r: r.run.seed)
 
 
 def write_results(path: Path, results: Results, table: Sequence[Any]) -> None:
     """Write everything as JSON, with the rows of the table first."""
     content = {"table": [asdict(row) for row in table], **asdict(results)}
-    path.write_text(json.dumps(content, allow_nan=False) + "\n")
+    path.write_text(json.dumps(content, allow_nan=False, default=_as_json) + "\n")
+
+
+def _as_json(decision: Decision) -> dict[str, Any]:
+    return decision.model_dump(mode="json")

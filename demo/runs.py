@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bss_service import protocol
 from bss_service.job.snapshot import Snapshot
 from bss_service.protocol import PolicySpec
 from demo.plan import Run
-from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Decision, Epoch, RunResult, ScoreBands, Step
+from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Epoch, RunResult, ScoreBands, Step
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.data import Dataset, corrupt
 from trainer_client.reference.evaluation import Report
@@ -30,25 +29,19 @@ def execute(
     run: Run,
     dataset: Dataset,
     url: str,
-    tell: Callable[[int, float], None],
+    on_epoch: Callable[[int, float], None],
     stopped: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Train one run to its end.
 
-    tell: is given the number of each epoch that ended and its validation accuracy. stopped: asked after every step
+    on_epoch: is given the number of each epoch that ended and its validation accuracy. stopped: asked after every step
     whether to leave off, with StoppedError.
     """
     corrupted = corrupt(dataset, noisy_labels=run.condition.noisy_labels, seed=run.seed).dataset
     training = dataset.indices("train")
     wrong = corrupted.labels[training] != dataset.labels[training]
-    spec = job_spec(
-        run.job,
-        corrupted,
-        batch_size=run.batch_size,
-        epochs=run.epochs,
-        seed=run.seed,
-        policy=PolicySpec(name=run.policy, parameters=run.parameters),
-    )
+    policy = PolicySpec(name=run.policy, parameters=run.parameters)
+    spec = job_spec(run.job, corrupted, batch_size=run.batch_size, epochs=run.epochs, seed=run.seed, policy=policy)
     config = Config(
         epochs=run.epochs, seed=run.seed, workers=run.loader_workers, measure_first=run.measure_first, on_outage="raise"
     )
@@ -57,12 +50,11 @@ def execute(
         ScheduledBatchSampler(client, spec, prefetch=run.prefetch, on_outage="raise", outage_after=30.0) as sampler,
     ):
         trainer = Trainer(corrupted, sampler, config)
-        watcher = Watcher(run, trainer, client, wrong, tell, stopped)
+        watcher = Watcher(run, trainer, client, wrong, on_epoch, stopped)
         result = trainer.train(watcher)
         if result.test is None:
             raise StoppedError(run.job)
         sampler.flush()
-        log = client.decisions(run.job, 0, 1000).decisions
         return RunResult(
             run=run,
             epochs=[_epoch(record) for record in result.epochs],
@@ -72,7 +64,7 @@ def execute(
             extra_forward_samples=result.extra_forward_samples,
             worst_wait_seconds=result.worst_wait_seconds,
             batches=sampler.stats.batches,
-            decisions=[_decision(row) for row in log],
+            decisions=client.decisions(run.job, 0, 1000).decisions,
             bands=watcher.bands,
             scores=[None if np.isnan(score) else float(score) for score in read_scores(client, run.job)],
             wrong_label=wrong.tolist(),
@@ -88,7 +80,7 @@ class Watcher:
     trainer: Trainer
     client: SchedulerClient
     wrong: Flags
-    tell: Callable[[int, float], None]
+    on_epoch: Callable[[int, float], None]
     stopped: Callable[[], bool]
     seconds: float = 0.0
     bands: list[ScoreBands] = field(default_factory=list)
@@ -107,7 +99,7 @@ class Watcher:
             self._note_scores(record.batch.epoch)
         if record.batch.epoch != self._epoch:
             self._epoch = record.batch.epoch
-            self._tell_epoch(self.trainer.result)
+            self._report_epoch(self.trainer.result)
         self.seconds += time.monotonic() - started
 
     def _note_step(self, record: StepRecord, now: float) -> None:
@@ -120,9 +112,9 @@ class Watcher:
         if not np.isnan(scores).all():
             self.bands.append(ScoreBands(epoch, score_quantiles(scores, self.wrong)))
 
-    def _tell_epoch(self, result: Result) -> None:
+    def _report_epoch(self, result: Result) -> None:
         if result.epochs:
-            self.tell(len(result.epochs), result.epochs[-1].validation.accuracy)
+            self.on_epoch(len(result.epochs), result.epochs[-1].validation.accuracy)
 
 
 def read_scores(client: SchedulerClient, job: str) -> Scores:
@@ -133,9 +125,9 @@ def read_scores(client: SchedulerClient, job: str) -> Scores:
 
 
 def score_quantiles(scores: Scores, wrong: Flags) -> dict[str, list[float]]:
-    """QUANTILES of the known scores, of all samples and, where some labels are wrong, of both groups."""
-    known = ~np.isnan(scores)
-    groups = {EVERYONE: known, RIGHT: known & ~wrong, WRONG: known & wrong}
+    """QUANTILES of the scores there are, of all samples and, where some labels are wrong, of both groups."""
+    scored = ~np.isnan(scores)
+    groups = {EVERYONE: scored, RIGHT: scored & ~wrong, WRONG: scored & wrong}
     return {
         name: np.quantile(scores[members], QUANTILES).tolist()
         for name, members in groups.items()
@@ -151,18 +143,3 @@ def _epoch(record: EpochRecord) -> Epoch:
 
 def _accuracies(report: Report) -> dict[str, float]:
     return {name: accuracy for name, (accuracy, _) in report.modalities.items()} | {JOINT: report.accuracy}
-
-
-def _decision(row: protocol.Decision) -> Decision:
-    return Decision(
-        epoch=row.epoch,
-        first_step=row.first_step,
-        end_step=row.end_step,
-        policy=row.policy,
-        policy_version=row.policy_version,
-        action=row.action.as_dict(),
-        propensity=row.propensity,
-        detail=row.detail,
-        gain=row.gain,
-        reward=row.reward,
-    )

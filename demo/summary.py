@@ -1,12 +1,35 @@
 """The table of the demo and the sentences that say what it shows, computed from the results."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
+from typing import Literal
+
+from scipy.special import stdtrit
 
 from demo.plan import BASELINE, Condition
 from demo.results import JOINT, Results, RunResult
-from demo.statistics import Interval, Verdict, mean_interval, paired_gain, verdict
+
+Verdict = Literal["better", "worse", "can't tell"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and half the width of its 95 % interval; None where one value alone tells of no spread."""
+
+    mean: float
+    half_width: float | None
+
+    @property
+    def low(self) -> float:
+        """Lower end; −∞ where there is no interval."""
+        return -math.inf if self.half_width is None else self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end; ∞ where there is no interval."""
+        return math.inf if self.half_width is None else self.mean + self.half_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +54,27 @@ def rows(results: Results) -> list[Row]:
         for condition in results.conditions
         for policy in results.policies
     ]
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean of k ≥ 1 independent values, with the interval mean ± t(0.975; k − 1)·s/√k."""
+    if not values:
+        raise ValueError("values must be at least 1, got none")
+    if len(values) == 1:
+        return Interval(float(values[0]), None)
+    return Interval(fmean(values), float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values)))
+
+
+def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:
+    """Interval of the mean difference of two sequences (k,) whose entries share a seed."""
+    return mean_interval([a - b for a, b in zip(values, baseline, strict=True)])
+
+
+def verdict(gain: Interval) -> Verdict:
+    """What the interval of a gain says: whether it excludes 0."""
+    if gain.low > 0:
+        return "better"
+    return "worse" if gain.high < 0 else "can't tell"
 
 
 def headline(table: Sequence[Row]) -> str:
@@ -84,9 +128,9 @@ def _finding(row: Row, verb: str) -> str:
     )
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 1) -> str:
     """A number with its sign, a true minus."""
-    return f"{value:+.1f}".replace("-", "−")
+    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def with_interval(interval: Interval, sign: bool = False) -> str:

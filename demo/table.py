@@ -26,12 +26,12 @@ def print_tables(console: Console, rows: Sequence[Row], seeds: int) -> None:
 
 def print_swap(console: Console, proof: SwapProof) -> None:
     """The swap as announced and as seen by the trainer, and whether they agree."""
-    said = proof.announced
+    swap = proof.announced
     verdict = "[green]they agree[/]" if proof.agrees else "[red]THEY DISAGREE[/]"
     place = "in the middle of" if proof.in_the_middle else "at the start of"
     console.print(
-        f"Swap while training: the service announced [bold]version {said.policy_version} ({said.policy}) from step "
-        f"{said.first_step}[/], {place} epoch {said.epoch} (steps {said.epoch_start} to {said.epoch_end - 1}); the "
+        f"Swap while training: the service announced [bold]version {swap.policy_version} ({swap.policy}) from step "
+        f"{swap.first_step}[/], {place} epoch {swap.epoch} (steps {swap.epoch_start} to {swap.epoch_end - 1}); the "
         f"trainer's batches changed version at [bold]step {proof.changed_at}[/]: {verdict}.",
         highlight=False,
     )

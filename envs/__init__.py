@@ -1,6 +1,28 @@
-"""Gymnasium environments in which an episode is a training run: `import envs` registers them."""
+"""Gymnasium environments in which an episode is a training run; its modules but for these names are internal.
+
+They are registered by `import envs`, or by the id: `gymnasium.make("envs:BalanceScheduling-v0")`. Gymnasium 1.0 gave up
+the entry point by which it found environments of other packages; a module in the id is what took its place. A name is
+imported when it is first asked for, so that registering needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 import gymnasium
+
+_HOMES: Final = {
+    "BalanceScheduling": "envs.scheduling",
+    "DiscreteBalanceScheduling": "envs.scheduling",
+    "VectorBalanceScheduling": "envs.scheduling",
+    "VectorDiscreteBalanceScheduling": "envs.scheduling",
+    "ServedScheduling": "envs.served",
+    "Distribution": "envs.tasks",
+    "Task": "envs.tasks",
+    "held_out_tasks": "envs.tasks",
+    "training_tasks": "envs.tasks",
+    "StudentsVecEnv": "envs.workers",
+}
+__all__ = sorted(_HOMES)
 
 gymnasium.register(
     "BalanceScheduling-v0",
@@ -13,3 +35,25 @@ gymnasium.register(
     vector_entry_point="envs.scheduling:VectorDiscreteBalanceScheduling",
 )
 gymnasium.register("ServedScheduling-v0", entry_point="envs.served:ServedScheduling")
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from envs.scheduling import BalanceScheduling as BalanceScheduling
+    from envs.scheduling import DiscreteBalanceScheduling as DiscreteBalanceScheduling
+    from envs.scheduling import VectorBalanceScheduling as VectorBalanceScheduling
+    from envs.scheduling import VectorDiscreteBalanceScheduling as VectorDiscreteBalanceScheduling
+    from envs.served import ServedScheduling as ServedScheduling
+    from envs.tasks import Distribution as Distribution
+    from envs.tasks import Task as Task
+    from envs.tasks import held_out_tasks as held_out_tasks
+    from envs.tasks import training_tasks as training_tasks
+    from envs.workers import StudentsVecEnv as StudentsVecEnv
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -76,9 +76,7 @@ class StudentRun:
         indices = draw_interval(self.table, self.calendar, first, end, choice.action, none, self.seed).indices
         self.history.decisions.append(
             Decision.model_construct(
-                action=choice.action,
-                propensity=choice.propensity,
-                detail=dict(choice.detail),
+                **choice.fields(),
                 first_step=first,
                 end_step=end,
                 epoch=observation.epoch,

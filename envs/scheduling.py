@@ -54,9 +54,9 @@ class BalanceScheduling(gymnasium.Env[Any, Any]):
     can be served as it is. `ServedScheduling-v0` has the same spaces, with a trainer and a service behind them.
 
     ```python
-    import envs, gymnasium
+    import gymnasium
 
-    env = gymnasium.make("BalanceScheduling-v0")
+    env = gymnasium.make("envs:BalanceScheduling-v0")
     observation, info = env.reset(seed=0)
     done = False
     while not done:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from bss_service.core.arrays import Float32
 from bss_service.core.observation import SCHEMA_HASH
 from bss_service.policies.builtin.external import EXTERNAL
 from bss_service.protocol import Decision, JobState, ObservationAnswer, PolicySpec
+from bss_service.testing import ServiceProcess
 from envs.live_run import LiveRun
-from envs.own_service import OwnService
 from envs.run import REWARD
 from envs.spaces import action_space, observation_space
 from trainer_client.client import SchedulerClient
@@ -53,9 +54,9 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
     policy becomes `external` with its next interval, and `close` gives back the policy that it had.
 
     ```python
-    import envs, gymnasium
+    import gymnasium
 
-    env = gymnasium.make("ServedScheduling-v0", data="emoji", epochs=5)
+    env = gymnasium.make("envs:ServedScheduling-v0", data="emoji", epochs=5)
     observation, info = env.reset(seed=0)
     done = False
     while not done:
@@ -183,7 +184,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         self._config = Config(epochs=epochs, learning_rate=learning_rate, optimiser=optimiser, device=device)
         self._batch_size, self._interval = batch_size, interval
         self._dataset: Dataset | None = None
-        self._service: OwnService | None = None
+        self._service: ServiceProcess | None = None
         self._client: SchedulerClient | None = None
         self._run: LiveRun | None = None
         self._before: PolicySpec | None = None  # what the joined job had
@@ -246,7 +247,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
     def _connected(self) -> SchedulerClient:
         if self._client is None:
             if self._url is None and self._service is None:
-                self._service = OwnService()
+                self._service = ServiceProcess(environment={"BSS_TOKEN": secrets.token_urlsafe(24)}).start()
             token = self._secret()
             self._client = SchedulerClient(self._address, token=token.get_secret_value() if token else None)
         return self._client
@@ -343,7 +344,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
     def _next_awaited(self, client: SchedulerClient, after: int = -1) -> ObservationAnswer | None:
         """The next observation that awaits an action, or None at the run's end; raises TimeoutError."""
         poll = min(OWN_POLL if self._job is None else JOINED_POLL, self._timeout)
-        known: tuple[Any, ...] = ()
+        progress: tuple[Any, ...] = ()
         since = time.monotonic()
         while True:
             over = self._run is not None and self._run.finished  # before the look: whatever it told is in then
@@ -357,7 +358,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
                 self._seen = None
                 return None
             self._check_policy(state)
-            if known != (known := _progress(state)):
+            if progress != (progress := _progress(state)):
                 since = time.monotonic()
             elif time.monotonic() - since >= self._timeout:
                 if _is_handed_out(state):  # a trainer that does not validate after its last step

@@ -173,9 +173,7 @@ class Job:
         else:
             choice = self.versions.act(observation, own, rewarded)
         return Decision(
-            action=choice.action,
-            propensity=choice.propensity,
-            detail=dict(choice.detail),
+            **choice.fields(),
             first_step=first,
             end_step=end,
             epoch=observation.epoch,

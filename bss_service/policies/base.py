@@ -27,10 +27,9 @@ class Choice:
     propensity: float = 1.0
     detail: Mapping[str, Any] = field(default_factory=dict)  # JSON values
 
-    @property
-    def failed(self) -> bool:
-        """Whether it stands in for one that a policy could not make."""
-        return "error" in self.detail
+    def fields(self) -> dict[str, Any]:
+        """Those of the decision that it makes."""
+        return {"action": self.action, "propensity": self.propensity, "detail": dict(self.detail)}
 
 
 class Policy(BaseModel, ABC):

@@ -50,13 +50,7 @@ class Shadows:
             return None
         policy, seen = self._ready(shadow, decisions), _seen_by(shadow, decisions)
         choice = failed(policy) if isinstance(policy, Exception) else self._act(policy, shadow, len(seen), observation)
-        return ShadowChoice(
-            shadow=shadow.version,
-            policy=shadow.spec.name,
-            action=choice.action,
-            propensity=choice.propensity,
-            detail=dict(choice.detail),
-        )
+        return ShadowChoice(shadow=shadow.version, policy=shadow.spec.name, **choice.fields())
 
     def restore(self, decisions: Sequence[Decision]) -> None:
         """Bring the shadow to the state in which it acted last. Where that fails, it says so from then on."""

@@ -1,6 +1,5 @@
 """`bss jobs`, `show`, `swap` and `watch` against a running service."""
 
-import json
 import os
 import pty
 import signal
@@ -35,6 +34,7 @@ from bss_service.protocol import (
     StepsRequest,
     ValidationReport,
 )
+from bss_service.testing import ServiceProcess
 from tests.support.trained import made_up
 from trainer_client.client import SchedulerClient
 
@@ -46,17 +46,10 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url() -> Iterator[str]:
     """A running service's."""
-    folder = tmp_path_factory.mktemp("service")
-    command = [BSS, "serve", "--port", "0", "--store", f"sqlite:///{folder}/bss.sqlite", "--log-format", "json"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BSS_")}
-    with subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            yield json.loads(process.stderr.readline())["url"]
-        finally:
-            process.terminate()
+    with ServiceProcess() as service:
+        yield service.url
 
 
 @pytest.fixture

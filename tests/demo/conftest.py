@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bss_service.core.observation import FIELDS
 from demo.plan import CONDITIONS, POLICIES, Run, compared_runs, swapped_run
 from demo.results import (
     EVERYONE,
@@ -80,10 +81,17 @@ def _result(run: Run, steps: list[Step] | None = None) -> RunResult:
 
 
 def _decision(run: Run, number: int) -> Decision:
-    action = {"kappa_similarity": 1.0, "kappa_loss": 1.0, "share": 0.5, "coverage": "draw"}
     detail = {"arm": "hard", "warm_up": number == 0, "probabilities": dict.fromkeys(ARMS, 0.5)}
-    reward = None if number == 0 else -1.0
-    first = 10 * number
     return Decision(
-        number, first, first + 10, run.policy, 1, action, 1.0, detail if run.policy == "bandit" else {}, 0.1, reward
+        first_step=10 * number,
+        end_step=10 * number + 10,
+        epoch=number,
+        policy_version=1,
+        policy=run.policy,
+        observation=dict.fromkeys(FIELDS, 0.0),
+        action={"kappa_similarity": 1.0, "kappa_loss": 1.0, "share": 0.5, "coverage": "draw"},
+        propensity=1.0,
+        detail=detail if run.policy == "bandit" else {},
+        gain=0.1,
+        reward=None if number == 0 else -1.0,
     )

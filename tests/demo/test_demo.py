@@ -8,9 +8,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
-
-from demo.service import listening_url, running_service
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--seeds", "1", "--epochs", "2", "--swap-epochs", "2", "--policies", "uniform", "bandit"]
@@ -51,7 +48,7 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
     process = subprocess.Popen(_command(tmp_path / "demo"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        url = next(found[0] for line in process.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+        url = next(match[0] for line in process.stdout if (match := re.search(r"http://127\.0\.0\.1:\d+", line)))
         assert _answers(url)
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
@@ -60,16 +57,3 @@ def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
     assert process.returncode == 130, rest
     assert "interrupted" in rest
     assert not _answers(url)
-
-
-def test_the_service_ends_with_its_block_even_when_that_fails(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="on purpose"), running_service(tmp_path) as url:
-        assert _answers(url)
-        raise RuntimeError("on purpose")
-    assert not _answers(url)
-
-
-def test_the_url_is_read_from_the_log() -> None:
-    log = 'Warning: not JSON\n{"event": "listening", "url": "http://127.0.0.1:1234"}\n'
-    assert listening_url(log) == "http://127.0.0.1:1234"
-    assert listening_url("") is None

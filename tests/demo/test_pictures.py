@@ -11,13 +11,18 @@ from PIL import Image
 from demo.canvas import panel, spread, style, to_picture
 from demo.gallery import cards, image_bytes, png_uri
 from demo.plan import NOISY
-from demo.ranking import least_and_most, wrong_share_by_decile
+from demo.ranking import least_and_most, share, wrong_share_by_decile
 from demo.results import Results
 from trainer_client.reference.data import Dataset, corrupt
 
 
 def test_the_ends_of_the_ranking_leave_out_what_has_no_score() -> None:
     assert least_and_most([0.3, None, -0.5, 0.9], 2) == ([2, 0], [3, 0])
+
+
+def test_a_share_of_nothing_is_zero() -> None:
+    assert share([]) == 0
+    assert share([True, False, False, True]) == 0.5
 
 
 def test_the_wrong_labels_of_each_tenth(results: Results) -> None:
@@ -28,9 +33,9 @@ def test_the_wrong_labels_of_each_tenth(results: Results) -> None:
 def test_pictures_come_back_as_they_were_drawn(dataset: Dataset) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 4, 4))
     pixels[0], pixels[1] = 0, 255
-    found = image_bytes(dataset)
-    assert found is not None
-    assert np.array_equal(found, pixels.transpose(0, 2, 3, 1))
+    pictures = image_bytes(dataset)
+    assert pictures is not None
+    assert np.array_equal(pictures, pixels.transpose(0, 2, 3, 1))
 
 
 def test_a_data_uri_holds_the_picture() -> None:

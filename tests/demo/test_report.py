@@ -51,7 +51,7 @@ def test_the_page_loads_nothing_from_elsewhere(html: str) -> None:
 
 def test_text_of_the_data_stays_text(html: str) -> None:
     assert "<script" not in html
-    assert "&lt;script src=&quot;https://evil.example/x.js&quot;&gt;" in html
+    assert "&lt;script src=&#34;https://evil.example/x.js&#34;&gt;" in html
     assert html.count("</style>") == 1
     reader = Reader(html)
     assert html.count("</svg>") == sum(tag == "svg" for tag, _ in reader.tags)
@@ -90,7 +90,7 @@ def test_the_sentence_about_wrong_labels_follows_the_numbers(results: Results) -
 
 def test_the_sentence_about_rewards_follows_the_numbers(results: Results) -> None:
     assert "100 % got a reward of −0.9 or less: gains shrink" in reward_sentence(results)
-    praised = [replace(r, decisions=[replace(d, reward=0.5) for d in r.decisions]) for r in results.runs]
+    praised = [replace(r, decisions=[d.model_copy(update={"reward": 0.5}) for d in r.decisions]) for r in results.runs]
     assert reward_sentence(replace(results, runs=praised)).endswith("0 % got a reward of −0.9 or less.")
 
 
@@ -106,3 +106,4 @@ def test_raw_results_are_json(tmp_path: Path, results: Results) -> None:
     assert len(content["table"]) == 8
     assert len(content["runs"]) == 16
     assert content["swap"]["changed_at"] == 14
+    assert [d["reward"] for d in content["runs"][0]["decisions"]] == [None, -1.0, -1.0]

@@ -1,13 +1,73 @@
-"""The table's rows and the sentences about them."""
+"""Intervals, the table's rows, and the sentences about them."""
 
 from dataclasses import replace
+from statistics import stdev
 
 import pytest
 
 from demo.plan import NOISY
 from demo.results import Results
-from demo.statistics import Interval, verdict
-from demo.summary import Row, headline, rows, signed, with_interval
+from demo.summary import (
+    Interval,
+    Row,
+    headline,
+    mean_interval,
+    paired_gain,
+    rows,
+    signed,
+    verdict,
+    with_interval,
+)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),  # of the usual tables, to four places
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (9, 2.2622), (30, 2.0423), (1000, 1.9623)],
+)
+def test_half_an_interval_is_the_tables_quantile_in_standard_errors(freedom: int, quantile: float) -> None:
+    values = [float(k) for k in range(freedom + 1)]
+    error = stdev(values) / len(values) ** 0.5
+    assert mean_interval(values).half_width / error == pytest.approx(quantile, abs=1e-4)
+
+
+def test_an_interval_of_three_values_computed_by_hand() -> None:
+    interval = mean_interval([1.0, 2.0, 3.0])  # s = 1, t = 4.3027, 4.3027 / √3 = 2.4842
+    assert interval.mean == pytest.approx(2.0)
+    assert interval.half_width == pytest.approx(2.4842, abs=1e-4)
+
+
+def test_one_value_has_a_mean_and_no_interval() -> None:
+    assert mean_interval([0.5]) == Interval(0.5, None)
+    assert verdict(mean_interval([0.5])) == "can't tell"
+
+
+def test_no_value_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        mean_interval([])
+
+
+def test_pairing_takes_away_what_the_seeds_have_in_common() -> None:
+    gain = paired_gain([10.0, 50.0, 91.0], [9.0, 49.0, 90.0])
+    assert gain.mean == pytest.approx(1.0)
+    assert gain.half_width == pytest.approx(0.0, abs=1e-9)
+
+
+def test_values_of_different_numbers_of_seeds_are_not_paired() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        paired_gain([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        (Interval(2.0, 1.0), "better"),
+        (Interval(-2.0, 1.0), "worse"),
+        (Interval(1.0, 1.0), "can't tell"),
+        (Interval(-0.5, 1.0), "can't tell"),
+    ],
+)
+def test_a_verdict_needs_an_interval_that_excludes_zero(interval: Interval, expected: str) -> None:
+    assert verdict(interval) == expected
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_closing_leaves_no_thread_process_or_socket(make: Callable[..., ServedSc
     for action in actions(steps):
         env.step(action)
     assert env._service is not None
-    process, folder = env._service._process, Path(env._service._folder.name)
+    process, folder = env._service.process, env._service.folder
     env.close()
     assert set(threading.enumerate()) <= threads
     assert process.returncode is not None
@@ -259,7 +259,7 @@ from envs.served import ServedScheduling
 env = ServedScheduling(data=sys.argv[1], epochs=1000, batch_size=12)
 try:
     env.reset(seed=0)
-    print(env._service._process.pid, flush=True)
+    print(env._service.process.pid, flush=True)
     while True:
         env.step(np.zeros(env.action_space.shape, np.float32))
 finally:
@@ -302,8 +302,7 @@ def test_a_service_that_goes_away_is_named(make: Callable[..., ServedScheduling]
     env = make()
     env.reset(seed=0)
     assert env._service is not None
-    env._service._process.kill()
-    env._service._process.wait()
+    env._service.kill()
     time.sleep(seconds)
     with pytest.raises(OutageError, match=env._service.url):
         env.step(actions()[0])

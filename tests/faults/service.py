@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import select
 import signal
 import socket
@@ -15,10 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
 from bss_service.protocol import Message, frames
+from bss_service.testing.service import listening_url
 
 START_SECONDS = 30
 ANSWER_SECONDS = 20
@@ -166,6 +167,6 @@ class Service:
         with self._nursery.stderr:
             for line in self._nursery.stderr:
                 self.log.append(line)
-                if found := re.search(r"listening.*http://127\.0\.0\.1:(\d+)", line):
-                    self.port = int(found.group(1))
+                if url := listening_url(line):
+                    self.port = urlsplit(url).port or 0
                     self._listening.set()

@@ -16,7 +16,7 @@ PROGRAMS = 100  # within which each is found
 
 
 def copied(folder: Path) -> Path:
-    for part in ("bss_service", "trainer_client", "tests/faults"):
+    for part in ("bss_cli", "bss_service", "trainer_client", "tests/faults"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 

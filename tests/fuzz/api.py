@@ -10,7 +10,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +28,10 @@ def main() -> None:
     args = parser.parse_args()
     failed = False
     for title, token in (("without a token", None), ("with a token", TOKEN)):
-        with tempfile.TemporaryDirectory() as folder:
-            service = Service(Path(folder), "--max-samples", "100000", **({"BSS_TOKEN": token} if token else {}))
-            try:
-                populate(service, token)
-                report, output = schemathesis(service.url, Path(folder), args.examples, args.seed, token)
-            finally:
-                service.kill()
+        environment = {"BSS_TOKEN": token} if token else {}
+        with Service(flags=["--max-samples", "100000"], environment=environment) as service:
+            populate(service, token)
+            report, output = schemathesis(service.url, service.folder, args.examples, args.seed, token)
         for line in summary(title, report):
             print(line)
         enough = report["test_cases"]["generated"] >= args.cases

@@ -44,7 +44,7 @@ def made_up(distribution: str = "gaussian", hidden: Sequence[int] = (8,), seed: 
     return artefact.write(fields, tensors(fields, seed))
 
 
-def known(*data: bytes) -> dict[str, artefact.Artefact]:
+def artefacts(*data: bytes) -> dict[str, artefact.Artefact]:
     """Artefacts by hash, as a job is given them; without bytes, a made-up one."""
     read = [artefact.read(d) for d in data or (made_up(),)]
     return {a.sha256: a for a in read}

@@ -37,6 +37,9 @@ def test_the_service_needs_no_torch() -> None:
         ("bss_service.core.network", ["torch", "pydantic", "safetensors"]),
         ("bss_cli.commands", ["torch", "fastapi", "matplotlib"]),
         ("bss_service.core.sampling", ["torch", "pydantic", "httpx", "safetensors", "sqlalchemy"]),
+        ("bss_service.testing", ["pytest", "torch", "fastapi", "uvicorn", "sqlalchemy", "typer", "trainer_client"]),
+        ("bss_service.testing.policies", ["pytest", "torch", "fastapi", "sqlalchemy", "trainer_client"]),
+        ("envs", ["torch", "stable_baselines3", "minari", "fastapi"]),
         ("trainer_client.sampler", ["fastapi", "uvicorn", "sqlalchemy", "matplotlib", "rich"]),
     ],
 )

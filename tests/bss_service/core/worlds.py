@@ -10,7 +10,6 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.observation import FIELDS, Observation
 from bss_service.core.signals import BUILT_IN, Signals
 from bss_service.core.table import SampleTable
-from bss_service.policies.base import Choice
 from bss_service.protocol import Decision, ModalityReport, ValidationReport
 
 
@@ -89,11 +88,6 @@ def decision(first_step: int, end_step: int, **fields: object) -> Decision:
         "detail": {},
     }
     return Decision(first_step=first_step, end_step=end_step, **{**made, **fields})
-
-
-def chosen(choice: Choice) -> dict[str, object]:
-    """The fields of a decision that a policy's choice makes."""
-    return {"action": choice.action, "propensity": choice.propensity, "detail": dict(choice.detail)}
 
 
 @st.composite

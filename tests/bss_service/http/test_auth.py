@@ -59,10 +59,11 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     tokens = Tokens(f"sqlite:///{folder}/bss.sqlite")
     texts = {scope.value: tokens.create(f"{scope}er", scope) for scope in Scope}
-    service = Service(folder, BSS_TOKEN=SETTING)
-    with httpx.Client(base_url=service.url) as http:
+    with (
+        Service(folder, environment={"BSS_TOKEN": SETTING}) as service,
+        httpx.Client(base_url=service.url) as http,
+    ):
         yield Guarded(service, tokens, texts, http)
-    service.kill()
     tokens.close()
 
 

@@ -34,11 +34,10 @@ AS_FRAME = {"content-type": frames.CONTENT_TYPE}
 @pytest.fixture(scope="module")
 def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that takes bodies of 32 MiB, two at a time."""
-    running = Service(tmp_path_factory.mktemp("limited"), "--max-body-bytes", str(32 * MIB))
-    with running.client() as client:
-        client.create_job(spec(JOB))
-    yield running
-    running.kill()
+    with Service(tmp_path_factory.mktemp("limited"), flags=["--max-body-bytes", str(32 * MIB)]) as running:
+        with running.client() as client:
+            client.create_job(spec(JOB))
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from bss_service.policies.base import Choice, Policy, policy_names
 from bss_service.policies.versions import check_policy
 from bss_service.protocol import Feedback, JobSpec, PolicySpec, ValidationReport
 from tests.conftest import Trainer, replayed
-from tests.support.trained import known as artefacts
+from tests.support.trained import artefacts
 
 NAN = float("nan")
 ENTROPY = Signal("entropy", "of the joint head's prediction, in nats", low=0.0, averaged=True)

@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,7 +14,8 @@ import numpy as np
 import pytest
 
 from bss_service.protocol import FeedbackRequest, StepsRequest
-from tests.support.services import START_SECONDS, Service
+from bss_service.testing import ServiceStartError
+from tests.support.services import Service
 from tests.support.simulated import measured, order, spec, take, train
 from trainer_client.errors import OutageError
 
@@ -28,6 +28,7 @@ class Disk:
 
     def __init__(self, folder: Path, size: str = "2m") -> None:
         self.folder = folder
+        self.store = f"sqlite:///{folder}/bss.sqlite"
         mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
 
     def fill(self) -> None:
@@ -56,16 +57,15 @@ def mount(*arguments: str) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    small = Disk(tmp_path)  # where start_service has its store
+    small = Disk(tmp_path)
     yield small
     small.close()
 
 
 @pytest.fixture
 def service(disk: Disk) -> Iterator[Service]:
-    running = Service(disk.folder)
-    yield running
-    running.kill()
+    with Service(store=disk.store) as running:
+        yield running
 
 
 def test_a_full_disk_is_told_and_once_there_is_room_the_same_request_succeeds(disk: Disk, service: Service) -> None:
@@ -98,28 +98,18 @@ def test_a_full_disk_is_told_and_once_there_is_room_the_same_request_succeeds(di
 
 
 def test_a_disk_that_may_only_be_read_is_refused_at_the_start_and_goes_on_where_it_was(disk: Disk) -> None:
-    service = Service(disk.folder)
     job = spec("job")
-    with service.client(retries=0) as client:
+    with Service(store=disk.store) as service, service.client(retries=0) as client:
         client.create_job(job)
         before = order(train(client, job, range(5)))
         service.stop()
         disk.read_only(True)
-        refused = start_anyway(service)
-        assert refused.returncode == 1
-        assert "can't be opened: " in refused.stderr
-        assert "Read-only file system" in refused.stderr
+        with pytest.raises(ServiceStartError, match=r"can't be opened: .*Read-only file system"):
+            service.start()
+        assert service.process.returncode == 1
         disk.read_only(False)
         service.start()
         assert (order(take(client, "job", range(5))) == before).all()
-    service.kill()
-
-
-def start_anyway(service: Service) -> "subprocess.CompletedProcess[str]":
-    """A start of which is expected that it fails."""
-    program = "from bss_cli.__main__ import main; main()"
-    command = [sys.executable, "-c", program, "serve", "--port", "0", "--store", f"sqlite:///{service.store}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=START_SECONDS)
 
 
 def test_a_file_that_may_only_be_read_is_refused_at_the_start(start_service: StartService) -> None:
@@ -132,12 +122,12 @@ def test_a_file_that_may_only_be_read_is_refused_at_the_start(start_service: Sta
         mount("--bind", str(service.store), str(service.store))
         mount("-o", "remount,bind,ro", str(service.store))
     try:
-        refused = start_anyway(service)
+        with pytest.raises(ServiceStartError, match="can't be opened: attempt to write a readonly database"):
+            service.start()
     finally:
         subprocess.run(["umount", "--lazy", service.store], capture_output=True)
         service.store.chmod(0o600)
-    assert refused.returncode == 1
-    assert "can't be opened: attempt to write a readonly database" in refused.stderr
+    assert service.process.returncode == 1
 
 
 def locked(store: Path) -> sqlite3.Connection:
@@ -165,10 +155,12 @@ def test_a_lock_that_is_let_go_in_time_is_waited_for(start_service: StartService
 def test_a_store_that_stays_locked_is_refused_at_the_start(start_service: StartService) -> None:
     service = start_service()
     service.stop()
-    with closing(locked(service.store)):
-        refused = start_anyway(service)
-    assert refused.returncode == 1
-    assert "can't be opened: database is locked" in refused.stderr
+    with (
+        closing(locked(service.store)),
+        pytest.raises(ServiceStartError, match="can't be opened: database is locked"),
+    ):
+        service.start()
+    assert service.process.returncode == 1
 
 
 def test_what_is_drawn_does_not_depend_on_the_clock(tmp_path: Path) -> None:
@@ -186,9 +178,8 @@ def test_what_is_drawn_does_not_depend_on_the_clock(tmp_path: Path) -> None:
     for name, environment in (("steady", {}), ("jumping", jumping)):
         folder = tmp_path / name
         folder.mkdir()
-        running = Service(folder, **environment)
         job = spec("job", policy="bandit", interval=3, lag=1)
-        with running.client() as client:
+        with Service(folder, environment=environment) as running, running.client() as client:
             client.create_job(job)
             parts = []
             for k, days in enumerate([0, 1, -1, 0, -1]):
@@ -198,7 +189,6 @@ def test_what_is_drawn_does_not_depend_on_the_clock(tmp_path: Path) -> None:
                     running.kill()
                     running.start()
         dates = {line[:10] for line in running.log if line[:2] == "20"}
-        running.kill()
         drawn.append(np.concatenate(parts))
     assert len(dates) > 1  # it did jump
     assert (drawn[0] == drawn[1]).all()

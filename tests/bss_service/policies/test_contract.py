@@ -1,88 +1,117 @@
-"""What every policy owes the service, whoever wrote it."""
+"""Every installed policy keeps the contract; and the contract notices who does not."""
 
-import copy
-import json
-import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pydantic
 import pytest
+from pydantic import ConfigDict
 
 from bss_service.core.action import Action
-from bss_service.policies import base
-from bss_service.policies.base import Choice, Policy, policy_names
-from bss_service.protocol import Decision
-from tests.bss_service.core.worlds import chosen, decision
-from tests.support.observations import ROUNDS, observation, reward
-from tests.support.trained import known
+from bss_service.core.observation import Observation
+from bss_service.policies.base import Choice, Decision, Policy, create_policy, policy_names
+from bss_service.testing import PolicyContract
+from tests.support import observations
+from tests.support.trained import artefacts
 
-ARTEFACTS = known()
+ARTEFACTS = artefacts()
 NEEDED = {"artefact": {"sha256": next(iter(ARTEFACTS))}}  # parameters without a default
 
 
-def create_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
-    return base.create_policy(name, {**NEEDED.get(name, {}), **parameters}, ARTEFACTS)
+class TestEveryPolicy(PolicyContract):
+    @pytest.fixture(autouse=True, params=policy_names())
+    def _choose(self, request: pytest.FixtureRequest) -> None:
+        self.name = request.param
+
+    def make(self, **parameters: Any) -> Policy:
+        return create_policy(self.name, NEEDED.get(self.name, {}) | parameters, ARTEFACTS)
 
 
-def course(policy: Policy) -> Iterator[Choice]:
-    """A training run: act, and two epochs later learn what came of it."""
-    decisions: list[Decision] = []
-    for epoch in range(ROUNDS):
-        if epoch >= 2:
-            policy.learn(decisions[epoch - 2])
-        seen = observation(epoch)
-        choice = policy.act(seen, np.random.Generator(np.random.Philox(key=epoch)))
-        decisions.append(decision(5 * epoch, 5 * epoch + 5, observation=seen, **chosen(choice), reward=reward(epoch)))
-        yield choice
+class TestEveryPolicyInARun(TestEveryPolicy):
+    """On what the service shows in the course of a run."""
+
+    def observation(self, epoch: int) -> Observation:
+        return observations.observation(epoch)
 
 
-@pytest.mark.parametrize("name", policy_names())
-class TestEveryPolicy:
-    def test_it_acts_on_nothing_and_on_a_whole_run(self, name: str) -> None:
-        assert [type(choice) for choice in course(create_policy(name, {}))] == [Choice] * ROUNDS
+class Sound(Policy):
+    """A policy that does nothing wrong, and each of those below one thing."""
 
-    def test_its_actions_lie_in_the_action_space(self, name: str) -> None:
-        for choice in course(create_policy(name, {})):
-            assert Action(**choice.action.as_dict()) == choice.action
-            assert np.isfinite(choice.action.to_vector()).all()
+    strength: float = 1.0
+    _learned: int = 0
 
-    def test_its_propensities_are_probabilities_or_densities(self, name: str) -> None:
-        for choice in course(create_policy(name, {})):
-            is_density = isinstance(choice.detail.get("raw_action"), list)
-            assert 0 < choice.propensity <= (np.finfo(float).max if is_density else 1)
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        return Choice(Action(kappa_loss=self.strength))
 
-    def test_it_does_the_same_in_the_same_course(self, name: str) -> None:
-        assert list(course(create_policy(name, {}))) == list(course(create_policy(name, {})))
+    def learn(self, decision: Decision) -> None:
+        self._learned += 1
 
-    def test_what_it_tells_of_a_choice_is_json(self, name: str) -> None:
-        for choice in course(create_policy(name, {})):
-            assert json.loads(json.dumps(choice.detail, allow_nan=False)) == choice.detail
 
-    def test_it_draws_from_no_generator_but_its_own(self, name: str) -> None:
-        before = copy.deepcopy((random.getstate(), np.random.get_state()))  # noqa: NPY002
-        list(course(create_policy(name, {})))
-        np.testing.assert_equal((random.getstate(), np.random.get_state()), before)  # noqa: NPY002
+class Impossible(Sound):
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        return Choice(Action(), propensity=0.0)
 
-    def test_it_leaves_the_observation_as_it_was(self, name: str) -> None:
-        seen = observation(5)
-        create_policy(name, {}).act(seen, np.random.default_rng(0))
-        assert seen.vector.tobytes() == observation(5).vector.tobytes()
 
-    def test_an_unknown_parameter_is_refused_by_name(self, name: str) -> None:
-        with pytest.raises(pydantic.ValidationError, match="no_such_parameter"):
-            create_policy(name, {"no_such_parameter": 1})
+class Global(Sound):
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        return Choice(Action(kappa_loss=np.random.random()))  # noqa: NPY002
 
-    def test_no_parameter_may_be_nan(self, name: str) -> None:
-        numbers = [
-            field for field, info in type(create_policy(name, {})).model_fields.items() if info.annotation is float
-        ]
-        for field in numbers:
-            with pytest.raises(pydantic.ValidationError, match=field):
-                create_policy(name, {field: float("nan")})
 
-    def test_its_parameters_survive_json(self, name: str) -> None:
-        policy = create_policy(name, {})
-        again = create_policy(name, json.loads(policy.model_dump_json()))
-        assert again.model_dump() == policy.model_dump()
+class Opaque(Sound):
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        return Choice(Action(), detail={"kept": {1, 2}})
+
+
+class Careless(Sound):
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        observation.vector[0] = 0.5
+        return Choice(Action())
+
+
+class Forgetful(Sound):
+    """Says that it forgets, and does not."""
+
+    stateless = True
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        return Choice(Action(kappa_loss=float(self._learned)))
+
+
+class Lenient(Sound):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=True)
+
+
+def broken(policy: type[Policy]) -> set[str]:
+    """The names of the contract's tests that a policy fails."""
+    contract = type("TestPolicy", (PolicyContract,), {"policy": policy})()
+    return {name for name in dir(contract) if name.startswith("test_") and fails(getattr(contract, name))}
+
+
+def fails(test: Callable[[], None]) -> bool:
+    try:
+        test()
+    except Exception:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("policy", "tests"),
+    [
+        (Sound, set()),
+        (Impossible, {"test_its_propensities_are_probabilities_or_densities"}),
+        (Opaque, {"test_the_detail_of_its_choices_is_json"}),
+        (Careless, {"test_it_leaves_the_observation_as_it_was"}),
+        (Forgetful, {"test_if_it_says_that_it_is_stateless_its_past_does_not_count"}),
+        (Lenient, {"test_an_unknown_parameter_is_refused_by_name", "test_no_parameter_may_be_nan"}),
+        (
+            Global,
+            {
+                "test_it_draws_from_no_generator_but_its_own",
+                "test_it_is_restored_by_the_same_observations_generators_and_rewards",
+            },
+        ),
+    ],
+)
+def test_the_contract_notices_what_a_policy_does_wrong(policy: type[Policy], tests: set[str]) -> None:
+    assert broken(policy) == tests

@@ -1,9 +1,14 @@
-"""A policy in a package of its own, installed beside, is found and used without touching this repository."""
+"""A policy in a package of its own, installed beside, is found, used and tested without touching this repository."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+import bss_service
 
 PYPROJECT = """
 [build-system]
@@ -50,13 +55,43 @@ print([decision.action.kappa_loss for decision in job.history.decisions])
 """
 
 
-def test_an_installed_package_adds_a_policy(tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.mkdir()
+TESTS = """
+from bss_service.policies.base import Choice
+from bss_service.testing import PolicyContract
+from their_policies import EveryOther
+
+
+class TestEveryOther(PolicyContract):
+    policy = EveryOther
+
+
+class TestImpossible(PolicyContract):
+    class policy(EveryOther):
+        def act(self, observation, rng):
+            return Choice(super().act(observation, rng).action, propensity=0.0)
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process for which the package is installed."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "their_policies.py").write_text(POLICY)
     install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--no-cache-dir"]
     subprocess.run([sys.executable, "-m", *install, "--target", target, source], check=True, timeout=60)
-    environment = {**os.environ, "PYTHONPATH": str(target)}
-    done = subprocess.run([sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, timeout=60)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(Path(bss_service.__file__).parents[1])])}
+
+
+def test_an_installed_package_adds_a_policy(installed: dict[str, str]) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN], env=installed, capture_output=True, text=True, timeout=60)
     assert (done.stdout.strip(), done.stderr) == ("[3.0, -3.0, 3.0]", "")
+
+
+def test_its_author_tests_it_against_the_contract(installed: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "test_theirs.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", "test_theirs.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True, timeout=60)
+    failed = re.findall(r"^FAILED test_theirs.py::(.*)", done.stdout, re.MULTILINE)
+    assert failed == ["TestImpossible::test_its_propensities_are_probabilities_or_densities"], done.stdout + done.stderr
+    assert "assert 0 < 0.0" in done.stdout

@@ -10,7 +10,7 @@ from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.base import Choice, create_policy
 from tests.support.observations import observation
-from tests.support.trained import known, made_up, manifest, tensors
+from tests.support.trained import artefacts, made_up, manifest, tensors
 
 SEEN = observation(5)
 
@@ -21,7 +21,7 @@ def rng() -> np.random.Generator:
 
 def act(data: bytes, **parameters: bool) -> tuple[Choice, Artefact]:
     """What a policy made of these bytes does, and its artefact."""
-    stored = known(data)
+    stored = artefacts(data)
     (sha256,) = stored
     return create_policy("artefact", {"sha256": sha256, **parameters}, stored).act(SEEN, rng()), stored[sha256]
 

@@ -6,7 +6,7 @@ import pytest
 from bss_service.core.action import NAMED_ACTIONS
 from bss_service.policies.base import Choice
 from bss_service.policies.builtin.bandit import Bandit
-from tests.bss_service.core.worlds import chosen, decision
+from tests.bss_service.core.worlds import decision
 from tests.support.observations import observation
 
 SEEN = observation(1)
@@ -20,7 +20,7 @@ def play(bandit: Bandit, rounds: int, reward_of: dict[str, float], seed: int = 0
     for _ in range(rounds):
         choices.append(bandit.act(SEEN, rng))
         reward = reward_of.get(choices[-1].detail["arm"], 0.0)
-        bandit.learn(decision(0, 5, **chosen(choices[-1]), reward=reward))
+        bandit.learn(decision(0, 5, **choices[-1].fields(), reward=reward))
     return choices
 
 

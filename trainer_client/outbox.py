@@ -1,41 +1,23 @@
-"""What waits to be sent to the service, and how it is packed."""
+"""Internal: what waits to be sent to the service, and how it is packed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bss_service.core.arrays import Bool, Float32, Int64
-from bss_service.protocol.messages import Feedback, FeedbackRequest, LocalBatches, ValidationReport
-from trainer_client.measure import Measurement
+from bss_service.protocol.messages import Feedback, FeedbackRequest, JobSpec, LocalBatches, ValidationReport
+from trainer_client.placement import Placement
+from trainer_client.transfer import Transfer
 
 MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
 LOCAL_STEPS: Final = 1024  # batches drawn locally in one message
-
-
-class Transfer:
-    """A tensor on its way from the device to the host; nobody waits for it until it is read."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        if values.is_cuda:
-            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            self._values.copy_(values, non_blocking=True)
-            # Of the values' own device, which need not be the current one; blocking, or its waiter spins a core.
-            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._event.record(torch.cuda.current_stream(values.device))
-        else:
-            self._values = values.cpu()
-
-    def read(self) -> Float32:
-        """The values; waits for the copy to end."""
-        if self._event is not None:
-            self._event.synchronize()
-            self._event = None
-        return self._values.numpy()
+LINGER: Final = 0.1  # seconds that feedback may wait for company
 
 
 @dataclass(slots=True)
@@ -43,10 +25,13 @@ class FeedbackItem:
     """Feedback of one rank for one step: columns similarity, loss and true-label probabilities, or nothing measured."""
 
     step: int
-    rank: int
-    world_size: int
+    sender: Placement
     values: Transfer | None  # (g, 2 + M + 1)
-    queued: float = 0.0  # monotonic seconds
+    queued: float = 0.0  # by the outbox's clock
+
+    def unmeasured(self) -> int:
+        """How many of its samples were measured without a finite result."""
+        return 0 if self.values is None else int((~np.isfinite(self.values.read()).all(axis=1)).sum())
 
 
 @dataclass(slots=True)
@@ -58,11 +43,10 @@ class ValidationItem:
 
 @dataclass(slots=True)
 class LocalItem:
-    """Batches drawn by the client from step `start` on; it grows until it is sent."""
+    """Batches drawn by the client from step `start` on."""
 
     start: int
     batches: list[Int64] = field(default_factory=list)  # (G,) each
-    closed: bool = False
 
     def messages(self) -> Iterator[LocalBatches]:
         """The batches as messages of bounded size, to be sent in order."""
@@ -73,19 +57,76 @@ class LocalItem:
 Item = FeedbackItem | ValidationItem | LocalItem
 
 
-def packed(measurement: Measurement) -> Transfer:
-    """A measurement as one tensor on its way to the host."""
-    columns = [measurement.similarity.unsqueeze(1), measurement.loss.unsqueeze(1), measurement.probabilities]
-    return Transfer(torch.cat([column.detach().float() for column in columns], dim=1))
+class Outbox:
+    """The queue to the service, first in, first out. No thread, no I/O: whoever calls it holds the lock."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.growing: LocalItem | None = None  # the item that takes the batches that are being drawn locally
+        self._items: deque[Item] = deque()
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def items(self) -> list[Item]:
+        """All that was not acknowledged."""
+        return list(self._items)
+
+    def put(self, item: Item) -> None:
+        """Queue an item."""
+        if isinstance(item, FeedbackItem):
+            item.queued = self._clock()
+        self._items.append(item)
+
+    def grow_from(self, step: int) -> None:
+        """Queue an item for the batches that are drawn locally from a step on."""
+        self.growing = LocalItem(step)
+        self._items.append(self.growing)
+
+    def next_message(self) -> list[FeedbackItem] | ValidationItem | LocalItem:
+        """What may go next, as one message: the head, and behind feedback as much of the same rank's as fits; or [].
+
+        Batches that were drawn locally grow no more once it is their turn.
+        """
+        head = self._items[0] if self._items else None
+        if head is self.growing:
+            self.growing = None
+        if isinstance(head, ValidationItem | LocalItem):
+            return head
+        feedback: list[FeedbackItem] = []
+        for item in islice(self._items, MESSAGE_STEPS):
+            if not isinstance(item, FeedbackItem) or (feedback and item.sender != feedback[0].sender):
+                break
+            feedback.append(item)
+        return feedback
+
+    def is_due(self, feedback: Sequence[FeedbackItem], stop: int) -> bool:
+        """Whether feedback should wait for more of it no longer. stop: no step from this one on will have any yet."""
+        return (
+            len(self._items) > len(feedback)
+            or len(feedback) >= MESSAGE_STEPS // 4
+            or feedback[-1].step + 1 >= stop
+            or self._clock() - feedback[0].queued >= LINGER
+        )
+
+    def due_in(self) -> float | None:
+        """Seconds until the feedback at the head is due, if it is feedback."""
+        head = self._items[0] if self._items else None
+        return max(0.001, head.queued + LINGER - self._clock()) if isinstance(head, FeedbackItem) else None
+
+    def acknowledge(self, items: int) -> None:
+        """The service has so many items from the head."""
+        for _ in range(items):
+            self._items.popleft()
 
 
-def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> FeedbackRequest:
+def feedback_request(items: Sequence[FeedbackItem], spec: JobSpec) -> FeedbackRequest:
     """One message of feedback items of one rank.
 
     A row that is not finite (a diverged model, an overflow in half precision) is sent as trained but not measured.
-    share: samples of the rank in a batch; heads: M + 1.
     """
-    shape = (len(items), share, 2 + heads)
+    sender = items[0].sender
+    shape = (len(items), spec.batch_size // sender.world_size, 2 + len(spec.modalities) + 1)
     values: Float32 = np.zeros(shape, dtype=np.float32)
     given = np.zeros(len(items), dtype=np.bool_)
     for k, item in enumerate(items):
@@ -102,14 +143,14 @@ def feedback_request(items: Sequence[FeedbackItem], share: int, heads: int) -> F
         probabilities=values[:, :, 2:],
         measured=measured,
     )
-    return FeedbackRequest(rank=items[0].rank, world_size=items[0].world_size, feedback=feedback)
+    return FeedbackRequest(rank=sender.rank, world_size=sender.world_size, feedback=feedback)
 
 
 def saved(item: Item) -> dict[str, Any]:
     """An unsent item as numbers, strings and tensors."""
     if isinstance(item, FeedbackItem):
         values = None if item.values is None else torch.from_numpy(item.values.read())
-        return {"step": item.step, "rank": item.rank, "world_size": item.world_size, "values": values}
+        return {"step": item.step, **item.sender._asdict(), "values": values}
     if isinstance(item, ValidationItem):
         return {"validation": item.report.model_dump_json()}
     return {"start": item.start, "batches": [torch.from_numpy(batch) for batch in item.batches]}
@@ -122,4 +163,4 @@ def restored(saved: Mapping[str, Any]) -> Item:
     if "batches" in saved:
         return LocalItem(int(saved["start"]), [batch.cpu().numpy() for batch in saved["batches"]])
     values = None if saved["values"] is None else Transfer(saved["values"])
-    return FeedbackItem(int(saved["step"]), int(saved["rank"]), int(saved["world_size"]), values)
+    return FeedbackItem(int(saved["step"]), Placement(int(saved["rank"]), int(saved["world_size"])), values)

@@ -1,56 +1,44 @@
 """A batch sampler whose order the scheduler decides."""
 
-import itertools
 import logging
-import os
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
 from bss_service.core.arrays import Int64
 from bss_service.protocol.messages import MAX_COUNT, JobSpec, ModalityReport, Scores, ValidationReport
-from trainer_client.client import BACKOFF, SchedulerClient
-from trainer_client.courier import Courier, OnOutage, ScheduledBatch, Stats
-from trainer_client.errors import DoubleShardingError, OutageError, StrangeAnswerError
-from trainer_client.measure import Measurement
-from trainer_client.outbox import FeedbackItem, Transfer, ValidationItem, packed, restored, saved
+from trainer_client.client import SchedulerClient
+from trainer_client.errors import OutageError, StrangeAnswerError
+from trainer_client.exchange import LOOK, Exchange
+from trainer_client.local import locally_drawn
+from trainer_client.lookup import BatchLookup
+from trainer_client.measurement import Measurement
+from trainer_client.outage import OnOutage, Outage
+from trainer_client.outbox import FeedbackItem, LocalItem, ValidationItem, restored, saved
+from trainer_client.placement import double_sharding, placement
+from trainer_client.prefetch import ScheduledBatch, scheduled
+from trainer_client.retry import PAUSES, Backoff
+from trainer_client.stats import Stats
+from trainer_client.transfer import Transfer, packed
 
 log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
 SOON: Final = 1.0  # seconds to send what is queued when a loop ends by an exception
+RECALLED: Final = 1024  # batches in one answer when a run is taken up again
 RANKS_SECONDS: Final = 10.0  # at most so long, a checkpoint waits for the feedback of the other ranks
 T = TypeVar("T")
-
-
-class WithIndex(Dataset[tuple[int, Any]]):
-    """A dataset that gives each sample together with its index, so that feedback finds its batch."""
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        return index, self.dataset[index]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
-        """All samples of a batch in one call, where the dataset can do that."""
-        batched = getattr(self.dataset, "__getitems__", None)
-        samples = batched(indices) if batched is not None else [self.dataset[index] for index in indices]
-        return list(zip(indices, samples, strict=True))
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
 
 
 class ScheduledBatchSampler(Sampler[list[int]]):
@@ -71,8 +59,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def __init__(
         self,
-        client: SchedulerClient | str,
         spec: JobSpec,
+        client: SchedulerClient | str | None = None,
         *,
         rank: int | None = None,
         world_size: int | None = None,
@@ -80,38 +68,36 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
     ) -> None:
-        self.client = SchedulerClient(client) if isinstance(client, str) else client
+        own = None
+        if not isinstance(client, SchedulerClient):
+            own = client = SchedulerClient(client)
+        self.client = client
         self.spec = spec
-        self.rank, self.world_size = _placement(rank, world_size)
-        if spec.batch_size % self.world_size:
-            raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {self.world_size}")
-        if not 1 <= prefetch <= MAX_COUNT:
-            raise ValueError(f"prefetch must be at least 1 and at most {MAX_COUNT}, got {prefetch}")
-        if on_outage not in ("wait", "local", "raise"):
-            raise ValueError(f"on_outage must be wait, local or raise, got {on_outage!r}")
-        if on_outage == "local" and self.world_size > 1:
-            raise ValueError(
-                f"on_outage must be wait or raise with more than one rank, got local with {self.world_size}: ranks "
-                "that lose the service at different steps would draw different batches"
-            )
+        self._placement = placement(rank, world_size)
+        self.rank, self.world_size = self._placement
+        _check_options(spec, self.world_size, prefetch, on_outage)
         self._calendar = spec.calendar()
         self._is_placed_by_default = rank is None
+        self._on_outage = on_outage
         self._patience = None if on_outage == "wait" else outage_after
         self._interrupted = False
-        state = self._insist(lambda once: once.create_job(spec))
-        self.joined_at = state.next_step  # steps that were handed out before this process came
-        self._courier = Courier(
-            self.client, spec, self.rank, self.world_size, prefetch, on_outage, outage_after, state.next_step
+        self.joined_at = self._insist(lambda once: once.create_job(spec)).next_step  # steps handed out before it came
+        self._exchange = Exchange(
+            self.client,
+            spec,
+            self._placement,
+            prefetch=prefetch,
+            outage=Outage(on_outage, outage_after),
+            handed_out=self.joined_at,
         )
-        own = self.client if isinstance(client, str) else None
-        self._finalizer = weakref.finalize(self, _close, self._courier, own, 5.0)
         self._own_client = own
+        self._finalizer = weakref.finalize(self, _close, self._exchange, own, 5.0)
         self._position = 0  # first step not yet yielded
         self._started = 0  # where the latest iteration began
         self._exhausted = True  # whether it ended by itself
         self._last_fed = -1
         self._fed = False
-        self._by_indices: dict[bytes, list[int]] = {}  # this rank's rows -> steps given out, oldest first
+        self._lookup = BatchLookup(self._placement)
         self._recall()
 
     # What a DataLoader calls.
@@ -120,13 +106,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._check_placement()
         self._settle()
         epoch = self._calendar.epoch_of(self._position)
-        self._courier.begin(self._position, self._calendar.epoch_start(epoch + 1))
+        self._exchange.begin(self._position, self._calendar.epoch_start(epoch + 1))
         self._started, self._exhausted = self._position, False
-        while (batch := self._courier.take()) is not None:
-            rows = self._rows(batch)
-            self._by_indices.setdefault(rows.tobytes(), []).append(batch.step)
+        while (batch := self._exchange.take()) is not None:
+            self._lookup.add(batch)
             self._position = batch.step + 1
-            yield rows.tolist()
+            yield self._placement.rows(batch.indices).tolist()
         self._exhausted = not self._interrupted
 
     def __len__(self) -> int:
@@ -147,7 +132,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """Asked for by those alone who share out a batch sampler among ranks, such as Accelerate and Lightning."""
         if self.world_size == 1:
             raise AttributeError("batch_size")
-        self._refuse_sharding("something asks for its batch_size in order to shard it")
+        raise double_sharding("something asks for its batch_size in order to shard it")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a ScheduledBatchSampler can't be sent to another process or copied: create one there")
@@ -160,13 +145,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         ValueError if this rank was given no such batch, or its feedback is in.
         """
         rows = np.atleast_1d(np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64))
-        steps = self._by_indices.get(rows.tobytes())
-        if not steps:
+        step = self._lookup.find(rows)
+        if step is None:
             self._check_sharding(rows)
             raise ValueError(
                 f"index must be a batch of this rank that has no feedback yet, as WithIndex gave it, got {rows[:8]}…"
             )
-        return self._courier.open_steps()[steps[0]]
+        return self._exchange.open_steps()[step]
 
     def feedback(
         self, index: int | np.integer[Any] | Tensor | Sequence[int], measurement: Measurement | None = None
@@ -177,12 +162,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         values on a device are copied and sent in the background.
         """
         batch = self._open_step(int(index)) if isinstance(index, int | np.integer) else self.batch_of(index)
-        share = self.spec.batch_size // self.world_size
-        if measurement is not None and len(measurement.similarity) != share:
-            raise ValueError(f"measurement must have {share} samples, got {len(measurement.similarity)}")
-        heads = len(self.spec.modalities) + 1
-        if measurement is not None and measurement.probabilities.shape[1] != heads:
-            raise ValueError(f"measurement must have {heads} heads, got {measurement.probabilities.shape[1]}")
+        if measurement is not None:
+            self._check_shape(measurement)
         self._fed = True
         self._last_fed = max(self._last_fed, batch.step)
         self._send(batch, None if measurement is None else packed(measurement))
@@ -198,19 +179,14 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """
         if set(modalities) != set(self.spec.modalities):
             raise ValueError(f"modalities must be {self.spec.modalities}, got {sorted(modalities)}")
-        numbers = [loss, accuracy, *(number for head in modalities.values() for number in head)]
-        if not np.isfinite(np.array([float(number) for number in numbers])).all():
+        numbers = [float(number) for number in (loss, accuracy, *chain.from_iterable(modalities.values()))]
+        if not np.isfinite(numbers).all():
             warnings.warn(f"a validation report was left out: it is not finite, {numbers}", stacklevel=2)
             return
-        report = ValidationReport(
-            step=self.batches_trained if step is None else step,
-            loss=float(loss),
-            accuracy=_share(accuracy),
-            modalities={
-                name: ModalityReport(accuracy=_share(a), probability=_share(p)) for name, (a, p) in modalities.items()
-            },
-        )
-        self._courier.put(ValidationItem(report))
+        heads = {n: ModalityReport(accuracy=_share(a), probability=_share(p)) for n, (a, p) in modalities.items()}
+        step = self.batches_trained if step is None else step
+        report = ValidationReport(step=step, loss=float(loss), accuracy=_share(accuracy), modalities=heads)
+        self._exchange.put(ValidationItem(report))
 
     def scores(self, indices: Int64, measurement: Measurement) -> None:
         """Send a measuring pass over samples `indices` (k,), such as `curriculum` wants before training."""
@@ -231,12 +207,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
         In a loop that never gives feedback, those that were yielded.
         """
-        return min(self._courier.open_steps(), default=self._position) if self._fed else self._position
+        return min(self._exchange.open_steps(), default=self._position) if self._fed else self._position
 
     @property
     def stats(self) -> Stats:
         """What scheduling cost so far."""
-        return self._courier.stats
+        return self._exchange.stats
 
     def interrupt(self) -> None:
         """End the iteration at its next batch, and any waiting for the service; safe in a signal handler.
@@ -244,16 +220,16 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         The sampler then gives out nothing more: what is left to do is `state_dict` and `close`.
         """
         self._interrupted = True
-        self._courier.interrupt()
+        self._exchange.interrupt()
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Send all feedback now; False if that did not succeed in `timeout` seconds."""
-        return self._courier.flush(timeout)
+        return self._exchange.flush(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Send what is queued, at most for `timeout` seconds, and end the thread."""
         self._finalizer.detach()
-        _close(self._courier, self._own_client, timeout)
+        _close(self._exchange, self._own_client, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -286,7 +262,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             "job": self.spec.name,
             "step": step,
             "fed": self._fed,
-            "unsent": [saved(item) for item in self._courier.unsent()],
+            "unsent": [saved(item) for item in self._exchange.unsent()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -295,54 +271,49 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise ValueError(f"version must be {STATE_VERSION}, got {state.get('version')!r}")
         if state["job"] != self.spec.name:
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
-        self._courier.reset()
-        self._by_indices.clear()
+        self._exchange.reset()
+        self._lookup.clear()
         self._position = self._started = int(state["step"])
         self._fed = bool(state["fed"])
         self._exhausted, self._last_fed = True, -1
         self._recall()
-        for item in state["unsent"]:
-            # What the service has after all, it will take for a repetition.
-            self._courier.restore(restored(item), self._position)
+        for item in map(restored, state["unsent"]):
+            if isinstance(item, LocalItem) and item.batches:
+                batches = locally_drawn(item.start, item.batches, self._calendar)
+                self._exchange.recall(batches, self._position)
+            self._exchange.put(item)  # what the service has after all, it will take for a repetition
 
     # Inside.
 
     def _have_all_fed(self, step: int) -> bool:
         """Wait until the feedback of all ranks for the steps before this one has reached the service."""
-        deadline = time.monotonic() + (SOON if self._interrupted else RANKS_SECONDS)
+        seconds = SOON if self._interrupted else RANKS_SECONDS
+        backoff = Backoff(seconds=seconds)
         once = self.client.without_retries()
-        self.flush(deadline - time.monotonic())
-        for tried in itertools.count():
+        self.flush(seconds)
+        while True:
             with suppress(OutageError):
                 if once.job(self.spec.name).fed_back_until >= step:
                     return True
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            time.sleep(min(left, BACKOFF[min(tried, len(BACKOFF) - 1)]))
-        return False
+            if not backoff.pause():
+                return False
 
-    def _rows(self, batch: ScheduledBatch) -> Int64:
-        share = self.spec.batch_size // self.world_size
-        return batch.indices[self.rank * share : (self.rank + 1) * share]
+    def _check_shape(self, measurement: Measurement) -> None:
+        share, heads = self.spec.batch_size // self.world_size, len(self.spec.modalities) + 1
+        if len(measurement.similarity) != share:
+            raise ValueError(f"measurement must have {share} samples, got {len(measurement.similarity)}")
+        if measurement.probabilities.shape[1] != heads:
+            raise ValueError(f"measurement must have {heads} heads, got {measurement.probabilities.shape[1]}")
 
     def _open_step(self, step: int) -> ScheduledBatch:
-        batch = self._courier.open_steps().get(step)
+        batch = self._exchange.open_steps().get(step)
         if batch is None:
             raise ValueError(f"step must be one that was given out and has no feedback yet, got {step}")
         return batch
 
     def _send(self, batch: ScheduledBatch, values: Transfer | None) -> None:
-        self._forget_rows(batch)
-        self._courier.put(FeedbackItem(batch.step, self.rank, self.world_size, values))
-
-    def _forget_rows(self, batch: ScheduledBatch) -> None:
-        key = self._rows(batch).tobytes()
-        steps = self._by_indices.get(key, [])
-        if batch.step in steps:
-            steps.remove(batch.step)
-        if not steps:
-            self._by_indices.pop(key, None)
+        self._lookup.discard(batch)
+        self._exchange.put(FeedbackItem(batch.step, self._placement, values))
 
     def _settle(self) -> None:
         """Before another iteration: what became of the batches that were given out and have no feedback?
@@ -353,12 +324,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """
         if not self._exhausted:
             self._position = max(self._started, self._last_fed + 1)
-            for step, batch in self._courier.open_steps().items():
+            for step, batch in self._exchange.open_steps().items():
                 if step >= self._position:
-                    self._forget_rows(batch)
-            self._courier.abandon(self._position)
+                    self._lookup.discard(batch)
+            self._exchange.abandon(self._position)
             self._exhausted = True
-        left = self._courier.open_steps()
+        left = self._exchange.open_steps()
         if left and self._fed:
             warnings.warn(
                 f"no feedback was given for {len(left)} batches from step {min(left)} on: they count as not measured",
@@ -371,8 +342,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """Move on without training on what lies between; the service hands out every step in turn."""
         if step > self._position:
             warnings.warn(f"steps {self._position} to {step - 1} are skipped without training on them", stacklevel=3)
-            self._courier.begin(self._position, step)
-            while (batch := self._courier.take()) is not None:
+            self._exchange.begin(self._position, step)
+            while (batch := self._exchange.take()) is not None:
                 self._send(batch, None)
                 self._position = batch.step + 1
         if not self._interrupted:
@@ -380,53 +351,72 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def _recall(self) -> None:
         """Where the local order is wanted, learn what the service handed out of this epoch to an earlier process."""
+        if self._on_outage != "local":
+            return
         epoch = self._calendar.epoch_of(self._position)
         step = self._calendar.epoch_start(max(0, epoch - 1))
-        stop = min(self._courier.handed_out, self._calendar.epoch_start(epoch + 1))
-        while self._courier.on_outage == "local" and step < stop:
-            batches = self._insist(
-                partial(SchedulerClient.batches, name=self.spec.name, start=step, count=min(1024, stop - step))
-            )
-            self._courier.remember(batches, self._position)
+        stop = min(self._exchange.prefetch.handed_out, self._calendar.epoch_start(epoch + 1))
+        while step < stop:
+            call = partial(SchedulerClient.batches, name=self.spec.name, start=step, count=min(RECALLED, stop - step))
+            batches = self._insist(call)
+            self._exchange.recall(scheduled(batches), self._position)
             step += len(batches.indices)
 
     def _insist(self, call: Callable[[SchedulerClient], T]) -> T:
         """Call until the service answers, in the training thread and as long as `on_outage` says."""
-        once, started = self.client.without_retries(), time.monotonic()
-        for tried in itertools.count():
+        once = self.client.without_retries()
+        backoff = Backoff(seconds=self._patience, sleep=self._sleep)
+        while True:
             try:
                 return call(once)
-            except StrangeAnswerError:
-                if tried >= len(BACKOFF):  # a wrong address, most likely
-                    raise
             except OutageError as error:
-                if self._interrupted or (self._patience is not None and time.monotonic() - started >= self._patience):
+                if self._gives_up(error, backoff.failures):
                     raise
-                if tried % 10 == 5:
+                if backoff.failures % 10 == 5:
                     log.warning("scheduler out of reach, trying on: %s", error)
-            time.sleep(BACKOFF[min(tried, len(BACKOFF) - 1)])
-        raise AssertionError
+                if not backoff.pause(error.retry_after):
+                    raise
+
+    def _gives_up(self, error: OutageError, failures: int) -> bool:
+        if isinstance(error, StrangeAnswerError):
+            return failures >= len(PAUSES)  # a wrong address, most likely
+        return self._interrupted
+
+    def _sleep(self, seconds: float) -> None:
+        """Less if it is interrupted."""
+        end = time.monotonic() + seconds
+        while not self._interrupted and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK))
 
     # How its batches may be shared out: not at all.
 
     def _check_placement(self) -> None:
-        if self._is_placed_by_default and (now := _placement(None, None)) != (self.rank, self.world_size):
+        if self._is_placed_by_default and (now := placement()) != self._placement:
             raise ValueError(
                 f"rank and world_size were {self.rank} of {self.world_size} when the sampler was created, got "
-                f"{now[0]} of {now[1]} by now: create it after torch.distributed's process group, or give it both"
+                f"{now.rank} of {now.world_size} by now: create it after torch.distributed's process group, or give it "
+                "both"
             )
 
     def _check_sharding(self, rows: Int64) -> None:
         """What became of a batch that this rank was not given, if that can be told."""
-        given = [set(self._rows(batch).tolist()) for batch in self._courier.open_steps().values()]
+        given = [set(self._placement.rows(b.indices).tolist()) for b in self._exchange.open_steps().values()]
         came = set(rows.tolist())
         if self.world_size > 1 and came not in given and (self._last_fed < 0 or any(came < whole for whole in given)):
-            self._refuse_sharding(f"the loop trains on samples {rows[:8]}…, no batch of rank {self.rank}'s")
+            raise double_sharding(f"the loop trains on samples {rows[:8]}…, no batch of rank {self.rank}'s")
 
-    def _refuse_sharding(self, found: str) -> NoReturn:
-        raise DoubleShardingError(
-            f"this sampler yields its rank's share of each batch already, but {found}: keep the DataLoader out of "
-            "Accelerate's prepare(…), and give Lightning's Trainer use_distributed_sampler=False"
+
+def _check_options(spec: JobSpec, world_size: int, prefetch: int, on_outage: str) -> None:
+    if spec.batch_size % world_size:
+        raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {world_size}")
+    if not 1 <= prefetch <= MAX_COUNT:
+        raise ValueError(f"prefetch must be at least 1 and at most {MAX_COUNT}, got {prefetch}")
+    if on_outage not in ("wait", "local", "raise"):
+        raise ValueError(f"on_outage must be wait, local or raise, got {on_outage!r}")
+    if on_outage == "local" and world_size > 1:
+        raise ValueError(
+            f"on_outage must be wait or raise with more than one rank, got local with {world_size}: ranks "
+            "that lose the service at different steps would draw different batches"
         )
 
 
@@ -435,21 +425,7 @@ def _share(value: float) -> float:
     return min(1.0, float(value)) if value <= 1.001 else float(value)
 
 
-def _close(courier: Courier, client: SchedulerClient | None, timeout: float) -> None:
-    courier.close(timeout)
+def _close(exchange: Exchange, client: SchedulerClient | None, timeout: float) -> None:
+    exchange.close(timeout)
     if client is not None:
         client.close()
-
-
-def _placement(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise ValueError(f"rank and world_size must be given together, got {rank} and {world_size}")
-    if rank is not None and world_size is not None:
-        placement = rank, world_size
-    elif torch.distributed.is_available() and torch.distributed.is_initialized():
-        placement = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    else:
-        placement = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if not 0 <= placement[0] < placement[1]:
-        raise ValueError(f"rank must be at least 0 and less than world_size = {placement[1]}, got {placement[0]}")
-    return placement

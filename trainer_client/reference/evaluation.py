@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bss_service.core.arrays import Int64
-from trainer_client.measure import Measurement, measure
+from trainer_client.measurement import Measurement, measure
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.model import LateFusion
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bss_service.core import measurement as formulas
-from trainer_client.measure import measure, multimodal_loss
+from trainer_client import measure, multimodal_loss
 
 
 @pytest.fixture

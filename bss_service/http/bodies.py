@@ -79,7 +79,7 @@ def body(model: type[M], *, counted: bool = True) -> Callable[[Request], Corouti
 def _parse(data: bytes, content_type: str, model: type[M]) -> M:
     try:
         fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else strict_json.parse(data)
-        return model.model_validate(fields)
+        return model.from_wire(fields)
     except pydantic.ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from None
     except ValueError as error:

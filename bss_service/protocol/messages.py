@@ -1,6 +1,7 @@
 """The messages that service and client exchange, and that the journal keeps."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     JsonValue,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_core import core_schema
@@ -33,6 +35,7 @@ MAX_COUNT: Final = 4096  # steps in one request
 MAX_WAIT: Final = 600  # seconds that a request for an observation may be held
 MAX_DETAIL: Final = 4096  # bytes of JSON that may come with an action
 MAX_NESTING: Final = 32  # of free JSON: what is taken in must be readable again from within a snapshot
+_WIRE: Final = {"wire": True}  # context of a validation that grants nothing but what the interface says
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
 
 
@@ -151,7 +154,12 @@ class Message(BaseModel):
     @classmethod
     def from_frame(cls, data: bytes) -> Self:
         """Raises frames.FrameError, or pydantic.ValidationError naming the field."""
-        return cls.model_validate(frames.decode(data))
+        return cls.from_wire(frames.decode(data))
+
+    @classmethod
+    def from_wire(cls, fields: Any) -> Self:
+        """The message of what JSON or a frame held. Raises pydantic.ValidationError naming the field."""
+        return cls.model_validate(fields, context=_WIRE)
 
 
 class PolicySpec(Message):
@@ -223,8 +231,23 @@ class RewardSpec(Message):
     discount: Unit = 1.0  # γ
 
 
+def _plain(value: Any, levels: int = MAX_NESTING) -> Any:
+    """Mappings, sequences and NumPy's numbers, of a configuration perhaps, as what JSON could have held."""
+    if isinstance(value, np.integer | np.floating):
+        return value.item()
+    if levels == 0 or isinstance(value, str | bytes):
+        return value  # what is nested deeper is refused anyway
+    if isinstance(value, Mapping):
+        return {name: _plain(member, levels - 1) for name, member in value.items()}
+    return [_plain(item, levels - 1) for item in value] if isinstance(value, Sequence) else value
+
+
 class JobSpec(Message):
-    """What a training job is. Fixed for the job's life, but for the policy, which can be swapped."""
+    """What a training job is. Fixed for the job's life, but for the policy, which can be swapped.
+
+    In Python, though not on the wire, a policy may be given by its name alone, and all fields as a configuration holds
+    them: tuples, NumPy's numbers, mappings and sequences such as OmegaConf's.
+    """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     samples: Annotated[int, Field(ge=1, lt=2**40)]  # n
@@ -238,6 +261,16 @@ class JobSpec(Message):
     horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps of the whole run, if known
     patience: Annotated[float, Field(ge=0, le=3600)] = 30.0  # seconds to wait for feedback before an interval is drawn
     reward: RewardSpec = RewardSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_configuration(cls, fields: Any, info: ValidationInfo) -> Any:
+        if info.mode == "json" or info.context == _WIRE:
+            return fields
+        plain = _plain(fields)
+        if isinstance(plain, dict) and isinstance(plain.get("policy"), str):
+            plain["policy"] = {"name": plain["policy"]}
+        return plain
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -5,11 +5,11 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from bss_service.protocol.messages import JobSpec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
+from trainer_client.foreground import LOOK
 from trainer_client.local import LocalOrder
 from trainer_client.outage import Outage
 from trainer_client.outbox import FeedbackItem, Item, Outbox
@@ -19,8 +19,6 @@ from trainer_client.stats import Stats
 from trainer_client.worker import Worker
 
 log = logging.getLogger(__name__)
-
-LOOK: Final = 0.2  # seconds after which a waiting training thread looks whether it was interrupted
 
 
 class Exchange:

@@ -157,7 +157,7 @@ def saved(item: Item) -> dict[str, Any]:
 
 
 def restored(saved: Mapping[str, Any]) -> Item:
-    """The item that `saved` told of."""
+    """The item that `saved` made this of."""
     if "validation" in saved:
         return ValidationItem(ValidationReport.model_validate_json(saved["validation"]))
     if "batches" in saved:

@@ -1,25 +1,22 @@
 """A batch sampler whose order the scheduler decides."""
 
-import logging
-import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Any, Final, NoReturn, Self
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from bss_service.core.arrays import Int64
-from bss_service.protocol.messages import MAX_COUNT, JobSpec, ModalityReport, Scores, ValidationReport
+from bss_service.protocol.messages import MAX_COUNT, JobSpec, JobState, ModalityReport, Scores, ValidationReport
 from trainer_client.client import SchedulerClient
-from trainer_client.errors import OutageError, StrangeAnswerError
-from trainer_client.exchange import LOOK, Exchange
+from trainer_client.exchange import Exchange
+from trainer_client.foreground import Foreground
 from trainer_client.local import locally_drawn
 from trainer_client.lookup import BatchLookup
 from trainer_client.measurement import Measurement
@@ -27,18 +24,15 @@ from trainer_client.outage import OnOutage, Outage
 from trainer_client.outbox import FeedbackItem, LocalItem, ValidationItem, restored, saved
 from trainer_client.placement import double_sharding, placement
 from trainer_client.prefetch import ScheduledBatch, scheduled
-from trainer_client.retry import PAUSES, Backoff
+from trainer_client.retry import Backoff
 from trainer_client.stats import Stats
 from trainer_client.transfer import Transfer, packed
-
-log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
 SOON: Final = 1.0  # seconds to send what is queued when a loop ends by an exception
 RECALLED: Final = 1024  # batches in one answer when a run is taken up again
 RANKS_SECONDS: Final = 10.0  # at most so long, a checkpoint waits for the feedback of the other ranks
-T = TypeVar("T")
 
 
 class ScheduledBatchSampler(Sampler[list[int]]):
@@ -48,6 +42,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     fetches batches ahead and brings feedback back; the training loop waits for neither. The batches are this rank's
     already: nothing must shard them again (Accelerate's `prepare`, Lightning's `use_distributed_sampler`).
 
+    client: a SchedulerClient, or the URL of the service; None: what BSS_URL and BSS_TOKEN in the environment name.
     rank, world_size: by default those of torch.distributed, else of the environment (RANK, WORLD_SIZE), else 0 of 1.
     prefetch: batches fetched ahead of the loader. on_outage: what happens when a batch is needed and the service has
     been out of reach for `outage_after` seconds: "wait" for it, "raise" OutageError, or go on with a "local" uniform
@@ -68,10 +63,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
     ) -> None:
-        own = None
-        if not isinstance(client, SchedulerClient):
-            own = client = SchedulerClient(client)
-        self.client = client
         self.spec = spec
         self._placement = placement(rank, world_size)
         self.rank, self.world_size = self._placement
@@ -79,9 +70,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._calendar = spec.calendar()
         self._is_placed_by_default = rank is None
         self._on_outage = on_outage
-        self._patience = None if on_outage == "wait" else outage_after
-        self._interrupted = False
-        self.joined_at = self._insist(lambda once: once.create_job(spec)).next_step  # steps handed out before it came
+        self.client = client if isinstance(client, SchedulerClient) else SchedulerClient(client)
+        self._own_client = None if self.client is client else self.client
+        self._foreground = Foreground(self.client, None if on_outage == "wait" else outage_after)
+        self.joined_at = self._attach().next_step  # steps that were handed out before this process came
         self._exchange = Exchange(
             self.client,
             spec,
@@ -90,8 +82,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             outage=Outage(on_outage, outage_after),
             handed_out=self.joined_at,
         )
-        self._own_client = own
-        self._finalizer = weakref.finalize(self, _close, self._exchange, own, 5.0)
+        self._finalizer = weakref.finalize(self, _close, self._exchange, self._own_client, 5.0)
         self._position = 0  # first step not yet yielded
         self._started = 0  # where the latest iteration began
         self._exhausted = True  # whether it ended by itself
@@ -112,7 +103,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._lookup.add(batch)
             self._position = batch.step + 1
             yield self._placement.rows(batch.indices).tolist()
-        self._exhausted = not self._interrupted
+        self._exhausted = not self._foreground.interrupted
 
     def __len__(self) -> int:
         """Batches of the epoch that the next batch belongs to."""
@@ -199,7 +190,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 loss=values[part, 1],
                 probabilities=values[part, 2:],
             )
-            self._insist(partial(SchedulerClient.scores, name=self.spec.name, scores=message))
+            self._foreground.call(partial(SchedulerClient.scores, name=self.spec.name, scores=message))
 
     @property
     def batches_trained(self) -> int:
@@ -219,7 +210,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
         The sampler then gives out nothing more: what is left to do is `state_dict` and `close`.
         """
-        self._interrupted = True
+        self._foreground.interrupted = True
         self._exchange.interrupt()
 
     def flush(self, timeout: float = 30.0) -> bool:
@@ -237,7 +228,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(5.0 if kind is None and not self._interrupted else SOON)
+        self.close(5.0 if kind is None and not self._foreground.interrupted else SOON)
 
     # Checkpoints.
 
@@ -285,18 +276,20 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     # Inside.
 
+    def _attach(self) -> JobState:
+        try:
+            return self._foreground.call(lambda once: once.create_job(self.spec))
+        except BaseException:
+            if self._own_client is not None:
+                self._own_client.close()
+            raise
+
     def _have_all_fed(self, step: int) -> bool:
         """Wait until the feedback of all ranks for the steps before this one has reached the service."""
-        seconds = SOON if self._interrupted else RANKS_SECONDS
+        seconds = SOON if self._foreground.interrupted else RANKS_SECONDS
         backoff = Backoff(seconds=seconds)
-        once = self.client.without_retries()
         self.flush(seconds)
-        while True:
-            with suppress(OutageError):
-                if once.job(self.spec.name).fed_back_until >= step:
-                    return True
-            if not backoff.pause():
-                return False
+        return self._foreground.is_fed_back(self.spec.name, step, backoff)
 
     def _check_shape(self, measurement: Measurement) -> None:
         share, heads = self.spec.batch_size // self.world_size, len(self.spec.modalities) + 1
@@ -346,7 +339,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             while (batch := self._exchange.take()) is not None:
                 self._send(batch, None)
                 self._position = batch.step + 1
-        if not self._interrupted:
+        if not self._foreground.interrupted:
             self._position = step
 
     def _recall(self) -> None:
@@ -358,35 +351,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         stop = min(self._exchange.prefetch.handed_out, self._calendar.epoch_start(epoch + 1))
         while step < stop:
             call = partial(SchedulerClient.batches, name=self.spec.name, start=step, count=min(RECALLED, stop - step))
-            batches = self._insist(call)
+            batches = self._foreground.call(call)
             self._exchange.recall(scheduled(batches), self._position)
             step += len(batches.indices)
-
-    def _insist(self, call: Callable[[SchedulerClient], T]) -> T:
-        """Call until the service answers, in the training thread and as long as `on_outage` says."""
-        once = self.client.without_retries()
-        backoff = Backoff(seconds=self._patience, sleep=self._sleep)
-        while True:
-            try:
-                return call(once)
-            except OutageError as error:
-                if self._gives_up(error, backoff.failures):
-                    raise
-                if backoff.failures % 10 == 5:
-                    log.warning("scheduler out of reach, trying on: %s", error)
-                if not backoff.pause(error.retry_after):
-                    raise
-
-    def _gives_up(self, error: OutageError, failures: int) -> bool:
-        if isinstance(error, StrangeAnswerError):
-            return failures >= len(PAUSES)  # a wrong address, most likely
-        return self._interrupted
-
-    def _sleep(self, seconds: float) -> None:
-        """Less if it is interrupted."""
-        end = time.monotonic() + seconds
-        while not self._interrupted and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, LOOK))
 
     # How its batches may be shared out: not at all.
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, SupportsIndex
 
 import numpy as np
 from pydantic import (
@@ -261,6 +261,19 @@ class JobSpec(Message):
     horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps of the whole run, if known
     patience: Annotated[float, Field(ge=0, le=3600)] = 30.0  # seconds to wait for feedback before an interval is drawn
     reward: RewardSpec = RewardSpec()
+
+    if TYPE_CHECKING:  # what is taken is more than what the fields are
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            samples: SupportsIndex,
+            modalities: Sequence[str],
+            batch_size: SupportsIndex,
+            policy: PolicySpec | Mapping[str, Any] | str = "uniform",
+            **fields: Any,
+        ) -> None: ...
 
     @model_validator(mode="before")
     @classmethod

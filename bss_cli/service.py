@@ -11,8 +11,7 @@ import typer
 
 from bss_cli.terminal import MISUSED, fail, first_mistake
 from bss_service.protocol.messages import NAME_PATTERN
-from trainer_client.address import DEFAULT_URL, service_token, service_url
-from trainer_client.client import SchedulerClient
+from trainer_client.client import DEFAULT_URL, SchedulerClient, service_token, service_url
 from trainer_client.errors import OutageError, SchedulerError
 
 Url = Annotated[

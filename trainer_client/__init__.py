@@ -34,10 +34,10 @@ _HOMES: Final = {
     "Measurement": "trainer_client.measurement",
     "measure": "trainer_client.measurement",
     "multimodal_loss": "trainer_client.measurement",
-    "OnOutage": "trainer_client.outage",
-    "ScheduledBatch": "trainer_client.prefetch",
+    "OnOutage": "trainer_client.exchange.outage",
+    "ScheduledBatch": "trainer_client.exchange.prefetch",
     "ScheduledBatchSampler": "trainer_client.sampler",
-    "Stats": "trainer_client.stats",
+    "Stats": "trainer_client.exchange.stats",
     "WithIndex": "trainer_client.with_index",
 }
 __all__ = sorted(_HOMES)
@@ -66,13 +66,13 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.errors import TooEarlyError as TooEarlyError
     from trainer_client.errors import UnauthorisedError as UnauthorisedError
     from trainer_client.errors import UnknownJobError as UnknownJobError
+    from trainer_client.exchange.outage import OnOutage as OnOutage
+    from trainer_client.exchange.prefetch import ScheduledBatch as ScheduledBatch
+    from trainer_client.exchange.stats import Stats as Stats
     from trainer_client.measurement import Measurement as Measurement
     from trainer_client.measurement import measure as measure
     from trainer_client.measurement import multimodal_loss as multimodal_loss
-    from trainer_client.outage import OnOutage as OnOutage
-    from trainer_client.prefetch import ScheduledBatch as ScheduledBatch
     from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
-    from trainer_client.stats import Stats as Stats
     from trainer_client.with_index import WithIndex as WithIndex
 else:
 

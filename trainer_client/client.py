@@ -1,5 +1,6 @@
 """The service's interface as Python calls."""
 
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -41,10 +42,10 @@ from bss_service.protocol.messages import (
     ValidationAnswer,
     ValidationReport,
 )
-from trainer_client.address import DEFAULT_URL, service_token, service_url
 from trainer_client.errors import ConflictError, OutageError, StrangeAnswerError, UnknownJobError, refusal
 from trainer_client.retry import Backoff
 
+DEFAULT_URL: Final = "http://127.0.0.1:8765"
 MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
 LONG_JSON: Final = 2 * 2**20  # bytes; of longer JSON the service may have too much, so it goes as a frame
 _PASSING: Final = {408, 429, 502, 503, 504}
@@ -52,6 +53,20 @@ _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
 _PROBLEM: Final = "application/problem+json"
 A = TypeVar("A", bound=Message)
+
+
+def service_url(url: str | None = None) -> str:
+    """The URL as given, else BSS_URL, else that of a service with default settings on this machine."""
+    return (os.environ.get("BSS_URL", "").strip() or DEFAULT_URL) if url is None else url
+
+
+def service_token(token: str | None = None) -> str:
+    """The token as given, else BSS_TOKEN; "" for none. ValueError where no header can hold it."""
+    name = "BSS_TOKEN" if token is None else "token"
+    token = os.environ.get("BSS_TOKEN", "").strip() if token is None else token
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(f"{name} must hold printable ASCII characters only")
+    return token
 
 
 class SchedulerClient:

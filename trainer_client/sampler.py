@@ -15,18 +15,17 @@ from torch.utils.data import Sampler
 from bss_service.core.arrays import Int64
 from bss_service.protocol.messages import MAX_COUNT, JobSpec, JobState, ModalityReport, Scores, ValidationReport
 from trainer_client.client import SchedulerClient
-from trainer_client.exchange import Exchange
-from trainer_client.foreground import Foreground
-from trainer_client.local import locally_drawn
-from trainer_client.lookup import BatchLookup
+from trainer_client.exchange.exchange import Exchange
+from trainer_client.exchange.foreground import Foreground
+from trainer_client.exchange.local import locally_drawn
+from trainer_client.exchange.outage import OnOutage, Outage
+from trainer_client.exchange.outbox import FeedbackItem, LocalItem, ValidationItem, restored, saved
+from trainer_client.exchange.placement import double_sharding, placement
+from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
+from trainer_client.exchange.stats import Stats
+from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.measurement import Measurement
-from trainer_client.outage import OnOutage, Outage
-from trainer_client.outbox import FeedbackItem, LocalItem, ValidationItem, restored, saved
-from trainer_client.placement import double_sharding, placement
-from trainer_client.prefetch import ScheduledBatch, scheduled
 from trainer_client.retry import Backoff
-from trainer_client.stats import Stats
-from trainer_client.transfer import Transfer, packed
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
@@ -88,7 +87,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._exhausted = True  # whether it ended by itself
         self._last_fed = -1
         self._fed = False
-        self._lookup = BatchLookup(self._placement)
         self._recall()
 
     # What a DataLoader calls.
@@ -100,7 +98,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._exchange.begin(self._position, self._calendar.epoch_start(epoch + 1))
         self._started, self._exhausted = self._position, False
         while (batch := self._exchange.take()) is not None:
-            self._lookup.add(batch)
             self._position = batch.step + 1
             yield self._placement.rows(batch.indices).tolist()
         self._exhausted = not self._foreground.interrupted
@@ -136,13 +133,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         ValueError if this rank was given no such batch, or its feedback is in.
         """
         rows = np.atleast_1d(np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64))
-        step = self._lookup.find(rows)
-        if step is None:
-            self._check_sharding(rows)
-            raise ValueError(
-                f"index must be a batch of this rank that has no feedback yet, as WithIndex gave it, got {rows[:8]}…"
-            )
-        return self._exchange.open_steps()[step]
+        for batch in self._exchange.open_steps().values():
+            if self._placement.rows(batch.indices).tobytes() == rows.tobytes():
+                return batch
+        self._check_sharding(rows)
+        raise ValueError(
+            f"index must be a batch of this rank that has no feedback yet, as WithIndex gave it, got {rows[:8]}…"
+        )
 
     def feedback(
         self, index: int | np.integer[Any] | Tensor | Sequence[int], measurement: Measurement | None = None
@@ -263,7 +260,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if state["job"] != self.spec.name:
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
         self._exchange.reset()
-        self._lookup.clear()
         self._position = self._started = int(state["step"])
         self._fed = bool(state["fed"])
         self._exhausted, self._last_fed = True, -1
@@ -305,7 +301,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return batch
 
     def _send(self, batch: ScheduledBatch, values: Transfer | None) -> None:
-        self._lookup.discard(batch)
         self._exchange.put(FeedbackItem(batch.step, self._placement, values))
 
     def _settle(self) -> None:
@@ -317,9 +312,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """
         if not self._exhausted:
             self._position = max(self._started, self._last_fed + 1)
-            for step, batch in self._exchange.open_steps().items():
-                if step >= self._position:
-                    self._lookup.discard(batch)
             self._exchange.abandon(self._position)
             self._exhausted = True
         left = self._exchange.open_steps()

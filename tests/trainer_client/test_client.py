@@ -8,7 +8,7 @@ import pytest
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client import ScheduledBatchSampler, SchedulerClient, UnauthorisedError
-from trainer_client.address import service_token, service_url
+from trainer_client.client import service_token, service_url
 
 TOKEN = "a-token-that-only-tests-use"
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bss_service.protocol.messages import PolicySpec
-from trainer_client.address import DEFAULT_URL
+from trainer_client.client import DEFAULT_URL
 from trainer_client.errors import SchedulerError
 from trainer_client.reference.data import Dataset, corrupt, load
 from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec

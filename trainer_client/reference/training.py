@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from bss_service.protocol.messages import JobSpec
+from trainer_client.exchange.outage import OnOutage
+from trainer_client.exchange.prefetch import ScheduledBatch
 from trainer_client.measurement import measure, multimodal_loss
-from trainer_client.outage import OnOutage
-from trainer_client.prefetch import ScheduledBatch
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.evaluation import Report, evaluate, measuring_pass

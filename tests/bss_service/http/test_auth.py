@@ -27,8 +27,8 @@ from tests.support.services import Service
 from tests.support.simulated import spec, train
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import ForbiddenError, UnauthorisedError
+from trainer_client.exchange.outage import OnOutage
 from trainer_client.measurement import Measurement
-from trainer_client.outage import OnOutage
 from trainer_client.sampler import ScheduledBatchSampler
 
 SETTING = "a-token-that-only-tests-use"

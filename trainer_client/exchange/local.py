@@ -10,7 +10,7 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import draw_plan, drawn_before
 from bss_service.core.table import SampleTable
 from bss_service.protocol.messages import LOCAL_VERSION, JobSpec
-from trainer_client.prefetch import ScheduledBatch
+from trainer_client.exchange.prefetch import ScheduledBatch
 
 
 class LocalOrder:

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from bss_service.protocol.messages import JobSpec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
-from trainer_client.foreground import LOOK
-from trainer_client.local import LocalOrder
-from trainer_client.outage import Outage
-from trainer_client.outbox import FeedbackItem, Item, Outbox
-from trainer_client.placement import Placement
-from trainer_client.prefetch import Prefetch, ScheduledBatch
-from trainer_client.stats import Stats
-from trainer_client.worker import Worker
+from trainer_client.exchange.foreground import LOOK
+from trainer_client.exchange.local import LocalOrder
+from trainer_client.exchange.outage import Outage
+from trainer_client.exchange.outbox import FeedbackItem, Item, Outbox
+from trainer_client.exchange.placement import Placement
+from trainer_client.exchange.prefetch import Prefetch, ScheduledBatch
+from trainer_client.exchange.stats import Stats
+from trainer_client.exchange.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Final
 from bss_service.protocol.messages import FeedbackOutcome, JobSpec, StepsRequest
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError, TooEarlyError
-from trainer_client.outage import Outage, State
-from trainer_client.outbox import FeedbackItem, Item, LocalItem, Outbox, ValidationItem, feedback_request
-from trainer_client.placement import Placement
-from trainer_client.prefetch import Fetch, Prefetch, scheduled
+from trainer_client.exchange.outage import Outage, State
+from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, Outbox, ValidationItem, feedback_request
+from trainer_client.exchange.placement import Placement
+from trainer_client.exchange.prefetch import Fetch, Prefetch, scheduled
+from trainer_client.exchange.stats import Stats
 from trainer_client.retry import PAUSES, Backoff
-from trainer_client.stats import Stats
 
 log = logging.getLogger(__name__)
 

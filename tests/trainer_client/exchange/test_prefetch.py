@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.simulated import spec
 from trainer_client import LagError, ScheduledBatch
-from trainer_client.prefetch import Fetch, Prefetch
+from trainer_client.exchange.prefetch import Fetch, Prefetch
 
 EPOCH = 6  # steps
 

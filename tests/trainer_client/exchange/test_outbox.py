@@ -8,7 +8,7 @@ import torch
 
 from tests.support.simulated import report, spec
 from tests.trainer_client.clock import Clock
-from trainer_client.outbox import (
+from trainer_client.exchange.outbox import (
     LINGER,
     LOCAL_STEPS,
     MESSAGE_STEPS,
@@ -20,8 +20,8 @@ from trainer_client.outbox import (
     restored,
     saved,
 )
-from trainer_client.placement import Placement
-from trainer_client.transfer import Transfer
+from trainer_client.exchange.placement import Placement
+from trainer_client.exchange.transfer import Transfer
 
 ALONE = Placement(0, 1)
 STOP = 1000

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tests.trainer_client.clock import Clock
-from trainer_client.outage import OnOutage, Outage, State
+from trainer_client.exchange.outage import OnOutage, Outage, State
 
 
 @pytest.fixture

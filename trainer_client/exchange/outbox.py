@@ -12,8 +12,8 @@ import torch
 
 from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.protocol.messages import Feedback, FeedbackRequest, JobSpec, LocalBatches, ValidationReport
-from trainer_client.placement import Placement
-from trainer_client.transfer import Transfer
+from trainer_client.exchange.placement import Placement
+from trainer_client.exchange.transfer import Transfer
 
 MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
 LOCAL_STEPS: Final = 1024  # batches drawn locally in one message

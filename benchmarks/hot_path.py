@@ -18,7 +18,6 @@ from torch.utils.data import BatchSampler, RandomSampler
 from bss_service.protocol import Feedback, JobSpec, PolicySpec, StepsRequest
 from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
-from trainer_client.measure import Measurement
 from trainer_client.sampler import ScheduledBatchSampler
 
 G = 256
@@ -85,9 +84,9 @@ def waits(url: str, samples: int, rounds: int, step_seconds: float) -> None:
     """What a loop with steps of some milliseconds waits for each batch of indices, feedback included."""
     spec = JobSpec(name="loop", samples=samples, modalities=["a", "b"], batch_size=G, policy=PolicySpec(name="balance"))
     x = torch.rand(G, generator=torch.Generator().manual_seed(0))
-    measurement = Measurement(similarity=x, loss=x, probabilities=torch.stack([x, x, x], dim=1))
+    measurement = {"similarity": x, "loss": x, "probability": torch.stack([x, x, x], dim=1)}
     plain = iter(BatchSampler(RandomSampler(range(samples), generator=torch.Generator().manual_seed(0)), G, True))
-    with ScheduledBatchSampler(url, spec) as sampler:
+    with ScheduledBatchSampler(spec, url) as sampler:
         scheduled = iter(sampler)
         next(plain), next(scheduled)  # both draw their epoch's order at the first batch
         sampler.feedback(0, measurement)

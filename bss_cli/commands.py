@@ -24,7 +24,7 @@ from bss_cli.rendering import (
     policies_view,
     swap_sentence,
 )
-from bss_cli.service import LOCAL, Url, checked_name, connect
+from bss_cli.service import Url, checked_name, connect
 from bss_cli.terminal import MISUSED, fail, screen, settings
 from bss_service.errors import StoreError, UnguardedError
 from bss_service.protocol import Decision, Message, PolicyManifest
@@ -106,7 +106,7 @@ def serve(
 
 
 @app.command()
-def jobs(url: Url = LOCAL, as_json: AsJson = False) -> None:
+def jobs(url: Url = None, as_json: AsJson = False) -> None:
     """List all jobs."""
     with connect(url) as client:
         answer = client.jobs()
@@ -114,7 +114,7 @@ def jobs(url: Url = LOCAL, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(job: Job, url: Url = LOCAL, as_json: AsJson = False) -> None:
+def show(job: Job, url: Url = None, as_json: AsJson = False) -> None:
     """Show what a job is and where it is."""
     with connect(url) as client:
         state = client.job(checked_name(job))
@@ -139,7 +139,7 @@ def swap(
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Let it watch: what it would do is logged, and it draws nothing.")
     ] = False,
-    url: Url = LOCAL,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a running job another policy; its trainer does not notice."""
@@ -155,7 +155,7 @@ def swap(
 
 
 @app.command()
-def end_shadow(job: Job, url: Url = LOCAL) -> None:
+def end_shadow(job: Job, url: Url = None) -> None:
     """Let no policy watch the job any more."""
     with connect(url) as client:
         client.end_shadow(checked_name(job))
@@ -163,7 +163,7 @@ def end_shadow(job: Job, url: Url = LOCAL) -> None:
 
 
 @app.command()
-def policies(url: Url = LOCAL, as_json: AsJson = False) -> None:
+def policies(url: Url = None, as_json: AsJson = False) -> None:
     """List the policies that a job can have: installed ones and uploaded artefacts."""
     with connect(url) as client:
         answer = client.policies()
@@ -173,7 +173,7 @@ def policies(url: Url = LOCAL, as_json: AsJson = False) -> None:
 @app.command()
 def upload(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An artefact.", show_default=False)],
-    url: Url = LOCAL,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a trained policy, for `bss swap JOB --artefact`."""
@@ -190,7 +190,7 @@ def upload(
 def watch(
     job: Job,
     interval: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds between two looks.")] = 1.0,
-    url: Url = LOCAL,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Watch a job until Ctrl-C. With --json, one object a line for each look."""

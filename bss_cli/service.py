@@ -1,10 +1,9 @@
 """Talking to the service: how its address and token are given, and how a command ends that can't reach it."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Final
+from typing import Annotated
 
 import httpx
 import pydantic
@@ -12,19 +11,20 @@ import typer
 
 from bss_cli.terminal import MISUSED, fail, first_mistake
 from bss_service.protocol import NAME_PATTERN
-from trainer_client.client import SchedulerClient
+from trainer_client.client import DEFAULT_URL, SchedulerClient, service_token, service_url
 from trainer_client.errors import OutageError, SchedulerError
 
-LOCAL: Final = "http://127.0.0.1:8765"
-
-Url = Annotated[str, typer.Option("--url", envvar="BSS_URL", help="Where the service is.")]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help=f"Where the service is. Default: BSS_URL in the environment, else {DEFAULT_URL}"),
+]
 
 
 @contextmanager
-def connect(url: str) -> Iterator[SchedulerClient]:
+def connect(url: str | None) -> Iterator[SchedulerClient]:
     """A client of the service. What may be expected to go wrong ends the program with a sentence."""
     try:
-        with SchedulerClient(_checked_url(url), token=_token(), retries=0) as client:
+        with SchedulerClient(_checked_url(url), token=_checked_token(), retries=0) as client:
             yield client
     except OutageError as error:
         fail(f"{error} (is a scheduler running there? `bss serve` starts one, --url or BSS_URL names another)")
@@ -41,18 +41,19 @@ def checked_name(job: str) -> str:
     return job
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str | None) -> str:
+    url = service_url(url)
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         fail(f"--url {url!r} can't be read: {error}", MISUSED)
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        fail(f"--url must be like {LOCAL}, got {url!r}", MISUSED)
+        fail(f"--url must be like {DEFAULT_URL}, got {url!r}", MISUSED)
     return url
 
 
-def _token() -> str | None:
-    token = os.environ.get("BSS_TOKEN", "").strip()
-    if not (token.isascii() and token.isprintable()):
-        fail("BSS_TOKEN must hold printable ASCII characters only", MISUSED)
-    return token or None
+def _checked_token() -> str:
+    try:
+        return service_token()
+    except ValueError as error:
+        fail(str(error), MISUSED)

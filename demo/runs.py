@@ -46,8 +46,8 @@ def execute(
         epochs=run.epochs, seed=run.seed, workers=run.loader_workers, measure_first=run.measure_first, on_outage="raise"
     )
     with (
-        SchedulerClient(url) as client,
-        ScheduledBatchSampler(client, spec, prefetch=run.prefetch, on_outage="raise", outage_after=30.0) as sampler,
+        SchedulerClient(url, token="") as client,
+        ScheduledBatchSampler(spec, client, prefetch=run.prefetch, on_outage="raise", outage_after=30.0) as sampler,
     ):
         trainer = Trainer(corrupted, sampler, config)
         watcher = Watcher(run, trainer, client, wrong, on_epoch, stopped)

@@ -22,7 +22,7 @@ class SwapError(Exception):
 
 def swap_mid_epoch(url: str, job: str, policy: str, epoch: int, stopped: Callable[[], bool]) -> Announcement:
     """Watch a job through the API alone and swap its policy once it is well within an epoch, or a later one."""
-    with SchedulerClient(url) as client:
+    with SchedulerClient(url, token="") as client:
         state = _wait(client, job, epoch, stopped)
         answer = client.swap(job, policy, at="now")
         calendar = state.spec.calendar()

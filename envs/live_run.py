@@ -65,7 +65,7 @@ class LiveRun:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # of this thread's sums: the same in every run
         try:
-            with ScheduledBatchSampler(self._client, spec) as self._sampler:
+            with ScheduledBatchSampler(spec, self._client) as self._sampler:
                 self._trainer = Trainer(dataset, self._sampler, config)
                 if not self._stopped:
                     self._trainer.train()

@@ -1,7 +1,6 @@
 """`ServedScheduling-v0`: an episode is a live training run, scheduled through the service."""
 
 import logging
-import os
 import secrets
 import time
 from dataclasses import replace
@@ -260,9 +259,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         return self._url
 
     def _secret(self) -> SecretStr | None:
-        if self._service is not None:
-            return self._service.token
-        return self._token or (SecretStr(os.environ["BSS_TOKEN"]) if os.environ.get("BSS_TOKEN") else None)
+        return self._token if self._service is None else self._service.token
 
     @property
     def _name(self) -> str:

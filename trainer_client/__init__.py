@@ -1,1 +1,88 @@
-"""What runs beside the GPU: the client, the batch sampler, and what is measured of each step."""
+"""What runs beside the GPU: the client, the batch sampler, and what is measured of each step.
+
+All that a training program needs is a name of this package; its modules are internal. A name is imported when it is
+first asked for, so that the client alone, `SchedulerClient` and its messages, needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+_HOMES: Final = {
+    "Feedback": "bss_service.protocol",
+    "FeedbackRequest": "bss_service.protocol",
+    "JobSpec": "bss_service.protocol",
+    "LocalBatches": "bss_service.protocol",
+    "Signal": "bss_service.core.signals",
+    "ModalityReport": "bss_service.protocol",
+    "PolicySpec": "bss_service.protocol",
+    "RewardSpec": "bss_service.protocol",
+    "Scores": "bss_service.protocol",
+    "StepsRequest": "bss_service.protocol",
+    "ValidationReport": "bss_service.protocol",
+    "SchedulerClient": "trainer_client.client",
+    "ConflictError": "trainer_client.errors",
+    "DoubleShardingError": "trainer_client.errors",
+    "ForbiddenError": "trainer_client.errors",
+    "InvalidValueError": "trainer_client.errors",
+    "LagError": "trainer_client.errors",
+    "OutageError": "trainer_client.errors",
+    "RefusedError": "trainer_client.errors",
+    "SchedulerError": "trainer_client.errors",
+    "StrangeAnswerError": "trainer_client.errors",
+    "TooEarlyError": "trainer_client.errors",
+    "UnauthorisedError": "trainer_client.errors",
+    "UnknownJobError": "trainer_client.errors",
+    "Measurement": "trainer_client.measurement",
+    "measure": "trainer_client.measurement",
+    "multimodal_loss": "trainer_client.measurement",
+    "OnOutage": "trainer_client.exchange.outage",
+    "ScheduledBatch": "trainer_client.exchange.prefetch",
+    "ScheduledBatchSampler": "trainer_client.sampler",
+    "Stats": "trainer_client.exchange.stats",
+    "WithIndex": "trainer_client.with_index",
+}
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from bss_service.core.signals import Signal as Signal
+    from bss_service.protocol import Feedback as Feedback
+    from bss_service.protocol import FeedbackRequest as FeedbackRequest
+    from bss_service.protocol import JobSpec as JobSpec
+    from bss_service.protocol import LocalBatches as LocalBatches
+    from bss_service.protocol import ModalityReport as ModalityReport
+    from bss_service.protocol import PolicySpec as PolicySpec
+    from bss_service.protocol import RewardSpec as RewardSpec
+    from bss_service.protocol import Scores as Scores
+    from bss_service.protocol import StepsRequest as StepsRequest
+    from bss_service.protocol import ValidationReport as ValidationReport
+    from trainer_client.client import SchedulerClient as SchedulerClient
+    from trainer_client.errors import ConflictError as ConflictError
+    from trainer_client.errors import DoubleShardingError as DoubleShardingError
+    from trainer_client.errors import ForbiddenError as ForbiddenError
+    from trainer_client.errors import InvalidValueError as InvalidValueError
+    from trainer_client.errors import LagError as LagError
+    from trainer_client.errors import OutageError as OutageError
+    from trainer_client.errors import RefusedError as RefusedError
+    from trainer_client.errors import SchedulerError as SchedulerError
+    from trainer_client.errors import StrangeAnswerError as StrangeAnswerError
+    from trainer_client.errors import TooEarlyError as TooEarlyError
+    from trainer_client.errors import UnauthorisedError as UnauthorisedError
+    from trainer_client.errors import UnknownJobError as UnknownJobError
+    from trainer_client.exchange.outage import OnOutage as OnOutage
+    from trainer_client.exchange.prefetch import ScheduledBatch as ScheduledBatch
+    from trainer_client.exchange.stats import Stats as Stats
+    from trainer_client.measurement import Measurement as Measurement
+    from trainer_client.measurement import measure as measure
+    from trainer_client.measurement import multimodal_loss as multimodal_loss
+    from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
+    from trainer_client.with_index import WithIndex as WithIndex
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

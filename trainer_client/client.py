@@ -1,7 +1,7 @@
 """The service's interface as Python calls."""
 
+import os
 import socket
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
@@ -43,8 +43,9 @@ from bss_service.protocol import (
     frames,
 )
 from trainer_client.errors import ConflictError, OutageError, StrangeAnswerError, UnknownJobError, refusal
+from trainer_client.retry import Backoff
 
-BACKOFF: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between tries, the last one repeated
+DEFAULT_URL: Final = "http://127.0.0.1:8765"
 MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
 LONG_JSON: Final = 2 * 2**20  # bytes; of longer JSON the service may have too much, so it goes as a frame
 _PASSING: Final = {408, 429, 502, 503, 504}
@@ -54,24 +55,39 @@ _PROBLEM: Final = "application/problem+json"
 A = TypeVar("A", bound=Message)
 
 
+def service_url(url: str | None = None) -> str:
+    """The URL as given, else BSS_URL, else that of a service with default settings on this machine."""
+    return (os.environ.get("BSS_URL", "").strip() or DEFAULT_URL) if url is None else url
+
+
+def service_token(token: str | None = None) -> str:
+    """The token as given, else BSS_TOKEN; "" for none. ValueError where no header can hold it."""
+    name = "BSS_TOKEN" if token is None else "token"
+    token = os.environ.get("BSS_TOKEN", "").strip() if token is None else token
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError(f"{name} must hold printable ASCII characters only")
+    return token
+
+
 class SchedulerClient:
     """Calls a scheduler service. Thread-safe. Every call may be retried: asked twice, the service answers the same.
 
-    url: of the service, such as "http://127.0.0.1:8765". timeout: seconds for a connection or an answer; a call that
-    waits for feedback gets the job's patience on top. retries: how often a call is tried again after an outage, with
-    growing pauses, before OutageError is raised. wire: how arrays travel; long requests always
-    do as frames.
+    url: of the service; None: BSS_URL in the environment, else http://127.0.0.1:8765. token: None: BSS_TOKEN in the
+    environment, if set; "": none. timeout: seconds for a connection or an answer; a call that waits for feedback gets
+    the job's patience on top. retries: how often a call is tried again after an outage, with growing pauses, before
+    OutageError is raised. wire: how arrays travel; long requests always do as frames.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | None = None,
         *,
         token: str | None = None,
         timeout: float = 10.0,
         retries: int = 5,
         wire: Literal["frame", "json"] = "frame",
     ) -> None:
+        url, token = service_url(url), service_token(token)
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._made_of: dict[str, Any] = {"url": url, "token": token, "timeout": timeout, "wire": wire}
         self._media_type = frames.CONTENT_TYPE if wire == "frame" else _JSON
@@ -261,33 +277,39 @@ class SchedulerClient:
         headers = {"accept": self._media_type}
         if content is not None and media_type is not None:
             headers["content-type"] = media_type
-        for tried in range(self._retries + 1):
+        request = self._http.build_request(
+            method,
+            path,
+            content=content,
+            headers=headers,
+            timeout=httpx.Timeout(timeout or self._timeout, connect=self._timeout),
+            extensions={"trace": self._note_socket},
+        )
+        backoff = Backoff(tries=self._retries + 1)
+        while True:
             try:
-                response = self._http.request(
-                    method,
-                    path,
-                    content=content,
-                    headers=headers,
-                    timeout=httpx.Timeout(timeout or self._timeout, connect=self._timeout),
-                    extensions={"trace": self._note_socket},
-                )
-            except (httpx.UnsupportedProtocol, httpx.InvalidURL) as failure:
-                raise ValueError(f"url must be like http://127.0.0.1:8765, got {self._http.base_url}") from failure
-            except httpx.RequestError as failure:
-                outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
-                outage.silent = isinstance(failure, httpx.TimeoutException)
-            else:
-                if response.status_code in _PASSING:
-                    told = _problem(response)[0]
-                    outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {told}")
-                    outage.retry_after = _retry_after(response)
-                elif not _is_the_schedulers(response):
-                    outage = self._strange(response)
-                else:
-                    return _accepted(response, retried=tried > 0)
-            if tried < self._retries:
-                time.sleep(max(BACKOFF[min(tried, len(BACKOFF) - 1)], outage.retry_after))
-        raise outage
+                return _accepted(self._answer(request), retried=backoff.failures > 0)
+            except OutageError as outage:
+                if not backoff.pause(outage.retry_after):
+                    raise
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        """The service's answer to one try, a refusal perhaps. Raises OutageError where it gave none."""
+        try:
+            response = self._http.send(request)
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as failure:
+            raise ValueError(f"url must be like {DEFAULT_URL}, got {self._http.base_url}") from failure
+        except httpx.RequestError as failure:
+            outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
+            outage.silent = isinstance(failure, httpx.TimeoutException)
+            raise outage from failure
+        if response.status_code in _PASSING:
+            outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {_problem(response)[0]}")
+            outage.retry_after = _retry_after(response)
+            raise outage
+        if not _is_the_schedulers(response):
+            raise self._strange(response)
+        return response
 
     def _read(self, answer: type[A], response: httpx.Response) -> A:
         try:
@@ -303,10 +325,10 @@ class SchedulerClient:
             f"{response.content[:80]!r}"
         )
 
-    def _note_socket(self, event: str, told: dict[str, Any]) -> None:
+    def _note_socket(self, event: str, details: dict[str, Any]) -> None:
         """Called by httpx as a request goes on."""
         if event == "connection.connect_tcp.complete":
-            opened = told["return_value"].get_extra_info("socket")
+            opened = details["return_value"].get_extra_info("socket")
             self._sockets.add(opened)
             if self._aborted:
                 _shut(opened)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bss_cli.service import LOCAL, connect
+from bss_cli.service import Url, connect
 from bss_cli.terminal import fail
 
 
@@ -20,7 +20,7 @@ def dataset(
     environment: Annotated[str, typer.Option(help="Id of the environment.")] = "BalanceScheduling-v0",
     episodes: Annotated[int, typer.Option(min=1, help="Runs in the environment.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the first of them.")] = 0,
-    url: Annotated[str, typer.Option(envvar="BSS_URL", help="Where the service is.")] = LOCAL,
+    url: Url = None,
     description: Annotated[str, typer.Option(help="What the runs are.")] = "",
     author: Annotated[str, typer.Option(help="Who made them.")] = "unknown",
 ) -> None:

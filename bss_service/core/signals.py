@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from bss_service.core.arrays import Float32, Floats
 
+A = TypeVar("A", bound=Any)
 NAME: Final = r"[a-z][a-z0-9_]{0,49}"
 RESERVED: Final = ("indices", "step", "values")  # what messages call other things that stand beside signals
 _MOST: Final = float(np.finfo(np.float32).max)
@@ -92,10 +93,11 @@ class Signals:
         """Of one sample's values of a signal: () or (H,)."""
         return (self.heads,) if self._declared[name].per_head else ()
 
-    def of(self, name: str, values: Floats) -> Floats:
-        """A signal's part of measurements (…, S): (…) or (…, H), not copied."""
-        part = values[..., self._columns[name]]
-        return part if self._declared[name].per_head else part[..., 0]
+    def of(self, name: str, values: A) -> A:
+        """A signal's part of measurements (…, S), an array or a tensor: (…) or (…, H), not copied."""
+        columns = self._columns[name]
+        part: A = values[..., columns if self._declared[name].per_head else columns.start]
+        return part
 
     def joined(self, arrays: Mapping[str, Floats], shape: tuple[int, ...]) -> Float32:
         """Measurements (*shape, S) of arrays by signal; NaN where a signal has none.
@@ -104,13 +106,17 @@ class Signals:
         """
         values = np.full((*shape, self.width), np.nan, dtype=np.float32)
         for name, array in arrays.items():
-            if name not in self:
-                raise ValueError(f"{name} is not a signal of this job, which declares {', '.join(self._declared)}")
-            expected = (*shape, *self.shape(name))
-            if array.shape != expected:
-                raise ValueError(f"{name} must have shape {expected}, got {array.shape}")
+            self.check_shape(name, array.shape, shape)
             self.of(name, values)[...] = array
         return values
+
+    def check_shape(self, name: str, got: Sequence[int], shape: tuple[int, ...]) -> None:
+        """Raises ValueError for a signal that is not declared, or for values of another shape than (*shape[, H])."""
+        if name not in self:
+            raise ValueError(f"{name} is not a signal of this job, which declares {', '.join(self._declared)}")
+        expected = (*shape, *self.shape(name))
+        if tuple(got) != expected:
+            raise ValueError(f"{name} must have shape {expected}, got {tuple(got)}")
 
     def check(self, values: Floats) -> None:
         """Raises ValueError naming the signal of which a value, of those (…, S), is infinite or outside its range."""

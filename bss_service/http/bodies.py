@@ -48,7 +48,7 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
 def _parse(data: bytes, content_type: str, model: type[M]) -> M:
     try:
         fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else strict_json.parse(data)
-        return model.model_validate(fields)
+        return model.from_wire(fields)
     except pydantic.ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from None
     except ValueError as error:

@@ -1,14 +1,15 @@
 """Jobs: what they are, and where they are."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, SupportsIndex
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+import numpy as np
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from bss_service.core.calendar import Calendar, Tail
 from bss_service.core.reward import Basis, Metric
 from bss_service.core.signals import BUILT_IN, LOSS, NAME, PROBABILITY, Signal, Signals
-from bss_service.protocol.message import NAME_PATTERN, Message, Unit
+from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, WIRE, Message, Unit
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.validation import ValidationReport
 
@@ -76,8 +77,23 @@ def _usual_signals(data: dict[str, Any]) -> list[Signal]:
     return list(BUILT_IN.values()) if pairs else [LOSS, PROBABILITY]
 
 
+def _plain(value: Any, levels: int = MAX_NESTING) -> Any:
+    """Mappings, sequences and NumPy's numbers, of a configuration perhaps, as what JSON could have held."""
+    if isinstance(value, np.integer | np.floating):
+        return value.item()
+    if levels == 0 or isinstance(value, str | bytes):
+        return value  # what is nested deeper is refused anyway
+    if isinstance(value, Mapping):
+        return {name: _plain(member, levels - 1) for name, member in value.items()}
+    return [_plain(item, levels - 1) for item in value] if isinstance(value, Sequence) else value
+
+
 class JobSpec(Message):
-    """What a training job is. Fixed for the job's life, but for the policy, which can be swapped."""
+    """What a training job is. Fixed for the job's life, but for the policy, which can be swapped.
+
+    In Python, though not on the wire, a policy may be given by its name alone, and all fields as a configuration holds
+    them: tuples, NumPy's numbers, mappings and sequences such as OmegaConf's.
+    """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     samples: Annotated[int, Field(ge=1, lt=2**40)]  # n
@@ -93,6 +109,29 @@ class JobSpec(Message):
     patience: Annotated[float, Field(ge=0, le=3600)] = 30.0  # seconds to wait for feedback before an interval is drawn
     reward: RewardSpec = RewardSpec()
     signals: Annotated[list[SignalField], Field(min_length=1, max_length=64)] = Field(default_factory=_usual_signals)
+
+    if TYPE_CHECKING:  # what is taken is more than what the fields are
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            samples: SupportsIndex,
+            modalities: Sequence[str],
+            batch_size: SupportsIndex,
+            policy: PolicySpec | Mapping[str, Any] | str = "uniform",
+            **fields: Any,
+        ) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_configuration(cls, fields: Any, info: ValidationInfo) -> Any:
+        if info.mode == "json" or info.context == WIRE:
+            return fields
+        plain = _plain(fields)
+        if isinstance(plain, dict) and isinstance(plain.get("policy"), str):
+            plain["policy"] = {"name": plain["policy"]}
+        return plain
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

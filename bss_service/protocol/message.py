@@ -11,6 +11,7 @@ from bss_service.protocol import frames
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
+WIRE: Final = {"wire": True}  # context of a validation that grants nothing but what the interface says
 MAX_NESTING: Final = 32  # of free JSON: what is taken in must be readable again from within a snapshot
 
 
@@ -43,4 +44,9 @@ class Message(BaseModel):
     @classmethod
     def from_frame(cls, data: bytes) -> Self:
         """Raises frames.FrameError, or pydantic.ValidationError naming the field."""
-        return cls.model_validate(frames.decode(data))
+        return cls.from_wire(frames.decode(data))
+
+    @classmethod
+    def from_wire(cls, fields: Any) -> Self:
+        """The message of what JSON or a frame held. Raises pydantic.ValidationError naming the field."""
+        return cls.model_validate(fields, context=WIRE)

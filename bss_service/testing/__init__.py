@@ -1,22 +1,26 @@
-"""For tests and experiments: a service of one's own, and the contract of policies as tests for their authors."""
+"""For tests and experiments: a service of one's own, and the contracts of policies and stores as tests for their
+authors.
+"""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from bss_service.testing.service import ServiceProcess, ServiceStartError
 
-__all__ = ["PolicyContract", "ServiceProcess", "ServiceStartError"]
+__all__ = ["PolicyContract", "ServiceProcess", "ServiceStartError", "StoreContract"]
 
-if pytest := sys.modules.get("pytest"):  # failed assertions of the contract then show values
-    pytest.register_assert_rewrite("bss_service.testing.policies")
+_HOMES: Final = {"PolicyContract": "bss_service.testing.policies", "StoreContract": "bss_service.testing.stores"}
+
+if pytest := sys.modules.get("pytest"):  # failed assertions of the contracts then show values
+    pytest.register_assert_rewrite(*_HOMES.values())
 
 if TYPE_CHECKING:
     from bss_service.testing.policies import PolicyContract
+    from bss_service.testing.stores import StoreContract
 else:
 
     def __getattr__(name: str) -> Any:
-        if name != "PolicyContract":
+        if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from bss_service.testing.policies import PolicyContract  # now that pytest rewrites its assertions
-
-        return PolicyContract
+        return getattr(import_module(_HOMES[name]), name)  # only now that pytest rewrites its assertions

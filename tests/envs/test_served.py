@@ -307,7 +307,7 @@ def test_a_service_that_goes_away_is_named(make: Callable[..., ServedScheduling]
     with pytest.raises(OutageError, match=env._service.url):
         env.step(actions()[0])
     env.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith(("bss-trainer", "bss-courier"))]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("bss-trainer", "bss-worker"))]
 
 
 def test_no_service_at_all_is_named(make: Callable[..., ServedScheduling]) -> None:

@@ -13,6 +13,12 @@ from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
 
 
+def pytest_configure() -> None:
+    """What the shell says of a service of its own must not reach the tests."""
+    for name in ("BSS_URL", "BSS_TOKEN"):
+        os.environ.pop(name, None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: "pytest.CallInfo[None]"

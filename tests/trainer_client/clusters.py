@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from bss_service.protocol import JobSpec, PolicySpec
-from trainer_client.client import SchedulerClient
+from trainer_client import JobSpec, PolicySpec, ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
-from trainer_client.sampler import ScheduledBatchSampler
 
 SAMPLES = 230
 EPOCHS = 4
@@ -62,7 +60,7 @@ def train(
     torch.set_num_threads(1)  # sums of floats in the same order in every run
     run = run or Run()
     try:
-        with ScheduledBatchSampler(client, spec, **options) as sampler:
+        with ScheduledBatchSampler(spec, client, **options) as sampler:
             trainer = Trainer(clusters(), sampler, config or Config(epochs=EPOCHS))
 
             def watch(record: StepRecord) -> None:

@@ -15,20 +15,18 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.simulated import spec
-from trainer_client.client import SchedulerClient
-from trainer_client.measure import Measurement
-from trainer_client.sampler import ScheduledBatchSampler, WithIndex
+from trainer_client import Measurement, ScheduledBatchSampler, SchedulerClient, WithIndex
 
 SAMPLES = 50
 
 
 def measured(index: torch.Tensor) -> Measurement:
     x = torch.sin(index * 12.9898) * 0.5 + 0.5
-    return Measurement(similarity=x, loss=3 - 2 * x, probabilities=x[:, None].repeat(1, 3))
+    return {"similarity": x, "loss": 3 - 2 * x, "probability": x[:, None].repeat(1, 3)}
 
 
 def sampler_of(url: str, job: str) -> ScheduledBatchSampler:
-    return ScheduledBatchSampler(SchedulerClient(url, timeout=20), spec(job, SAMPLES), prefetch=4)
+    return ScheduledBatchSampler(spec(job, SAMPLES), SchedulerClient(url, timeout=20), prefetch=4)
 
 
 def train(sampler: ScheduledBatchSampler, workers: int, failing: bool) -> None:

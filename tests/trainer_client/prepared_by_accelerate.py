@@ -16,9 +16,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.simulated import spec
-from trainer_client.client import SchedulerClient
-from trainer_client.errors import DoubleShardingError
-from trainer_client.sampler import ScheduledBatchSampler, WithIndex
+from trainer_client import DoubleShardingError, ScheduledBatchSampler, SchedulerClient, WithIndex
 
 HOW: dict[str, dict[str, Any]] = {
     "prepared": {},
@@ -45,7 +43,7 @@ def main() -> None:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=size)
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**HOW[how]))
-    with SchedulerClient(url) as client, ScheduledBatchSampler(client, spec(job, policy="uniform")) as sampler:
+    with SchedulerClient(url) as client, ScheduledBatchSampler(spec(job, policy="uniform"), client) as sampler:
         try:
             said = train(accelerator, sampler, how)
         except DoubleShardingError as error:

@@ -21,10 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.simulated import spec
-from trainer_client.client import SchedulerClient
-from trainer_client.measure import Measurement
+from trainer_client import Measurement, ScheduledBatchSampler, SchedulerClient, WithIndex
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
-from trainer_client.sampler import ScheduledBatchSampler, WithIndex
 
 SAMPLES = 50
 JOB: dict[str, Any] = {"samples": SAMPLES, "batch_size": 8, "policy": "balance", "interval": 2, "lag": 0, "patience": 2}
@@ -33,7 +31,7 @@ JOB: dict[str, Any] = {"samples": SAMPLES, "batch_size": 8, "policy": "balance",
 def measured(step: int, index: torch.Tensor) -> Measurement:
     """A function of step and sample, so that it doesn't depend on who computes it."""
     x = torch.sin(index * 12.9898 + step * 0.37) * 0.5 + 0.5
-    return Measurement(similarity=x, loss=3 - 2 * x, probabilities=x[:, None].repeat(1, 3))
+    return {"similarity": x, "loss": 3 - 2 * x, "probability": x[:, None].repeat(1, 3)}
 
 
 def join(folder: Path) -> None:
@@ -73,7 +71,7 @@ def main() -> None:
     dies_at = int(rest[0]) if rest else -1
     rows: dict[int, list[int]] = {}
     join(Path(folder))
-    with SchedulerClient(url) as client, ScheduledBatchSampler(client, spec(job, **JOB), prefetch=2) as sampler:
+    with SchedulerClient(url) as client, ScheduledBatchSampler(spec(job, **JOB), client, prefetch=2) as sampler:
         while True:
             before = (Path(folder) / "generation").read_text()
             try:

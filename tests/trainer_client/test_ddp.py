@@ -16,9 +16,8 @@ from tests.support.services import Service
 from tests.support.simulated import spec
 from tests.trainer_client.proxy import Proxy
 from tests.trainer_client.rank import JOB, measured
-from trainer_client.client import SchedulerClient
+from trainer_client import ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
-from trainer_client.sampler import ScheduledBatchSampler
 
 STEPS = 14  # an epoch has 6
 HANG = 60
@@ -85,7 +84,7 @@ def alone(service: Service) -> Batches:
     batches: Batches = {}
     with (
         service.client() as client,
-        ScheduledBatchSampler(client, spec(f"ddp-alone-{os.getpid()}", **JOB), rank=0, world_size=1) as sampler,
+        ScheduledBatchSampler(spec(f"ddp-alone-{os.getpid()}", **JOB), client, rank=0, world_size=1) as sampler,
     ):
         while len(batches) < STEPS:
             for indices in sampler:
@@ -153,8 +152,8 @@ def test_a_checkpoint_of_one_rank_waits_for_the_feedback_of_all(service: Service
     job, proxy = spec(f"ddp-{next(NUMBERS)}", policy="uniform"), Proxy(service.port)
     with (
         SchedulerClient(proxy.url) as other,
-        ScheduledBatchSampler(client, job, rank=0, world_size=2) as first,
-        ScheduledBatchSampler(other, job, rank=1, world_size=2) as second,
+        ScheduledBatchSampler(job, client, rank=0, world_size=2) as first,
+        ScheduledBatchSampler(job, other, rank=1, world_size=2) as second,
     ):
         batches = zip(first, second, strict=True)
         ours, theirs = next(batches)
@@ -170,7 +169,7 @@ def test_a_checkpoint_without_the_feedback_of_a_rank_says_so(
     client: SchedulerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trainer_client.sampler.RANKS_SECONDS", 0.1)
-    with ScheduledBatchSampler(client, spec(f"ddp-{next(NUMBERS)}", policy="uniform"), rank=0, world_size=2) as sampler:
+    with ScheduledBatchSampler(spec(f"ddp-{next(NUMBERS)}", policy="uniform"), client, rank=0, world_size=2) as sampler:
         sampler.feedback(next(iter(sampler)))
         with pytest.warns(UserWarning, match="a checkpoint of step 1 is taken without the feedback of all ranks"):
             assert sampler.state_dict()["step"] == 1

@@ -13,9 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Tenso
 
 from tests.support.services import Service
 from tests.support.simulated import spec
-from trainer_client.client import SchedulerClient
-from trainer_client.errors import DoubleShardingError
-from trainer_client.sampler import ScheduledBatchSampler, WithIndex
+from trainer_client import DoubleShardingError, ScheduledBatchSampler, SchedulerClient, WithIndex
 
 NUMBERS = count()
 HANG = 60
@@ -58,7 +56,7 @@ def test_a_loader_that_accelerate_does_not_prepare_trains(service: Service, job_
 
 def test_lightnings_replacement_of_the_sampler_is_refused(client: SchedulerClient, job_name: str) -> None:
     """As `pytorch_lightning.utilities.data` 2.6 goes about it: see `_dataloader_init_kwargs_resolve_sampler`."""
-    with ScheduledBatchSampler(client, spec(job_name), rank=0, world_size=2) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client, rank=0, world_size=2) as sampler:
         loader: DataLoader[Any] = DataLoader(WithIndex(TensorDataset(torch.arange(50))), batch_sampler=sampler)
         wrapper = DistributedSampler(loader.sampler, num_replicas=2, rank=0)  # type: ignore[arg-type]
         assert type(loader.batch_sampler) is not BatchSampler
@@ -68,7 +66,7 @@ def test_lightnings_replacement_of_the_sampler_is_refused(client: SchedulerClien
 
 
 def test_a_part_of_a_batch_tells_of_sharding(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name), rank=0, world_size=2) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client, rank=0, world_size=2) as sampler:
         batches = iter(sampler)
         sampler.feedback(next(batches))
         with pytest.raises(DoubleShardingError, match=REFUSED):
@@ -77,15 +75,15 @@ def test_a_part_of_a_batch_tells_of_sharding(client: SchedulerClient, job_name: 
 
 def test_another_ranks_batch_tells_of_sharding(client: SchedulerClient, job_name: str) -> None:
     with (
-        ScheduledBatchSampler(client, spec(job_name), rank=0, world_size=2) as first,
-        ScheduledBatchSampler(client, spec(job_name), rank=1, world_size=2) as second,
+        ScheduledBatchSampler(spec(job_name), client, rank=0, world_size=2) as first,
+        ScheduledBatchSampler(spec(job_name), client, rank=1, world_size=2) as second,
         pytest.raises(DoubleShardingError, match=REFUSED),
     ):
         second.feedback(next(iter(first)))
 
 
 def test_a_sampler_of_one_rank_may_be_asked_for_anything(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         assert not hasattr(sampler, "batch_size")
 
 
@@ -93,7 +91,7 @@ def test_a_sampler_of_one_rank_may_be_asked_for_anything(client: SchedulerClient
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loops_of_all_kinds_are_left_alone(client: SchedulerClient, job_name: str, workers: int) -> None:
     job = spec(job_name, policy="uniform", patience=0.1)
-    with ScheduledBatchSampler(client, job, rank=0, world_size=2) as sampler:
+    with ScheduledBatchSampler(job, client, rank=0, world_size=2) as sampler:
         keeps: dict[str, Any] = {"prefetch_factor": 3, "persistent_workers": True} if workers else {}
         loader: DataLoader[Any] = DataLoader(
             WithIndex(TensorDataset(torch.arange(50))), batch_sampler=sampler, num_workers=workers, **keeps
@@ -114,7 +112,7 @@ def test_loops_of_all_kinds_are_left_alone(client: SchedulerClient, job_name: st
 def test_a_sampler_that_was_made_before_its_process_group_is_refused(
     client: SchedulerClient, job_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         monkeypatch.setenv("RANK", "1")
         monkeypatch.setenv("WORLD_SIZE", "2")
         with pytest.raises(ValueError, match="were 0 of 1 when the sampler was created, got 1 of 2 by now"):

@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bss_service.protocol import JobSpec, StepsRequest
 from tests.support.services import Service
 from tests.trainer_client.clusters import EPOCHS, SAMPLES, STEPS, Run, job, train
 from tests.trainer_client.proxy import FAULTS, Proxy, evenly
-from trainer_client.client import SchedulerClient
-from trainer_client.errors import OutageError, StrangeAnswerError
+from trainer_client import (
+    JobSpec,
+    OutageError,
+    ScheduledBatchSampler,
+    SchedulerClient,
+    StepsRequest,
+    StrangeAnswerError,
+)
 from trainer_client.reference.training import Config, Trainer
-from trainer_client.sampler import ScheduledBatchSampler
 
 StartService = Callable[..., Service]
 Shape = dict[str, Any]
@@ -209,7 +213,7 @@ def test_a_rank_that_waits_for_rank_0_has_not_lost_the_service(
     proxy = proxied()
     spec = job(job_name, "uniform", patience=patience)
     with through(proxy) as disturbed:
-        waiting = ScheduledBatchSampler(disturbed, spec, rank=1, world_size=2, on_outage="raise", outage_after=1.0)
+        waiting = ScheduledBatchSampler(spec, disturbed, rank=1, world_size=2, on_outage="raise", outage_after=1.0)
         blink = threading.Timer(1.5, proxy.down_for, [0.1])
         rank_0 = threading.Timer(3.5, client.steps, [job_name, StepsRequest(start=0, world_size=2)])
         for timer in (blink, rank_0):

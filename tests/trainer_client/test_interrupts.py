@@ -21,10 +21,8 @@ from tests.support.services import Service
 from tests.support.simulated import spec
 from tests.trainer_client.clusters import clusters
 from tests.trainer_client.proxy import Proxy
-from trainer_client.client import SchedulerClient
-from trainer_client.errors import SchedulerError
+from trainer_client import ScheduledBatchSampler, SchedulerClient, SchedulerError, WithIndex
 from trainer_client.reference.checkpoint import read_checkpoint
-from trainer_client.sampler import ScheduledBatchSampler, WithIndex
 
 NUMBERS = count()
 SLOW = 30.0  # seconds that the proxy holds a request
@@ -235,7 +233,7 @@ class TestReference:
 
 
 def test_loader_workers_that_are_spawned_get_no_sampler(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name, samples=16, interval=2, lag=4)) as sampler:
+    with ScheduledBatchSampler(spec(job_name, samples=16, interval=2, lag=4), client) as sampler:
         loader: DataLoader[Any] = DataLoader(
             WithIndex(TensorDataset(torch.arange(16))),
             batch_sampler=sampler,
@@ -250,7 +248,7 @@ def test_loader_workers_that_are_spawned_get_no_sampler(client: SchedulerClient,
 
 
 def test_a_forked_process_is_told_to_make_its_own(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         batches = iter(sampler)
         reading, writing = os.pipe()
         child = os.fork()

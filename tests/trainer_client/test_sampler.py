@@ -9,13 +9,20 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from bss_service.protocol import JobSpec, StepsRequest
 from tests.support.services import Service
 from tests.support.simulated import spec
-from trainer_client.client import SchedulerClient
-from trainer_client.errors import ConflictError, LagError, OutageError, SchedulerError
-from trainer_client.measure import Measurement
-from trainer_client.sampler import ScheduledBatchSampler, WithIndex
+from trainer_client import (
+    ConflictError,
+    JobSpec,
+    LagError,
+    Measurement,
+    OutageError,
+    ScheduledBatchSampler,
+    SchedulerClient,
+    SchedulerError,
+    StepsRequest,
+    WithIndex,
+)
 
 StartService = Callable[..., Service]
 SAMPLES = 50
@@ -27,7 +34,7 @@ def loader(sampler: ScheduledBatchSampler, workers: int = 0) -> DataLoader[Any]:
 
 def measured(step: int, index: torch.Tensor) -> Measurement:
     x = torch.sin(index * 12.9898 + step * 0.37) * 0.5 + 0.5
-    return Measurement(similarity=x, loss=3 - 2 * x, probabilities=x[:, None].repeat(1, 3))
+    return {"similarity": x, "loss": 3 - 2 * x, "probability": x[:, None].repeat(1, 3)}
 
 
 def train_epoch(
@@ -50,7 +57,7 @@ def train_epoch(
 
 
 def train(client: SchedulerClient, job: JobSpec, epochs: int, workers: int = 0, **options: Any) -> list[list[int]]:
-    with ScheduledBatchSampler(client, job, **options) as sampler:
+    with ScheduledBatchSampler(job, client, **options) as sampler:
         batches = loader(sampler, workers)
         return [batch for _ in range(epochs) for batch in train_epoch(sampler, batches)]
 
@@ -86,14 +93,14 @@ def test_a_loader_that_pulls_further_ahead_than_the_lag_is_told_so(client: Sched
 
 
 def test_the_length_is_that_of_the_epoch(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         batches = loader(sampler)
         lengths = [(len(batches), len(train_epoch(sampler, batches))) for _ in range(4)]
     assert lengths == [(6, 6), (6, 6), (6, 6), (7, 7)]
 
 
 def test_feedback_finds_its_batch_in_any_order(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name, policy="uniform")) as sampler:
+    with ScheduledBatchSampler(spec(job_name, policy="uniform"), client) as sampler:
         came = [index for index, _ in loader(sampler)]
         for step in reversed(range(len(came))):
             sampler.feedback(came[step], measured(step, came[step]))
@@ -102,11 +109,11 @@ def test_feedback_finds_its_batch_in_any_order(client: SchedulerClient, job_name
         for step, index in enumerate(came):
             told = client.sample(job_name, int(index[0]))
             assert told.last_measured == step
-            assert told.signals["similarity"] == pytest.approx(float(measured(step, index).similarity[0]))
+            assert told.signals["similarity"] == pytest.approx(float(measured(step, index)["similarity"][0]))
 
 
 def test_feedback_for_a_batch_that_was_never_given_is_refused(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         index, _ = next(iter(loader(sampler)))
         with pytest.raises(ValueError, match="index must be a batch of this rank"):
             sampler.feedback(index.flip(0))
@@ -117,11 +124,44 @@ def test_feedback_for_a_batch_that_was_never_given_is_refused(client: SchedulerC
             sampler.feedback(40)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"entropy": torch.zeros(8)},
+            "entropy is not a signal of this job, which declares similarity, loss",
+        ),
+        ({"loss": torch.zeros(7)}, r"loss must have shape \(8,\), got \(7,\)"),
+        ({"probability": np.zeros((8, 2))}, r"probability must have shape \(8, 3\), got \(8, 2\)"),
+    ],
+)
+def test_a_measurement_that_does_not_fit_the_job_is_refused_and_may_be_given_again(
+    client: SchedulerClient, job_name: str, changes: dict[str, Any], reason: str
+) -> None:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
+        index, _ = next(iter(loader(sampler)))
+        with pytest.raises(ValueError, match=reason):
+            sampler.feedback(index, {**measured(0, index), **changes})
+        sampler.feedback(index, measured(0, index))
+
+
+def test_a_signal_that_was_not_measured_is_not_known_and_the_others_are(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(spec(job_name, policy="uniform"), client) as sampler:
+        for index, _ in loader(sampler):
+            sampler.feedback(index, {"loss": np.ones(8)})
+        sampler.flush()
+        next(iter(loader(sampler)))
+        sample = client.sample(job_name, int(index[0]))
+    assert sample.signals["loss"] == 1.0
+    assert sample.signals["similarity"] is None
+    assert sample.times_measured == 1
+
+
 def test_a_diverged_model_does_not_end_the_run(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         for index, _ in loader(sampler):
             bad = measured(0, index)
-            bad.loss[0] = float("nan")
+            bad["loss"][0] = float("nan")
             sampler.feedback(index, bad)
         sampler.flush()
         assert sampler.stats.unmeasured_samples == 6
@@ -130,7 +170,7 @@ def test_a_diverged_model_does_not_end_the_run(client: SchedulerClient, job_name
 
 @pytest.mark.filterwarnings("ignore:no feedback was given")
 def test_a_loop_that_forgets_feedback_is_not_held_up(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name, policy="uniform", patience=60)) as sampler:
+    with ScheduledBatchSampler(spec(job_name, policy="uniform", patience=60), client) as sampler:
         came = [index for _ in range(3) for index, _ in loader(sampler)]
     assert len(came) == 18
 
@@ -140,7 +180,7 @@ def test_a_swap_from_outside_takes_effect_at_the_announced_step_despite_prefetch
 ) -> None:
     versions, told = {}, None
     job = spec(job_name, samples=400, batch_size=8, policy="uniform")
-    with ScheduledBatchSampler(client, job, prefetch=4) as sampler:
+    with ScheduledBatchSampler(job, client, prefetch=4) as sampler:
         batches = DataLoader(WithIndex(TensorDataset(torch.arange(400))), batch_sampler=sampler, num_workers=2)
         came = []
         for index, _ in batches:
@@ -164,13 +204,13 @@ def test_a_run_stopped_in_an_epoch_goes_on_as_if_it_had_not(
     expected = train(client, spec(f"{job_name}-whole"), 4)
     job = spec(f"{job_name}-parts")
     came: list[list[int]] = []
-    with ScheduledBatchSampler(client, job) as sampler:
+    with ScheduledBatchSampler(job, client) as sampler:
         batches = loader(sampler, workers)
         while len(came) < stop_at:
             came += train_epoch(sampler, batches, stop_at)
         state = sampler.state_dict()
     assert state["step"] == stop_at
-    with ScheduledBatchSampler(client, job) as sampler:
+    with ScheduledBatchSampler(job, client) as sampler:
         sampler.load_state_dict(state)
         batches = loader(sampler, workers)
         while len(came) < len(expected):
@@ -181,7 +221,7 @@ def test_a_run_stopped_in_an_epoch_goes_on_as_if_it_had_not(
 def test_the_state_passes_through_a_file_that_can_hold_no_code(
     client: SchedulerClient, job_name: str, tmp_path: Any
 ) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         train_epoch(sampler, loader(sampler), stop_at=2)
         torch.save(sampler.state_dict(), tmp_path / "state.pt")
         state = torch.load(tmp_path / "state.pt", weights_only=True)
@@ -191,7 +231,7 @@ def test_the_state_passes_through_a_file_that_can_hold_no_code(
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_peek_at_the_first_batch_costs_no_sample(client: SchedulerClient, job_name: str, workers: int) -> None:
-    with ScheduledBatchSampler(client, spec(job_name, policy="uniform")) as sampler:
+    with ScheduledBatchSampler(spec(job_name, policy="uniform"), client) as sampler:
         batches = loader(sampler, workers)
         peeked, _ = next(iter(batches))
         came = train_epoch(sampler, batches)
@@ -204,7 +244,7 @@ def test_an_epoch_that_was_broken_off_goes_on_behind_its_last_feedback(
     client: SchedulerClient, job_name: str, workers: int
 ) -> None:
     expected = train(client, spec(f"{job_name}-whole"), 2)
-    with ScheduledBatchSampler(client, spec(f"{job_name}-parts")) as sampler:
+    with ScheduledBatchSampler(spec(f"{job_name}-parts"), client) as sampler:
         batches = loader(sampler, workers)
         came = train_epoch(sampler, batches, stop_at=2)
         came += train_epoch(sampler, batches)
@@ -213,10 +253,10 @@ def test_an_epoch_that_was_broken_off_goes_on_behind_its_last_feedback(
 
 
 def test_a_state_taken_before_any_feedback_counts_no_prefetched_batch(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         train_epoch(sampler, loader(sampler), stop_at=2)
         state = sampler.state_dict()
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         sampler.load_state_dict(state)
         next(iter(loader(sampler, 2)))
         assert sampler.state_dict()["step"] == 2
@@ -224,7 +264,7 @@ def test_a_state_taken_before_any_feedback_counts_no_prefetched_batch(client: Sc
 
 def test_a_validation_that_is_not_finite_is_left_out(client: SchedulerClient, job_name: str) -> None:
     heads = {"audio": (0.5, 0.5), "video": (0.5, 1.0004)}
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         with pytest.warns(UserWarning, match="a validation report was left out: it is not finite"):
             sampler.validation(loss=float("nan"), accuracy=0.5, modalities=heads)
         sampler.validation(loss=1.0, accuracy=0.5, modalities=heads)
@@ -237,14 +277,14 @@ def test_a_validation_that_is_not_finite_is_left_out(client: SchedulerClient, jo
 
 
 def test_a_closed_sampler_says_so(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         pass
     with pytest.raises(SchedulerError, match="the sampler is closed"):
         next(iter(sampler))
 
 
 def test_a_passed_over_batch_does_not_end_a_run_with_short_intervals(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name, interval=2, patience=0.1)) as sampler:
+    with ScheduledBatchSampler(spec(job_name, interval=2, patience=0.1), client) as sampler:
         for index, _ in loader(sampler):
             step = sampler.batch_of(index).step
             if step != 2:
@@ -253,7 +293,7 @@ def test_a_passed_over_batch_does_not_end_a_run_with_short_intervals(client: Sch
 
 
 def test_another_jobs_state_is_refused(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         state = sampler.state_dict()
         with pytest.raises(ValueError, match="job must be"):
             sampler.load_state_dict({**state, "job": "another"})
@@ -264,7 +304,7 @@ def test_another_jobs_state_is_refused(client: SchedulerClient, job_name: str) -
 @pytest.mark.filterwarnings("ignore:steps 0 to 11 are skipped")
 def test_epochs_can_be_set(client: SchedulerClient, job_name: str) -> None:
     expected = train(client, spec(f"{job_name}-whole", policy="uniform"), 3)
-    with ScheduledBatchSampler(client, spec(f"{job_name}-set", policy="uniform")) as sampler:
+    with ScheduledBatchSampler(spec(f"{job_name}-set", policy="uniform"), client) as sampler:
         sampler.set_epoch(2)
         third = train_epoch(sampler, loader(sampler))
         sampler.set_epoch(0)
@@ -279,7 +319,7 @@ def test_ranks_share_each_batch_and_the_order_of_one(client: SchedulerClient, jo
     barrier = threading.Barrier(2)
 
     def run(rank: int) -> None:
-        with ScheduledBatchSampler(client, job, rank=rank, world_size=2) as sampler:
+        with ScheduledBatchSampler(job, client, rank=rank, world_size=2) as sampler:
             batches = loader(sampler)
             for _ in range(3):
                 for index, _ in batches:
@@ -308,7 +348,7 @@ def test_rank_and_world_size_come_from_the_environment(
     monkeypatch.setenv("WORLD_SIZE", "4")
     client.create_job(spec(job_name))
     client.steps(job_name, StepsRequest(start=0))  # rank 0 leads
-    with ScheduledBatchSampler(client, spec(job_name)) as sampler:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
         assert (sampler.rank, sampler.world_size, len(next(iter(sampler)))) == (1, 4, 2)
 
 
@@ -325,13 +365,13 @@ def test_rank_and_world_size_come_from_the_environment(
 )
 def test_wrong_arguments_are_named(client: SchedulerClient, job_name: str, options: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        ScheduledBatchSampler(client, spec(job_name), **options)
+        ScheduledBatchSampler(spec(job_name), client, **options)
 
 
 def test_another_spec_of_the_job_is_refused_at_once(client: SchedulerClient, job_name: str) -> None:
     client.create_job(spec(job_name))
     with pytest.raises(ConflictError, match="seed of job"):
-        ScheduledBatchSampler(client, spec(job_name, seed=3))
+        ScheduledBatchSampler(spec(job_name, seed=3), client)
 
 
 class TestOutage:
@@ -341,7 +381,7 @@ class TestOutage:
         service = start_service()
         with service.client(retries=0) as client:
             expected = train(client, spec("undisturbed"), 5)
-            with ScheduledBatchSampler(client, spec("disturbed"), on_outage="wait", prefetch=2) as sampler:
+            with ScheduledBatchSampler(spec("disturbed"), client, on_outage="wait", prefetch=2) as sampler:
                 batches, came = loader(sampler), []
                 for epoch in range(5):
                     if epoch in (1, 3):
@@ -356,7 +396,7 @@ class TestOutage:
         service = start_service()
         job = spec("job", policy="balance_code")
         with service.client(retries=0, timeout=2) as client:
-            sampler = ScheduledBatchSampler(client, job, on_outage="local", outage_after=0.2, prefetch=2)
+            sampler = ScheduledBatchSampler(job, client, on_outage="local", outage_after=0.2, prefetch=2)
             with sampler:
                 batches = loader(sampler)
                 came = train_epoch(sampler, batches, stop_at=3)
@@ -379,10 +419,10 @@ class TestOutage:
         service = start_service()
         job = spec("job", policy="uniform")
         with service.client(retries=0, timeout=2) as client:
-            with ScheduledBatchSampler(client, job) as sampler:
+            with ScheduledBatchSampler(job, client) as sampler:
                 came = train_epoch(sampler, loader(sampler), stop_at=3)
                 state = sampler.state_dict()
-            with ScheduledBatchSampler(client, job, on_outage="local", outage_after=0.1) as sampler:
+            with ScheduledBatchSampler(job, client, on_outage="local", outage_after=0.1) as sampler:
                 sampler.load_state_dict(state)
                 batches = iter(loader(sampler))
                 service.kill()
@@ -398,7 +438,7 @@ class TestOutage:
         job = spec("job", policy="uniform")
         options: dict[str, Any] = {"on_outage": "local", "outage_after": 0.1, "prefetch": 2}
         with service.client(retries=0, timeout=2) as client:
-            with ScheduledBatchSampler(client, job, **options) as sampler:
+            with ScheduledBatchSampler(job, client, **options) as sampler:
                 batches = loader(sampler)
                 came = train_epoch(sampler, batches, stop_at=1)
                 service.kill()
@@ -407,7 +447,7 @@ class TestOutage:
                 state = sampler.state_dict()
                 sampler.close(timeout=0.1)
             service.start()
-            with ScheduledBatchSampler(client, job, **options) as sampler:
+            with ScheduledBatchSampler(job, client, **options) as sampler:
                 sampler.load_state_dict(state)
                 assert sampler.flush(10)
                 batches = loader(sampler)
@@ -425,14 +465,14 @@ class TestOutage:
         service = start_service()
         service.kill()
         threading.Timer(0.5, service.start).start()
-        with service.client(retries=0) as client, ScheduledBatchSampler(client, spec("job")) as sampler:
+        with service.client(retries=0) as client, ScheduledBatchSampler(spec("job"), client) as sampler:
             assert len(train_epoch(sampler, loader(sampler))) == 6
 
     def test_raise_raises(self, start_service: StartService) -> None:
         service = start_service()
         with (
             service.client(retries=0, timeout=2) as client,
-            ScheduledBatchSampler(client, spec("job"), on_outage="raise", outage_after=0.2, prefetch=1) as sampler,
+            ScheduledBatchSampler(spec("job"), client, on_outage="raise", outage_after=0.2, prefetch=1) as sampler,
         ):
             batches = loader(sampler)
             train_epoch(sampler, batches, stop_at=2)
@@ -442,15 +482,15 @@ class TestOutage:
                     train_epoch(sampler, batches)
 
     def test_an_exception_in_the_loop_leaves_no_thread_behind(self, client: SchedulerClient, job_name: str) -> None:
-        with pytest.raises(ZeroDivisionError), ScheduledBatchSampler(client, spec(job_name)) as sampler:
+        with pytest.raises(ZeroDivisionError), ScheduledBatchSampler(spec(job_name), client) as sampler:
             train_epoch(sampler, loader(sampler), stop_at=2)
             raise ZeroDivisionError
-        assert not [t for t in threading.enumerate() if t.name == f"bss-courier-{job_name}"]
+        assert not [t for t in threading.enumerate() if t.name == f"bss-worker-{job_name}"]
         assert client.job(job_name).steps_fed_back == 2
 
 
 def test_a_measuring_pass_reaches_the_service(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(client, spec(job_name, policy="curriculum")) as sampler:
+    with ScheduledBatchSampler(spec(job_name, policy="curriculum"), client) as sampler:
         sampler.scores(np.arange(SAMPLES), measured(0, torch.arange(SAMPLES)))
         first = flat(train_epoch(sampler, loader(sampler)))
     assert len(set(first)) == 9  # share .1864 of 50

@@ -1,10 +1,20 @@
 """What an installation pulls in, and what imports without the rest."""
 
+import ast
 import subprocess
 import sys
 from importlib.metadata import requires
+from pathlib import Path
 
 import pytest
+
+import trainer_client
+
+HEAVY = ["torch", "fastapi", "uvicorn", "sqlalchemy", "typer", "rich", "structlog"]
+WITHOUT_TORCH = (
+    "SchedulerClient, JobSpec, PolicySpec, RewardSpec, StepsRequest, Feedback, FeedbackRequest, Scores, LocalBatches, "
+    "ValidationReport, ModalityReport, ScheduledBatch, Stats, OutageError"
+)
 
 
 def names(extra: str | None) -> set[str]:
@@ -29,7 +39,8 @@ def test_the_service_needs_no_torch() -> None:
 @pytest.mark.parametrize(
     ("module", "missing"),
     [
-        ("trainer_client.client", ["torch", "fastapi", "uvicorn", "sqlalchemy", "typer", "rich", "structlog"]),
+        ("trainer_client", [*HEAVY, "numpy", "httpx", "pydantic"]),
+        ("trainer_client.client", HEAVY),
         (
             "bss_service.http.app",
             ["torch", "gymnasium", "stable_baselines3", "matplotlib", "pandas", "seglearn"],
@@ -44,8 +55,38 @@ def test_the_service_needs_no_torch() -> None:
     ],
 )
 def test_modules_import_without_what_they_do_not_need(module: str, missing: list[str]) -> None:
+    run_without(missing, f"import {module}")
+
+
+def test_the_client_and_its_messages_import_without_torch() -> None:
+    run_without(HEAVY, f"from trainer_client import {WITHOUT_TORCH}")
+
+
+def run_without(missing: list[str], statement: str) -> None:
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in missing)
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {blocked}import {module}"], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", f"import sys; {blocked}{statement}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    missing = [name for name in trainer_client.__all__ if not hasattr(trainer_client, name)]
+    assert not missing
+
+
+def test_type_checkers_are_told_the_same_names() -> None:
+    tree = ast.parse(Path(trainer_client.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    declared = {
+        name.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for name in node.names
+    }
+    assert declared == trainer_client._HOMES
+    assert dir(trainer_client) == trainer_client.__all__ == sorted(declared)
+
+
+def test_measure_is_the_function_whatever_was_imported_before() -> None:
+    run_without([], "import trainer_client.sampler; from trainer_client import measure; measure.__call__")
+
+
+def test_a_name_that_is_not_public_is_none() -> None:
+    with pytest.raises(AttributeError, match="module 'trainer_client' has no attribute 'Lease'"):
+        trainer_client.Lease  # noqa: B018

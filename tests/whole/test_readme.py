@@ -1,18 +1,41 @@
 """What the README shows is what works."""
 
+import gc
+import os
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, TensorDataset
+import pytest
 
 from tests.support.services import Service
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
+WORLD = """
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(0)
+epochs = 3
+train_set = TensorDataset(torch.randn(130, 4), torch.randn(130, 5), torch.randint(3, (130,)))
+layers = torch.nn.Linear(4, 3), torch.nn.Linear(5, 3)
+optimiser = torch.optim.SGD([*layers[0].parameters(), *layers[1].parameters()], lr=0.1)
+
+def model(audio, video):
+    heads = layers[0](audio), layers[1](video)
+    return *heads, sum(heads)
+
+def criterion(*heads_and_labels):
+    return sum(cross_entropy(head, heads_and_labels[-1]) for head in heads_and_labels[:-1])
+
+def validate(model):
+    return 1.0, 0.4, {"audio": (0.4, 0.3), "video": (0.3, 0.3)}
+"""
 
 
 def block(language: str, holding: str) -> str:
@@ -20,25 +43,41 @@ def block(language: str, holding: str) -> str:
     return next(b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if holding in b)
 
 
-def test_the_training_loop_trains(start_service: Callable[..., Service]) -> None:
+LOOP = block("python", "ScheduledBatchSampler(")
+VALIDATION = next(line for line in LOOP.splitlines(keepends=True) if "sampler.validation(" in line)
+
+
+def test_five_lines_of_the_training_loop_are_the_schedulers() -> None:
+    changed = re.findall(r"^.*# (\d)$", LOOP, re.MULTILINE)
+    rest = re.sub(r"^.*# \d$", "", LOOP.replace(VALIDATION, ""), flags=re.MULTILINE)
+    assert changed == ["1", "2", "3", "4", "5"]
+    assert not re.search(r"sampler|trainer_client|JobSpec|WithIndex|measure|#", rest)
+
+
+@pytest.mark.parametrize("loop", [LOOP, LOOP.replace(VALIDATION, "")], ids=["with validation", "without validation"])
+def test_the_training_loop_trains(
+    start_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
     service = start_service()
-    torch.manual_seed(0)
-    audio, video = torch.nn.Linear(4, 3), torch.nn.Linear(5, 3)
-    train_set = TensorDataset(torch.randn(130, 4), torch.randn(130, 5), torch.randint(3, (130,)))
-    world: dict[str, Any] = {
-        "DataLoader": DataLoader,
-        "epochs": 3,
-        "train_set": train_set,
-        "model": lambda x, y: (audio(x), video(y), audio(x) + video(y)),
-        "criterion": lambda *heads: sum(torch.nn.functional.cross_entropy(h, heads[-1]) for h in heads[:-1]),
-        "optimiser": torch.optim.SGD([*audio.parameters(), *video.parameters()], lr=0.1),
-        "validate": lambda model: (1.0, 0.4, {"audio": (0.4, 0.3), "video": (0.3, 0.3)}),
-    }
-    exec(block("python", "ScheduledBatchSampler(").replace("http://127.0.0.1:8765", service.url), world)
+    monkeypatch.setenv("BSS_URL", service.url)
+    world: dict[str, Any] = {}
+    exec(WORLD + loop, world)
+    world.clear()
+    gc.collect()  # nobody closes the sampler
+    assert not [t for t in threading.enumerate() if t.name.startswith("bss-worker")]
     with service.client() as client:
         state = client.job("run-1")
     assert (state.steps_fed_back, state.next_step, state.samples_measured) == (6, 6, 130)
-    assert not [t for t in threading.enumerate() if t.name.startswith("bss-courier")]
+    assert (state.validation is not None) == (loop == LOOP)
+
+
+def test_the_end_of_a_script_sends_what_is_queued(start_service: Callable[..., Service]) -> None:
+    service = start_service()
+    environment = {**os.environ, "BSS_URL": service.url}
+    done = subprocess.run([sys.executable, "-c", WORLD + LOOP], env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    with service.client() as client:
+        assert client.job("run-1").steps_fed_back == 6
 
 
 def test_the_curl_examples_work(start_service: Callable[..., Service]) -> None:

@@ -5,7 +5,6 @@ python -m trainer_client.reference --data emoji --policy balance --url http://12
 
 import argparse
 import json
-import os
 import re
 import signal
 import sys
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bss_service.protocol import PolicySpec
-from trainer_client.client import SchedulerClient
+from trainer_client.client import DEFAULT_URL
 from trainer_client.errors import SchedulerError
 from trainer_client.reference.data import Dataset, corrupt, load
 from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
@@ -35,7 +34,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--data", default="emoji", help="emoji, watch, or a prepared file.npz[:modality,modality]")
     add("--policy", default="uniform", help="initial policy of the job")
     add("--param", action="append", default=[], metavar="K=V", help="a parameter of the policy; may be given again")
-    add("--url", default=os.environ.get("BSS_URL", "http://127.0.0.1:8765"), help="of the scheduler (BSS_URL)")
+    add("--url", help=f"of the scheduler (default: BSS_URL in the environment, else {DEFAULT_URL})")
     add("--job", help="name of the job (default: made of the above); with --checkpoint an existing one is gone on with")
     add("--epochs", type=int, default=25, help="epochs to train")
     add("--batch-size", type=int, default=64, help="global batch size")
@@ -73,8 +72,7 @@ def main() -> int:
             interval=args.interval,
             lag=args.workers * DEFAULT_PREFETCH_FACTOR if args.interval else 0,
         )
-        client = SchedulerClient(args.url, token=os.environ.get("BSS_TOKEN"))
-        with ScheduledBatchSampler(client, spec, on_outage=args.on_outage) as sampler:
+        with ScheduledBatchSampler(spec, args.url, on_outage=args.on_outage) as sampler:
             trainer = Trainer(dataset, sampler, _config(args))
             with _stopped_by_signals(trainer), _shown(console, trainer, args) as watch:
                 result = trainer.train(watch)

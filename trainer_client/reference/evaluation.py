@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bss_service.core.arrays import Int64
-from trainer_client.measure import Measurement, measure
+from trainer_client.measurement import measure
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.model import LateFusion
 
@@ -29,12 +29,12 @@ def evaluate(
     model: LateFusion, dataset: Dataset, indices: Int64, device: torch.device, unimodal_weight: float
 ) -> Report:
     """Evaluate the samples `indices` (k,) in evaluation mode."""
-    measurement, correct = _measured(model, dataset, indices, device, unimodal_weight)
+    measured, correct = _measured(model, dataset, indices, device, unimodal_weight)
     accuracies = correct.float().mean(dim=0).tolist()
-    probabilities = measurement.probabilities.mean(dim=0).tolist()
+    probabilities = measured["probability"].mean(dim=0).tolist()
     names = list(dataset.modalities)
     return Report(
-        loss=float(measurement.loss.mean()),
+        loss=float(measured["loss"].mean()),
         accuracy=accuracies[-1],
         modalities={name: (accuracies[k], min(1.0, probabilities[k])) for k, name in enumerate(names)},
     )
@@ -43,7 +43,7 @@ def evaluate(
 @torch.no_grad()
 def measuring_pass(
     model: LateFusion, dataset: Dataset, indices: Int64, device: torch.device, unimodal_weight: float
-) -> Measurement:
+) -> dict[str, Tensor]:
     """Measure the samples `indices` (k,) in evaluation mode, so that batch statistics don't move."""
     return _measured(model, dataset, indices, device, unimodal_weight)[0]
 
@@ -56,7 +56,7 @@ def to_device(dataset: Dataset, indices: Int64, device: torch.device) -> tuple[l
 
 def _measured(
     model: LateFusion, dataset: Dataset, indices: Int64, device: torch.device, unimodal_weight: float
-) -> tuple[Measurement, Tensor]:
+) -> tuple[dict[str, Tensor], Tensor]:
     """Measurements of the samples, and which heads are right on each, (k, M + 1)."""
     was_training = model.training
     model.eval()
@@ -67,9 +67,4 @@ def _measured(
         parts.append(measure(unimodal, joint, labels, unimodal_weight=unimodal_weight))
         correct.append(torch.stack([*unimodal, joint], dim=1).argmax(dim=2) == labels[:, None])
     model.train(was_training)
-    whole = Measurement(
-        similarity=torch.cat([p.similarity for p in parts]),
-        loss=torch.cat([p.loss for p in parts]),
-        probabilities=torch.cat([p.probabilities for p in parts]),
-    )
-    return whole, torch.cat(correct)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(correct)

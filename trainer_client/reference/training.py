@@ -13,13 +13,15 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from bss_service.protocol import JobSpec
-from trainer_client.courier import OnOutage, ScheduledBatch
-from trainer_client.measure import measure, multimodal_loss
+from trainer_client.exchange.outage import OnOutage
+from trainer_client.exchange.prefetch import ScheduledBatch
+from trainer_client.measurement import measure, multimodal_loss
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.evaluation import Report, evaluate, measuring_pass
 from trainer_client.reference.model import build_model
-from trainer_client.sampler import ScheduledBatchSampler, WithIndex
+from trainer_client.sampler import ScheduledBatchSampler
+from trainer_client.with_index import WithIndex
 
 UNIMODAL_WEIGHT: Final = 0.5  # λ of the joint loss: the paper's form
 

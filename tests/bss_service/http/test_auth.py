@@ -26,9 +26,8 @@ from bss_service.settings import Settings
 from tests.support.services import Service
 from tests.support.simulated import spec, train
 from trainer_client.client import SchedulerClient
-from trainer_client.courier import OnOutage
 from trainer_client.errors import ForbiddenError, UnauthorisedError
-from trainer_client.measure import Measurement
+from trainer_client.exchange.outage import OnOutage
 from trainer_client.sampler import ScheduledBatchSampler
 
 SETTING = "a-token-that-only-tests-use"
@@ -261,12 +260,12 @@ def test_a_revoked_token_ends_training_with_a_clear_error(guarded: Guarded, on_o
     text = guarded.tokens.create(name, Scope.TRAIN)
     with guarded.service.client(token=text) as client:
         assert comes_true(lambda: not _is_refused(client))
-        sampler = ScheduledBatchSampler(client, spec(name), on_outage=on_outage)
+        sampler = ScheduledBatchSampler(spec(name), client, on_outage=on_outage)
         with pytest.raises(UnauthorisedError, match="neither revoked nor expired"):
             for number, indices in enumerate(index for _ in range(100_000) for index in sampler):
                 index = torch.tensor(indices)
                 x = torch.rand(len(index))
-                sampler.feedback(index, Measurement(similarity=x, loss=x, probabilities=x[:, None].repeat(1, 3)))
+                sampler.feedback(index, {"similarity": x, "loss": x, "probability": x[:, None].repeat(1, 3)})
                 if number == 10:
                     guarded.tokens.revoke(name)
         sampler.close(timeout=0.1)

@@ -197,6 +197,7 @@ def test_an_oversize_body_is_refused_before_it_is_read(start_service: Any) -> No
         ({"tail": "wag"}, 422, "tail"),
         ({"patience": -1}, 422, "patience"),
         ({"reward": {"metric": "joy"}}, 422, "reward.metric"),
+        ({"policy": "uniform"}, 422, "policy"),
         ({"policy": {"name": "nonesuch"}}, 422, "policy.name"),
         ({"policy": {"name": "fixed", "parameters": {"kappa_loss": 99}}}, 422, "policy.parameters"),
         ({"colour": "red"}, 422, "colour"),

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bss_service.protocol import PolicySpec
 from tests.support.services import Service
 from tests.trainer_client.clusters import EPOCHS, clusters
-from trainer_client.client import SchedulerClient
+from trainer_client import PolicySpec, ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
-from trainer_client.sampler import ScheduledBatchSampler
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def run(
     """Train, at most up to a step; the result, the final weights and what a watcher saw."""
     spec = job_spec(name, dataset, batch_size=32, epochs=EPOCHS, policy=PolicySpec(name=policy), **fields)
     seen: list[StepRecord] = []
-    with ScheduledBatchSampler(client, spec) as sampler:
+    with ScheduledBatchSampler(spec, client) as sampler:
         trainer = Trainer(dataset, sampler, config or Config(epochs=EPOCHS))
 
         def watch(record: StepRecord) -> None:
@@ -159,7 +157,7 @@ def test_killing_the_service_changes_nothing(dataset: Dataset, start_service: ty
         _, expected, undisturbed = run(client, dataset, "undisturbed")
         spec = job_spec("disturbed", dataset, batch_size=32, epochs=EPOCHS, policy=PolicySpec(name="balance"))
         came: list[StepRecord] = []
-        with ScheduledBatchSampler(client, spec, prefetch=2) as sampler:
+        with ScheduledBatchSampler(spec, client, prefetch=2) as sampler:
             trainer = Trainer(dataset, sampler, Config(epochs=EPOCHS))
 
             def watch(record: StepRecord) -> None:

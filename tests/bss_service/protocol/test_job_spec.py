@@ -1,0 +1,92 @@
+"""A job's spec as people write it: in Python, and in the files of their experiments."""
+
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+
+from bss_service.protocol import JobSpec, PolicySpec, RewardSpec
+
+FIELDS: dict[str, Any] = {"name": "job", "samples": 100, "modalities": ["audio", "video"], "batch_size": 4}
+SPEC = JobSpec(**FIELDS)
+
+
+def spec(**fields: Any) -> JobSpec:
+    return JobSpec(**{**FIELDS, **fields})
+
+
+def test_a_policy_may_be_named() -> None:
+    assert spec(policy="balance").policy == PolicySpec(name="balance")
+
+
+def test_a_policy_may_be_a_dictionary() -> None:
+    policy = {"name": "fixed", "parameters": {"kappa_loss": np.float32(1.5)}}
+    assert spec(policy=policy).policy == PolicySpec(name="fixed", parameters={"kappa_loss": 1.5})
+
+
+def test_modalities_may_be_a_tuple() -> None:
+    assert spec(modalities=("audio", "video")) == SPEC
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, np.uint8])
+def test_integers_may_be_numpys(integer: Any) -> None:
+    given = spec(samples=integer(100), batch_size=integer(4))
+    assert given == SPEC
+    assert type(given.samples) is int
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32, np.int64, int])
+def test_numbers_may_be_numpys(number: Any) -> None:
+    assert spec(patience=number(2)).patience == 2.0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"samples": True},
+        {"samples": np.True_},
+        {"samples": 100.5},
+        {"samples": np.float64(100.5)},
+        {"samples": "100"},
+        {"patience": "2"},
+        {"patience": True},
+        {"modalities": "av"},
+        {"policy": 3},
+        {"policy": ""},
+    ],
+)
+def test_what_only_looks_like_it_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(pydantic.ValidationError, match=next(iter(fields))):
+        spec(**fields)
+
+
+def test_a_policy_nested_without_end_is_refused() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(5000):
+        nested = {"deeper": nested}
+    with pytest.raises(pydantic.ValidationError, match="must be nested at most 32 deep"):
+        spec(policy={"name": "fixed", "parameters": nested})
+
+
+@pytest.mark.parametrize("make", [lambda config: JobSpec(**config), JobSpec.model_validate])
+def test_a_configuration_of_omegaconf_is_taken_as_it_is(make: Any) -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    text = """
+        name: job
+        samples: 100
+        modalities: [audio, video]
+        batch_size: 4
+        policy: {name: fixed, parameters: {kappa_loss: 1.5, link: linear}}
+        reward: {metric: accuracy}
+        patience: 2
+    """
+    policy = PolicySpec(name="fixed", parameters={"kappa_loss": 1.5, "link": "linear"})
+    assert make(omegaconf.OmegaConf.create(text)) == spec(
+        policy=policy, reward=RewardSpec(metric="accuracy"), patience=2.0
+    )
+
+
+def test_a_list_of_omegaconf_is_a_list() -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    assert spec(modalities=omegaconf.ListConfig(["audio", "video"]), policy="uniform") == SPEC

@@ -1,0 +1,53 @@
+"""A signal of a user's own, declared, measured and used outside these packages, through a real loader and service."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from bss_service.job.snapshot import Snapshot
+from tests.support.services import Service
+from trainer_client import JobSpec, ScheduledBatchSampler, SchedulerClient, Signal, WithIndex, measure
+
+SAMPLES, CLASSES = 48, 3
+
+# What a user writes: the declaration, its producer, and its use.
+
+ENTROPY = Signal("entropy", "of the joint head's prediction, in nats", low=0.0, averaged=True)
+
+
+def measure_with_entropy(
+    unimodal: Sequence[torch.Tensor], joint: torch.Tensor, labels: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    entropy = torch.distributions.Categorical(logits=joint.detach()).entropy()
+    return measure(unimodal, joint, labels) | {"entropy": entropy}
+
+
+def most_uncertain(client: SchedulerClient, job: str, count: int) -> list[int]:
+    table = Snapshot.from_frame(client.snapshot(job)).table
+    return np.argsort(-table.latest["entropy"])[:count].tolist()
+
+
+def test_a_signal_is_declared_produced_and_used_outside_the_package(service: Service, job_name: str) -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(SAMPLES, 3, CLASSES)
+    dataset = WithIndex(TensorDataset(logits, torch.randint(CLASSES, (SAMPLES,))))
+    signals = ["loss", "probability", ENTROPY]
+    job = JobSpec(name=job_name, samples=SAMPLES, modalities=["audio", "video"], batch_size=8, signals=signals, lag=4)
+    expected = torch.distributions.Categorical(logits=logits[:, 2]).entropy().numpy()
+    with service.client() as client, ScheduledBatchSampler(job, client) as sampler:
+        loader = DataLoader(dataset, batch_sampler=sampler, num_workers=2)
+        for _ in range(2):
+            for index, (heads, labels) in loader:
+                audio, video, joint = heads.unbind(1)
+                measured = measure_with_entropy([audio, video], joint, labels)
+                del measured["similarity"]  # not among those that this job declares
+                sampler.feedback(index, measured)
+        sampler.flush()
+        next(iter(loader))  # the third epoch's plan has learnt what was fed back of the first
+        shown = client.sample(job_name, 7).signals
+        assert most_uncertain(client, job_name, 5) == np.argsort(-expected)[:5].tolist()
+    assert shown["entropy"] == np.float32(expected[7])
+    assert list(shown["probability"]) == ["audio", "video", "joint"]  # type: ignore[arg-type]
+    assert "similarity" not in shown

@@ -1,0 +1,151 @@
+"""Internal: what waits to be sent to the service, and how it is packed."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from bss_service.core.arrays import Float32, Int64
+from bss_service.protocol import Feedback, FeedbackRequest, LocalBatches, ValidationReport
+from trainer_client.exchange.placement import Placement
+from trainer_client.exchange.transfer import Transfer
+
+MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
+LOCAL_STEPS: Final = 1024  # batches drawn locally in one message
+LINGER: Final = 0.1  # seconds that feedback may wait for company
+
+
+@dataclass(slots=True)
+class FeedbackItem:
+    """Feedback of one rank for one step: what was measured, or that nothing was."""
+
+    step: int
+    sender: Placement
+    values: Transfer | None  # (g, S)
+    queued: float = 0.0  # by the outbox's clock
+
+    def unmeasured(self) -> int:
+        """Of how many of its samples some signal was not measured, or came out not finite."""
+        return 0 if self.values is None else int((~np.isfinite(self.values.read()).all(axis=1)).sum())
+
+
+@dataclass(slots=True)
+class ValidationItem:
+    """A validation report."""
+
+    report: ValidationReport
+
+
+@dataclass(slots=True)
+class LocalItem:
+    """Batches drawn by the client from step `start` on."""
+
+    start: int
+    batches: list[Int64] = field(default_factory=list)  # (G,) each
+
+    def messages(self) -> Iterator[LocalBatches]:
+        """The batches as messages of bounded size, to be sent in order."""
+        for k in range(0, len(self.batches), LOCAL_STEPS):
+            yield LocalBatches(start=self.start + k, indices=np.stack(self.batches[k : k + LOCAL_STEPS]))
+
+
+Item = FeedbackItem | ValidationItem | LocalItem
+
+
+class Outbox:
+    """The queue to the service, first in, first out. No thread, no I/O: whoever calls it holds the lock."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.growing: LocalItem | None = None  # the item that takes the batches that are being drawn locally
+        self._items: deque[Item] = deque()
+        self._clock = clock
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def items(self) -> list[Item]:
+        """All that was not acknowledged."""
+        return list(self._items)
+
+    def put(self, item: Item) -> None:
+        """Queue an item."""
+        if isinstance(item, FeedbackItem):
+            item.queued = self._clock()
+        self._items.append(item)
+
+    def grow_from(self, step: int) -> None:
+        """Queue an item for the batches that are drawn locally from a step on."""
+        self.growing = LocalItem(step)
+        self._items.append(self.growing)
+
+    def next_message(self) -> list[FeedbackItem] | ValidationItem | LocalItem:
+        """What may go next, as one message: the head, and behind feedback as much of the same rank's as fits; or [].
+
+        Batches that were drawn locally grow no more once it is their turn.
+        """
+        head = self._items[0] if self._items else None
+        if head is self.growing:
+            self.growing = None
+        if isinstance(head, ValidationItem | LocalItem):
+            return head
+        feedback: list[FeedbackItem] = []
+        for item in islice(self._items, MESSAGE_STEPS):
+            if not isinstance(item, FeedbackItem) or (feedback and item.sender != feedback[0].sender):
+                break
+            feedback.append(item)
+        return feedback
+
+    def is_due(self, feedback: Sequence[FeedbackItem], stop: int) -> bool:
+        """Whether feedback should wait for more of it no longer. stop: no step from this one on will have any yet."""
+        return (
+            len(self._items) > len(feedback)
+            or len(feedback) >= MESSAGE_STEPS // 4
+            or feedback[-1].step + 1 >= stop
+            or self._clock() - feedback[0].queued >= LINGER
+        )
+
+    def due_in(self) -> float | None:
+        """Seconds until the feedback at the head is due, if it is feedback."""
+        head = self._items[0] if self._items else None
+        return max(0.001, head.queued + LINGER - self._clock()) if isinstance(head, FeedbackItem) else None
+
+    def acknowledge(self, items: int) -> None:
+        """The service has so many items from the head."""
+        for _ in range(items):
+            self._items.popleft()
+
+
+def feedback_request(items: Sequence[FeedbackItem], batch_size: int, width: int) -> FeedbackRequest:
+    """One message of feedback items of one rank. batch_size: the global one; width: S, columns of the signals."""
+    sender = items[0].sender
+    values: Float32 = np.full((len(items), batch_size // sender.world_size, width), np.nan, dtype=np.float32)
+    for k, item in enumerate(items):
+        if item.values is not None:
+            values[k] = item.values.read()
+    feedback = Feedback(step=np.array([item.step for item in items], dtype=np.int64), values=values)
+    return FeedbackRequest(rank=sender.rank, world_size=sender.world_size, feedback=feedback)
+
+
+def saved(item: Item) -> dict[str, Any]:
+    """An unsent item as numbers, strings and tensors."""
+    if isinstance(item, FeedbackItem):
+        values = None if item.values is None else torch.from_numpy(item.values.read())
+        return {"step": item.step, **item.sender._asdict(), "values": values}
+    if isinstance(item, ValidationItem):
+        return {"validation": item.report.model_dump_json()}
+    return {"start": item.start, "batches": [torch.from_numpy(batch) for batch in item.batches]}
+
+
+def restored(saved: Mapping[str, Any]) -> Item:
+    """The item that `saved` made this of."""
+    if "validation" in saved:
+        return ValidationItem(ValidationReport.model_validate_json(saved["validation"]))
+    if "batches" in saved:
+        return LocalItem(int(saved["start"]), [batch.cpu().numpy() for batch in saved["batches"]])
+    values = None if saved["values"] is None else Transfer(saved["values"])
+    return FeedbackItem(int(saved["step"]), Placement(int(saved["rank"]), int(saved["world_size"])), values)

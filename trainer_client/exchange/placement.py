@@ -1,0 +1,45 @@
+"""Internal: which rank of how many this process is, and which rows of each batch are its own."""
+
+import os
+from typing import NamedTuple
+
+import torch.distributed
+
+from bss_service.core.arrays import Int64
+from trainer_client.errors import DoubleShardingError
+
+
+class Placement(NamedTuple):
+    """One of W data-parallel ranks; rank r owns the rows [r·G/W, (r+1)·G/W) of each batch."""
+
+    rank: int
+    world_size: int
+
+    def rows(self, indices: Int64) -> Int64:
+        """Its rows (G/W,) of a batch (G,)."""
+        share = len(indices) // self.world_size
+        return indices[self.rank * share : (self.rank + 1) * share]
+
+
+def placement(rank: int | None = None, world_size: int | None = None) -> Placement:
+    """Where this process is: as given, else what torch.distributed says, else RANK and WORLD_SIZE, else 0 of 1."""
+    if (rank is None) != (world_size is None):
+        raise ValueError(f"rank and world_size must be given together, got {rank} and {world_size}")
+    place = _ambient() if rank is None or world_size is None else Placement(rank, world_size)
+    if not 0 <= place.rank < place.world_size:
+        raise ValueError(f"rank must be at least 0 and less than world_size = {place.world_size}, got {place.rank}")
+    return place
+
+
+def _ambient() -> Placement:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return Placement(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    return Placement(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def double_sharding(sign: str) -> DoubleShardingError:
+    """The error of batches that are about to be shared out once more, with what it was noticed by."""
+    return DoubleShardingError(
+        f"this sampler yields its rank's share of each batch already, but {sign}: keep the DataLoader out of "
+        "Accelerate's prepare(…), and give Lightning's Trainer use_distributed_sampler=False"
+    )

@@ -1,0 +1,150 @@
+"""Internal, but for `ScheduledBatch`: the batches of one rank, from what is to be fetched to what awaits feedback."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import numpy as np
+
+from bss_service.core.arrays import Int64
+from bss_service.protocol import Batches, JobSpec
+from trainer_client.errors import LagError
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledBatch:
+    """The global batch of a step."""
+
+    step: int
+    indices: Int64  # (G,)
+    epoch: int
+    policy_version: int  # 0: drawn by this client during an outage
+    scored_until: int  # drawn from the feedback of all steps before this one
+
+    @property
+    def age(self) -> int:
+        """Steps between the latest feedback that it was drawn from and this one."""
+        return self.step - self.scored_until
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Steps to fetch."""
+
+    start: int
+    count: int
+    window: int  # that they are for
+
+
+class Prefetch:
+    """What one rank fetches, has fetched, and has given out. No thread, no I/O: whoever calls it holds the lock.
+
+    size: batches to hold ready. handed_out: steps before this one were given out by an earlier process.
+    """
+
+    def __init__(self, spec: JobSpec, size: int, handed_out: int) -> None:
+        self.handed_out = handed_out  # steps before this one were given out, by this process or an earlier one
+        self.next = self.stop = 0  # steps [next, stop) are to be fetched
+        self.open: dict[int, ScheduledBatch] = {}  # given out, without feedback yet
+        self._lag = spec.lag
+        self._calendar = spec.calendar()
+        self._size = size
+        self._fetched: deque[ScheduledBatch] = deque()
+        self._replay: dict[int, ScheduledBatch] = {}  # given out by an earlier process, to be given out again
+        self._window = 0  # counts calls of `begin`
+        self._newest_fed = -1
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all is fetched that was to be."""
+        return self.next >= self.stop
+
+    def begin(self, start: int, stop: int) -> None:
+        """Give out the steps [start, stop) from now on; what is fetched for other steps is dropped."""
+        steps = takewhile(self._replay.__contains__, range(start, stop))
+        self._fetched = deque([self._replay[step] for step in steps])
+        self._replay.clear()
+        self.next, self.stop = start + len(self._fetched), stop
+        self._window += 1
+
+    def reset(self) -> None:
+        """Forget what was fetched and given out."""
+        self.open.clear()
+        self._replay.clear()
+        self._newest_fed = -1
+        self.begin(0, 0)
+
+    def replay(self, batch: ScheduledBatch) -> None:
+        """Give out this batch again, if the next window opens at or before it and all between are replayed too."""
+        self._replay[batch.step] = batch
+
+    def cut_replay(self, step: int) -> None:
+        """Replay nothing from this step on."""
+        self._replay = {earlier: batch for earlier, batch in self._replay.items() if earlier < step}
+
+    def wanted(self) -> Fetch | None:
+        """What to fetch now, if anything."""
+        room = min(self._size - len(self._fetched), self.stop - self.next)
+        if room <= 0 or len(self._fetched) > self._size // 2:
+            return None
+        cut = self._feedback_needed()
+        if self._missing(cut) or (self._fetched and self._fetched[0].step < cut):
+            return None  # the service would hold the call for feedback that the same thread is to send
+        return Fetch(self.next, room, self._window)
+
+    def add(self, fetch: Fetch, batches: Sequence[ScheduledBatch]) -> None:
+        """Keep what was fetched, unless other steps are wanted by now."""
+        if (fetch.window, fetch.start) == (self._window, self.next):
+            self._fetched.extend(batches)
+            self.next += len(batches)
+
+    def pop(self) -> ScheduledBatch | None:
+        """The next batch that is ready."""
+        return self._fetched.popleft() if self._fetched else None
+
+    def give_out(self, batch: ScheduledBatch) -> None:
+        """Note a batch, fetched or drawn here, that the loop gets."""
+        self.open[batch.step] = batch
+        self.next = max(self.next, batch.step + 1)
+        self.handed_out = max(self.handed_out, batch.step + 1)
+
+    def fed(self, step: int) -> None:
+        """Note that the feedback of a step is in."""
+        self.open.pop(step, None)
+        self._newest_fed = max(self._newest_fed, step)
+
+    def abandon(self, step: int) -> None:
+        """Take back the batches from a step on that were given out, but not trained on."""
+        self.open = {earlier: batch for earlier, batch in self.open.items() if earlier < step}
+
+    def check_lag(self) -> None:
+        """A loader that waits here for the next interval can't bring the feedback that the interval needs.
+
+        A batch older than one that has feedback was passed over: the service waits for it no longer than `patience`.
+        """
+        if missing := self._missing(self._feedback_needed()):
+            raise LagError(
+                f"step {self.next} begins an interval that needs the feedback of step {min(missing)}, but the loader "
+                f"has pulled {len(self.open)} batches ahead of it: create the job with lag = num_workers · "
+                f"prefetch_factor (now {self._lag}), and call sampler.feedback(...) after every step"
+            )
+
+    def _feedback_needed(self) -> int:
+        """The next step's interval is drawn from the feedback of the steps before this one."""
+        return self._calendar.interval_bounds(self.next)[0] - self._lag
+
+    def _missing(self, cut: int) -> list[int]:
+        return [step for step in self.open if self._newest_fed < step < cut]
+
+
+def scheduled(batches: Batches) -> list[ScheduledBatch]:
+    """The batches of an answer, one by one."""
+    columns = zip(
+        np.asarray(batches.indices),
+        batches.epoch.tolist(),
+        batches.policy_version.tolist(),
+        batches.scored_until.tolist(),
+        strict=True,
+    )
+    return [ScheduledBatch(batches.start + k, *row) for k, row in enumerate(columns)]

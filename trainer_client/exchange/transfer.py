@@ -1,0 +1,48 @@
+"""Internal: what was measured, on its way from the device to the host."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bss_service.core.arrays import Float32
+from bss_service.core.signals import Signals
+from trainer_client.measurement import Measurement
+
+
+class Transfer:
+    """Values on their way from the device to the host; nobody waits for them until they are read."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            # Of the values' own device, which need not be the current one; blocking, or its waiter spins a core.
+            self._event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(values.device))
+        else:
+            self._values = values.cpu()
+
+    def read(self) -> Float32:
+        """The values, NaN in place of infinite ones; waits for the copy to end."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._event = None
+        values: Float32 = self._values.numpy()
+        values[np.isinf(values)] = np.nan
+        return values
+
+
+def packed(measurement: Measurement, signals: Signals, samples: int) -> Transfer:
+    """What was measured of g samples as one tensor (g, S) on its way; NaN where a signal is missing.
+
+    Raises ValueError naming a signal that is not declared, or that has another shape.
+    """
+    tensors = {name: torch.as_tensor(values).detach() for name, values in measurement.items()}
+    for name, tensor in tensors.items():
+        signals.check_shape(name, tensor.shape, (samples,))
+    device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
+    values = torch.full((samples, signals.width), torch.nan, device=device)
+    for name, tensor in tensors.items():
+        signals.of(name, values).copy_(tensor)
+    return Transfer(values)

@@ -1,0 +1,175 @@
+"""Internal: the thread that talks to the service, so that no training step waits for it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from bss_service.protocol import FeedbackOutcome, FeedbackRequest, JobSpec, StepsRequest
+from trainer_client.client import SchedulerClient
+from trainer_client.errors import OutageError, SchedulerError, TooEarlyError
+from trainer_client.exchange.outage import Outage, State
+from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, Outbox, ValidationItem, feedback_request
+from trainer_client.exchange.placement import Placement
+from trainer_client.exchange.prefetch import Fetch, Prefetch, scheduled
+from trainer_client.exchange.stats import Stats
+from trainer_client.retry import PAUSES, Backoff
+
+log = logging.getLogger(__name__)
+
+JOIN: Final = 1.0  # seconds for the thread to end after its call was aborted
+Task = Callable[[], None]
+
+
+class Worker:
+    """Sends what is in the outbox and fetches what the prefetch wants, one call at a time, until it is told to end.
+
+    Whoever touches its attributes, the prefetch, the outbox or the outage holds `changed`, and notifies of changes.
+    """
+
+    def __init__(
+        self,
+        client: SchedulerClient,
+        spec: JobSpec,
+        placement: Placement,
+        prefetch: Prefetch,
+        outbox: Outbox,
+        outage: Outage,
+        stats: Stats,
+    ) -> None:
+        self.changed = threading.Condition()
+        self.urgent = False  # the training thread waits: feedback is to linger no more
+        self.closed = False
+        self.error: SchedulerError | None = None  # what ended the thread
+        self._client = client.apart()  # trying again is this thread's own work, and its calls can be aborted
+        self._spec, self._placement = spec, placement
+        self._width = spec.measurements().width
+        self._prefetch, self._outbox, self._outage, self._stats = prefetch, outbox, outage, stats
+        self._backoff = Backoff(sleep=self._rest)
+        self.thread = threading.Thread(target=self._run, name=f"bss-worker-{spec.name}", daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        """End the thread within `JOIN`, whatever it is at."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        self._client.abort()  # or the thread might wait for an answer until its time is up
+        self.thread.join(JOIN)  # it may be connecting; as a daemon it won't outlive the process
+        self._client.close()
+
+    def _run(self) -> None:
+        try:
+            while (task := self._wait_for_task()) is not None:
+                self._try(task)
+        except SchedulerError as error:
+            self._fail(error)
+        except Exception as error:  # a bug must reach the training thread, not leave it waiting
+            self._fail(SchedulerError(f"the scheduler's thread failed: {type(error).__name__}: {error}"))
+            raise
+
+    def _fail(self, error: SchedulerError) -> None:
+        with self.changed:
+            self.error = error
+            self.changed.notify_all()
+
+    def _wait_for_task(self) -> Task | None:
+        """The next task; None in the end."""
+        with self.changed:
+            while not self.closed:
+                if (task := self._task()) is not None:
+                    return task
+                self.changed.wait(self._outbox.due_in())
+        return None
+
+    def _task(self) -> Task | None:
+        """What to do now, if anything."""
+        message = self._outbox.next_message()
+        if isinstance(message, ValidationItem):
+            return partial(self._send_validation, message)
+        if isinstance(message, LocalItem):
+            return partial(self._send_local, message)
+        fetch = None if self._outbox.growing else self._prefetch.wanted()
+        if fetch and len(message) == len(self._outbox) and {item.sender for item in message} <= {self._placement}:
+            return partial(self._exchange, message, fetch)
+        if message and (fetch or self.urgent or self._outbox.is_due(message, self._prefetch.stop)):
+            return partial(self._send_feedback, message)
+        return None
+
+    def _try(self, task: Task) -> None:
+        started = time.monotonic()
+        try:
+            self._perform(task)
+        except OutageError as error:
+            if not self.closed:
+                self._note_outage(error, started)
+                self._backoff.pause(error.retry_after)
+            return
+        except TooEarlyError:
+            self._rest(PAUSES[0])
+        self._backoff.reset()
+        with self.changed:
+            self._outage.ended()
+
+    def _perform(self, task: Task) -> None:
+        """Do a task; after an outage ask first for what is never held, or a held call would pass for an outage too."""
+        if self._outage.state is not State.UP:
+            self._client.job(self._spec.name)
+            with self.changed:
+                self._outage.answered()
+        task()
+
+    def _note_outage(self, error: OutageError, started: float) -> None:
+        with self.changed:
+            self._stats.outages += self._outage.state is State.UP
+            self._outage.failed(since=started if error.silent else None)  # a silent call may have been held
+            self.changed.notify_all()
+        if self._backoff.failures % 60 == 0:
+            log.warning("scheduler out of reach, trying on: %s", error)
+
+    def _rest(self, seconds: float) -> None:
+        with self.changed:
+            self.changed.wait_for(lambda: self.closed, seconds)
+
+    # Tasks: they call without the lock.
+
+    def _exchange(self, items: Sequence[FeedbackItem], fetch: Fetch) -> None:
+        request = StepsRequest(
+            start=fetch.start,
+            count=fetch.count,
+            rank=self._placement.rank,
+            world_size=self._placement.world_size,
+            feedback=self._request(items).feedback if items else None,
+        )
+        answer = self._client.steps(self._spec.name, request, self._spec.patience)
+        self._acknowledge(items, answer.feedback)
+        with self.changed:
+            self._prefetch.add(fetch, scheduled(answer.batches))
+            self.changed.notify_all()
+
+    def _request(self, items: Sequence[FeedbackItem]) -> FeedbackRequest:
+        return feedback_request(items, self._spec.batch_size, self._width)
+
+    def _send_feedback(self, items: Sequence[FeedbackItem]) -> None:
+        answer = self._client.feedback(self._spec.name, self._request(items))
+        self._acknowledge(items, answer.feedback)
+
+    def _send_validation(self, item: ValidationItem) -> None:
+        self._client.validation(self._spec.name, item.report)
+        self._acknowledge([item])
+
+    def _send_local(self, item: LocalItem) -> None:
+        for message in item.messages():
+            self._client.local_batches(self._spec.name, message)
+        if item.batches:
+            log.warning("scheduler back: sent it %d batches drawn here from step %d on", len(item.batches), item.start)
+        self._acknowledge([item])
+
+    def _acknowledge(self, items: Sequence[Item], outcomes: Sequence[FeedbackOutcome] = ()) -> None:
+        with self.changed:
+            self._outbox.acknowledge(len(items))
+            self._stats.unmeasured_samples += sum(item.unmeasured() for item in items if isinstance(item, FeedbackItem))
+            self._stats.repeated_feedback += outcomes.count("repeated")
+            self.changed.notify_all()

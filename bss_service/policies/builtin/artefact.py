@@ -49,9 +49,6 @@ class ArtefactPolicy(Policy):
         return choose(self._artefact, observation, None if self.deterministic else rng)
 
 
-Trained = ArtefactPolicy  # TEMPORARY until the shared metadata is renewed
-
-
 def named(policies: Iterable[PolicySpec]) -> set[str]:
     """The hashes of the artefacts that policies name."""
     hashes = [spec.parameters.get("sha256") for spec in policies if spec.name == ARTEFACT]

@@ -10,7 +10,8 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from bss_service.protocol import Batches, StepsAnswer, frames
+from bss_service.protocol import frames
+from bss_service.protocol.training import Batches, StepsAnswer
 
 
 @contextmanager

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
-from bss_service.protocol import Feedback, JobSpec, PolicySpec, StepsRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import Feedback, StepsRequest
 from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
 from trainer_client.sampler import ScheduledBatchSampler

@@ -20,7 +20,9 @@ from benchmarks import traffic
 from benchmarks.bare import bare_service
 from benchmarks.traffic import KINDS, PATIENCE, Phase, Trade
 from benchmarks.watch import MB, Watch, machine, slope, told
-from bss_service.protocol import Feedback, JobSpec, PolicySpec, StepsRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import Feedback, StepsRequest
 from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bss_service.core import measurement
-from bss_service.protocol import ModalityReport, ValidationReport
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from envs.students import HIDDEN, JOINT_WEIGHT, UNIMODAL_WEIGHT, Students
 from envs.tasks import Lesson, Part
 

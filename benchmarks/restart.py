@@ -17,7 +17,10 @@ import httpx
 import numpy as np
 
 from benchmarks.watch import store_bytes
-from bss_service.protocol import Feedback, JobSpec, ModalityReport, PolicySpec, StepsRequest, ValidationReport
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import Feedback, StepsRequest
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from bss_service.testing import ServiceProcess
 from trainer_client.client import SchedulerClient
 

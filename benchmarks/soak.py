@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks import traffic
 from benchmarks.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Trade
 from benchmarks.watch import MB, Watch, machine, slope, told
-from bss_service.protocol import JobSpec, PolicySpec
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
 from bss_service.testing import ServiceProcess
 
 RESULT = Path(__file__).parent / "results" / "soak.md"

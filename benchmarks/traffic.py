@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, Self, TypeVar
 import numpy as np
 
 from bss_service.job.snapshot import Snapshot
-from bss_service.protocol import Batches, Feedback, FeedbackRequest, JobSpec, StepsRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import Batches, Feedback, FeedbackRequest, StepsRequest
 from tests.support.simulated import report
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError

@@ -27,7 +27,9 @@ from bss_cli.rendering import (
 from bss_cli.service import Url, checked_name, connect
 from bss_cli.terminal import MISUSED, fail, screen, settings
 from bss_service.errors import StoreError, UnguardedError
-from bss_service.protocol import Decision, Message, PolicyManifest
+from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.message import Message
 from bss_service.settings import Settings
 from trainer_client.client import SchedulerClient
 

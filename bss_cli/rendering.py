@@ -10,17 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bss_service.core.action import Action
-from bss_service.protocol import (
-    Chosen,
-    Decision,
-    JobSpec,
-    JobState,
-    Message,
-    PolicyAnswer,
-    PolicyList,
-    PolicyManifest,
-    ValidationReport,
-)
+from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.decisions import Chosen, Decision
+from bss_service.protocol.jobs import JobSpec, JobState
+from bss_service.protocol.message import Message
+from bss_service.protocol.policies import PolicyAnswer, PolicyList
+from bss_service.protocol.validation import ValidationReport
 
 REWARDS_SHOWN: Final = 6
 HASH_SHOWN: Final = 12  # characters: enough to name an artefact by

@@ -10,7 +10,7 @@ import pydantic
 import typer
 
 from bss_cli.terminal import MISUSED, fail, first_mistake
-from bss_service.protocol import NAME_PATTERN
+from bss_service.protocol.message import NAME_PATTERN
 from trainer_client.client import DEFAULT_URL, SchedulerClient, service_token, service_url
 from trainer_client.errors import OutageError, SchedulerError
 

@@ -41,35 +41,27 @@ from bss_service.metrics import Metrics
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.versions import check_policy
-from bss_service.protocol import (
-    ActionAnswer,
-    ActionRequest,
+from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
+from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.decisions import DecisionLog
+from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_service.protocol.message import Message
+from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
+from bss_service.protocol.samples import DrawRow, SampleState
+from bss_service.protocol.training import (
     Batches,
-    DecisionLog,
-    DrawRow,
     Feedback,
     FeedbackAnswer,
     FeedbackRequest,
-    JobList,
-    JobSpec,
-    JobState,
     LocalBatches,
     LocalBatchesAnswer,
-    Message,
-    ObservationAnswer,
-    PolicyAnswer,
-    PolicyList,
-    PolicyManifest,
     Ranked,
-    SampleState,
     Scores,
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
-    SwapRequest,
-    ValidationAnswer,
-    ValidationReport,
 )
+from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 from bss_service.registry import JobRegistry, LiveJob
 
 log = structlog.get_logger()

@@ -22,7 +22,7 @@ from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
 from bss_service.metrics import Metrics
-from bss_service.protocol import JobState
+from bss_service.protocol.jobs import JobState
 
 log = structlog.get_logger()
 A = TypeVar("A")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bss_service.protocol import Decision
+from bss_service.protocol.decisions import Decision
 from demo.plan import Condition, Run
 
 JOINT: Final = "joint"  # name of the head that sees every modality

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bss_service.job.snapshot import Snapshot
-from bss_service.protocol import PolicySpec
+from bss_service.protocol.policies import PolicySpec
 from demo.plan import Run
 from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Epoch, RunResult, ScoreBands, Step
 from trainer_client.client import SchedulerClient

@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Final
 
-from bss_service.protocol import JobState
+from bss_service.protocol.jobs import JobState
 from demo.results import Announcement, RunResult, Step, SwapProof
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import UnknownJobError

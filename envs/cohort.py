@@ -8,7 +8,8 @@ import numpy as np
 
 from bss_service.core.arrays import Float32
 from bss_service.policies.base import Choice
-from bss_service.protocol import RewardSpec, ValidationReport
+from bss_service.protocol.jobs import RewardSpec
+from bss_service.protocol.validation import ValidationReport
 from envs.run import REWARD, StudentRun
 from envs.sources import FEATURES
 from envs.students import Students

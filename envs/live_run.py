@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from pydantic import SecretStr
 
-from bss_service.protocol import JobSpec
+from bss_service.protocol.jobs import JobSpec
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.training import Config, Trainer

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bss_service.core.action import CHOICES, RANGES, Action
 from bss_service.core.table import SampleTable
-from bss_service.protocol import ValidationReport
+from bss_service.protocol.validation import ValidationReport
 from envs.run import StudentRun
 
 BINS = np.linspace(-1, 1, 41).tolist()

@@ -13,7 +13,9 @@ from bss_service.core.signals import BUILT_IN, Signals
 from bss_service.core.table import SampleTable
 from bss_service.job.history import History
 from bss_service.policies.base import Choice
-from bss_service.protocol import Decision, RewardSpec, ValidationReport
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import RewardSpec
+from bss_service.protocol.validation import ValidationReport
 
 # What a run is worth is the accuracy of its best checkpoint.
 REWARD: Final = RewardSpec(metric="accuracy", basis="improvement", balance_weight=0.0)

@@ -17,7 +17,10 @@ from pydantic import SecretStr
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import SCHEMA_HASH
 from bss_service.policies.builtin.external import EXTERNAL
-from bss_service.protocol import Decision, JobState, ObservationAnswer, PolicySpec
+from bss_service.protocol.actions import ObservationAnswer
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import JobState
+from bss_service.protocol.policies import PolicySpec
 from bss_service.testing import ServiceProcess
 from envs.live_run import LiveRun
 from envs.run import REWARD

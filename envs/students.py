@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bss_service.core import measurement
 from bss_service.core.arrays import Float32, Float64, Int64
-from bss_service.protocol import ModalityReport, ValidationReport
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from envs.tasks import Lesson, Part
 
 HIDDEN: Final = (64, 32)  # units of an encoder's two layers

@@ -27,18 +27,11 @@ from bss_service.job.job import Job
 from bss_service.job.snapshot import take_snapshot
 from bss_service.journal.transaction import Entry
 from bss_service.policies import base
-from bss_service.protocol import (
-    ActionRequest,
-    Feedback,
-    JobSpec,
-    LocalBatches,
-    PolicyAnswer,
-    PolicySpec,
-    Ranked,
-    Scores,
-    SwapRequest,
-    ValidationReport,
-)
+from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
+from bss_service.protocol.training import Feedback, LocalBatches, Ranked, Scores
+from bss_service.protocol.validation import ValidationReport
 from tests.support.simulated import measured, report
 
 A = TypeVar("A")

@@ -8,17 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 _HOMES: Final = {
-    "Feedback": "bss_service.protocol",
-    "FeedbackRequest": "bss_service.protocol",
-    "JobSpec": "bss_service.protocol",
-    "LocalBatches": "bss_service.protocol",
+    "Feedback": "bss_service.protocol.training",
+    "FeedbackRequest": "bss_service.protocol.training",
+    "JobSpec": "bss_service.protocol.jobs",
+    "LocalBatches": "bss_service.protocol.training",
     "Signal": "bss_service.core.signals",
-    "ModalityReport": "bss_service.protocol",
-    "PolicySpec": "bss_service.protocol",
-    "RewardSpec": "bss_service.protocol",
-    "Scores": "bss_service.protocol",
-    "StepsRequest": "bss_service.protocol",
-    "ValidationReport": "bss_service.protocol",
+    "ModalityReport": "bss_service.protocol.validation",
+    "PolicySpec": "bss_service.protocol.policies",
+    "RewardSpec": "bss_service.protocol.jobs",
+    "Scores": "bss_service.protocol.training",
+    "StepsRequest": "bss_service.protocol.training",
+    "ValidationReport": "bss_service.protocol.validation",
     "SchedulerClient": "trainer_client.client",
     "ConflictError": "trainer_client.errors",
     "DoubleShardingError": "trainer_client.errors",
@@ -45,16 +45,16 @@ __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
     from bss_service.core.signals import Signal as Signal
-    from bss_service.protocol import Feedback as Feedback
-    from bss_service.protocol import FeedbackRequest as FeedbackRequest
-    from bss_service.protocol import JobSpec as JobSpec
-    from bss_service.protocol import LocalBatches as LocalBatches
-    from bss_service.protocol import ModalityReport as ModalityReport
-    from bss_service.protocol import PolicySpec as PolicySpec
-    from bss_service.protocol import RewardSpec as RewardSpec
-    from bss_service.protocol import Scores as Scores
-    from bss_service.protocol import StepsRequest as StepsRequest
-    from bss_service.protocol import ValidationReport as ValidationReport
+    from bss_service.protocol.jobs import JobSpec as JobSpec
+    from bss_service.protocol.jobs import RewardSpec as RewardSpec
+    from bss_service.protocol.policies import PolicySpec as PolicySpec
+    from bss_service.protocol.training import Feedback as Feedback
+    from bss_service.protocol.training import FeedbackRequest as FeedbackRequest
+    from bss_service.protocol.training import LocalBatches as LocalBatches
+    from bss_service.protocol.training import Scores as Scores
+    from bss_service.protocol.training import StepsRequest as StepsRequest
+    from bss_service.protocol.validation import ModalityReport as ModalityReport
+    from bss_service.protocol.validation import ValidationReport as ValidationReport
     from trainer_client.client import SchedulerClient as SchedulerClient
     from trainer_client.errors import ConflictError as ConflictError
     from trainer_client.errors import DoubleShardingError as DoubleShardingError

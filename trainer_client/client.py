@@ -14,34 +14,26 @@ import httpx
 import numpy as np
 import pydantic
 
-from bss_service.protocol import (
-    ActionAnswer,
-    ActionRequest,
+from bss_service.protocol import frames
+from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
+from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.decisions import DecisionLog
+from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_service.protocol.message import Message
+from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
+from bss_service.protocol.samples import SampleState
+from bss_service.protocol.training import (
     Batches,
-    DecisionLog,
     FeedbackAnswer,
     FeedbackRequest,
-    JobList,
-    JobSpec,
-    JobState,
     LocalBatches,
     LocalBatchesAnswer,
-    Message,
-    ObservationAnswer,
-    PolicyAnswer,
-    PolicyList,
-    PolicyManifest,
-    PolicySpec,
-    SampleState,
     Scores,
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
-    SwapRequest,
-    ValidationAnswer,
-    ValidationReport,
-    frames,
 )
+from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 from trainer_client.errors import ConflictError, OutageError, StrangeAnswerError, UnknownJobError, refusal
 from trainer_client.retry import Backoff
 

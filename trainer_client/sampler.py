@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from bss_service.core.arrays import Int64
-from bss_service.protocol import MAX_COUNT, JobSpec, JobState, ModalityReport, Scores, ValidationReport
+from bss_service.protocol.jobs import JobSpec, JobState
+from bss_service.protocol.training import MAX_COUNT, Scores
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
 from trainer_client.exchange.exchange import Exchange
 from trainer_client.exchange.foreground import Foreground

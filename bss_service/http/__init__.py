@@ -1,1 +1,1 @@
-"""Internal. HTTP: the application and its routes, bodies and problems, tokens and limits, and the server around them."""
+"""Internal. HTTP: the application with its routes, bodies and problems, tokens and limits, and the server around it."""

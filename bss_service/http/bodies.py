@@ -15,7 +15,8 @@ from starlette.types import Receive, Scope, Send
 from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
 from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
-from bss_service.protocol import Message, frames, strict_json
+from bss_service.protocol import frames, strict_json
+from bss_service.protocol.message import Message
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 from bss_service.http.auth import Needs
 from bss_service.http.bodies import MessageResponse, message_reader, read_artefact
-from bss_service.protocol import Message
+from bss_service.protocol.message import Message
 
 
 class GuardedRoute(APIRoute):

@@ -12,36 +12,27 @@ from bss_service.http.endpoints import GuardedRoute
 from bss_service.http.openapi import binary, example, failures
 from bss_service.http.tokens import Scope
 from bss_service.job.snapshot import Snapshot
-from bss_service.protocol import (
+from bss_service.protocol import frames
+from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
+from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.decisions import DecisionLog
+from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_service.protocol.message import NAME_PATTERN, SHA256_PATTERN
+from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
+from bss_service.protocol.samples import SampleState
+from bss_service.protocol.training import (
     MAX_COUNT,
-    MAX_WAIT,
-    NAME_PATTERN,
-    SHA256_PATTERN,
-    ActionAnswer,
-    ActionRequest,
     Batches,
-    DecisionLog,
     FeedbackAnswer,
     FeedbackRequest,
-    JobList,
-    JobSpec,
-    JobState,
     LocalBatches,
     LocalBatchesAnswer,
-    ObservationAnswer,
-    PolicyAnswer,
-    PolicyList,
-    PolicyManifest,
-    SampleState,
     Scores,
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
-    SwapRequest,
-    ValidationAnswer,
-    ValidationReport,
-    frames,
 )
+from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 
 
 async def host_of(request: Request) -> Host:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from bss_service.errors import BssError, ConflictError, InvalidValueError, NotFoundError, StoreError
 from bss_service.journal.engine import create_engine, reason
 from bss_service.journal.schema import metadata
-from bss_service.protocol import NAME_PATTERN
+from bss_service.protocol.message import NAME_PATTERN
 
 PREFIX: Final = "bss_"  # by which scanners for leaked secrets can know one
 BYTES: Final = 32

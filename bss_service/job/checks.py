@@ -10,7 +10,9 @@ from bss_service.core.sampling import drawn_before
 from bss_service.core.signals import Signals
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
 from bss_service.job.plans import Plan
-from bss_service.protocol import Feedback, JobSpec, LocalBatches, Scores, ValidationReport
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import Feedback, LocalBatches, Scores
+from bss_service.protocol.validation import ValidationReport
 
 
 def rank_rows(spec: JobSpec, rank: int, world_size: int) -> range:

@@ -18,25 +18,21 @@ from bss_service.job.feedback import Measured
 from bss_service.job.job import Job
 from bss_service.job.plans import Plan, plan_of
 from bss_service.policies.versions import PolicyVersion, check_action, choice_from_outside, is_same
-from bss_service.protocol import (
+from bss_service.protocol.actions import ActionAnswer, ActionRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
+from bss_service.protocol.training import (
     LOCAL_VERSION,
-    ActionAnswer,
-    ActionRequest,
     Feedback,
     FeedbackAnswer,
     FeedbackOutcome,
-    JobSpec,
     LocalBatches,
     LocalBatchesAnswer,
-    PolicyAnswer,
-    PolicySpec,
     Ranked,
     Scores,
     ScoresAnswer,
-    SwapRequest,
-    ValidationAnswer,
-    ValidationReport,
 )
+from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 
 A_co = TypeVar("A_co", covariant=True)
 Fields = Mapping[str, Any]

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from bss_service.core.arrays import Float32
-from bss_service.protocol import JobSpec
+from bss_service.protocol.jobs import JobSpec
 
 Fields = Mapping[str, Any]
 _FRESH: Final = np.uint32(2**31)  # top bit of a stamp

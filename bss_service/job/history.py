@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bss_service.core.reward import improvement, normalised_gain, shaping, unexpected_gain, value
-from bss_service.protocol import Decision, RewardSpec, ValidationReport
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import RewardSpec
+from bss_service.protocol.validation import ValidationReport
 
 HISTORY: Final = 100  # earlier gains that a gain is judged by
 

@@ -18,7 +18,11 @@ from bss_service.job.plans import Plan, batches
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.policies.shadows import Shadows, check_shadow
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, check_policy, choice_from_outside
-from bss_service.protocol import ActionRequest, Batches, Decision, JobSpec, SwapRequest
+from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import SwapRequest
+from bss_service.protocol.training import Batches
 
 MeasuringPass = tuple[Int64, Float32]  # samples (k,), and what was measured of them (k, S)
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
-from bss_service.protocol import Batches, DrawRow
+from bss_service.protocol.samples import DrawRow
+from bss_service.protocol.training import Batches
 
 
 @dataclass(frozen=True, slots=True)

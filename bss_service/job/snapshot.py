@@ -22,18 +22,15 @@ from bss_service.policies import artefact
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
 from bss_service.policies.builtin.artefact import named
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, make_policy
-from bss_service.protocol import (
-    LOCAL_VERSION,
-    ActionRequest,
-    ArrayType,
-    Decision,
-    JobSpec,
-    Message,
-    PolicySpec,
-    Step,
-    ValidationReport,
-    frames,
-)
+from bss_service.protocol import frames
+from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.arrays import ArrayType
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.message import Message, Step
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import LOCAL_VERSION
+from bss_service.protocol.validation import ValidationReport
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Bytes = Annotated[UInt8, ArrayType(np.uint8, "bytes")]

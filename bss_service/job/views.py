@@ -9,7 +9,11 @@ import numpy as np
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.job.job import Job
 from bss_service.policies.base import policy_class, policy_names
-from bss_service.protocol import DecisionLog, JobState, ObservationAnswer, PolicyRow, SampleState
+from bss_service.protocol.actions import ObservationAnswer
+from bss_service.protocol.decisions import DecisionLog
+from bss_service.protocol.jobs import JobState
+from bss_service.protocol.policies import PolicyRow
+from bss_service.protocol.samples import SampleState
 
 LATEST_REWARDS = 20
 

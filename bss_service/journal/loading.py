@@ -16,7 +16,7 @@ from bss_service.journal.transaction import Fence, Transaction
 from bss_service.metrics import Metrics
 from bss_service.policies.artefact import Artefact, ArtefactError
 from bss_service.policies.builtin.artefact import named
-from bss_service.protocol import PolicySpec
+from bss_service.protocol.policies import PolicySpec
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
 from bss_service.journal.transaction import Entry, Transaction, parts_of
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.versions import PolicyVersion
-from bss_service.protocol import PolicySpec
+from bss_service.protocol.policies import PolicySpec
 
 
 def policies_in(stored: Stored, snapshot: Snapshot | None) -> list[PolicySpec]:

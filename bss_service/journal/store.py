@@ -20,7 +20,8 @@ from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
 from bss_service.journal.transaction import Entry, SnapshotPart, Transaction
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
-from bss_service.protocol import JobSpec, PolicyManifest
+from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.jobs import JobSpec
 
 _Item = tuple[Transaction, Future[None]]
 

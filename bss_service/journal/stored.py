@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from bss_service.job.plans import Plan
 from bss_service.journal.transaction import Entry
-from bss_service.protocol import JobSpec, frames
+from bss_service.protocol import frames
+from bss_service.protocol.jobs import JobSpec
 
 
 @dataclass(frozen=True, slots=True)

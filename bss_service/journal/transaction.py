@@ -7,7 +7,8 @@ from typing import Any, Final, Self
 from bss_service.job.events import Event, JobEvent, read_event
 from bss_service.job.plans import Plan
 from bss_service.policies.artefact import Artefact
-from bss_service.protocol import JobSpec, frames
+from bss_service.protocol import frames
+from bss_service.protocol.jobs import JobSpec
 
 PART_BYTES: Final = 4 * 2**20  # of a snapshot in one row: as long as it is being written, no other change is
 

@@ -28,7 +28,8 @@ from bss_service.core.network import (
 )
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.errors import InvalidValueError
-from bss_service.protocol import BoxAction, PolicyManifest, frames
+from bss_service.protocol import frames
+from bss_service.protocol.artefacts import BoxAction, PolicyManifest
 
 FORMAT: Final = "bss-policy/1"
 MAX_BYTES: Final = 16 * 2**20

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefacts
-from bss_service.protocol import Decision
+from bss_service.protocol.decisions import Decision
 
 GROUP: Final = "bss_service.policies"
 BALANCE: Final = {"similarity": 0, "loss": 0}  # what a balance score is made of

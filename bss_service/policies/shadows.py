@@ -9,7 +9,9 @@ from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.base import Choice, Policy
 from bss_service.policies.versions import PolicyVersion, consult, failed, is_same, make_policy, stream, to_ask_again
-from bss_service.protocol import Decision, JobSpec, PolicySpec, ShadowChoice
+from bss_service.protocol.decisions import Decision, ShadowChoice
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
 
 _STREAM: Final = 2**63 + 2**62  # keys of shadows' random generators, apart from those of policies and plans
 

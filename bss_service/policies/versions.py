@@ -21,7 +21,10 @@ from bss_service.policies.base import (
     create_policy,
     policy_class,
 )
-from bss_service.protocol import ActionRequest, Chosen, Decision, JobSpec, PolicyAnswer, PolicySpec
+from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.decisions import Chosen, Decision
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
 

@@ -12,7 +12,7 @@ import pydantic
 
 from bss_service.core.observation import FIELDS, Observation
 from bss_service.policies.base import Choice, Policy
-from bss_service.protocol import Decision
+from bss_service.protocol.decisions import Decision
 
 EPOCHS: Final = 12
 STEPS: Final = 5  # of an epoch

@@ -16,7 +16,7 @@ from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
 from bss_service.policies import artefact
 from bss_service.policies.builtin.learned import shipped
-from bss_service.protocol import JobSpec
+from bss_service.protocol.jobs import JobSpec
 
 SECONDS: Final = 30  # for a commit
 SPEC: Final = JobSpec(name="job", samples=8, modalities=["audio", "video"], batch_size=2)

@@ -16,7 +16,7 @@ from bss_service.policies import artefact
 from bss_service.policies.base import Choice, Policy, create_policy
 from bss_service.policies.builtin.artefact import choose
 from bss_service.policies.builtin.learned import shipped
-from bss_service.protocol import Decision
+from bss_service.protocol.decisions import Decision
 from envs.research.rollouts import Actor
 
 WARM_UP: Final = 0.2  # of a run

@@ -13,7 +13,8 @@ from bss_service.core.action import DIMENSION, Action
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice
-from bss_service.protocol import Decision, RewardSpec
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import RewardSpec
 from envs.cohort import Cohort, Outcome
 from envs.research.training.teacher import advice, importance
 from envs.run import StudentRun

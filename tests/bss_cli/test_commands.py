@@ -21,19 +21,10 @@ from typer.testing import CliRunner, Result
 from bss_cli import __main__ as cli
 from bss_cli import commands as console
 from bss_cli.commands import Look, app, look_view
-from bss_service.protocol import (
-    Feedback,
-    FeedbackRequest,
-    JobList,
-    JobSpec,
-    JobState,
-    ModalityReport,
-    PolicyAnswer,
-    PolicyList,
-    PolicySpec,
-    StepsRequest,
-    ValidationReport,
-)
+from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec
+from bss_service.protocol.training import Feedback, FeedbackRequest, StepsRequest
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from bss_service.testing import ServiceProcess
 from tests.support.trained import made_up
 from trainer_client.client import SchedulerClient

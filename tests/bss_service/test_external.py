@@ -19,16 +19,11 @@ from bss_service.job.events import ActionSet, PlanDrawn, StepsServed
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.journal.store import Store
-from bss_service.protocol import (
-    MAX_DETAIL,
-    ActionRequest,
-    Decision,
-    JobSpec,
-    ObservationAnswer,
-    Scores,
-    StepsRequest,
-    frames,
-)
+from bss_service.protocol import frames
+from bss_service.protocol.actions import MAX_DETAIL, ActionRequest, ObservationAnswer
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import Scores, StepsRequest
 from tests.conftest import Trainer, replayed
 from tests.support.services import Service
 from tests.support.simulated import report, spec, train

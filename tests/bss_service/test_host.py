@@ -18,7 +18,8 @@ from bss_service.journal import engine as database
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
 from bss_service.metrics import Metrics
-from bss_service.protocol import FeedbackRequest, LocalBatches, PolicySpec, StepsRequest, SwapRequest
+from bss_service.protocol.policies import PolicySpec, SwapRequest
+from bss_service.protocol.training import FeedbackRequest, LocalBatches, StepsRequest
 from bss_service.registry import LiveJob
 from tests.support.simulated import measured, spec
 from tests.support.trained import made_up

@@ -11,15 +11,11 @@ from bss_service.core.action import Action
 from bss_service.job.events import PlanDrawn, StepsServed
 from bss_service.job.job import Job
 from bss_service.policies.base import Choice
-from bss_service.protocol import (
-    Decision,
-    Feedback,
-    JobSpec,
-    ModalityReport,
-    PolicySpec,
-    RewardSpec,
-    ValidationReport,
-)
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import JobSpec, RewardSpec
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import Feedback
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from envs.run import REWARD, StudentRun
 from tests.bss_service.core.worlds import measure
 from tests.conftest import Trainer

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 import envs  # noqa: F401  # registers what gymnasium.make finds
 from bss_service.core.action import DIMENSION, Action
-from bss_service.protocol import StepsRequest
+from bss_service.protocol.training import StepsRequest
 from envs.served import ServedScheduling
 from tests.support.services import Service
 from tests.support.simulated import spec, train

@@ -10,18 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from bss_service.protocol import (
-    ActionRequest,
-    Feedback,
-    JobSpec,
-    LocalBatches,
-    PolicySpec,
-    Ranked,
-    Scores,
-    StepsRequest,
-    SwapRequest,
-    ValidationReport,
-)
+from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec, SwapRequest
+from bss_service.protocol.training import Feedback, LocalBatches, Ranked, Scores, StepsRequest
+from bss_service.protocol.validation import ValidationReport
 
 
 @dataclass(frozen=True)

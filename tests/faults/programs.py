@@ -7,7 +7,8 @@ from typing import Any, Literal
 from hypothesis import strategies as st
 
 from bss_service.core.reward import Basis
-from bss_service.protocol import JobSpec, PolicySpec, RewardSpec
+from bss_service.protocol.jobs import JobSpec, RewardSpec
+from bss_service.protocol.policies import PolicySpec
 
 JOBS = 4  # in one program, copies included
 End = Literal["answered", "together", "vanish", "cut", "kill", "stop"]

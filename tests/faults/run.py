@@ -12,20 +12,12 @@ from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry
-from bss_service.protocol import (
-    ActionRequest,
-    Feedback,
-    FeedbackRequest,
-    JobSpec,
-    LocalBatches,
-    Message,
-    ModalityReport,
-    PolicySpec,
-    Scores,
-    StepsRequest,
-    SwapRequest,
-    ValidationReport,
-)
+from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.message import Message
+from bss_service.protocol.policies import PolicySpec, SwapRequest
+from bss_service.protocol.training import Feedback, FeedbackRequest, LocalBatches, Scores, StepsRequest
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from tests.faults.histories import Call, History, Violation, batches_in
 from tests.faults.invariants import objections
 from tests.faults.model import Model

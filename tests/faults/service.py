@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from bss_service.protocol import Message, frames
+from bss_service.protocol import frames
+from bss_service.protocol.message import Message
 from bss_service.testing.service import listening_url
 
 START_SECONDS = 30

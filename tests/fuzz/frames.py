@@ -32,7 +32,8 @@ from bss_service.http import problems
 from bss_service.job.snapshot import Snapshot, take_snapshot
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact, ArtefactError
-from bss_service.protocol import Message, frames
+from bss_service.protocol import frames
+from bss_service.protocol.message import Message
 from tests.bss_service.protocol.test_messages import MESSAGES
 from tests.conftest import Trainer
 from tests.fuzz.mutations import OF_FRAMES, OF_JSON, Change, mutated

@@ -2,16 +2,10 @@
 
 import numpy as np
 
-from bss_service.protocol import (
-    Batches,
-    Feedback,
-    FeedbackRequest,
-    JobSpec,
-    ModalityReport,
-    PolicySpec,
-    StepsRequest,
-    ValidationReport,
-)
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import Batches, Feedback, FeedbackRequest, StepsRequest
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
 
 

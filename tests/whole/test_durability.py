@@ -14,7 +14,7 @@ from bss_service.errors import StoreError
 from bss_service.job.job import Job
 from bss_service.journal.store import Store
 from bss_service.policies.base import policy_names
-from bss_service.protocol import FeedbackRequest, StepsRequest
+from bss_service.protocol.training import FeedbackRequest, StepsRequest
 from bss_service.registry import SNAPSHOT_ENTRIES
 from tests.support.services import Service
 from tests.support.simulated import measured, order, report, spec, take, train, versions

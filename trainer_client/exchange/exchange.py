@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from bss_service.protocol import JobSpec
+from bss_service.protocol.jobs import JobSpec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 from trainer_client.exchange.foreground import LOOK

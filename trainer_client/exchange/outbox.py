@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from bss_service.core.arrays import Float32, Int64
-from bss_service.protocol import Feedback, FeedbackRequest, LocalBatches, ValidationReport
+from bss_service.protocol.training import Feedback, FeedbackRequest, LocalBatches
+from bss_service.protocol.validation import ValidationReport
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.transfer import Transfer
 

@@ -8,7 +8,8 @@ from itertools import takewhile
 import numpy as np
 
 from bss_service.core.arrays import Int64
-from bss_service.protocol import Batches, JobSpec
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import Batches
 from trainer_client.errors import LagError
 
 

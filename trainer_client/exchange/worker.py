@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from bss_service.protocol import FeedbackOutcome, FeedbackRequest, JobSpec, StepsRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import FeedbackOutcome, FeedbackRequest, StepsRequest
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError, TooEarlyError
 from trainer_client.exchange.outage import Outage, State

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bss_service.protocol import PolicySpec
+from bss_service.protocol.policies import PolicySpec
 from trainer_client.client import DEFAULT_URL
 from trainer_client.errors import SchedulerError
 from trainer_client.reference.data import Dataset, corrupt, load

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from bss_service.protocol import JobSpec
+from bss_service.protocol.jobs import JobSpec
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.prefetch import ScheduledBatch
 from trainer_client.measurement import measure, multimodal_loss

@@ -12,7 +12,8 @@ from bss_service.core.network import Categorical
 from bss_service.core.observation import Observation
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.base import Choice, Policy
-from bss_service.protocol import SHA256_PATTERN, PolicySpec
+from bss_service.protocol.message import SHA256_PATTERN
+from bss_service.protocol.policies import PolicySpec
 
 ARTEFACT: Final = "artefact"  # the policy whose parameter sha256 names one
 _LOG_LARGEST: Final = float(np.log(sys.float_info.max)) - 1

@@ -10,7 +10,7 @@ from bss_service.core.action import NAMED_ACTIONS, needs_of
 from bss_service.core.arrays import Float64
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice, Policy
-from bss_service.protocol import Decision
+from bss_service.protocol.decisions import Decision
 
 
 class Bandit(Policy):

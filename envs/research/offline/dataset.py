@@ -19,7 +19,7 @@ import numpy as np
 
 from bss_service.core.action import DIMENSION
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
-from bss_service.protocol import Decision, DecisionLog
+from bss_service.protocol.decisions import Decision, DecisionLog
 from envs.research.offline.episodes import Episode, Episodes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from gymnasium.spaces import Discrete
 
 from bss_service.core.action import NAMED_ACTIONS
 from bss_service.core.arrays import Float32, Float64, Floats, Int64
-from bss_service.protocol import Decision
+from bss_service.protocol.decisions import Decision
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bss_service.core.reward import modality_balance, normalised_gain, shaping, unexpected_gain, value
-from bss_service.protocol import ValidationReport
+from bss_service.protocol.validation import ValidationReport
 from tests.bss_service.core.worlds import validation
 
 gains = st.floats(-1e30, 1e30)

@@ -10,7 +10,8 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.observation import FIELDS, Observation
 from bss_service.core.signals import BUILT_IN, Signals
 from bss_service.core.table import SampleTable
-from bss_service.protocol import Decision, ModalityReport, ValidationReport
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 
 
 def empty(samples: int, modalities: int = 2) -> SampleTable:

@@ -21,7 +21,7 @@ from bss_service.http.app import create_app
 from bss_service.http.auth import Gate
 from bss_service.http.tokens import Scope, Tokens
 from bss_service.journal.store import Store
-from bss_service.protocol import StepsRequest
+from bss_service.protocol.training import StepsRequest
 from bss_service.settings import Settings
 from tests.support.services import Service
 from tests.support.simulated import spec, train

@@ -7,7 +7,8 @@ import httpx
 import numpy as np
 import pytest
 
-from bss_service.protocol import StepsRequest, frames
+from bss_service.protocol import frames
+from bss_service.protocol.training import StepsRequest
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient

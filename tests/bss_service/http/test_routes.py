@@ -6,7 +6,8 @@ import httpx
 import numpy as np
 import pytest
 
-from bss_service.protocol import FeedbackRequest, LocalBatches, PolicySpec, Scores, StepsRequest
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import FeedbackRequest, LocalBatches, Scores, StepsRequest
 from tests.support.services import Service
 from tests.support.simulated import measured, order, report, spec, take, train, versions
 from trainer_client.client import SchedulerClient

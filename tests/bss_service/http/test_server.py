@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 from bss_cli.commands import app
 from bss_service.http.tokens import Scope, Tokens
-from bss_service.protocol import JobSpec, StepsRequest
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import StepsRequest
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import UnauthorisedError
 

@@ -14,7 +14,8 @@ import pytest
 from bss_service.http import bodies
 from bss_service.http.app import create_app
 from bss_service.journal.store import Store
-from bss_service.protocol import FeedbackRequest, StepsRequest, frames
+from bss_service.protocol import frames
+from bss_service.protocol.training import FeedbackRequest, StepsRequest
 from bss_service.settings import Settings
 from tests.support.services import Service
 from tests.support.simulated import measured, spec, train

@@ -11,7 +11,9 @@ import pytest
 
 from bss_service.policies import artefact
 from bss_service.policies.base import policy_names
-from bss_service.protocol import PolicySpec, StepsRequest, frames
+from bss_service.protocol import frames
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import StepsRequest
 from tests.bss_service.policies.test_artefact import HOSTILE
 from tests.support.services import Service
 from tests.support.simulated import order, spec, take, train, versions

@@ -26,13 +26,9 @@ from bss_service.job.events import (
 from bss_service.job.plans import Plan
 from bss_service.journal.transaction import Entry
 from bss_service.policies.versions import PolicyVersion
-from bss_service.protocol import (
-    ActionRequest,
-    LocalBatches,
-    PolicyAnswer,
-    PolicySpec,
-    SwapRequest,
-)
+from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
+from bss_service.protocol.training import LocalBatches
 from tests.conftest import Trainer
 from tests.support.simulated import report
 

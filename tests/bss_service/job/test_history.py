@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from bss_service.job.history import History
-from bss_service.protocol import RewardSpec, ValidationReport
+from bss_service.protocol.jobs import RewardSpec
+from bss_service.protocol.validation import ValidationReport
 from tests.bss_service.core.worlds import decision, validation
 
 

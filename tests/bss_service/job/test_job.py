@@ -17,15 +17,8 @@ from bss_service.job import checks
 from bss_service.job.events import FeedbackReceived, LocalBatchesAdopted, PlanDrawn, ScoresReceived, ValidationReported
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
-from bss_service.protocol import (
-    LOCAL_VERSION,
-    Feedback,
-    LocalBatches,
-    ModalityReport,
-    Ranked,
-    Scores,
-    ValidationReport,
-)
+from bss_service.protocol.training import LOCAL_VERSION, Feedback, LocalBatches, Ranked, Scores
+from bss_service.protocol.validation import ModalityReport, ValidationReport
 from tests.conftest import Trainer, replayed
 from tests.support.simulated import measured, report
 

@@ -15,7 +15,10 @@ from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies.base import Choice, Policy, policy_names
 from bss_service.policies.versions import check_policy
-from bss_service.protocol import Feedback, JobSpec, PolicySpec, ValidationReport
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import Feedback
+from bss_service.protocol.validation import ValidationReport
 from tests.conftest import Trainer, replayed
 from tests.support.trained import artefacts
 

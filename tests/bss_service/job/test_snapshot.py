@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bss_service.errors import BssError, InvalidValueError, NotReproducibleError
 from bss_service.job.events import FeedbackReceived, PlanDrawn, ScoresReceived, StepsServed, ValidationReported
 from bss_service.job.snapshot import Snapshot, restore, take_snapshot
-from bss_service.protocol import Feedback, Ranked, Scores, frames
+from bss_service.protocol import frames
+from bss_service.protocol.training import Feedback, Ranked, Scores
 from tests.conftest import Trainer
 from tests.support.simulated import report
 

@@ -16,7 +16,10 @@ import pytest
 
 from bss_service.http.app import create_app
 from bss_service.journal.store import Store
-from bss_service.protocol import JobSpec, PolicySpec, StepsRequest, frames
+from bss_service.protocol import frames
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import StepsRequest
 from bss_service.settings import Settings
 from tests.support.services import Service
 from tests.support.simulated import measured, order, report, spec, take, train

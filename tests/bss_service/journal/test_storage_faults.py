@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from bss_service.protocol import FeedbackRequest, StepsRequest
+from bss_service.protocol.training import FeedbackRequest, StepsRequest
 from bss_service.testing import ServiceStartError
 from tests.support.services import Service
 from tests.support.simulated import measured, order, spec, take, train

@@ -15,7 +15,8 @@ from bss_service.job.events import PlanDrawn, ShadowEnded
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies.base import Choice, Policy
-from bss_service.protocol import Decision, PolicyAnswer, PolicySpec, ShadowChoice, SwapRequest
+from bss_service.protocol.decisions import Decision, ShadowChoice
+from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
 from tests.conftest import Trainer, replayed
 
 Install = Callable[[str, type[Policy]], None]

@@ -44,7 +44,8 @@ RUN = """
 from bss_service.job.events import PlanDrawn
 from bss_service.job.job import Job
 from bss_service.policies.base import create_policy, policy_names
-from bss_service.protocol import JobSpec, PolicySpec
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
 
 assert "every_other" in policy_names()
 policy = PolicySpec(name="every_other", parameters={"kappa": 3.0})

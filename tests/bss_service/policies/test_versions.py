@@ -13,7 +13,9 @@ from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies import base
 from bss_service.policies.base import Choice, Policy
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, consult, make_policy
-from bss_service.protocol import Decision, JobSpec, PolicySpec
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.policies import PolicySpec
 from tests.conftest import Trainer
 
 Install = Callable[[str, type[Policy]], None]

@@ -6,7 +6,8 @@ import numpy as np
 import pydantic
 import pytest
 
-from bss_service.protocol import JobSpec, PolicySpec, RewardSpec
+from bss_service.protocol.jobs import JobSpec, RewardSpec
+from bss_service.protocol.policies import PolicySpec
 
 FIELDS: dict[str, Any] = {"name": "job", "samples": 100, "modalities": ["audio", "video"], "batch_size": 4}
 SPEC = JobSpec(**FIELDS)

@@ -11,20 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bss_service import protocol as wire
+from bss_service import protocol
 from bss_service.core.action import Action
 from bss_service.core.observation import FIELDS
 from bss_service.protocol import (
-    Feedback,
-    FeedbackRequest,
-    JobSpec,
-    Message,
-    RewardSpec,
-    Scores,
-    StepsRequest,
-    ValidationReport,
+    actions,
+    artefacts,
+    decisions,
     frames,
+    jobs,
+    message,
+    policies,
+    samples,
+    training,
+    validation,
 )
+from bss_service.protocol.jobs import JobSpec, RewardSpec
+from bss_service.protocol.message import Message
+from bss_service.protocol.training import Feedback, FeedbackRequest, Scores, StepsRequest
+from bss_service.protocol.validation import ValidationReport
 
 Send = Callable[[type[Message], dict[str, Any]], Message]
 
@@ -140,45 +145,45 @@ OBSERVATION = {
     "vector": ROWS[0],
 }
 MESSAGES: dict[type[Message], dict[str, Any]] = {
-    wire.PolicySpec: POLICY,
-    wire.RewardSpec: {"metric": "accuracy", "balance_weight": 0.5, "discount": 0.9},
-    wire.JobSpec: SPEC,
-    wire.Feedback: FEEDBACK,
-    wire.FeedbackRequest: {"rank": 1, "world_size": 2, "feedback": FEEDBACK},
-    wire.StepsRequest: {"rank": 1, "world_size": 2, "feedback": FEEDBACK, "start": 8, "count": 2},
-    wire.FeedbackAnswer: {"feedback": ["applied", "repeated", "late"]},
-    wire.Batches: BATCHES,
-    wire.StepsAnswer: {"feedback": ["applied"], "batches": BATCHES},
-    wire.ModalityReport: {"accuracy": 0.5, "probability": 0.25},
-    wire.ValidationReport: REPORT,
-    wire.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},
-    wire.Scores: SCORES,
-    wire.ScoresAnswer: {"accepted": 2},
-    wire.SwapRequest: {"policy": POLICY, "at": "next_interval", "shadow": True},
-    wire.PolicyAnswer: POLICY_ANSWER,
-    wire.ActionRequest: {"first_step": 5, "action": "hard", "propensity": 0.25, "detail": {"agent": ["ppo", 3]}},
-    wire.ActionAnswer: {"outcome": "replaced", "first_step": 5, "policy_version": 2},
-    wire.ObservationAnswer: OBSERVATION,
-    wire.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
-    wire.LocalBatchesAnswer: {"outcome": "repeated"},
-    wire.JobState: STATE,
-    wire.JobList: {"jobs": [STATE]},
-    wire.Chosen: {key: DECISION[key] for key in ("action", "propensity", "detail")},
-    wire.Decision: DECISION,
-    wire.DecisionLog: {"start": 0, "total": 1, "decisions": [DECISION, {**DECISION, "shadow": SHADOW}]},
-    wire.DrawRow: {"step": 7, "probability": 0.5, "policy_version": 1},
-    wire.SampleState: SAMPLE,
-    wire.BoxAction: {"kind": "box", "dimension": 2, "fields": ["share", "ema"]},
-    wire.DiscreteAction: MANIFEST["action"],
-    wire.NetworkSpec: MANIFEST["network"],
-    wire.NormaliserSpec: MANIFEST["normaliser"],
-    wire.PolicyManifest: MANIFEST,
-    wire.PolicyRow: POLICY_ROW,
-    wire.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST]},
-    wire.ShadowChoice: SHADOW,
+    policies.PolicySpec: POLICY,
+    jobs.RewardSpec: {"metric": "accuracy", "balance_weight": 0.5, "discount": 0.9},
+    jobs.JobSpec: SPEC,
+    training.Feedback: FEEDBACK,
+    training.FeedbackRequest: {"rank": 1, "world_size": 2, "feedback": FEEDBACK},
+    training.StepsRequest: {"rank": 1, "world_size": 2, "feedback": FEEDBACK, "start": 8, "count": 2},
+    training.FeedbackAnswer: {"feedback": ["applied", "repeated", "late"]},
+    training.Batches: BATCHES,
+    training.StepsAnswer: {"feedback": ["applied"], "batches": BATCHES},
+    validation.ModalityReport: {"accuracy": 0.5, "probability": 0.25},
+    validation.ValidationReport: REPORT,
+    validation.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},
+    training.Scores: SCORES,
+    training.ScoresAnswer: {"accepted": 2},
+    policies.SwapRequest: {"policy": POLICY, "at": "next_interval", "shadow": True},
+    policies.PolicyAnswer: POLICY_ANSWER,
+    actions.ActionRequest: {"first_step": 5, "action": "hard", "propensity": 0.25, "detail": {"agent": ["ppo", 3]}},
+    actions.ActionAnswer: {"outcome": "replaced", "first_step": 5, "policy_version": 2},
+    actions.ObservationAnswer: OBSERVATION,
+    training.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
+    training.LocalBatchesAnswer: {"outcome": "repeated"},
+    jobs.JobState: STATE,
+    jobs.JobList: {"jobs": [STATE]},
+    decisions.Chosen: {key: DECISION[key] for key in ("action", "propensity", "detail")},
+    decisions.Decision: DECISION,
+    decisions.DecisionLog: {"start": 0, "total": 1, "decisions": [DECISION, {**DECISION, "shadow": SHADOW}]},
+    samples.DrawRow: {"step": 7, "probability": 0.5, "policy_version": 1},
+    samples.SampleState: SAMPLE,
+    artefacts.BoxAction: {"kind": "box", "dimension": 2, "fields": ["share", "ema"]},
+    artefacts.DiscreteAction: MANIFEST["action"],
+    artefacts.NetworkSpec: MANIFEST["network"],
+    artefacts.NormaliserSpec: MANIFEST["normaliser"],
+    artefacts.PolicyManifest: MANIFEST,
+    policies.PolicyRow: POLICY_ROW,
+    policies.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST]},
+    decisions.ShadowChoice: SHADOW,
 }
 
-BY_SIGNAL = (wire.Feedback, wire.Scores)  # their other fields are signals, which the job knows
+BY_SIGNAL = (training.Feedback, training.Scores)  # their other fields are signals, which the job knows
 
 
 @pytest.mark.filterwarnings("error")
@@ -193,12 +198,12 @@ def nested(depth: int) -> Any:
 
 @both
 def test_free_json_is_nested_at_most_so_deep_that_it_can_be_read_from_within_a_snapshot(send: Send) -> None:
-    request = {"first_step": 0, "action": "hard", "detail": {"agent": nested(wire.MAX_NESTING - 1)}}
-    assert send(wire.ActionRequest, request)
+    request = {"first_step": 0, "action": "hard", "detail": {"agent": nested(message.MAX_NESTING - 1)}}
+    assert send(actions.ActionRequest, request)
     with pytest.raises(pydantic.ValidationError, match=r"detail\n.*nested at most 32 deep"):
-        send(wire.ActionRequest, {**request, "detail": {"agent": nested(wire.MAX_NESTING)}})
+        send(actions.ActionRequest, {**request, "detail": {"agent": nested(message.MAX_NESTING)}})
     with pytest.raises(pydantic.ValidationError, match=r"parameters\n.*nested at most 32 deep"):
-        send(wire.PolicySpec, {"name": "fixed", "parameters": {"x": nested(150)}})
+        send(policies.PolicySpec, {"name": "fixed", "parameters": {"x": nested(150)}})
 
 
 @both
@@ -236,8 +241,8 @@ def test_every_message_there_is_is_tested() -> None:
     def kinds(base: type[Message]) -> set[type[Message]]:
         return {base}.union(*map(kinds, base.__subclasses__()))
 
-    here = {kind for kind in kinds(Message) if kind.__module__.startswith(f"{wire.__name__}.")}
-    assert here - {Message, wire.Ranked} == set(MESSAGES)
+    here = {kind for kind in kinds(Message) if kind.__module__.startswith(f"{protocol.__name__}.")}
+    assert here - {Message, training.Ranked} == set(MESSAGES)
 
 
 @st.composite
@@ -405,13 +410,13 @@ def test_a_wrong_spec_is_refused_by_field(send: Send, field: str, value: object)
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_spec_holds_finite_numbers(value: float) -> None:
-    for name, kind, message in [
+    for name, kind, fields in [
         ("patience", JobSpec, SPEC),
         ("balance_weight", RewardSpec, {}),
         ("loss", ValidationReport, REPORT),
     ]:
         with pytest.raises(pydantic.ValidationError, match=name):
-            over_json(kind, {**message, name: value})
+            over_json(kind, {**fields, name: value})
 
 
 @both
@@ -455,10 +460,10 @@ def test_a_negative_sample_is_refused(send: Send) -> None:
 
 
 def test_an_observation_is_shown_by_name_in_json_and_read_back() -> None:
-    decision = wire.Decision(**{**DECISION, "observation": dict.fromkeys(FIELDS, 0.5)})
+    decision = decisions.Decision(**{**DECISION, "observation": dict.fromkeys(FIELDS, 0.5)})
     shown = json.loads(decision.model_dump_json())
     assert shown["observation"] == dict.fromkeys(FIELDS, 0.5)
-    assert_same(wire.Decision(**shown), decision)
+    assert_same(decisions.Decision(**shown), decision)
 
 
 @pytest.mark.parametrize(
@@ -472,4 +477,4 @@ def test_an_observation_is_shown_by_name_in_json_and_read_back() -> None:
 )
 def test_an_observation_of_another_schema_is_refused(observation: object, reason: str) -> None:
     with pytest.raises(pydantic.ValidationError, match=reason):
-        wire.Decision(**{**DECISION, "observation": observation})
+        decisions.Decision(**{**DECISION, "observation": observation})

@@ -4,7 +4,7 @@ import pytest
 from bss_service.core.action import Action, admitted
 from bss_service.core.observation import FIELDS, Observation
 from bss_service.policies.builtin.curriculum import Curriculum
-from bss_service.protocol import Scores
+from bss_service.protocol.training import Scores
 from tests.bss_service.core.worlds import scored
 from tests.conftest import Golden, Trainer
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bss_service.policies.builtin.self_paced import SelfPaced
-from bss_service.protocol import Feedback
+from bss_service.protocol.training import Feedback
 from tests.conftest import Trainer
 
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from bss_cli.commands import app
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.observation import FIELDS
-from bss_service.protocol import Decision, RewardSpec
+from bss_service.protocol.decisions import Decision
+from bss_service.protocol.jobs import RewardSpec
 from envs.research.offline.dataset import decisions, read, read_rows, write
 from envs.research.offline.runs import LoggedRun, episodes_of_environment, runs_of_log
 from envs.spaces import action_space, discrete_action_space, observation_space

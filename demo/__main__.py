@@ -21,9 +21,9 @@ from rich.console import Console
 
 from bss_service.testing import ServiceProcess, ServiceStartError
 from demo.crew import Crew, Finished, RunFailedError, working
+from demo.page.report import write_report
 from demo.plan import POLICIES, Run, compared_runs, swapped_run
 from demo.progress import board
-from demo.report import write_report
 from demo.results import Announcement, Facts, Results, RunResult, write_results
 from demo.summary import headline, rows
 from demo.swap import SwapError, prove, swap_mid_epoch

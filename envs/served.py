@@ -69,33 +69,13 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
 
     ## Action Space
 
-    `Box(-1, 1, (DIMENSION,), float32)`: `bss_service.core.action.Action.to_vector`. Numbers outside are clipped.
-
-    | Component | Meaning | -1 | 1 |
-    |---|---|---|---|
-    | `kappa_similarity`, `kappa_loss`, `kappa_weak`, `kappa_stale` | weights in a sample's score | least | largest |
-    | `share` | share of the samples that may be drawn | 0.001 | 1 |
-    | `floor` | added to every weight | 0 | 1 |
-    | `ema` | rate at which new measurements enter the moving averages | 0 | 1 |
-    | `link`, `coverage`, `rank_by`, `keep` | choices, in equal bins of [-1, 1] | first | last |
-
-    Ranges and choices stand in `bss_service.core.action.RANGES` and `CHOICES`, in this order.
+    `Box(-1, 1, (DIMENSION,), float32)`, as of `BalanceScheduling-v0`, which explains it: `Action.to_vector` of
+    `bss_service.core.action`. Numbers outside are clipped.
 
     ## Observation Space
 
-    `Box(-1, 1, (len(FIELDS),), float32)`: `bss_service.core.observation.FIELDS`, in that order. What is not known yet
-    is 0. It is, bit for bit, the observation that the service logs with the decision.
-
-    | Fields | Meaning | Min | Max |
-    |---|---|---|---|
-    | `progress` | share of the run that is over | 0 | 1 |
-    | `measured_share`, `staleness` | how many samples were measured, and how long ago | 0 | 1 |
-    | `has_validation`, `validation_*`, `plateau` | the latest validation report, and the time since the best | 0 | 1 |
-    | `gain_*` | the latest gains of the validation accuracy | -1 | 1 |
-    | `training_*` | loss and true-label probabilities on the training samples | 0 | 1 |
-    | `head_gap_*`, `generalisation_gap`, `loss_gap` | training against validation | -1 | 1 |
-    | `similarity_*`, `loss_*`, `score_*` | distribution of the latest measurements | -1 | 1 |
-    | `previous_*` | the action before | -1 | 1 |
+    `Box(-1, 1, (len(FIELDS),), float32)`, as of `BalanceScheduling-v0`: `bss_service.core.observation.FIELDS`, in that
+    order. It is, bit for bit, the observation that the service logs with the decision.
 
     ## Rewards
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.canvas import panel, spread, style, to_picture
-from demo.gallery import cards, image_bytes, png_uri
+from demo.page.canvas import panel, spread, style, to_picture
+from demo.page.gallery import cards, image_bytes, png_uri
 from demo.plan import NOISY
 from demo.ranking import least_and_most, share, wrong_share_by_decile
 from demo.results import Results

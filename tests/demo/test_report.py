@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.report import page, reward_sentence, wrong_label_sentence
+from demo.page.report import page, reward_sentence, wrong_label_sentence
 from demo.results import Results, write_results
 from demo.summary import headline, rows
 from trainer_client.reference.data import Dataset

@@ -14,8 +14,8 @@ import torch
 
 from tests.support.services import Service
 from tests.support.simulated import spec
-from tests.trainer_client.proxy import Proxy
-from tests.trainer_client.rank import JOB, measured
+from tests.trainer_client.support.proxy import Proxy
+from tests.trainer_client.support.rank import JOB, measured
 from trainer_client import ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
 
@@ -36,7 +36,15 @@ class World:
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, rank: int, size: int, until: int, dies_at: int | None = None) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "tests.trainer_client.rank", self.url, self.job, str(self.folder), str(until)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.trainer_client.support.rank",
+            self.url,
+            self.job,
+            str(self.folder),
+            str(until),
+        ]
         command += [] if dies_at is None else [str(dies_at)]
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
         self._started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))

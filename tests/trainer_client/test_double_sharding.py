@@ -27,7 +27,15 @@ def job_name() -> str:
 
 def accelerated(service: Service, job: str, folder: Path, how: str) -> list[str]:
     """What two ranks under Accelerate came to; one that is left waiting for the other is not asked."""
-    command = [sys.executable, "-m", "tests.trainer_client.prepared_by_accelerate", service.url, job, str(folder), how]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.trainer_client.support.prepared_by_accelerate",
+        service.url,
+        job,
+        str(folder),
+        how,
+    ]
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     ranks = [
         subprocess.Popen(

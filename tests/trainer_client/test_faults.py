@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.services import Service
-from tests.trainer_client.clusters import EPOCHS, SAMPLES, STEPS, Run, job, train
-from tests.trainer_client.proxy import FAULTS, Proxy, evenly
+from tests.trainer_client.support.clusters import EPOCHS, SAMPLES, STEPS, Run, job, train
+from tests.trainer_client.support.proxy import FAULTS, Proxy, evenly
 from trainer_client import (
     JobSpec,
     OutageError,

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.services import Service
 from tests.support.simulated import spec
-from tests.trainer_client.clusters import clusters
-from tests.trainer_client.proxy import Proxy
+from tests.trainer_client.support.clusters import clusters
+from tests.trainer_client.support.proxy import Proxy
 from trainer_client import ScheduledBatchSampler, SchedulerClient, SchedulerError, WithIndex
 from trainer_client.reference.checkpoint import read_checkpoint
 
@@ -132,7 +132,7 @@ def test_a_users_loop_ends_and_leaves_nothing(
     ending: signal.Signals | str,
 ) -> None:
     named = ending if isinstance(ending, str) else "signal"
-    loop = Process("-m", "tests.trainer_client.loop", proxy.url, job_name, "2", named)
+    loop = Process("-m", "tests.trainer_client.support.loop", proxy.url, job_name, "2", named)
     loop.wait_for("training")
     becomes(proxy)
     if isinstance(ending, str):
@@ -156,7 +156,7 @@ def test_a_users_loop_ends_and_leaves_nothing(
 def test_a_sampler_that_is_not_closed_holds_nothing_up(
     proxy: Proxy, job_name: str, ending: str, becomes: Callable[[Proxy], None]
 ) -> None:
-    loop = Process("-m", "tests.trainer_client.loop", proxy.url, job_name, "0", ending)
+    loop = Process("-m", "tests.trainer_client.support.loop", proxy.url, job_name, "0", ending)
     loop.wait_for("training")
     becomes(proxy)
     loop.tell()

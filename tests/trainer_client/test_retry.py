@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer_client.clock import Clock
+from tests.trainer_client.support.clock import Clock
 from trainer_client.retry import Backoff
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.trainer_client.clock import Clock
+from tests.trainer_client.support.clock import Clock
 from trainer_client.exchange.outage import OnOutage, Outage, State
 
 

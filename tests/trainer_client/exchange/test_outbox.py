@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.simulated import report
-from tests.trainer_client.clock import Clock
+from tests.trainer_client.support.clock import Clock
 from trainer_client.exchange.outbox import (
     LINGER,
     LOCAL_STEPS,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.services import Service
-from tests.trainer_client.clusters import EPOCHS, clusters
+from tests.trainer_client.support.clusters import EPOCHS, clusters
 from trainer_client import PolicySpec, ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
 from trainer_client.reference.data import Dataset

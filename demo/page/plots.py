@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from demo.canvas import GRID, INK, MUTED, PAPER, Picture, colour_of, label_ends, panel, place, style, to_picture
+from demo.page.canvas import GRID, INK, MUTED, PAPER, Picture, colour_of, label_ends, panel, place, style, to_picture
 from demo.plan import Condition
 from demo.ranking import DECILES, share, wrong_share_by_decile
 from demo.results import EVERYONE, JOINT, RIGHT, WRONG, Announcement, Decision, Results, RunResult, SwapProof

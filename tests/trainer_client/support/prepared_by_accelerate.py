@@ -1,6 +1,6 @@
 """One rank of a loop whose DataLoader went through Accelerate, or not:
 
-python -m tests.trainer_client.prepared_by_accelerate URL JOB FOLDER HOW
+python -m tests.trainer_client.support.prepared_by_accelerate URL JOB FOLDER HOW
 
 It prints what came of it in one line.
 """

@@ -9,9 +9,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from demo import plots
-from demo.canvas import VARIABLES, colour_of
-from demo.gallery import Card, cards
+from demo.page import plots
+from demo.page.canvas import VARIABLES, colour_of
+from demo.page.gallery import Card, cards
 from demo.plan import BASELINE, NOISY, Condition
 from demo.ranking import least_and_most, share, wrong_share_by_decile
 from demo.results import JOINT, Results, RunResult

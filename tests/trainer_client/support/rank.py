@@ -1,6 +1,6 @@
 """One rank of a distributed run as a process, started with RANK and WORLD_SIZE as torchrun would:
 
-python -m tests.trainer_client.rank URL JOB FOLDER UNTIL [DIES_AT]
+python -m tests.trainer_client.support.rank URL JOB FOLDER UNTIL [DIES_AT]
 
 It trains to step UNTIL from FOLDER's checkpoint, if there is one; rank 0 writes it after every second step. At step
 DIES_AT it kills itself. If another rank dies it waits for it to come back, in this process. In the end it prints its

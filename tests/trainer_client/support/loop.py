@@ -1,4 +1,4 @@
-"""A user's own training loop as a process: python -m tests.trainer_client.loop URL JOB WORKERS ENDING
+"""A user's own training loop as a process: python -m tests.trainer_client.support.loop URL JOB WORKERS ENDING
 
 It says "training" on standard output when it is, and in the end one line of JSON: what is left behind.
 """

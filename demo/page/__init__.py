@@ -1,0 +1,1 @@
+"""The page that the demo writes: its pictures, its words, its template."""

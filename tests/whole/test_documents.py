@@ -19,7 +19,9 @@ def test_the_tests_that_a_document_names_exist(document: str) -> None:
         assert not test or f"def {test}(" in path.read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "SECURITY.md", "CHANGELOG.md", "docs/guarantees.md"])
+@pytest.mark.parametrize(
+    "document", sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", (ROOT / document).read_text()):
         assert (ROOT / document).parent.joinpath(target).exists(), target

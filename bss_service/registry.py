@@ -66,13 +66,17 @@ class LiveJob:
         entry = Entry.of(self.seq, event)
         pending = self.pending = self.pending or Transaction(self.job.spec.name, self.fence)
         pending.entries.append(entry)
-        written = [plan for plan in self.job.plans if not any(plan is old for old in plans)]
+        self.bytes_since_snapshot += len(entry.body)
+        self.entries_since_snapshot += 1
+        if self.job.plans is plans:
+            return
+        before = set(map(id, plans))  # there may be thousands
+        written = [plan for plan in self.job.plans if id(plan) not in before]
         kept = min([self.job.planned_until, *(plan.first_step for plan in written)])
         if kept < planned_until:
             pending.truncate(kept)
         pending.plans += written
-        self.bytes_since_snapshot += len(entry.body) + sum(plan.indices.nbytes for plan in written)
-        self.entries_since_snapshot += 1
+        self.bytes_since_snapshot += sum(plan.indices.nbytes for plan in written)
 
     @property
     def snapshot_is_due(self) -> bool:

@@ -4,6 +4,7 @@ Each class says what it carries, how the journal holds that, and what it does. T
 it in `Event`.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -46,25 +47,26 @@ class Applied(Generic[A_co]):
     entry: "JobEvent[Any] | None"
 
 
+@dataclass(frozen=True, slots=True)
 class JobEvent(ABC, Generic[A_co]):
     """A change of a job. `apply` raises before anything has changed, or has changed the job."""
 
     kind: ClassVar[str]  # in the journal
-    draws: bool = False  # whether it decides what is drawn or handed out: then it means nothing behind damage
+    draws: ClassVar[bool] = False  # whether it decides what is drawn or handed out: then it means nothing behind damage
     brings_policies: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, job: Job) -> Applied[A_co]:
         """Change the job; the caller holds its lock."""
 
-    @abstractmethod
     def fields(self) -> dict[str, Any]:
-        """What it carries, as a frame holds it."""
+        """What it carries, as a frame holds it: by default what it consists of, as it is."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
-    @abstractmethod
     def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
         """The event of a job with this spec that `fields` was called on, in this version or an earlier one."""
+        return cls(**fields)
 
     @property
     def policies(self) -> list[PolicySpec]:
@@ -118,14 +120,9 @@ class FeedbackReceived(JobEvent[FeedbackAnswer]):
         job.ledger.record(step, new, Measured(step, int(new[0]), samples, values[known]))
         return "applied"
 
-    def fields(self) -> dict[str, Any]:
-        return {"rank": self.rank, "world_size": self.world_size, "step": self.step, "values": self.values}
-
     @classmethod
     def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        if "feedback" in fields:
-            fields = formats.feedback_of_version_1(fields, spec)
-        return cls(fields["rank"], fields["world_size"], fields["step"], fields["values"])
+        return cls(**formats.feedback_of_version_1(fields, spec) if "feedback" in fields else fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +144,9 @@ class ScoresReceived(JobEvent[ScoresAnswer]):
         job.passes.append((self.indices, self.values))
         return Applied(ScoresAnswer(accepted=len(self.indices)), self)
 
-    def fields(self) -> dict[str, Any]:
-        return {"indices": self.indices, "values": self.values}
-
     @classmethod
     def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        if "values" not in fields:
-            fields = formats.scores_of_version_1(fields, spec)
-        return cls(fields["indices"], fields["values"])
+        return cls(**fields if "values" in fields else formats.scores_of_version_1(fields, spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,13 +249,6 @@ class ShadowEnded(JobEvent[None]):
         job.shadows.end()
         return Applied(None, self)
 
-    def fields(self) -> dict[str, Any]:
-        return {}
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls()
-
 
 @dataclass(frozen=True, slots=True)
 class ActionSet(JobEvent[ActionAnswer]):
@@ -321,7 +306,7 @@ class LocalBatchesAdopted(JobEvent[LocalBatchesAnswer]):
     """What a client drew by itself; it has trained on that, so it takes the place of what was drawn for these steps."""
 
     kind: ClassVar[str] = "local"
-    draws = True
+    draws: ClassVar[bool] = True
 
     local: LocalBatches
 
@@ -362,7 +347,7 @@ class PlanDrawn(JobEvent[Plan]):
     """
 
     kind: ClassVar[str] = "plan"
-    draws = True
+    draws: ClassVar[bool] = True
 
     first_step: int | None = None  # in the journal
     checksum: int | None = None
@@ -378,20 +363,13 @@ class PlanDrawn(JobEvent[Plan]):
             )
         return Applied(plan, drawn)
 
-    def fields(self) -> dict[str, Any]:
-        return {"first_step": self.first_step, "checksum": self.checksum}
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls(fields["first_step"], fields["checksum"])
-
 
 @dataclass(frozen=True, slots=True)
 class StepsServed(JobEvent[None]):
     """The steps before one are handed out."""
 
     kind: ClassVar[str] = "serve"
-    draws = True
+    draws: ClassVar[bool] = True
 
     until: int
 
@@ -400,13 +378,6 @@ class StepsServed(JobEvent[None]):
             return Applied(None, None)
         job.served = self.until
         return Applied(None, self)
-
-    def fields(self) -> dict[str, Any]:
-        return {"until": self.until}
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls(fields["until"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +388,7 @@ class Recovered(JobEvent[None]):
     """
 
     kind: ClassVar[str] = "recovered"
-    draws = True
+    draws: ClassVar[bool] = True
     brings_policies: ClassVar[bool] = True
 
     start: int

@@ -9,7 +9,7 @@ from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
 from bss_service.core.interval import draw_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
-from bss_service.core.signals import BUILT_IN, Signals
+from bss_service.core.signals import PAPER, Signals
 from bss_service.core.table import SampleTable
 from bss_service.job.history import History
 from bss_service.policies.base import Choice
@@ -41,7 +41,7 @@ class StudentRun:
         reward: RewardSpec = REWARD,
     ) -> None:
         self.calendar = Calendar(samples, batch_size, "drop", None)
-        self.signals = Signals(list(BUILT_IN.values()), modalities + 1)
+        self.signals = Signals(PAPER, modalities + 1)
         self.table = SampleTable.empty(samples, self.signals)
         self.history = History(reward)
         self.seed = seed

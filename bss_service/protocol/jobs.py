@@ -1,14 +1,15 @@
 """Jobs: what they are, and where they are."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self, SupportsIndex
 
 import numpy as np
-from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema, model_validator
 
 from bss_service.core.calendar import Calendar, Tail
 from bss_service.core.reward import Basis, Metric
-from bss_service.core.signals import BUILT_IN, LOSS, NAME, PROBABILITY, Signal, Signals
+from bss_service.core.signals import BUILT_IN, LOSS, NAME, PAPER, PROBABILITY, Signal, Signals
 from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, WIRE, Message, Unit
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.validation import ValidationReport
@@ -63,18 +64,26 @@ def _declared(value: Any) -> Any:
         signal = value if isinstance(value, Signal) else Signal(**value)
     except TypeError as error:
         raise ValueError(str(error).removeprefix("Signal.__init__() ")) from None
-    if signal != BUILT_IN.get(signal.name, signal):
+    built_in = BUILT_IN.get(signal.name, signal)
+    if replace(signal, meaning=built_in.meaning) != built_in:
         raise ValueError(f"name {signal.name!r} is that of a built-in signal with another declaration")
-    return signal
+    return built_in
 
 
-SignalField = Annotated[Signal, BeforeValidator(_declared), WithJsonSchema(_SIGNAL_SCHEMA)]
+def _named(signal: Signal) -> str | dict[str, Any]:
+    """A built-in signal by its name, another by its declaration."""
+    return signal.name if signal.name in BUILT_IN else asdict(signal)
+
+
+SignalField = Annotated[
+    Signal, BeforeValidator(_declared), PlainSerializer(_named, return_type=Any), WithJsonSchema(_SIGNAL_SCHEMA)
+]
 
 
 def _usual_signals(data: dict[str, Any]) -> list[Signal]:
     """What a job sends that declares nothing: those of the paper, as far as its heads give them."""
     pairs = data["unimodal_heads"] and len(data["modalities"]) > 1
-    return list(BUILT_IN.values()) if pairs else [LOSS, PROBABILITY]
+    return list(PAPER) if pairs else [LOSS, PROBABILITY]
 
 
 def _plain(value: Any, levels: int = MAX_NESTING) -> Any:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bss_service.core.action import CHOICES, RANGES, Action
 from bss_service.core.calendar import Calendar
 from bss_service.core.observation import FIELDS, Observation
-from bss_service.core.signals import BUILT_IN, Signals
+from bss_service.core.signals import PAPER, Signals
 from bss_service.core.table import SampleTable
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.validation import ModalityReport, ValidationReport
@@ -16,7 +16,7 @@ from bss_service.protocol.validation import ModalityReport, ValidationReport
 
 def empty(samples: int, modalities: int = 2) -> SampleTable:
     """A table of the paper's signals in which nothing was measured."""
-    return SampleTable.empty(samples, Signals(list(BUILT_IN.values()), heads=modalities + 1))
+    return SampleTable.empty(samples, Signals(PAPER, heads=modalities + 1))
 
 
 def measure(table: SampleTable, step: int, indices: Sequence[int], **signals: object) -> None:

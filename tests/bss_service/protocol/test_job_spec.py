@@ -1,11 +1,13 @@
 """A job's spec as people write it: in Python, and in the files of their experiments."""
 
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pydantic
 import pytest
 
+from bss_service.core.signals import LOSS, Signal
 from bss_service.protocol.jobs import JobSpec, RewardSpec
 from bss_service.protocol.policies import PolicySpec
 
@@ -91,3 +93,16 @@ def test_a_configuration_of_omegaconf_is_taken_as_it_is(make: Any) -> None:
 def test_a_list_of_omegaconf_is_a_list() -> None:
     omegaconf = pytest.importorskip("omegaconf")
     assert spec(modalities=omegaconf.ListConfig(["audio", "video"]), policy="uniform") == SPEC
+
+
+def test_signals_are_shown_by_name_where_they_are_built_in_and_else_by_their_declaration() -> None:
+    entropy = Signal("entropy", "of the output", low=0.0)
+    shown = spec(signals=["loss", entropy]).model_dump()["signals"]
+    assert shown == ["loss", asdict(entropy)]
+    assert spec(signals=shown).signals == [LOSS, entropy]
+
+
+def test_a_built_in_signal_may_be_explained_in_other_words_but_not_be_another() -> None:
+    assert spec(signals=[replace(LOSS, meaning="cross entropy")]).signals == [LOSS]
+    with pytest.raises(ValueError, match="name 'loss' is that of a built-in signal with another declaration"):
+        spec(signals=[replace(LOSS, low=0.0)])

@@ -3,13 +3,16 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
+from setuptools import find_namespace_packages
 
 import trainer_client
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ["torch", "fastapi", "uvicorn", "sqlalchemy", "typer", "rich", "structlog"]
 WITHOUT_TORCH = (
     "SchedulerClient, JobSpec, PolicySpec, RewardSpec, StepsRequest, Feedback, FeedbackRequest, Scores, LocalBatches, "
@@ -26,6 +29,12 @@ def names(extra: str | None) -> set[str]:
         if of_extra:
             wanted.add(name.strip().split("[")[0].split("=")[0].split(">")[0].split("<")[0].strip())
     return wanted
+
+
+def test_examples_and_tests_are_not_installed() -> None:
+    chosen = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    packages = find_namespace_packages(str(ROOT), **chosen)
+    assert {name.partition(".")[0] for name in packages} == {"bss_cli", "bss_service", "envs", "trainer_client"}
 
 
 def test_the_client_alone_is_light() -> None:

@@ -1,6 +1,5 @@
 """A policy in a package of its own, installed beside, is found, used and tested without touching this repository."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import bss_service
+from tests.support.packages import install
 
 PYPROJECT = """
 [build-system]
@@ -76,12 +75,10 @@ class TestImpossible(PolicyContract):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a process for which the package is installed."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
+    source = tmp_path_factory.mktemp("theirs")
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "their_policies.py").write_text(POLICY)
-    install = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--no-cache-dir"]
-    subprocess.run([sys.executable, "-m", *install, "--target", target, source], check=True, timeout=60)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(Path(bss_service.__file__).parents[1])])}
+    return install(source, tmp_path_factory.mktemp("installed"))
 
 
 def test_an_installed_package_adds_a_policy(installed: dict[str, str]) -> None:
@@ -93,6 +90,6 @@ def test_its_author_tests_it_against_the_contract(installed: dict[str, str], tmp
     (tmp_path / "test_theirs.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-W", "error", "test_theirs.py"]
     done = subprocess.run(command, cwd=tmp_path, env=installed, capture_output=True, text=True, timeout=60)
-    failed = re.findall(r"^FAILED test_theirs.py::(.*)", done.stdout, re.MULTILINE)
+    failed = re.findall(r"^FAILED test_theirs.py::(\S+)", done.stdout, re.MULTILINE)
     assert failed == ["TestImpossible::test_its_propensities_are_probabilities_or_densities"], done.stdout + done.stderr
     assert "assert 0 < 0.0" in done.stdout

@@ -1,4 +1,6 @@
-"""Gymnasium environments in which an episode is a training run; its modules but for these names are internal.
+"""Gymnasium environments in which an episode is a training run.
+
+Its modules are internal but for the names below and `envs.research.export`, from models to artefacts.
 
 They are registered by `import envs`, or by the id: `gymnasium.make("envs:BalanceScheduling-v0")`. Gymnasium 1.0 gave up
 the entry point by which it found environments of other packages; a module in the id is what took its place. A name is

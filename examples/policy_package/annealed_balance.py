@@ -6,9 +6,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from bss_service.core.action import Action
-from bss_service.core.observation import Observation
-from bss_service.policies.base import Choice, Policy
+from bss_service.policies import Action, Choice, Observation, Policy
 
 
 class AnnealedBalance(Policy):

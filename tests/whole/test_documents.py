@@ -20,7 +20,11 @@ def test_the_tests_that_a_document_names_exist(document: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    "document",
+    sorted(
+        str(path.relative_to(ROOT))
+        for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
+    ),
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", (ROOT / document).read_text()):

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = (".", "docs", "docs/decisions", "examples", "examples/policy_package")
+PAGES = [str(path.relative_to(ROOT)) for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md"))]
 
 
 @pytest.mark.parametrize("document", ["SECURITY.md", "docs/guarantees.md"])
@@ -19,13 +21,7 @@ def test_the_tests_that_a_document_names_exist(document: str) -> None:
         assert not test or f"def {test}(" in path.read_text(), f"{file}::{test}"
 
 
-@pytest.mark.parametrize(
-    "document",
-    sorted(
-        str(path.relative_to(ROOT))
-        for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")]
-    ),
-)
+@pytest.mark.parametrize("document", PAGES)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", (ROOT / document).read_text()):
         assert (ROOT / document).parent.joinpath(target).exists(), target

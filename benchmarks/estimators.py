@@ -68,9 +68,9 @@ def _lines(runs: list[int], repetitions: int) -> Iterator[str]:
         yield "| runs | estimator | bias | RMSE | coverage | width | ESS |"
         yield "|---|---|---|---|---|---|---|"
         for n in runs:
-            found, answers, right = repeated(world, features, n, repetitions)
+            results, answers, right = repeated(world, features, n, repetitions)
             for k, estimator in enumerate(NAMES):
-                yield f"| {n} | {estimator} | {_row([f[k] for f in found], world.value())} |"
+                yield f"| {n} | {estimator} | {_row([result[k] for result in results], world.value())} |"
             verdicts.append(f"| {name} | {n} | {_verdict_row(answers, right)} |")
         yield ""
     yield "## Verdicts"
@@ -90,22 +90,22 @@ def repeated(
     """Estimates of every data set, the verdicts, and whether the intervals of those that tell hold the true gain."""
     rng = np.random.default_rng(n)
     truth = world.value() - float(world.runs(200_000, np.random.default_rng(1)).returns(1.0).mean())
-    found, answers, right = [], [], []
+    results, answers, right = [], [], []
     for _ in range(repetitions):
         evidence = gather(world.runs(n, rng), world.target, rng, features=features)
-        found.append(estimates(evidence, rng))
+        results.append(estimates(evidence, rng))
         verdict = judge(evidence, rng)
         answers.append(verdict.answer)
         if verdict.answer != "can't tell":
             right.append(bool(verdict.gain.low <= truth <= verdict.gain.high))
-    return found, answers, right
+    return results, answers, right
 
 
-def _row(found: list[Estimate], truth: float) -> str:
-    values, lows, highs = np.array([(e.interval.value, e.interval.low, e.interval.high) for e in found]).T
+def _row(results: list[Estimate], truth: float) -> str:
+    values, lows, highs = np.array([(e.interval.value, e.interval.low, e.interval.high) for e in results]).T
     error = np.sqrt(np.mean((values - truth) ** 2))
     covered = np.mean((lows <= truth) & (truth <= highs))
-    size = np.median([e.effective_sample_size for e in found])
+    size = np.median([e.effective_sample_size for e in results])
     bias = f"{values.mean() - truth:+.3f} ± {values.std() / np.sqrt(len(values)):.3f}"
     return f"{bias} | {error:.3f} | {covered:.1%} | {np.median(highs - lows):.2f} | {size:.0f}"
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks import traffic
 from benchmarks.bare import bare_service
-from benchmarks.traffic import KINDS, PATIENCE, Phase, Trade
-from benchmarks.watch import MB, Watch, machine, slope, told
+from benchmarks.traffic import KINDS, PATIENCE, Phase, Workload
+from benchmarks.watch import MB, Watch, machine, quantiles_row, slope
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import Feedback, StepsRequest
@@ -78,13 +78,13 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     yield "| call | number | p50 ms | p99 ms |"
     yield "|---|---|---|---|"
     for kind, name in enumerate(KINDS):
-        yield f"| {name} | {told(loaded[loaded[:, 0] == kind, 2])} |"
+        yield f"| {name} | {quantiles_row(loaded[loaded[:, 0] == kind, 2])} |"
     at_pace = findings.during(begin + seconds, begin + seconds + paced)
     hot, hot_paced = loaded[loaded[:, 0] == 0, 2], at_pace[at_pace[:, 0] == 0, 2]
-    yield f"| hot call, at {1000 * pace:g} ms a step | {told(hot_paced)} |"
-    yield f"| hot call, one trainer alone | {told(by_itself)} |"
-    yield f"| bare application, {JOBS * RANKS} trainers | {told(bare_loaded)} |"
-    yield f"| bare application, one trainer alone | {told(bare_by_itself)} |"
+    yield f"| hot call, at {1000 * pace:g} ms a step | {quantiles_row(hot_paced)} |"
+    yield f"| hot call, one trainer alone | {quantiles_row(by_itself)} |"
+    yield f"| bare application, {JOBS * RANKS} trainers | {quantiles_row(bare_loaded)} |"
+    yield f"| bare application, one trainer alone | {quantiles_row(bare_by_itself)} |"
     yield ""
     rates = len(loaded) / seconds, len(bare_loaded) / BARE_SECONDS
     yield f"{rates[0]:,.0f} calls/s under load, {rates[1]:,.0f} by the bare application;"
@@ -100,7 +100,7 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     yield from (f"- {sentence}" for sentence in wrong[:20])
 
 
-def trades() -> list[Trade]:
+def trades() -> list[Workload]:
     """The jobs: ten of 50,000 samples, four of 100,000, two of 200,000; every second one promises whole epochs."""
     sizes = [50_000] * 10 + [100_000] * 4 + [200_000] * 2
     made = []
@@ -119,7 +119,7 @@ def trades() -> list[Trade]:
         )
         json_ranks = (3,) if k % 4 == 3 else ()
         made.append(
-            Trade(
+            Workload(
                 spec,
                 coverage,
                 RANKS,

@@ -37,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     epoch = args.samples // G
     rows = [measure(args.samples, steps, args.restarts) for steps in (300, epoch + COUNT, epoch + 1000)]
-    text = told(args.samples, rows)
+    text = table(args.samples, rows)
     print(text)
     if args.write:
         RESULTS.write_text(text)
@@ -97,7 +97,7 @@ def train(client: SchedulerClient, spec: JobSpec, steps: int) -> tuple[int, np.n
             client.validation("run", ValidationReport(step=step, loss=1.0, accuracy=0.5, modalities=heads))
 
 
-def told(samples: int, rows: list[dict[str, Any]]) -> str:
+def table(samples: int, rows: list[dict[str, Any]]) -> str:
     """The figures as Markdown."""
     lines = [
         "# Restart after `kill -9`",

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import traffic
-from benchmarks.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Trade
-from benchmarks.watch import MB, Watch, machine, slope, told
+from benchmarks.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Workload
+from benchmarks.watch import MB, Watch, machine, quantiles_row, slope
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.testing import ServiceProcess
@@ -72,7 +72,7 @@ def report(seconds: float, wrong: list[str]) -> Iterator[str]:
     yield "# Soak"
     yield ""
     yield f"`python -m benchmarks.soak --minutes {seconds / 60:g} --write`: {len(trades())} jobs,"
-    yield f"{sum(trade.ranks for trade in trades())} trainers, {1000 * PAUSE:g} ms a step; the small job has n ="
+    yield f"{sum(workload.ranks for workload in trades())} trainers, {1000 * PAUSE:g} ms a step; the small job has n ="
     yield f"{SMALL.samples:,}, intervals of {SMALL.interval} steps and {1000 * PAUSE / 2:g} ms a step; batches of {G};"
     yield f"{machine()}."
     yield ""
@@ -94,9 +94,9 @@ def report(seconds: float, wrong: list[str]) -> Iterator[str]:
     yield from (f"- {sentence}" for sentence in wrong[:20])
 
 
-def trades() -> list[Trade]:
+def trades() -> list[Workload]:
     """The jobs."""
-    made = [Trade(SMALL, "any", ranks=1, pace=0.5, repeat=0.01)]
+    made = [Workload(SMALL, "any", ranks=1, pace=0.5, repeat=0.01)]
     for k, samples in enumerate((50_000, 50_000, 100_000, 200_000)):
         coverage = "epoch" if k % 2 else "any"
         policy, parameters = POLICIES[coverage][1 + k // 2]
@@ -109,7 +109,7 @@ def trades() -> list[Trade]:
                 "interval": None if k < 3 else 100,
             }
         )
-        made.append(Trade(spec, coverage, count=4 if k == 2 else 1, json_ranks=(3,) if k == 1 else (), swap_every=3))
+        made.append(Workload(spec, coverage, count=4 if k == 2 else 1, json_ranks=(3,) if k == 1 else (), swap_every=3))
     return made
 
 
@@ -153,7 +153,7 @@ def windows(findings: Findings, rows: np.ndarray, begin: float, seconds: float) 
         decisions += len(first)
         memory = rows[(rows[:, 0] >= start) & (rows[:, 0] < stop), 2]
         held = f"{np.median(memory) / MB:.0f}" if len(memory) else ""
-        yield f"| {(stop - begin) / 60:.3g} | {told(hot)} | {told(first)} | {decisions:,} | {held} |"
+        yield f"| {(stop - begin) / 60:.3g} | {quantiles_row(hot)} | {quantiles_row(first)} | {decisions:,} | {held} |"
 
 
 def summary(

@@ -42,7 +42,7 @@ A = TypeVar("A")
 
 
 @dataclass(frozen=True)
-class Trade:
+class Workload:
     """A job, and how its ranks go about it."""
 
     spec: JobSpec
@@ -96,25 +96,25 @@ class Findings:
 class Job:
     """What the ranks of a job agree on; methods may be called from all of their threads."""
 
-    def __init__(self, trade: Trade, findings: Findings, lock: threading.Lock) -> None:
-        self.trade = trade
+    def __init__(self, workload: Workload, findings: Findings, lock: threading.Lock) -> None:
+        self.workload = workload
         self.findings = findings
         self._lock = lock  # that of the findings, which all jobs of a process share
-        self.calendar = trade.spec.calendar()
+        self.calendar = workload.spec.calendar()
         self.kept: dict[int, int] = {}  # step -> digest of its batch
         self._reach = 0  # no rank has asked for a later step
         self._stop: int | None = None
         self._digests: dict[int, list[int]] = {}  # step -> its digest, and how many ranks have seen it
-        self._seen = np.zeros(trade.spec.samples, dtype=np.int64)  # draws of each sample in this epoch
+        self._seen = np.zeros(workload.spec.samples, dtype=np.int64)  # draws of each sample in this epoch
         self._epoch = 0
-        self.learnt = np.zeros(trade.spec.samples, dtype=np.int64)  # draws before this interval
+        self.learnt = np.zeros(workload.spec.samples, dtype=np.int64)  # draws before this interval
         self.interval: list[np.ndarray] = []  # batches of this interval
-        self._rng = np.random.default_rng(trade.spec.seed)
+        self._rng = np.random.default_rng(workload.spec.seed)
 
     def wrong(self, sentence: str) -> None:
         """Note a violation; the job ends."""
         with self._lock:
-            self.findings.wrong.append(f"{self.trade.spec.name}: {sentence}")
+            self.findings.wrong.append(f"{self.workload.spec.name}: {sentence}")
             self._stop = 0
 
     def room(self, step: int, over: bool) -> int:
@@ -122,7 +122,7 @@ class Job:
         with self._lock:
             if over and self._stop is None:
                 self._stop = self._reach
-            room = WARM_COUNT if step < self.trade.warm_up else self.trade.count
+            room = WARM_COUNT if step < self.workload.warm_up else self.workload.count
             if self._stop is not None:
                 room = max(0, min(room, self._stop - step))
             self._reach = max(self._reach, step + room)
@@ -141,7 +141,7 @@ class Job:
                 if known[1] == 0:
                     self._account(step, samples, digest)
                 known[1] += 1
-                if known[1] == self.trade.ranks:
+                if known[1] == self.workload.ranks:
                     del self._digests[step]
             if known[0] != digest:
                 self.wrong(f"ranks got different batches for step {step}")
@@ -160,7 +160,7 @@ class Job:
 
     def _account(self, step: int, samples: np.ndarray, digest: int) -> None:
         self.findings.steps += 1
-        self.findings.due += self.trade.ranks
+        self.findings.due += self.workload.ranks
         if step == self.calendar.interval_bounds(step)[0]:
             for batch in self.interval:
                 np.add.at(self.learnt, batch, 1)
@@ -170,7 +170,7 @@ class Job:
             if len(self.kept) == KEPT:
                 del self.kept[int(self._rng.choice(list(self.kept)))]
             self.kept[step] = digest
-        if self.trade.coverage == "epoch":
+        if self.workload.coverage == "epoch":
             offset = step * self.calendar.batch_size
             for epoch, start, stop in self.calendar.segments(step, step + 1):
                 if epoch > self._epoch:
@@ -180,7 +180,7 @@ class Job:
     def _finish_epoch(self) -> None:
         if (self._seen != 1).any():
             times = np.unique(self._seen).tolist()
-            self.findings.wrong.append(f"{self.trade.spec.name}: samples came {times} times in epoch {self._epoch}")
+            self.findings.wrong.append(f"{self.workload.spec.name}: samples came {times} times in epoch {self._epoch}")
         self._seen[:] = 0
         self._epoch += 1
         self.findings.epochs += 1
@@ -190,10 +190,10 @@ class Rank:
     """One client of a job."""
 
     def __init__(self, url: str, job: Job, rank: int, phases: Sequence[Phase], outage: float) -> None:
-        self._trade, self._job, self._rank = job.trade, job, rank
-        self._spec, self._name = job.trade.spec, job.trade.spec.name
+        self._trade, self._job, self._rank = job.workload, job, rank
+        self._spec, self._name = job.workload.spec, job.workload.spec.name
         self._phases, self._outage = phases, outage
-        wire: Literal["frame", "json"] = "json" if rank in job.trade.json_ranks else "frame"
+        wire: Literal["frame", "json"] = "json" if rank in job.workload.json_ranks else "frame"
         self._client = SchedulerClient(url, retries=0, timeout=30.0, wire=wire)
         self._rng = np.random.default_rng([self._spec.seed, rank])
         self._applied = self._repeated = self._outages = self._swaps = 0
@@ -237,9 +237,9 @@ class Rank:
             self._check_outcomes(answer.feedback, again)
 
     def _report(self, step: int) -> None:
-        said, again = self._call("validation", lambda: self._client.validation(self._name, report(step)))
-        if said.outcome != "applied" and not again:
-            raise AssertionError(f"the report of step {step} was {said.outcome}")
+        receipt, again = self._call("validation", lambda: self._client.validation(self._name, report(step)))
+        if receipt.outcome != "applied" and not again:
+            raise AssertionError(f"the report of step {step} was {receipt.outcome}")
         every = self._trade.swap_every
         number = step // max(1, self._job.calendar.interval_bounds(0)[1])
         if every is not None and number % every == 0:
@@ -323,7 +323,7 @@ class Crew:
     """
 
     def __init__(
-        self, url: str, trades: Sequence[Trade], phases: Sequence[Phase], *, processes: int, outage: float = 0.0
+        self, url: str, trades: Sequence[Workload], phases: Sequence[Phase], *, processes: int, outage: float = 0.0
     ) -> None:
         context = get_context("spawn")
         self._url, self._trades = url, trades
@@ -336,7 +336,7 @@ class Crew:
     def begin(self, patience: float = WARM_UP_SECONDS) -> float:
         """Let the first phase begin once every job is warm, at most so many seconds from now; the monotonic second."""
         give_up = time.monotonic() + patience
-        warm = {trade.spec.name: trade.warm_up for trade in self._trades}
+        warm = {workload.spec.name: workload.warm_up for workload in self._trades}
         with SchedulerClient(self._url, timeout=120.0) as client:  # the list waits for each busy job in turn
             while time.monotonic() < give_up:
                 reached = {job.spec.name: job.next_step for job in client.jobs().jobs}
@@ -373,15 +373,15 @@ def _know(begin: Any) -> None:
     _beginning = begin
 
 
-def work(url: str, trades: Sequence[Trade], phases: Sequence[Phase], outage: float) -> Findings:
+def work(url: str, trades: Sequence[Workload], phases: Sequence[Phase], outage: float) -> Findings:
     """Run all ranks of some jobs in this process, and check the jobs afterwards."""
     findings = Findings()
     lock = threading.Lock()
-    jobs = [Job(trade, findings, lock) for trade in trades]
+    jobs = [Job(workload, findings, lock) for workload in trades]
     with SchedulerClient(url) as client:
-        for trade in trades:
-            client.create_job(trade.spec)
-        ranks = [Rank(url, job, rank, phases, outage) for job in jobs for rank in range(job.trade.ranks)]
+        for workload in trades:
+            client.create_job(workload.spec)
+        ranks = [Rank(url, job, rank, phases, outage) for job in jobs for rank in range(job.workload.ranks)]
         threads = [threading.Thread(target=rank.run) for rank in ranks]
         for thread in threads:
             thread.start()
@@ -397,7 +397,7 @@ def work(url: str, trades: Sequence[Trade], phases: Sequence[Phase], outage: flo
 
 def check(client: SchedulerClient, job: Job) -> None:
     """What the service holds of a job in the end is what its ranks have done, each measurement once."""
-    name, end = job.trade.spec.name, job.end()
+    name, end = job.workload.spec.name, job.end()
     state = client.job(name)
     if (state.next_step, state.steps_fed_back) != (end, end):
         job.wrong(f"{end} steps were done, the service tells {state.next_step} and {state.steps_fed_back} fed back")
@@ -405,9 +405,9 @@ def check(client: SchedulerClient, job: Job) -> None:
         batches = client.batches(name, step)
         if digest_of(batches, 0) != digest:
             job.wrong(f"step {step} has another batch in the end")
-        for rank in range(job.trade.ranks):
+        for rank in range(job.workload.ranks):
             request = FeedbackRequest(
-                rank=rank, world_size=job.trade.ranks, feedback=measured(batches, rank, job.trade.ranks)
+                rank=rank, world_size=job.workload.ranks, feedback=measured(batches, rank, job.workload.ranks)
             )
             if client.feedback(name, request).feedback != ["repeated"]:
                 job.wrong(f"feedback for step {step} of rank {rank} counted again in the end")

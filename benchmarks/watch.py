@@ -63,7 +63,7 @@ def slope(seconds: np.ndarray, values: np.ndarray) -> float:
     return float(np.median((values[second] - values[first]) / (seconds[second] - seconds[first])))
 
 
-def told(seconds: Sequence[float] | np.ndarray) -> str:
+def quantiles_row(seconds: Sequence[float] | np.ndarray) -> str:
     """Number, median and 99th percentile of durations, as cells of a table."""
     if len(seconds) == 0:
         return "0 | |"

@@ -16,7 +16,7 @@ from rich.live import Live
 from bss_cli import tokens as token_commands
 from bss_cli.rendering import (
     HASH_SHOWN,
-    Look,
+    WatchView,
     artefact_sentence,
     job_view,
     jobs_view,
@@ -212,7 +212,7 @@ def _end_well(*_: object) -> NoReturn:
 # Talking to the service.
 
 
-def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[Look]:
+def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[WatchView]:
     """Look at a job for ever, each time when the one before has been shown and `interval` seconds have passed."""
     seen, seen_at = 0, 0.0
     rate = None
@@ -221,7 +221,7 @@ def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[Look]
         if seen_at:
             rate = (state.next_step - seen) / (now - seen_at)
         seen, seen_at = state.next_step, now
-        yield Look(state=state, decisions=_latest_decisions(client, job), steps_per_second=rate)
+        yield WatchView(state=state, decisions=_latest_decisions(client, job), steps_per_second=rate)
         time.sleep(interval)
 
 
@@ -233,11 +233,11 @@ def _latest_decisions(client: SchedulerClient, job: str) -> list[Decision]:
 def _artefact(client: SchedulerClient, wanted: str) -> PolicyManifest:
     """The one artefact of that name, or whose hash begins so."""
     known = client.policies().artefacts
-    found = [a for a in known if wanted and (a.name == wanted or a.sha256.startswith(wanted))]
-    if len(found) != 1:
-        among = ", ".join(f"{a.name} {a.sha256[:HASH_SHOWN]}" for a in found or known)
+    matching = [a for a in known if wanted and (a.name == wanted or a.sha256.startswith(wanted))]
+    if len(matching) != 1:
+        among = ", ".join(f"{a.name} {a.sha256[:HASH_SHOWN]}" for a in matching or known)
         fail(f"--artefact must name one of {among or 'those that were uploaded, none yet'}, got {wanted!r}")
-    return found[0]
+    return matching[0]
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -263,7 +263,7 @@ def _tell(answer: Message, as_json: bool, view: Callable[[], RenderableType]) ->
         screen().print(view())
 
 
-def _show_live(looks: Iterator[Look], interval: float) -> None:
+def _show_live(looks: Iterator[WatchView], interval: float) -> None:
     """One table that changes in place; where that can't be, as in a file, one after another."""
     terminal = screen()
     views = (look_view(look, interval) for look in looks)

@@ -21,7 +21,7 @@ REWARDS_SHOWN: Final = 6
 HASH_SHOWN: Final = 12  # characters: enough to name an artefact by
 
 
-class Look(Message):
+class WatchView(Message):
     """What `bss watch` sees at one moment."""
 
     state: JobState
@@ -86,7 +86,7 @@ def swap_sentence(job: str, answer: PolicyAnswer) -> str:
     return f"{job}: {outcome}{answer.policy.name} is {version} and draws from step {answer.first_step:,} on"
 
 
-def look_view(look: Look, interval: float) -> RenderableType:
+def look_view(look: WatchView, interval: float) -> RenderableType:
     """What a watcher sees."""
     state = look.state
     rate = "–" if look.steps_per_second is None else f"{look.steps_per_second:,.1f} steps/s"

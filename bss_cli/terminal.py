@@ -29,10 +29,10 @@ def first_mistake(error: pydantic.ValidationError) -> str:
     name = ".".join(map(str, first["loc"]))
     if first["type"] == "extra_forbidden":
         return f"{name} in bss.toml is not a setting"
-    said = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")
     if name in ("", "token"):  # a rule over several settings tells their values itself; a token is told to nobody
-        return f"{name}: {said}".removeprefix(": ")
-    return f"{name}: {said}, got {first['input']!r}"
+        return f"{name}: {message}".removeprefix(": ")
+    return f"{name}: {message}, got {first['input']!r}"
 
 
 def screen(*, stderr: bool = False) -> Console:

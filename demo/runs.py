@@ -13,8 +13,8 @@ from demo.plan import Run
 from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Epoch, RunResult, ScoreBands, Step
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.data import Dataset, corrupt
-from trainer_client.reference.evaluation import Report
-from trainer_client.reference.training import Config, EpochRecord, Result, StepRecord, Trainer, job_spec
+from trainer_client.reference.evaluation import Evaluation
+from trainer_client.reference.training import EpochRecord, StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 from trainer_client.sampler import ScheduledBatchSampler
 
 Flags = NDArray[np.bool_]
@@ -42,7 +42,7 @@ def execute(
     wrong = corrupted.labels[training] != dataset.labels[training]
     policy = PolicySpec(name=run.policy, parameters=run.parameters)
     spec = job_spec(run.job, corrupted, batch_size=run.batch_size, epochs=run.epochs, seed=run.seed, policy=policy)
-    config = Config(
+    config = TrainingConfig(
         epochs=run.epochs, seed=run.seed, workers=run.loader_workers, measure_first=run.measure_first, on_outage="raise"
     )
     with (
@@ -112,7 +112,7 @@ class Watcher:
         if not np.isnan(scores).all():
             self.bands.append(ScoreBands(epoch, score_quantiles(scores, self.wrong)))
 
-    def _report_epoch(self, result: Result) -> None:
+    def _report_epoch(self, result: TrainingResult) -> None:
         if result.epochs:
             self.on_epoch(len(result.epochs), result.epochs[-1].validation.accuracy)
 
@@ -141,5 +141,5 @@ def _epoch(record: EpochRecord) -> Epoch:
     )
 
 
-def _accuracies(report: Report) -> dict[str, float]:
+def _accuracies(report: Evaluation) -> dict[str, float]:
     return {name: accuracy for name, (accuracy, _) in report.modalities.items()} | {JOINT: report.accuracy}

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from bss_service.protocol.jobs import JobSpec
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.data import Dataset
-from trainer_client.reference.training import Config, Trainer
+from trainer_client.reference.training import Trainer, TrainingConfig
 from trainer_client.sampler import ScheduledBatchSampler
 
 STOP_SECONDS: Final = 60.0  # for a step or an evaluation that is under way
@@ -19,7 +19,9 @@ STOP_SECONDS: Final = 60.0  # for a step or an evaluation that is under way
 class LiveRun:
     """Trains as soon as it is made. `error` is what it ended with, if not well."""
 
-    def __init__(self, url: str, token: SecretStr | None, dataset: Dataset, spec: JobSpec, config: Config) -> None:
+    def __init__(
+        self, url: str, token: SecretStr | None, dataset: Dataset, spec: JobSpec, config: TrainingConfig
+    ) -> None:
         self.job = spec.name
         self.error: Exception | None = None
         self._client = SchedulerClient(url, token=token.get_secret_value() if token else None)
@@ -61,7 +63,7 @@ class LiveRun:
         self._client.close()  # ends the tries of a thread that has not got as far as a sampler
         self._thread.join(STOP_SECONDS)
 
-    def _train(self, dataset: Dataset, spec: JobSpec, config: Config) -> None:
+    def _train(self, dataset: Dataset, spec: JobSpec, config: TrainingConfig) -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # of this thread's sums: the same in every run
         try:

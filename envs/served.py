@@ -28,7 +28,7 @@ from envs.spaces import action_space, observation_space
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import ConflictError, SchedulerError
 from trainer_client.reference.data import Dataset, load
-from trainer_client.reference.training import Config, job_spec
+from trainer_client.reference.training import TrainingConfig, job_spec
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         self._url, self._job, self._token = url, job, token
         self._timeout = timeout
         self._data = data
-        self._config = Config(epochs=epochs, learning_rate=learning_rate, optimiser=optimiser, device=device)
+        self._config = TrainingConfig(epochs=epochs, learning_rate=learning_rate, optimiser=optimiser, device=device)
         self._batch_size, self._interval = batch_size, interval
         self._dataset: Dataset | None = None
         self._service: ServiceProcess | None = None

@@ -104,8 +104,8 @@ def source(name: str) -> Source:
     Raises ValueError for an unknown name and FileNotFoundError for no file.
     """
     synthetic = re.fullmatch(r"synthetic:(\d{1,2})", name)
-    found: Source = Synthetic(int(synthetic[1])) if synthetic else Views(load(name))
-    return found
+    chosen: Source = Synthetic(int(synthetic[1])) if synthetic else Views(load(name))
+    return chosen
 
 
 def vectors(dataset: Dataset, view: str) -> Float32:

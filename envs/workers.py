@@ -107,16 +107,16 @@ def _work(pipe: Connection, kind: type[VectorBalanceScheduling], size: int, task
 def _step(envs: VectorBalanceScheduling, actions: NDArray[Any]) -> tuple[Any, ...]:
     """One step in the shape of stable-baselines3."""
     observations, rewards, terminated, truncated, infos = envs.step(actions)
-    told: list[dict[str, Any]] = [{} for _ in range(envs.num_envs)]
+    of_place: list[dict[str, Any]] = [{} for _ in range(envs.num_envs)]
     for b in np.flatnonzero(terminated | truncated):
-        told[b] = {
+        of_place[b] = {
             **_of_place(infos["final_info"], int(b)),
             "terminal_observation": infos["final_obs"][b],
             # The horizon is where a run ends, not where it is cut off: nothing is earned after it, and
             # stable-baselines3 must not add what a critic believes of that.
             "TimeLimit.truncated": False,
         }
-    return observations, rewards.astype(np.float32), terminated | truncated, told
+    return observations, rewards.astype(np.float32), terminated | truncated, of_place
 
 
 def _of_place(infos: dict[str, Any], place: int) -> dict[str, Any]:

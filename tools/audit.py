@@ -22,21 +22,21 @@ def main() -> int:
     except subprocess.TimeoutExpired:
         code, sentence = 0, f"could not run: no answer in {SECONDS} s"
     except (ValueError, KeyError):
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
-        code, sentence = 0, f"could not run: {said[-1]}"
+        complaints = done.stderr.strip().splitlines() or ["it said nothing"]
+        code, sentence = 0, f"could not run: {complaints[-1]}"
     sys.stdout.write(f"dependency audit: {sentence}\n")
     return code
 
 
 def verdict(packages: list[dict[str, Any]]) -> tuple[int, str]:
     """Exit code, and what to say, of pip-audit's list: a package that its service does not know is not audited."""
-    found = [
+    vulnerable = [
         f"{package['name']} {package['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'none'}"
         for package in packages
         for flaw in package.get("vulns", [])
     ]
-    if found:
-        return 1, "\n  ".join(["found", *found])
+    if vulnerable:
+        return 1, "\n  ".join(["found", *vulnerable])
     unknown = sum("skip_reason" in package for package in packages)
     if unknown == len(packages):
         return 0, "could not run: the vulnerability service knows none of the packages"

@@ -41,6 +41,6 @@ def _figures(judged: dict[str, Any], sha256: str) -> dict[str, Any]:
     names = [name for name, identity in judged["policies"].items() if identity == sha256]
     if not names:
         raise ValueError(f"evaluation must be one of the policy {sha256[:12]}…, got one of {[*judged['policies']]}")
-    told = {"policy": names[0], "best fixed in hindsight": "best fixed in hindsight"}
-    verdicts = {name: judged["verdicts"][key] for name, key in told.items()}
+    contenders = {"policy": names[0], "best fixed in hindsight": "best fixed in hindsight"}
+    verdicts = {name: judged["verdicts"][key] for name, key in contenders.items()}
     return {"tasks": judged["tasks"], "seeds": judged["seeds"], "verdicts": verdicts}

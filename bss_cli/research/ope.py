@@ -11,7 +11,7 @@ from bss_cli.terminal import fail, screen
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from envs.research.offline.ope import Report
+    from envs.research.offline.ope import PolicyReport
     from envs.research.statistics import Interval
 
 
@@ -47,7 +47,7 @@ def ope(
         screen().print(f"{report.verdict.answer}: {report.verdict.reason}")
 
 
-def _table(report: "Report", runs: int, left_out: int) -> "Table":
+def _table(report: "PolicyReport", runs: int, left_out: int) -> "Table":
     from rich import box
     from rich.table import Table
 

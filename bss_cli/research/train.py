@@ -33,10 +33,10 @@ def train(
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from envs.research.training.learners import STATE, Config, open_learner, write_policy
+    from envs.research.training.learners import STATE, LearnerConfig, open_learner, write_policy
 
     try:
-        config = Config.load(run) if resume else Config.of(algorithm, seed, source or [], begin_with)
+        config = LearnerConfig.load(run) if resume else LearnerConfig.of(algorithm, seed, source or [], begin_with)
         if not resume:
             config.save(run)
     except (ValueError, OSError) as error:
@@ -53,6 +53,6 @@ def train(
             write_policy(run, config, learner)
             for name, value in figures.items():
                 board.add_scalar(name, value, learner.intervals)
-            told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
             took = time.perf_counter() - began
-            typer.echo(f"{learner.iteration}/{iterations}  {learner.intervals} intervals  {took:.0f} s  {told}")
+            typer.echo(f"{learner.iteration}/{iterations}  {learner.intervals} intervals  {took:.0f} s  {shown}")

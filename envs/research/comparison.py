@@ -156,7 +156,7 @@ def play(
     seeds: Sequence[int],
     pool: Pool,
     kept: Path,
-    told: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Scores:
     """All runs of all contenders. Those of each are kept in a file, and made only once.
 
@@ -166,7 +166,7 @@ def play(
     fixed: dict[str, Float64] = {}
     for scores, group in ((of, entered), (fixed, fixed_actions())):
         for name, contender in group.items():
-            told(name)
+            report(name)
             scores[name] = _accuracies(tasks, contender, seeds, pool, kept)
     return Scores(tuple(tasks), tuple(seeds), of, fixed)
 

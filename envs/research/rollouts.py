@@ -46,7 +46,7 @@ class Episode:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Rollout:
     """What a run came to: accuracies of the checkpoint with the best validation accuracy, in [0, 1]."""
 
     validation_accuracy: float
@@ -57,7 +57,7 @@ class Result:
     importance: Float32  # (intervals, A) of the components of its advice
 
 
-Pool = Callable[[Sequence[Episode]], list[Result]]
+Pool = Callable[[Sequence[Episode]], list[Rollout]]
 
 
 @contextmanager
@@ -67,10 +67,10 @@ def pool(workers: int) -> Iterator[Pool]:
         workers, initializer=torch.set_num_threads, initargs=(1,)
     ) as processes:
 
-        def play_all(episodes: Sequence[Episode]) -> list[Result]:
+        def play_all(episodes: Sequence[Episode]) -> list[Rollout]:
             order = sorted(range(len(episodes)), key=lambda k: _shape(episodes[k]))
             chunks = _chunks(episodes, order, workers)
-            results: dict[int, Result] = {}
+            results: dict[int, Rollout] = {}
             for chunk, made in zip(
                 chunks, processes.imap(play, [[episodes[k] for k in c] for c in chunks]), strict=True
             ):
@@ -80,7 +80,7 @@ def pool(workers: int) -> Iterator[Pool]:
         yield play_all
 
 
-def play(episodes: Sequence[Episode]) -> list[Result]:
+def play(episodes: Sequence[Episode]) -> list[Rollout]:
     """Make runs side by side; their sources must have the same number of modalities and of classes."""
     first = source(episodes[0].task.source)
     cohort = Cohort(len(episodes), modalities=first.modalities, classes=first.classes, judged=True, reward=RewardSpec())
@@ -101,8 +101,8 @@ class _Player:
     lesson: Lesson
     actor: Actor
     seen: list[Float32] = field(default_factory=list)
-    told: list[Action] = field(default_factory=list)
-    result: Result | None = None
+    advised: list[Action] = field(default_factory=list)
+    result: Rollout | None = None
 
     @classmethod
     def start(cls, cohort: Cohort, place: int, episode: Episode) -> "_Player":
@@ -120,7 +120,7 @@ class _Player:
         observation = self.run.observe()
         self.seen.append(observation.vector)
         if self.episode.taught:
-            self.told.append(advice(self.run.table, self.lesson, observation["progress"]))
+            self.advised.append(advice(self.run.table, self.lesson, observation["progress"]))
         return self.actor.act(observation)
 
     def take(self, outcome: Outcome) -> None:
@@ -128,13 +128,13 @@ class _Player:
         if not (outcome.terminated or outcome.truncated):
             self.actor.learn(self.run.history.decisions[-1])
             return
-        self.result = Result(
+        self.result = Rollout(
             outcome.info["best_validation_accuracy"],
             outcome.info["test_accuracy"],
             np.stack(self.seen),
             outcome.terminated,
-            np.array([action.to_vector() for action in self.told], np.float32).reshape(-1, DIMENSION),
-            np.array([importance(action) for action in self.told], np.float32).reshape(-1, DIMENSION),
+            np.array([action.to_vector() for action in self.advised], np.float32).reshape(-1, DIMENSION),
+            np.array([importance(action) for action in self.advised], np.float32).reshape(-1, DIMENSION),
         )
 
 

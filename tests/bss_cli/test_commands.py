@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 
 from bss_cli import __main__ as cli
 from bss_cli import commands as console
-from bss_cli.commands import Look, app, look_view
+from bss_cli.commands import WatchView, app, look_view
 from bss_service.protocol.jobs import JobList, JobSpec, JobState
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec
 from bss_service.protocol.training import Feedback, FeedbackRequest, StepsRequest
@@ -104,15 +104,15 @@ def report(step: int) -> ValidationReport:
     )
 
 
-def rendered(look: Look, width: int) -> str:
+def rendered(look: WatchView, width: int) -> str:
     """What `bss watch` shows of a look, as text."""
     console = Console(width=width, file=StringIO(), record=True, markup=False, emoji=False, highlight=False)
     console.print(look_view(look, 1))
     return console.export_text()
 
 
-def look_at(client: SchedulerClient, job: str) -> Look:
-    return Look(state=client.job(job), decisions=client.decisions(job).decisions, steps_per_second=12.3)
+def look_at(client: SchedulerClient, job: str) -> WatchView:
+    return WatchView(state=client.job(job), decisions=client.decisions(job).decisions, steps_per_second=12.3)
 
 
 # jobs and show
@@ -185,12 +185,12 @@ def test_a_swap_to_the_policy_in_force_says_that_nothing_changed(bss: Run, job: 
     ],
 )
 def test_a_wrong_policy_or_parameter_is_told_and_changes_nothing(
-    bss: Run, client: SchedulerClient, job: str, arguments: list[str], told: str
+    bss: Run, client: SchedulerClient, job: str, arguments: list[str], output: str
 ) -> None:
     before = client.job(job)
     result = bss("swap", job, *arguments)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert told in result.stderr
+    assert output in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert client.job(job) == before
 
@@ -210,8 +210,8 @@ def uploaded(bss: Run, tmp_path: Path, job: str) -> str:
     name = f"trained-for-{job}"
     file = tmp_path / "policy.safetensors"
     file.write_bytes(made_up(name=name))
-    told = bss("upload", str(file)).stdout
-    assert told.startswith(f"{name} is stored as ")
+    output = bss("upload", str(file)).stdout
+    assert output.startswith(f"{name} is stored as ")
     return name
 
 
@@ -258,8 +258,8 @@ def test_a_file_that_is_no_artefact_is_told(bss: Run, tmp_path: Path) -> None:
 
 
 def test_a_shadow_is_put_shown_and_ended(bss: Run, client: SchedulerClient, job: str) -> None:
-    told = bss("swap", job, "balance", "--shadow").stdout
-    assert told == f"{job}: balance is shadow 1 and watches from step {INTERVAL} on\n"
+    output = bss("swap", job, "balance", "--shadow").stdout
+    assert output == f"{job}: balance is shadow 1 and watches from step {INTERVAL} on\n"
     assert f"balance watches from step {INTERVAL}" in bss("show", job).stdout
     train(client, job, intervals=2)
     assert "balance, shadow" in rendered(look_at(client, job), 100)
@@ -274,9 +274,9 @@ def test_watch_in_json_prints_a_line_each_look_and_ends_on_sigint(url: str, clie
     command = [BSS, "watch", job, "--json", "--interval", "0.1", "--url", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        first = Look.model_validate_json(process.stdout.readline())
+        first = WatchView.model_validate_json(process.stdout.readline())
         client.steps(job, StepsRequest(start=1, count=3))
-        looks = (Look.model_validate_json(line) for line in process.stdout)
+        looks = (WatchView.model_validate_json(line) for line in process.stdout)
         last = next(look for look in looks if look.state.next_step == 4)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
@@ -358,7 +358,7 @@ def test_watch_has_the_latest_decisions_the_newest_on_top(url: str, client: Sche
     command = [BSS, "watch", job, "--json", "--url", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        look = Look.model_validate_json(process.stdout.readline())
+        look = WatchView.model_validate_json(process.stdout.readline())
         process.send_signal(signal.SIGINT)
     assert look.decisions == client.decisions(job, start=2).decisions
     shown = rendered(look, 80)

@@ -30,16 +30,16 @@ both = pytest.mark.parametrize("name", NAMES)
 
 def plain(info: dict[str, Any], place: int | None = None) -> dict[str, Any]:
     """An info, or what a vector environment's info says of one place, in Python's own types."""
-    told = {}
+    own_types = {}
     for name, value in info.items():
         if name.startswith("_") or not (place is None or info.get(f"_{name}", np.ones(99))[place]):
             continue
         if isinstance(value, dict):
-            told[name] = plain(value, place)
+            own_types[name] = plain(value, place)
         else:
             own = value if place is None else value[place]
-            told[name] = own.item() if isinstance(own, np.generic) else own
-    return told
+            own_types[name] = own.item() if isinstance(own, np.generic) else own
+    return own_types
 
 
 def action_of(space: gymnasium.Space[Any], number: int) -> Any:
@@ -157,9 +157,9 @@ def test_a_discrete_action_is_the_named_one() -> None:
         continuous.reset(seed=3)
         discrete.reset(seed=3)
         assert discrete.step(k)[4]["action"] == action.as_dict()
-        told = continuous.step(action.to_vector())[4]["action"]
-        assert {name: told[name] for name in CHOICES} == {name: getattr(action, name) for name in CHOICES}
-        assert [told[name] for name in RANGES] == pytest.approx([getattr(action, name) for name in RANGES], abs=1e-6)
+        applied = continuous.step(action.to_vector())[4]["action"]
+        assert {name: applied[name] for name in CHOICES} == {name: getattr(action, name) for name in CHOICES}
+        assert [applied[name] for name in RANGES] == pytest.approx([getattr(action, name) for name in RANGES], abs=1e-6)
 
 
 # Episodes.
@@ -268,8 +268,8 @@ def test_in_same_step_mode_the_next_episode_begins_at_once_and_the_last_is_told_
                 assert infos["final_obs"][b].tobytes() == own.tobytes()
                 assert plain(infos["final_info"], b) == plain(info)
                 own, info = single.reset()
-            told = {name: value for name, value in plain(infos, b).items() if not name.startswith("final_")}
-            assert (observations[b].tobytes(), told) == (own.tobytes(), plain(info))
+            batched = {name: value for name, value in plain(infos, b).items() if not name.startswith("final_")}
+            assert (observations[b].tobytes(), batched) == (own.tobytes(), plain(info))
     assert ended >= 8
 
 

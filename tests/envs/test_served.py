@@ -153,9 +153,9 @@ def test_an_interval_that_no_report_ends_earns_nothing_and_says_so(
     service: Service, make: Callable[..., ServedScheduling]
 ) -> None:
     came = episode(make(service.url, interval=2, epochs=2), count=5)  # 5 steps an epoch: intervals end in epochs' midst
-    told = [(entry[4]["reward"] is not None, entry[1] != 0.0) for entry in came[1:]]
-    assert (False, False) in told
-    assert all(known or reward is False for known, reward in told)
+    rewards = [(entry[4]["reward"] is not None, entry[1] != 0.0) for entry in came[1:]]
+    assert (False, False) in rewards
+    assert all(known or reward is False for known, reward in rewards)
     assert came[-1][3]
 
 
@@ -204,15 +204,15 @@ def test_a_killed_service_that_comes_back_changes_nothing(
 
 def sockets() -> set[str]:
     """Those of this process."""
-    found = set()
+    targets = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:
             target = str(entry.readlink())
         except OSError:
             continue
         if target.startswith(("socket:", "pipe:")):
-            found.add(target)
-    return found
+            targets.add(target)
+    return targets
 
 
 @pytest.mark.parametrize("steps", [0, 1, EPOCHS])

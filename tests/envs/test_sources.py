@@ -34,9 +34,9 @@ def worlds(number: int = 40, modalities: int = 2) -> list[Dataset]:
 
 @pytest.mark.parametrize("modalities", [2, 3, 7])
 def test_a_world_has_as_many_views_as_its_name_says(modalities: int) -> None:
-    found = source(f"synthetic:{modalities}")
-    assert found.modalities == modalities
-    world = found.sample(SIZES, np.random.default_rng(0))
+    chosen = source(f"synthetic:{modalities}")
+    assert chosen.modalities == modalities
+    world = chosen.sample(SIZES, np.random.default_rng(0))
     assert len(world.modalities) == modalities
     assert [len(world.indices(split)) for split in ("train", "validation", "test")] == list(SIZES)
 

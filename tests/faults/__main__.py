@@ -32,21 +32,21 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print counts as JSON")
     asked = parser.parse_args()
     started = time.monotonic()
-    done, found = _apart(asked) if asked.processes > 1 and not asked.program else _here(asked)
+    done, violations = _apart(asked) if asked.processes > 1 and not asked.program else _here(asked)
     seconds = time.monotonic() - started
     if asked.json:
-        print(json.dumps({"done": done, "found": found}))
-        return 1 if found else 0
+        print(json.dumps({"done": done, "violations": violations}))
+        return 1 if violations else 0
     for name, count in sorted(done.items()):
         print(f"{count:8d} {name}")
     print(f"{seconds:8.0f} seconds, seed {asked.seed}")
-    for told in found:
-        print(told)
+    for line in violations:
+        print(line)
     if asked.program:
-        return 1 if found else 0
+        return 1 if violations else 0
     short = done["programs"] < asked.programs or done["kills"] < asked.kills
-    print("violations!" if found else "fewer programs or kills than asked for" if short else "no violation")
-    return 1 if found or short else 0
+    print("violations!" if violations else "fewer programs or kills than asked for" if short else "no violation")
+    return 1 if violations or short else 0
 
 
 def _here(asked: argparse.Namespace) -> tuple["Counter[str]", list[str]]:
@@ -58,8 +58,8 @@ def _here(asked: argparse.Namespace) -> tuple["Counter[str]", list[str]]:
                 repeat(service, pool, done, Program.from_json(asked.program), asked.times)
             else:
                 explore(service, pool, done, asked.programs, seed=asked.seed, shrink=not asked.no_shrink)
-        except Found as found:
-            return done, [str(found)]
+        except Found as violation:
+            return done, [str(violation)]
         finally:
             service.close()
     return done, []
@@ -79,15 +79,15 @@ def _apart(asked: argparse.Namespace) -> tuple["Counter[str]", list[str]]:
         for k, share in enumerate(shares)
     ]
     done: Counter[str] = Counter()
-    found: list[str] = []
+    violations: list[str] = []
     for process in running:
-        told, _ = process.communicate()
-        if not told:
+        output, _ = process.communicate()
+        if not output:
             return done, [f"a process failed with status {process.returncode}"]
-        answer = json.loads(told.splitlines()[-1])
+        answer = json.loads(output.splitlines()[-1])
         done.update(answer["done"])
-        found += answer["found"]
-    return done, found
+        violations += answer["violations"]
+    return done, violations
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def explore(
     def attempt(program: Program) -> None:
         try:
             _once(service, pool, done, program)
-        except Found as found:
-            smallest.append(found)
+        except Found as violation:
+            smallest.append(violation)
             raise
 
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
@@ -63,7 +63,7 @@ def explore(
     try:
         test()
     except (Found, Flaky):
-        raise min(smallest, key=lambda found: len(found.program.to_json())) from None
+        raise min(smallest, key=lambda violation: len(violation.program.to_json())) from None
 
 
 def repeat(service: Service, pool: ThreadPoolExecutor, done: "Counter[str]", program: Program, times: int) -> None:

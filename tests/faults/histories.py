@@ -42,16 +42,16 @@ class World:
 
     model: Model
     left: dict[int, tuple[Call, tuple[str, ...]]] = field(default_factory=dict)  # and their parts not yet done
-    said: dict[int, Reply] = field(default_factory=dict)  # by the model, for those that are done
+    replies: dict[int, Reply] = field(default_factory=dict)  # by the model, for those that are done
 
     def next(self, number: int) -> "World":
         """The world after the next part of a request has happened."""
         call, parts = self.left[number]
-        after = World(self.model.copy(), dict(self.left), dict(self.said))
+        after = World(self.model.copy(), dict(self.left), dict(self.replies))
         reply = after.model.do(parts[0], call.message)
-        said = after.said.get(number, Reply(0))
+        earlier = after.replies.get(number, Reply(0))
         if call.heard:
-            after.said[number] = Reply(reply.status, {**said.body, **reply.body})
+            after.replies[number] = Reply(reply.status, {**earlier.body, **reply.body})
         if len(parts) > 1 and reply.status < 400:
             after.left[number] = (call, parts[1:])
         else:
@@ -79,24 +79,24 @@ class History:
         """Requests were sent at once, and answered, or not. Raises Violation if no possible state explains that."""
         for world in self.worlds:
             world.left |= {call.number: (call, PARTS.get(call.kind, (call.kind,))) for call in answers}
-        told = {call: answer for call, answer in answers.items() if answer is not None}
-        found = _closed(self.worlds)
-        for call, answer in told.items():
-            done = [w for w in found if call.number not in w.left]
-            wrong = {why for w in done if (why := disagreement(w.model, w.said[call.number], answer))}
-            found = [w for w in done if seen(w, call, answer)]
-            if not found:
-                told_wrong = "; ".join(sorted(wrong)) or "no order of the requests explains these answers together"
-                said = f"answered {answer.status} {answer.body.get('detail', '')}"
-                raise Violation(f"{call.kind} {call.request.path} {said}: {told_wrong}")
-        for world in found:
-            world.said = {n: reply for n, reply in world.said.items() if n in world.left}
-        self.worlds = _different(found)
+        answered = {call: answer for call, answer in answers.items() if answer is not None}
+        worlds = _closed(self.worlds)
+        for call, answer in answered.items():
+            done = [w for w in worlds if call.number not in w.left]
+            wrong = {why for w in done if (why := disagreement(w.model, w.replies[call.number], answer))}
+            worlds = [w for w in done if seen(w, call, answer)]
+            if not worlds:
+                reasons = "; ".join(sorted(wrong)) or "no order of the requests explains these answers together"
+                status = f"answered {answer.status} {answer.body.get('detail', '')}"
+                raise Violation(f"{call.kind} {call.request.path} {status}: {reasons}")
+        for world in worlds:
+            world.replies = {n: reply for n, reply in world.replies.items() if n in world.left}
+        self.worlds = _different(worlds)
 
     def died(self) -> None:
         """The service is gone, and with it the requests under way."""
         for world in self.worlds:
-            world.left, world.said = {}, {}
+            world.left, world.replies = {}, {}
         self.worlds = _different(self.worlds)
 
     def check(self, holds: Callable[[Model], Iterable[str]]) -> None:
@@ -109,7 +109,7 @@ class History:
 
 def seen(world: World, call: Call, answer: Answer) -> bool:
     """Whether the answer would be given in this world; it then holds what was learnt from it."""
-    if disagreement(world.model, world.said[call.number], answer):
+    if disagreement(world.model, world.replies[call.number], answer):
         return False
     for step, batch in batches_in(answer).items():
         if step in world.model.batches and world.model.batches[step].version == batch.version:
@@ -125,9 +125,8 @@ def disagreement(model: Model, reply: Reply, answer: Answer) -> str:
         return ""
     for name, expected in reply.body.items():
         if name == "batches":
-            told = _wrong_batches(model, expected, batches_in(answer))
-            if told:
-                return told
+            if objection := _wrong_batches(model, expected, batches_in(answer)):
+                return objection
         elif name == "rewards" and isinstance(expected, int):
             if len(answer.body[name]) != expected:
                 return f"rewards are counted once: expected {expected}, got {answer.body[name]}"
@@ -148,12 +147,12 @@ PROMISES = {
 
 def batches_in(answer: Answer) -> dict[int, Batch]:
     """The batches that an answer holds, by step."""
-    told = answer.body.get("batches", answer.body if "indices" in answer.body else None)
-    if told is None:
+    batches = answer.body.get("batches", answer.body if "indices" in answer.body else None)
+    if batches is None:
         return {}
-    columns = (told["policy_version"], told["indices"], told["probabilities"], told["scored_until"])
+    columns = (batches["policy_version"], batches["indices"], batches["probabilities"], batches["scored_until"])
     rows = zip(*(c if isinstance(c, list) else c.tolist() for c in columns), strict=True)
-    return {told["start"] + k: Batch(v, tuple(i), tuple(p), s) for k, (v, i, p, s) in enumerate(rows)}
+    return {batches["start"] + k: Batch(v, tuple(i), tuple(p), s) for k, (v, i, p, s) in enumerate(rows)}
 
 
 def _wrong_batches(model: Model, steps: range, batches: Mapping[int, Batch]) -> str:
@@ -183,20 +182,20 @@ def _agrees(expected: Any, got: Any) -> bool:
 
 def _closed(worlds: Iterable[World]) -> list[World]:
     """These worlds, and all that may come of them while requests are under way."""
-    found = _Worlds()
+    distinct = _Worlds()
     new = list(worlds)
     while new:
         world = new.pop()
-        if found.add(world):
+        if distinct.add(world):
             new += [world.next(number) for number in world.left]
-    return found.worlds
+    return distinct.worlds
 
 
 def _different(worlds: Iterable[World]) -> list[World]:
-    found = _Worlds()
+    distinct = _Worlds()
     for world in worlds:
-        found.add(world)
-    return found.worlds
+        distinct.add(world)
+    return distinct.worlds
 
 
 class _Worlds:

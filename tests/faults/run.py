@@ -354,12 +354,12 @@ class Run:
         taken = self.service.ask(Request("GET", f"/v1/jobs/{name}/snapshot"))
         if taken is None or taken.status != 200:
             raise Violation(f"no request fails: the snapshot of {name} answered {taken}")
-        told = Snapshot.from_frame(taken.content).table.times_measured.tolist()
+        counted = Snapshot.from_frame(taken.content).table.times_measured.tolist()
 
         def wrong(model: Model) -> Iterator[str]:
             expected = model.times_measured()
-            if expected is not None and expected != told:
-                yield f"feedback counts once: samples of {name} were measured {expected} times, the service has {told}"
+            if expected is not None and expected != counted:
+                yield f"feedback counts once: samples of {name} were measured {expected} times, not {counted}"
 
         self._jobs[name].check(wrong)
 

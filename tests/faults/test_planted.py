@@ -24,7 +24,7 @@ def copied(folder: Path) -> Path:
 def attacked(code: Path, programs: int) -> dict[str, Any]:
     """What the harness tells of the service in a folder: what was done, and what was found."""
     command = [sys.executable, "-m", "tests.faults", "--processes", "1", "--programs", str(programs)]
-    told = subprocess.run(
+    process = subprocess.run(
         [*command, "--no-shrink", "--json"],
         cwd=code,
         env={**os.environ, "PYTHONPATH": str(code)},
@@ -32,7 +32,7 @@ def attacked(code: Path, programs: int) -> dict[str, Any]:
         text=True,
         timeout=500,
     )
-    answer: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return answer
 
 
@@ -47,7 +47,7 @@ def attacked(code: Path, programs: int) -> dict[str, Any]:
 def test_a_planted_bug_is_found_where_the_sound_service_passes(tmp_path: Path, bug: str, promise: str) -> None:
     sound, sick = copied(tmp_path / "sound"), copied(tmp_path / "sick")
     subprocess.run(["git", "apply", PLANTED / f"{bug}.patch"], cwd=sick, check=True)
-    told = attacked(sick, PROGRAMS)
-    assert len(told["found"]) == 1, told["done"]
-    assert promise in told["found"][0]
-    assert attacked(sound, told["done"]["programs"])["found"] == []
+    outcome = attacked(sick, PROGRAMS)
+    assert len(outcome["violations"]) == 1, outcome["done"]
+    assert promise in outcome["violations"][0]
+    assert attacked(sound, outcome["done"]["programs"])["violations"] == []

@@ -86,7 +86,7 @@ def main() -> None:
     faulthandler.enable()
     started = time.perf_counter()
     tally = fuzz(args.cases, args.seed, seconds=60 * args.minutes)
-    for line in told(tally, args.seed, time.perf_counter() - started):
+    for line in report(tally, args.seed, time.perf_counter() - started):
         print(line)
     sys.exit(1 if tally.failures else 0)
 
@@ -176,7 +176,7 @@ def targets() -> list[Target]:
     return world
 
 
-def told(tally: Tally, seed: int, seconds: float) -> Iterator[str]:
+def report(tally: Tally, seed: int, seconds: float) -> Iterator[str]:
     """The lines of the result."""
     cases, accepted = tally.cases.total(), tally.accepted.total()
     yield f"{cases:,} cases of seed {seed} on {len(tally.cases)} readers in {seconds:.0f} s:"

@@ -161,8 +161,10 @@ def retyped(rng: Random, data: bytes) -> bytes:
 
 def prefixed(rng: Random, data: bytes) -> bytes:
     """A frame that tells another length of its header."""
-    told = int.from_bytes(data[:8], "little")
-    other = rng.choice((0, 1, told - 1, told + 1, told + 8, len(data), len(data) - 8, 2**31, 2**40, 2**63, 2**64 - 1))
+    length = int.from_bytes(data[:8], "little")
+    other = rng.choice(
+        (0, 1, length - 1, length + 1, length + 8, len(data), len(data) - 8, 2**31, 2**40, 2**63, 2**64 - 1)
+    )
     return (other % 2**64).to_bytes(8, "little") + data[8:]
 
 

@@ -52,8 +52,8 @@ PLANTED: dict[str, tuple[Callable[[bytes], Any], Callable[[Any], bytes], str]] =
 
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_bug_is_found(bug: str) -> None:
-    read, write, said = PLANTED[bug]
+    read, write, complaint = PLANTED[bug]
     tally = Tally()
     run(Target("planted", read, write, [b"[1,2]"], OF_JSON), b"[1,2]", 7, tally)  # type: ignore[arg-type]
     assert "case 7, planted: " in tally.failures[0]
-    assert said in tally.failures[0]
+    assert complaint in tally.failures[0]

@@ -70,13 +70,13 @@ class World:
 
 
 def together(ranks: "list[subprocess.Popen[str]]") -> Batches:
-    told: list[dict[str, list[int]]] = []
+    batches: list[dict[str, list[int]]] = []
     for process in ranks:
-        said, _ = process.communicate(timeout=HANG)
+        stdout, _ = process.communicate(timeout=HANG)
         assert process.returncode == 0
-        told.append(json.loads(said.splitlines()[-1]))
-    assert all(rows.keys() == told[0].keys() for rows in told)
-    return {int(step): [index for rows in told for index in rows[step]] for step in told[0]}
+        batches.append(json.loads(stdout.splitlines()[-1]))
+    assert all(rows.keys() == batches[0].keys() for rows in batches)
+    return {int(step): [index for rows in batches for index in rows[step]] for step in batches[0]}
 
 
 @pytest.fixture

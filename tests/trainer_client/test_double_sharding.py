@@ -47,15 +47,15 @@ def accelerated(service: Service, job: str, folder: Path, how: str) -> list[str]
         )
         for rank in "01"
     ]
-    said = [process.communicate(timeout=HANG)[0].strip() for process in reversed(ranks)]
-    return [words for words in reversed(said) if words]
+    outputs = [process.communicate(timeout=HANG)[0].strip() for process in reversed(ranks)]
+    return [words for words in reversed(outputs) if words]
 
 
 @pytest.mark.parametrize("how", ["prepared", "uneven", "split", "dispatched"])
 def test_accelerates_prepare_is_refused(service: Service, job_name: str, tmp_path: Path, how: str) -> None:
-    said = accelerated(service, job_name, tmp_path, how)
-    assert said
-    assert all(words.startswith("refused: this sampler yields its rank's share") for words in said)
+    outputs = accelerated(service, job_name, tmp_path, how)
+    assert outputs
+    assert all(words.startswith("refused: this sampler yields its rank's share") for words in outputs)
 
 
 def test_a_loader_that_accelerate_does_not_prepare_trains(service: Service, job_name: str, tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_loops_of_all_kinds_are_left_alone(client: SchedulerClient, job_name: st
         for k, (index, _) in enumerate(loader):  # gradients gathered over two batches, told of the second
             if k % 2:
                 sampler.feedback(index)
-                told = index
+                fed_back = index
         with pytest.raises(ValueError, match="index must be a batch of this rank") as raised:
-            sampler.feedback(told)
+            sampler.feedback(fed_back)
         assert not isinstance(raised.value, DoubleShardingError)
 
 

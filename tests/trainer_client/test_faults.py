@@ -21,7 +21,7 @@ from trainer_client import (
     StepsRequest,
     StrangeAnswerError,
 )
-from trainer_client.reference.training import Config, Trainer
+from trainer_client.reference.training import Trainer, TrainingConfig
 
 StartService = Callable[..., Service]
 Shape = dict[str, Any]
@@ -88,7 +88,7 @@ def test_under_wait_no_fault_changes_a_batch(
         run = train(disturbed, spec, prefetch=4)
     assert run.ended_like(undisturbed("bandit", False))
     assert is_on_record(client, spec, run)
-    assert proxy.told[fault] >= 2
+    assert proxy.injected[fault] >= 2
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_under_wait_a_run_through_faults_and_an_outage_ends_like_an_undisturbed_
             disturbed,
             spec,
             {9: lambda _: proxy.down_for(0.5), 15: lambda _: proxy.down_for(0.2)},
-            Config(epochs=EPOCHS, workers=workers),
+            TrainingConfig(epochs=EPOCHS, workers=workers),
             prefetch=3,
         )
     assert run.ended_like(undisturbed(policy, short))
     assert is_on_record(client, spec, run)
-    assert proxy.told["outage"] == 2
-    assert sum(proxy.told[name] for name in evenly(1)) >= 2
+    assert proxy.injected["outage"] == 2
+    assert sum(proxy.injected[name] for name in evenly(1)) >= 2
     assert run.outages >= 1
 
 
@@ -133,7 +133,7 @@ def test_under_wait_a_killed_service_behind_a_faulty_network_changes_nothing(
         service.start()
 
     with through(proxy) as disturbed:
-        run = train(disturbed, spec, dict.fromkeys((4, 18), kill), Config(epochs=EPOCHS, workers=2), prefetch=3)
+        run = train(disturbed, spec, dict.fromkeys((4, 18), kill), TrainingConfig(epochs=EPOCHS, workers=2), prefetch=3)
     with service.client() as client:
         assert is_on_record(client, spec, run)
     assert run.ended_like(undisturbed("bandit", True))
@@ -165,7 +165,7 @@ def test_under_local_every_sample_comes_once_an_epoch_and_the_record_agrees(
             disturbed,
             spec,
             {5: lambda _: proxy.down(), 18: back},
-            Config(epochs=EPOCHS, workers=workers),
+            TrainingConfig(epochs=EPOCHS, workers=workers),
             on_outage="local",
             outage_after=0.2,
             prefetch=2,
@@ -193,7 +193,7 @@ def test_under_raise_a_run_ends_and_goes_on_from_its_checkpoint_to_the_same_end(
 ) -> None:
     proxy = proxied(faults={"doubled": 0.1, "again later": 0.1, "delayed": 0.1})
     spec = job(job_name, "bandit", **(SHORT_INTERVALS if short else EPOCH_INTERVALS))
-    config = Config(epochs=EPOCHS, workers=workers, checkpoint=tmp_path / "run.pt", checkpoint_every=1)
+    config = TrainingConfig(epochs=EPOCHS, workers=workers, checkpoint=tmp_path / "run.pt", checkpoint_every=1)
     options: dict[str, Any] = {"on_outage": "raise", "outage_after": 0.2, "prefetch": 2}
     run = Run()
     with through(proxy) as disturbed:
@@ -229,7 +229,9 @@ def test_a_run_may_start_through_faults(proxied: Callable[..., Proxy], job_name:
     proxy.down_for(0.4)
     with through(proxy) as disturbed:
         assert (
-            len(train(disturbed, job(job_name, "curriculum"), config=Config(EPOCHS, measure_first=True)).batches)
+            len(
+                train(disturbed, job(job_name, "curriculum"), config=TrainingConfig(EPOCHS, measure_first=True)).batches
+            )
             == STEPS
         )
 

@@ -41,7 +41,7 @@ class Process:
             text=True,
             start_new_session=True,
         )
-        self.said: list[str] = []
+        self.output: list[str] = []
         self._changed = threading.Condition()
         self._readers = [threading.Thread(target=self._read, args=(stream,)) for stream in self._streams()]
         for reader in self._readers:
@@ -54,15 +54,15 @@ class Process:
         with stream:
             for line in stream:
                 with self._changed:
-                    self.said.append(line.strip())
+                    self.output.append(line.strip())
                     self._changed.notify_all()
         with self._changed:
-            self.said.append("")
+            self.output.append("")
             self._changed.notify_all()
 
     def wait_for(self, words: str) -> None:
         with self._changed:
-            assert self._changed.wait_for(lambda: any(words in line for line in self.said), 40), self.said
+            assert self._changed.wait_for(lambda: any(words in line for line in self.output), 40), self.output
 
     def tell(self) -> None:
         assert self.process.stdin is not None
@@ -75,7 +75,7 @@ class Process:
             status = self.process.wait(HANG)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            pytest.fail(f"it hangs: {self.said}")
+            pytest.fail(f"it hangs: {self.output}")
         for reader in self._readers:
             reader.join(HANG)
         assert self.process.stdin is not None
@@ -86,8 +86,8 @@ class Process:
 
     def left(self) -> dict[str, Any]:
         """What the loop's last line tells."""
-        told: dict[str, Any] = json.loads(next(line for line in reversed(self.said) if line.startswith("{")))
-        return told
+        answer: dict[str, Any] = json.loads(next(line for line in reversed(self.output) if line.startswith("{")))
+        return answer
 
 
 @pytest.fixture
@@ -214,9 +214,9 @@ class TestReference:
             os.killpg(trainer.process.pid, number)
         else:
             trainer.process.send_signal(number)
-        assert trainer.end() == 3, trainer.said
+        assert trainer.end() == 3, trainer.output
         assert time.monotonic() - asked < HANG
-        assert "Traceback" not in " ".join(trainer.said)
+        assert "Traceback" not in " ".join(trainer.output)
         state = read_checkpoint(checkpoint)["sampler"]
         unsent = {saved["step"] for saved in state["unsent"] if "step" in saved}
         assert len(set(range(state["step"])) - unsent) <= fed_back(client, job_name) <= state["step"]
@@ -229,7 +229,7 @@ class TestReference:
         trainer.wait_for("out of reach, trying on")
         trainer.process.send_signal(signal.SIGINT)
         assert trainer.end() == 3
-        assert "stopped before the run began" in trainer.said
+        assert "stopped before the run began" in trainer.output
 
 
 def test_loader_workers_that_are_spawned_get_no_sampler(client: SchedulerClient, job_name: str) -> None:
@@ -261,7 +261,7 @@ def test_a_forked_process_is_told_to_make_its_own(client: SchedulerClient, job_n
                 sampler.close()
                 os._exit(0)
         os.close(writing)
-        with os.fdopen(reading) as told:
-            assert "create it there" in told.read()
+        with os.fdopen(reading) as answer:
+            assert "create it there" in answer.read()
         os.waitpid(child, 0)
         assert len(next(batches)) == 8

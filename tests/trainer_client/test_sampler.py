@@ -107,9 +107,9 @@ def test_feedback_finds_its_batch_in_any_order(client: SchedulerClient, job_name
         sampler.flush()
         list(loader(sampler))  # the next plan learns the feedback
         for step, index in enumerate(came):
-            told = client.sample(job_name, int(index[0]))
-            assert told.last_measured == step
-            assert told.signals["similarity"] == pytest.approx(float(measured(step, index)["similarity"][0]))
+            answer = client.sample(job_name, int(index[0]))
+            assert answer.last_measured == step
+            assert answer.signals["similarity"] == pytest.approx(float(measured(step, index)["similarity"][0]))
 
 
 def test_feedback_for_a_batch_that_was_never_given_is_refused(client: SchedulerClient, job_name: str) -> None:
@@ -178,7 +178,7 @@ def test_a_loop_that_forgets_feedback_is_not_held_up(client: SchedulerClient, jo
 def test_a_swap_from_outside_takes_effect_at_the_announced_step_despite_prefetch(
     client: SchedulerClient, job_name: str
 ) -> None:
-    versions, told = {}, None
+    versions, answer = {}, None
     job = spec(job_name, samples=400, batch_size=8, policy="uniform")
     with ScheduledBatchSampler(job, client, prefetch=4) as sampler:
         batches = DataLoader(WithIndex(TensorDataset(torch.arange(400))), batch_sampler=sampler, num_workers=2)
@@ -189,10 +189,10 @@ def test_a_swap_from_outside_takes_effect_at_the_announced_step_despite_prefetch
             sampler.feedback(index, measured(batch.step, index))
             came += index.tolist()
             if batch.step == 10:
-                told = client.swap(job_name, "balance_code", at="now")
-    assert told is not None
-    assert 10 < told.first_step < 30
-    assert versions == {step: 1 if step < told.first_step else 2 for step in range(50)}
+                answer = client.swap(job_name, "balance_code", at="now")
+    assert answer is not None
+    assert 10 < answer.first_step < 30
+    assert versions == {step: 1 if step < answer.first_step else 2 for step in range(50)}
     assert sorted(came) == list(range(400))
 
 
@@ -271,9 +271,9 @@ def test_a_validation_that_is_not_finite_is_left_out(client: SchedulerClient, jo
         sampler.flush()
         with pytest.raises(ValueError, match="modalities must be"):
             sampler.validation(loss=1.0, accuracy=0.5, modalities={"audio": (0.5, 0.5)})
-    told = client.job(job_name).validation
-    assert told is not None
-    assert told.modalities["video"].probability == 1.0
+    answer = client.job(job_name).validation
+    assert answer is not None
+    assert answer.modalities["video"].probability == 1.0
 
 
 def test_a_closed_sampler_says_so(client: SchedulerClient, job_name: str) -> None:

@@ -16,8 +16,8 @@ MOST = 12  # entries of a folder
 
 def folders() -> Iterator[Path]:
     for top in CODE:
-        found = [path for path in (ROOT / top).rglob("*") if path.is_dir() and "__pycache__" not in path.parts]
-        yield from (ROOT / top, *found)
+        below = [path for path in (ROOT / top).rglob("*") if path.is_dir() and "__pycache__" not in path.parts]
+        yield from (ROOT / top, *below)
 
 
 def modules(room: str) -> str:

@@ -10,9 +10,9 @@ UNKNOWN: dict[str, Any] = {"name": "unknown", "skip_reason": "not found"}
 
 
 def test_a_known_vulnerability_fails() -> None:
-    code, said = verdict([GOOD, BAD, UNKNOWN])
+    code, sentence = verdict([GOOD, BAD, UNKNOWN])
     assert code == 1
-    assert "bad 2.0: CVE-2030-1, fixed in 2.1" in said
+    assert "bad 2.0: CVE-2030-1, fixed in 2.1" in sentence
 
 
 def test_what_could_not_be_asked_is_not_called_sound() -> None:

@@ -71,11 +71,11 @@ def test_a_swap_survives(start_service: StartService) -> None:
     with service.client() as client:
         client.create_job(spec("job", policy="uniform"))
         client.steps("job", StepsRequest(start=0, count=2))
-        told = client.swap("job", "balance_code", at="now")
+        answer = client.swap("job", "balance_code", at="now")
         service.kill()
         service.start()
         batches = take(client, "job", range(4))
-    assert versions(batches) == [1, 1, told.policy_version, told.policy_version]
+    assert versions(batches) == [1, 1, answer.policy_version, answer.policy_version]
 
 
 def test_a_stopped_service_exits_cleanly_and_goes_on(start_service: StartService) -> None:

@@ -21,7 +21,7 @@ from bss_service.protocol.policies import PolicySpec
 from trainer_client.client import DEFAULT_URL
 from trainer_client.errors import SchedulerError
 from trainer_client.reference.data import Dataset, corrupt, load
-from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
+from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 from trainer_client.sampler import ScheduledBatchSampler
 
 DEFAULT_PREFETCH_FACTOR = 2  # of a DataLoader with workers
@@ -106,8 +106,8 @@ def _dataset(args: argparse.Namespace) -> Dataset:
     return corruption.dataset
 
 
-def _config(args: argparse.Namespace) -> Config:
-    return Config(
+def _config(args: argparse.Namespace) -> TrainingConfig:
+    return TrainingConfig(
         epochs=args.epochs,
         learning_rate=args.lr,
         optimiser=args.optimiser,
@@ -163,22 +163,22 @@ def _shown(console: Console, trainer: Trainer, args: argparse.Namespace) -> Iter
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("steps", total=calendar.epoch_start(args.epochs))
         version = 0
-        told = 0
+        reported = 0
 
         def watch(record: StepRecord) -> None:
-            nonlocal version, told
+            nonlocal version, reported
             if record.batch.policy_version != version:
                 version = record.batch.policy_version
                 progress.console.print(f"step {record.batch.step}: policy version {version}", highlight=False)
-            for epoch in trainer.result.epochs[told:]:
+            for epoch in trainer.result.epochs[reported:]:
                 progress.console.print(_epoch_line(epoch.epoch, trainer), highlight=False)
-            told = len(trainer.result.epochs)
+            reported = len(trainer.result.epochs)
             if writer is not None:
                 writer(record)
             progress.update(bar, completed=record.batch.step + 1)
 
         yield watch
-        for epoch in trainer.result.epochs[told:]:
+        for epoch in trainer.result.epochs[reported:]:
             progress.console.print(_epoch_line(epoch.epoch, trainer), highlight=False)
 
 
@@ -206,7 +206,7 @@ def _tensorboard(folder: Path | None) -> Callable[[StepRecord], None] | None:
     return write
 
 
-def _print_result(console: Console, result: Result, as_json: bool) -> None:
+def _print_result(console: Console, result: TrainingResult, as_json: bool) -> None:
     assert result.test is not None
     if as_json:
         line = {

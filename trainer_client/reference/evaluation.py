@@ -16,7 +16,7 @@ BATCH = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Evaluation:
     """Loss and accuracies on one split."""
 
     loss: float  # mean of the training loss
@@ -27,13 +27,13 @@ class Report:
 @torch.no_grad()
 def evaluate(
     model: LateFusion, dataset: Dataset, indices: Int64, device: torch.device, unimodal_weight: float
-) -> Report:
+) -> Evaluation:
     """Evaluate the samples `indices` (k,) in evaluation mode."""
     measured, correct = _measured(model, dataset, indices, device, unimodal_weight)
     accuracies = correct.float().mean(dim=0).tolist()
     probabilities = measured["probability"].mean(dim=0).tolist()
     names = list(dataset.modalities)
-    return Report(
+    return Evaluation(
         loss=float(measured["loss"].mean()),
         accuracy=accuracies[-1],
         modalities={name: (accuracies[k], min(1.0, probabilities[k])) for k, name in enumerate(names)},

@@ -18,7 +18,7 @@ from trainer_client.exchange.prefetch import ScheduledBatch
 from trainer_client.measurement import measure, multimodal_loss
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
 from trainer_client.reference.data import Dataset
-from trainer_client.reference.evaluation import Report, evaluate, measuring_pass
+from trainer_client.reference.evaluation import Evaluation, evaluate, measuring_pass
 from trainer_client.reference.model import build_model
 from trainer_client.sampler import ScheduledBatchSampler
 from trainer_client.with_index import WithIndex
@@ -27,7 +27,7 @@ UNIMODAL_WEIGHT: Final = 0.5  # λ of the joint loss: the paper's form
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class TrainingConfig:
     """How a run trains; with the job's spec, all that its result depends on."""
 
     epochs: int = 25
@@ -49,16 +49,16 @@ class EpochRecord:
     epoch: int
     step: int  # steps trained so far
     policy_version: int  # of the epoch's last batch
-    validation: Report
+    validation: Evaluation
 
 
 @dataclass(slots=True)
-class Result:
+class TrainingResult:
     """What a run came to. The test set is looked at once, with the weights of the best validation epoch."""
 
     epochs: list[EpochRecord] = field(default_factory=list)
     best_epoch: int = -1
-    test: Report | None = None
+    test: Evaluation | None = None
     seconds: float = 0.0
     extra_forward_samples: int = 0  # passed through the model for the scheduler's sake alone
     worst_wait_seconds: float = 0.0
@@ -91,7 +91,7 @@ class Samples(TorchDataset[tuple[list[Tensor], Tensor]]):
 class Trainer:
     """One run: model, optimiser, scheduled sampler, and where it is."""
 
-    def __init__(self, dataset: Dataset, sampler: ScheduledBatchSampler, config: Config) -> None:
+    def __init__(self, dataset: Dataset, sampler: ScheduledBatchSampler, config: TrainingConfig) -> None:
         self.dataset = dataset
         self.sampler = sampler
         self.config = config
@@ -100,7 +100,7 @@ class Trainer:
         self.optimiser = _optimiser(self.model, config)
         self.step = 0
         self.policy_version = 0  # of the latest batch
-        self.result = Result()
+        self.result = TrainingResult()
         self.best_weights: dict[str, Tensor] = {}
         self.forward_samples = 0  # counted by the model itself, whoever calls it
         self.model.register_forward_hook(self._count_forward)
@@ -115,7 +115,7 @@ class Trainer:
         self._stop = True
         self.sampler.interrupt()
 
-    def train(self, watch: Callable[[StepRecord], None] = lambda record: None) -> Result:
+    def train(self, watch: Callable[[StepRecord], None] = lambda record: None) -> TrainingResult:
         """Train to the end, or until `stop` is called; goes on from the checkpoint if there is one."""
         started = time.monotonic()
         loader = self._loader()
@@ -191,17 +191,17 @@ class Trainer:
         self.sampler.feedback(index, measure(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT))
         return loss.detach()
 
-    def _validate(self) -> Report:
+    def _validate(self) -> Evaluation:
         indices = self.dataset.indices("validation")
         self._expected_forward_samples += len(indices)
         return evaluate(self.model, self.dataset, indices, self.device, UNIMODAL_WEIGHT)
 
-    def _report(self, report: Report) -> None:
+    def _report(self, report: Evaluation) -> None:
         self.sampler.validation(
             step=self.step, loss=report.loss, accuracy=report.accuracy, modalities=report.modalities
         )
 
-    def _keep_best(self, validation: Report) -> None:
+    def _keep_best(self, validation: Evaluation) -> None:
         best = max((r.validation.accuracy for r in self.result.epochs[:-1]), default=-1.0)
         if validation.accuracy > best:
             self.result.best_epoch = self.result.epochs[-1].epoch
@@ -240,7 +240,7 @@ class Trainer:
         self.best_weights = {name: value.to(self.device) for name, value in state["best_weights"].items()}
         self.result.best_epoch = state["best_epoch"]
         self.result.epochs = [
-            EpochRecord(**{**record, "validation": Report(**record["validation"])}) for record in state["epochs"]
+            EpochRecord(**{**record, "validation": Evaluation(**record["validation"])}) for record in state["epochs"]
         ]
         self.result.seconds = state["seconds"]
         self.forward_samples, self._expected_forward_samples = state["forward_samples"]
@@ -260,7 +260,7 @@ def job_spec(name: str, dataset: Dataset, *, batch_size: int, epochs: int, **fie
     return spec.model_copy(update={"horizon": spec.calendar().epoch_start(epochs)})
 
 
-def _optimiser(model: torch.nn.Module, config: Config) -> torch.optim.Optimizer:
+def _optimiser(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     if config.optimiser == "sgd":
         return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9)
     return torch.optim.Adam(model.parameters(), lr=config.learning_rate)

@@ -101,16 +101,16 @@ def estimates(evidence: Evidence, rng: np.random.Generator) -> list[Estimate]:
     counts = _resamples(len(evidence.episodes), rng)
     whole = effective_sample_size(evidence.ratios[:, -1])
     worst = smallest_sample_size(evidence)
-    found = [Estimate("FQE", _fqe(evidence, counts), _single_sample_size(evidence))]
+    by_q = [Estimate("FQE", _fqe(evidence, counts), _single_sample_size(evidence))]
     if np.isnan(evidence.ratios).any():
-        return [*(Estimate(name, UNKNOWN, np.nan) for name in ("IPS", "SNIPS", "PDIS", "WPDIS", "DR")), *found]
+        return [*(Estimate(name, UNKNOWN, np.nan) for name in ("IPS", "SNIPS", "PDIS", "WPDIS", "DR")), *by_q]
     return [
         Estimate("IPS", percentile_t(_mean(_ips(evidence)), counts), whole),
         Estimate("SNIPS", percentile_t(_snips(evidence), counts), whole),
         Estimate("PDIS", percentile_t(_mean(_pdis(evidence)), counts), worst),
         Estimate("WPDIS", percentile_t(_wpdis(evidence), counts), worst),
         Estimate("DR", percentile_t(_mean(doubly_robust(evidence, rng)), counts), worst),
-        *found,
+        *by_q,
     ]
 
 
@@ -160,10 +160,10 @@ def percentile_t(statistic: Statistic, counts: Floats) -> Interval:
     if not np.isfinite(value):
         return UNKNOWN
     resampled, resampled_errors = statistic(counts)
-    told = resampled_errors > 1e-9 * error
-    if not told.any():
+    informative = resampled_errors > 1e-9 * error
+    if not informative.any():
         return Interval(value, value, value)
-    t = (resampled[told] - value) / resampled_errors[told]
+    t = (resampled[informative] - value) / resampled_errors[informative]
     low, high = np.quantile(t, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(value - high * error), float(value - low * error))
 
@@ -210,13 +210,13 @@ def _weighted(weights: Float64, values: Float64, discounts: Float64) -> Statisti
 
     def statistic(counts: Floats) -> tuple[Float64, Float64]:
         sums = counts @ weights  # (B, T)
-        told = (sums > 0).all(axis=1)
-        sums[~told] = 1.0
+        defined = (sums > 0).all(axis=1)
+        sums[~defined] = 1.0
         means = counts @ (weights * values) / sums
         per_weight = discounts / sums
         influence = per_weight @ (weights * values).T - (per_weight * means) @ weights.T  # (B, N)
         errors = np.sqrt((counts * np.square(influence)).sum(axis=1))
-        return np.where(told, means @ discounts, np.nan), np.where(told, errors, np.nan)
+        return np.where(defined, means @ discounts, np.nan), np.where(defined, errors, np.nan)
 
     return statistic
 

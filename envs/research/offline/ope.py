@@ -13,7 +13,7 @@ from envs.research.statistics import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class PolicyReport:
     """What the log says of one policy."""
 
     policy: str
@@ -40,11 +40,11 @@ class Report:
         }
 
 
-def judged(episodes: Episodes, reference: str, *, discount: float, seed: int) -> Report:
+def judged(episodes: Episodes, reference: str, *, discount: float, seed: int) -> PolicyReport:
     """All estimates and the verdict. The seed alone decides them, whatever other policies are judged beside."""
     rng = np.random.default_rng(seed)
     evidence = gather(episodes, load_policy(reference), rng, discount=discount)
-    return Report(reference, behaviour_value(evidence, rng), estimates(evidence, rng), judge(evidence, rng))
+    return PolicyReport(reference, behaviour_value(evidence, rng), estimates(evidence, rng), judge(evidence, rng))
 
 
 def _numbers(interval: Interval) -> dict[str, float | None]:

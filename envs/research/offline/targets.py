@@ -63,8 +63,8 @@ class ArtefactTarget:
 
     def _of_names(self, logs: Float64, raw_actions: Floats) -> Float64:
         same = (np.abs(raw_actions[:, None] - self._named()) <= _CLOSE).all(axis=2)  # (k, K)
-        found: Float64 = np.where(same, logs, -np.inf).max(axis=1)
-        return found
+        log_density: Float64 = np.where(same, logs, -np.inf).max(axis=1)
+        return log_density
 
     def _named(self) -> Floats:
         names = self.artefact.manifest.action.names  # type: ignore[union-attr]  # a categorical one has them

@@ -46,7 +46,7 @@ class Imitation:
             torch.manual_seed(seed)
             self.policy = ActorCriticPolicy(observation_space(), action_space(), lambda _: 1e-3, net_arch=HIDDEN)
         calm(self.policy)
-        self.told: list[tuple[Float32, Float32, Float32]] = []  # observations, advice, importance
+        self.lessons: list[tuple[Float32, Float32, Float32]] = []  # observations, advice, importance
 
     def advance(self) -> dict[str, float]:
         """One iteration; figures to show."""
@@ -54,9 +54,9 @@ class Imitation:
         tasks = [(self.tasks.draw(rng), int(rng.integers(2**63))) for _ in range(self.episodes)]
         acting = partial(of_artefact, self.artefact("imitation", {}))
         results = self.pool([Episode(task, seed, acting, taught=True) for task, seed in tasks])
-        self.told += [(result.observations, result.advice, result.importance) for result in results]
+        self.lessons += [(result.observations, result.advice, result.importance) for result in results]
         self.intervals += sum(len(result.observations) for result in results)
-        seen, actions, weights = (np.concatenate(parts) for parts in zip(*self.told, strict=True))
+        seen, actions, weights = (np.concatenate(parts) for parts in zip(*self.lessons, strict=True))
         if self.iteration == 0:
             self.observations.mean, self.observations.var = seen.mean(axis=0), seen.var(axis=0)
         loss = self._fit(seen, actions, weights, int(rng.integers(2**31)))
@@ -75,7 +75,7 @@ class Imitation:
             "intervals": self.intervals,
             "parameters": self.policy.state_dict(),
             "observations": moments(self.observations),
-            "told": [torch.from_numpy(np.concatenate(parts)) for parts in zip(*self.told, strict=True)],
+            "told": [torch.from_numpy(np.concatenate(parts)) for parts in zip(*self.lessons, strict=True)],
         }
         with written_whole(path) as temporary:
             torch.save(state, temporary)
@@ -87,7 +87,7 @@ class Imitation:
         self.policy.load_state_dict(state["parameters"])
         set_moments(self.observations, state["observations"])
         seen, actions, weights = (part.numpy() for part in state["told"])
-        self.told = [(seen, actions, weights)]
+        self.lessons = [(seen, actions, weights)]
 
     def close(self) -> None:
         """Nothing is left open."""

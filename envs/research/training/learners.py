@@ -11,7 +11,7 @@ from envs.research.files import written_whole
 from envs.research.rollouts import Pool, pool
 from envs.research.training.gradient import Gradient
 from envs.research.training.imitation import Imitation
-from envs.research.training.search import SPACES, Search, State
+from envs.research.training.search import SPACES, Search, SearchState
 from envs.tasks import Distribution, training_tasks
 
 ALGORITHMS: Final = ("imitation", "ppo", "sac", "search", "search-narrow")
@@ -19,7 +19,7 @@ CONFIG, STATE, POLICY = "config.json", "state", "policy.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class LearnerConfig:
     """What a training run is; fixed for its life."""
 
     algorithm: str
@@ -97,7 +97,7 @@ class Searching:
 
     def __init__(self, search: Search, runs: Pool) -> None:
         self.search, self.runs = search, runs
-        self.state: State | None = None
+        self.state: SearchState | None = None
         self.intervals = 0
 
     @property
@@ -107,9 +107,9 @@ class Searching:
 
     def advance(self) -> dict[str, float]:
         state = self.state or self.search.begin(self.runs)
-        self.state, told, intervals = self.search.advance(state, self.runs)
+        self.state, generation, intervals = self.search.advance(state, self.runs)
         self.intervals += intervals
-        return {"gain": told.gain, "best": told.best, "population": told.population}
+        return {"gain": generation.gain, "best": generation.best, "population": generation.population}
 
     def artefact(self, name: str, training: dict[str, Any]) -> bytes:
         state = self.state
@@ -122,11 +122,11 @@ class Searching:
         self.state.save(path, self.intervals)
 
     def load(self, path: Path) -> None:
-        self.state, self.intervals = State.load(path)
+        self.state, self.intervals = SearchState.load(path)
 
 
 @contextmanager
-def open_learner(config: Config, workers: int) -> Iterator[Learner]:
+def open_learner(config: LearnerConfig, workers: int) -> Iterator[Learner]:
     """The learner of a run that has not begun; its processes end with the context."""
     if config.algorithm in ("ppo", "sac"):
         learner = Gradient(config.algorithm, config.tasks, seed=config.seed, workers=workers)
@@ -145,7 +145,7 @@ def open_learner(config: Config, workers: int) -> Iterator[Learner]:
             yield Searching(Search(space, config.tasks, config.seed), runs)
 
 
-def write_policy(run: Path, config: Config, learner: Learner) -> None:
+def write_policy(run: Path, config: LearnerConfig, learner: Learner) -> None:
     """Put the learner's policy into the run's directory, in one act."""
     with written_whole(run / POLICY) as temporary:
         temporary.write_bytes(learner.artefact(run.resolve().name, config.described(learner)))

@@ -19,7 +19,7 @@ from bss_service.policies import artefact
 from envs.research.actors import of_artefact
 from envs.research.export import manifest
 from envs.research.files import written_whole
-from envs.research.rollouts import Episode, Pool, Result
+from envs.research.rollouts import Episode, Pool, Rollout
 from envs.tasks import Distribution
 
 NOISE: Final = -3.0  # logarithm of the deviation, before tanh, with which candidates and the policy act
@@ -90,7 +90,7 @@ SPACES: Final = {"narrow": NARROW, "wide": WIDE}
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class SearchState:
     """Where a search stands; everything that the next generation depends on, but for its arguments."""
 
     generation: int
@@ -134,18 +134,18 @@ class Search:
     population: int = 32
     tasks_each: int = 12  # tasks a generation
 
-    def begin(self, pool: Pool) -> State:
+    def begin(self, pool: Pool) -> SearchState:
         """The state before the first generation; the normaliser is taken from runs under the zero matrix."""
         shape = (len(self.space.moves), 1 + len(self.space.features))
         constant, weight = FIRST_DEVIATIONS
         deviation = np.full(shape, weight)
         deviation[:, 0] = constant
-        state = State(0, np.zeros(shape), deviation, np.zeros(len(FIELDS)), np.ones(len(FIELDS)))
+        state = SearchState(0, np.zeros(shape), deviation, np.zeros(len(FIELDS)), np.ones(len(FIELDS)))
         results = pool(self._episodes([state.mean], state))
         seen = np.concatenate([result.observations for result in results]).astype(np.float64)
         return replace(state, normaliser_mean=seen.mean(axis=0), normaliser_variance=seen.var(axis=0))
 
-    def advance(self, state: State, pool: Pool) -> tuple[State, Generation, int]:
+    def advance(self, state: SearchState, pool: Pool) -> tuple[SearchState, Generation, int]:
         """One generation; also the number of intervals that it trained."""
         rng = np.random.default_rng([self.seed, state.generation, 0])
         drawn = state.mean + state.deviation * rng.standard_normal((self.population, *state.mean.shape))
@@ -164,13 +164,13 @@ class Search:
             deviation=np.maximum(0.8 * state.deviation + 0.2 * spread, LEAST_DEVIATION),
         )
         gains = 100 * (scores - scores[-1])
-        told = Generation(
+        generation = Generation(
             following.generation, gains[-2], gains[: self.population].max(), gains[: self.population].mean()
         )
-        return following, told, sum(len(result.observations) for result in results)
+        return following, generation, sum(len(result.observations) for result in results)
 
     def artefact(
-        self, state: State, matrix: Float64, *, name: str = "search", training: dict[str, Any] | None = None
+        self, state: SearchState, matrix: Float64, *, name: str = "search", training: dict[str, Any] | None = None
     ) -> bytes:
         """The policy of a matrix (moves, 1 + features)."""
         weight = np.zeros((len(artefact.ACTION_FIELDS), len(FIELDS)))
@@ -191,14 +191,14 @@ class Search:
             },
         )
 
-    def _episodes(self, candidates: list[Float64], state: State) -> list[Episode]:
+    def _episodes(self, candidates: list[Float64], state: SearchState) -> list[Episode]:
         """Every candidate on every task of the generation, task by task."""
         rng = np.random.default_rng([self.seed, state.generation, 1])
         tasks = [(self.tasks.draw(rng), int(rng.integers(2**63))) for _ in range(self.tasks_each)]
         actors = [partial(of_artefact, self.artefact(state, matrix)) for matrix in candidates]
         return [Episode(task, seed, actor) for task, seed in tasks for actor in actors]
 
-    def _scores(self, results: list[Result]) -> Float64:
+    def _scores(self, results: list[Rollout]) -> Float64:
         """Mean best validation accuracy of each candidate over the tasks."""
         accuracies = np.array([result.validation_accuracy for result in results])
         means: Float64 = accuracies.reshape(self.tasks_each, -1).mean(axis=0)

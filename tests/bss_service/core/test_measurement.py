@@ -44,10 +44,10 @@ def cosine(a: list[float], b: list[float]) -> float:
 @given(logits())
 def test_similarity_is_the_mean_cosine_over_pairs_of_modalities(xp: ModuleType, values: np.ndarray) -> None:
     similarity = measure.similarity(xp.exp(measure.log_softmax(of(xp, values), xp)), xp)
-    for sample, found in enumerate(np.asarray(similarity)):
+    for sample, value in enumerate(np.asarray(similarity)):
         heads = [softmax(row) for row in values[:, sample].tolist()]
         cosines = [cosine(a, b) for a, b in combinations(heads, 2)]
-        assert found == pytest.approx(math.fsum(cosines) / len(cosines), abs=1e-9)
+        assert value == pytest.approx(math.fsum(cosines) / len(cosines), abs=1e-9)
 
 
 @both
@@ -60,10 +60,10 @@ def test_the_loss_weighs_the_cross_entropies(
     loss = measure.multimodal_loss(
         logs[0], logs[1:], of(xp, labels), xp, joint_weight=joint_weight, unimodal_weight=unimodal_weight
     )
-    for sample, found in enumerate(np.asarray(loss)):
+    for sample, value in enumerate(np.asarray(loss)):
         entropies = [-math.log(softmax(row)[labels[sample]]) for row in values[:, sample].tolist()]
         expected = joint_weight * entropies[0] + unimodal_weight * math.fsum(entropies[1:])
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+        assert value == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @both

@@ -24,9 +24,9 @@ def test_a_plan_can_be_cut_short() -> None:
     assert PLANS[1].cut(3).end_step == 3
 
 
-@pytest.mark.parametrize(("step", "found"), [(0, PLANS[0]), (1, PLANS[0]), (2, PLANS[1]), (3, PLANS[1]), (4, None)])
-def test_the_plan_of_a_step_is_found(step: int, found: Plan | None) -> None:
-    assert plan_of(PLANS, step) is found
+@pytest.mark.parametrize(("step", "expected"), [(0, PLANS[0]), (1, PLANS[0]), (2, PLANS[1]), (3, PLANS[1]), (4, None)])
+def test_the_plan_of_a_step_is_found(step: int, expected: Plan | None) -> None:
+    assert plan_of(PLANS, step) is expected
 
 
 def test_a_step_before_all_plans_has_none() -> None:

@@ -49,16 +49,16 @@ def job_of(name: str = "job", policy: str = "balance", **fields: Any) -> JobSpec
 
 def seq_of(store: Path, kind: str, number: int) -> int:
     """The seq of the entry number `number` of a kind."""
-    found = sql(store, "SELECT seq FROM journal WHERE kind = ? ORDER BY seq", kind)
-    return int(found[number][0])
+    matching = sql(store, "SELECT seq FROM journal WHERE kind = ? ORDER BY seq", kind)
+    return int(matching[number][0])
 
 
-def said(service: Service, words: str) -> list[str]:
+def logged_soon(service: Service, words: str) -> list[str]:
     """The lines of its log with these words; the thread that reads the log may be behind."""
     deadline = time.monotonic() + 20
-    while not (found := logged(service, words)) and time.monotonic() < deadline:
+    while not (matching := logged(service, words)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return found
+    return matching
 
 
 def logged(service: Service, words: str) -> list[str]:
@@ -90,7 +90,7 @@ def test_a_damaged_journal_is_recovered_and_what_was_handed_out_stays(
         service.start()
         again = order(take(client, "job", range(21)))
         assert (again == before).all()
-        (line,) = said(service, "journal damaged: recovered")
+        (line,) = logged_soon(service, "journal damaged: recovered")
         assert f"entry={bad}" in line
         assert f"journal entry {bad} is " in line
         assert "bss_journal_recoveries_total 1.0" in httpx.get(f"{service.url}/metrics").text
@@ -102,7 +102,7 @@ def test_a_damaged_journal_is_recovered_and_what_was_handed_out_stays(
         everything = order(take(client, "job", range(36)))
     assert (everything == np.concatenate([before, after])).all()
     assert_covers(everything)
-    assert len(said(service, "journal damaged")) == 1
+    assert len(logged_soon(service, "journal damaged")) == 1
 
 
 def test_a_journal_that_lost_its_end_is_recovered_from_the_plans(start_service: StartService) -> None:
@@ -114,7 +114,7 @@ def test_a_journal_that_lost_its_end_is_recovered_from_the_plans(start_service: 
         damage_journal(service.store, "DELETE FROM journal WHERE seq > 30")
         service.start()
         assert (order(take(client, "job", range(15))) == before).all()
-        assert said(service, "journal entry 31 is missing")
+        assert logged_soon(service, "journal entry 31 is missing")
         assert_covers(np.concatenate([before, order(train(client, job, range(15, 24)))]))
 
 
@@ -123,15 +123,15 @@ def test_a_swap_behind_the_damage_counts_again(start_service: StartService) -> N
     with service.client(retries=0) as client:
         client.create_job(job)
         train(client, job, range(7))
-        told = client.swap("job", "uniform", at="now")
+        answer = client.swap("job", "uniform", at="now")
         before = order(train(client, job, range(7, 14)))
         service.kill()
         damage_journal(service.store, "UPDATE journal SET checksum = checksum + 1 WHERE seq = 8")
         service.start()
         assert (order(take(client, "job", range(7, 14))) == before).all()
         after = client.policy("job")
-        assert (after.policy.name, after.policy_version) == ("uniform", told.policy_version)
-        assert client.steps("job", StepsRequest(start=14)).batches.policy_version.tolist() == [told.policy_version]
+        assert (after.policy.name, after.policy_version) == ("uniform", answer.policy_version)
+        assert client.steps("job", StepsRequest(start=14)).batches.policy_version.tolist() == [answer.policy_version]
 
 
 def test_a_swap_that_only_an_earlier_recovery_tells_of_counts_again(start_service: StartService) -> None:
@@ -160,7 +160,7 @@ def test_a_policy_whose_swap_is_lost_is_named(start_service: StartService) -> No
         damage_journal(service.store, "UPDATE journal SET body = x'01' WHERE kind = 'swap'")
         service.start()
         assert (order(take(client, "job", range(7, 14))) == before).all()
-        assert "unknown_policies=[2]" in said(service, "journal damaged")[0]
+        assert "unknown_policies=[2]" in logged_soon(service, "journal damaged")[0]
         assert (client.policy("job").policy.name, client.policy("job").policy_version) == ("balance", 2)
 
 
@@ -186,7 +186,7 @@ def test_a_damaged_snapshot_is_left_out(start_service: StartService) -> None:
         sql(service.store, "UPDATE snapshots SET body = substr(body, 1, length(body) - 1)")
         service.start()
         assert (order(take(client, "job", range(150))) == expected).all()
-    assert said(service, "damaged snapshot left out")
+    assert logged_soon(service, "damaged snapshot left out")
     assert not logged(service, "journal damaged")
 
 
@@ -196,8 +196,8 @@ def test_a_job_whose_imported_snapshot_is_damaged_is_refused(start_service: Star
         client.create_job(job)
         train(client, job, range(5))
         carried = http.get("/v1/jobs/job/snapshot").content
-        told = http.put("/v1/jobs/other/snapshot", content=carried, headers={"content-type": frames.CONTENT_TYPE})
-        assert told.status_code == 201
+        answer = http.put("/v1/jobs/other/snapshot", content=carried, headers={"content-type": frames.CONTENT_TYPE})
+        assert answer.status_code == 201
         service.kill()
         sql(service.store, "UPDATE snapshots SET checksum = 0")
         service.start()
@@ -216,11 +216,11 @@ def test_a_damaged_plan_is_drawn_anew(start_service: StartService, harm: str) ->
         sql(service.store, f"{harm} WHERE first_step = 4")
         service.start()
         assert (order(take(client, "job", range(30))) == expected).all()
-        assert said(service, "damaged plan drawn anew")
+        assert logged_soon(service, "damaged plan drawn anew")
         service.kill()
         service.start()
         assert (client.batches("job", 0, 30).indices.reshape(-1) == expected).all()
-    assert len(said(service, "damaged plan drawn anew")) == 1
+    assert len(logged_soon(service, "damaged plan drawn anew")) == 1
 
 
 def test_a_plan_that_its_journal_does_not_tell_of_any_more_is_refused(start_service: StartService) -> None:

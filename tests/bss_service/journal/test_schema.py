@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from bss_service.journal import schema
 from bss_service.journal.store import Store
 from bss_service.protocol import frames
-from tests.bss_service.journal.test_recovery import said
+from tests.bss_service.journal.test_recovery import logged_soon
 from tests.support.services import Service
 from tests.support.simulated import order, spec, take, train
 
@@ -120,7 +120,7 @@ def test_an_entry_that_was_damaged_before_the_migration_is_so_behind_it(start_se
     service.start()
     with service.client() as client:
         assert (order(take(client, "job", range(8))) == expected[: 8 * 8]).all()
-    assert said(service, "journal entry 5 is damaged")
+    assert logged_soon(service, "journal entry 5 is damaged")
 
 
 def test_a_migration_holds_one_row_in_memory(tmp_path: Path) -> None:

@@ -56,10 +56,10 @@ def test_a_verdict_tells_gains_and_the_share_of_the_way_to_the_oracle() -> None:
 
 def test_the_results_are_json_without_nan() -> None:
     measured = scores(oracle=10.0, mine=5.0)
-    told = json.loads(json.dumps(as_json(measured, judge(measured, seed=0)), allow_nan=False))
-    assert told["verdicts"]["mine"]["share_of_oracle"]["clean"] is None
-    assert told["seeds"] == [0, 1, 2, 3]
-    assert told["tasks"] == ["synthetic:2, clean", "synthetic:2, noisy 40 %"]
+    reported = json.loads(json.dumps(as_json(measured, judge(measured, seed=0)), allow_nan=False))
+    assert reported["verdicts"]["mine"]["share_of_oracle"]["clean"] is None
+    assert reported["seeds"] == [0, 1, 2, 3]
+    assert reported["tasks"] == ["synthetic:2, clean", "synthetic:2, noisy 40 %"]
 
 
 def test_every_policy_meets_the_same_controls() -> None:
@@ -117,9 +117,9 @@ def test_runs_are_made_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     def none_again(episodes: object) -> NoReturn:
         raise AssertionError("runs that are there are made again")
 
-    told: list[str] = []
-    again = play(TASKS, contenders({}), (0, 1), none_again, tmp_path, told.append)
+    reported: list[str] = []
+    again = play(TASKS, contenders({}), (0, 1), none_again, tmp_path, reported.append)
     assert all(np.array_equal(again.of[name], made.of[name]) for name in made.of)
-    assert told == ["uniform", "oracle", "anti-curriculum"]
+    assert reported == ["uniform", "oracle", "anti-curriculum"]
     with pytest.raises(AssertionError, match="made again"):
-        play(TASKS, contenders({}), (0, 2), none_again, tmp_path, told.append)  # other seeds are other runs
+        play(TASKS, contenders({}), (0, 2), none_again, tmp_path, reported.append)  # other seeds are other runs

@@ -63,10 +63,10 @@ def test_probability_of_improvement_counts_ties_half(rng: np.random.Generator) -
 def test_probability_of_improvement_of_two_normals(rng: np.random.Generator) -> None:
     ours, theirs = rng.normal(1, 1, (20, 200)), rng.normal(0, 1, (20, 200))
 
-    found = probability_of_improvement(ours, theirs, rng)
+    interval = probability_of_improvement(ours, theirs, rng)
 
-    assert found.value == pytest.approx(0.7602, abs=0.02)  # Φ(1/√2)
-    assert found.low < found.value < found.high
+    assert interval.value == pytest.approx(0.7602, abs=0.02)  # Φ(1/√2)
+    assert interval.low < interval.value < interval.high
 
 
 def test_better_for_the_baseline_is_one_minus_better_for_the_method(rng: np.random.Generator) -> None:
@@ -135,8 +135,8 @@ def test_the_interval_of_the_share_of_the_oracle_covers_the_truth() -> None:
 
 
 @pytest.mark.parametrize(
-    "scores, said", [(np.zeros(5), "shape"), (np.zeros((2, 1)), "2 seeds"), (np.full((2, 3), np.nan), "finite")]
+    "scores, sentence", [(np.zeros(5), "shape"), (np.zeros((2, 1)), "2 seeds"), (np.full((2, 3), np.nan), "finite")]
 )
-def test_scores_that_tell_nothing_are_refused(scores: np.ndarray, said: str, rng: np.random.Generator) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_scores_that_tell_nothing_are_refused(scores: np.ndarray, sentence: str, rng: np.random.Generator) -> None:
+    with pytest.raises(ValueError, match=sentence):
         aggregate_score(scores, rng)

@@ -12,7 +12,7 @@ from tests.trainer_client.support.clusters import EPOCHS, clusters
 from trainer_client import PolicySpec, ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
 from trainer_client.reference.data import Dataset
-from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
+from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,15 @@ def run(
     dataset: Dataset,
     name: str,
     policy: str = "balance",
-    config: Config | None = None,
+    config: TrainingConfig | None = None,
     stop_at: int | None = None,
     **fields: object,
-) -> tuple[Result, dict[str, torch.Tensor], list[StepRecord]]:
+) -> tuple[TrainingResult, dict[str, torch.Tensor], list[StepRecord]]:
     """Train, at most up to a step; the result, the final weights and what a watcher saw."""
     spec = job_spec(name, dataset, batch_size=32, epochs=EPOCHS, policy=PolicySpec(name=policy), **fields)
     seen: list[StepRecord] = []
     with ScheduledBatchSampler(spec, client) as sampler:
-        trainer = Trainer(dataset, sampler, config or Config(epochs=EPOCHS))
+        trainer = Trainer(dataset, sampler, config or TrainingConfig(epochs=EPOCHS))
 
         def watch(record: StepRecord) -> None:
             seen.append(record)
@@ -69,7 +69,7 @@ def test_a_run_stopped_in_an_epoch_ends_with_the_same_weights(
     client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path, policy: str, stop_at: int
 ) -> None:
     whole, expected, _ = run(client, dataset, f"{job_name}-whole", policy)
-    config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
+    config = TrainingConfig(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
     stopped, _, _ = run(client, dataset, f"{job_name}-parts", policy, config, stop_at)
     resumed, weights, seen = run(client, dataset, f"{job_name}-parts", policy, config)
     assert len(stopped.epochs) == stop_at // 7
@@ -84,7 +84,7 @@ def test_a_run_killed_after_its_checkpoint_ends_with_the_same_weights(
     client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path
 ) -> None:
     _, expected, _ = run(client, dataset, f"{job_name}-whole")
-    config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt", checkpoint_every=5)
+    config = TrainingConfig(epochs=EPOCHS, checkpoint=tmp_path / "run.pt", checkpoint_every=5)
     run(client, dataset, f"{job_name}-parts", config=config, stop_at=5)
     earlier = (tmp_path / "run.pt").read_bytes()
     run(client, dataset, f"{job_name}-parts", config=config, stop_at=12)  # what came after step 5 is lost
@@ -103,7 +103,7 @@ def test_a_used_job_is_not_joined_without_a_checkpoint(
 
 def test_loader_workers_change_nothing(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
     _, alone, _ = run(client, dataset, f"{job_name}-0")
-    _, workers, _ = run(client, dataset, f"{job_name}-2", config=Config(epochs=EPOCHS, workers=2))
+    _, workers, _ = run(client, dataset, f"{job_name}-2", config=TrainingConfig(epochs=EPOCHS, workers=2))
     assert equal(alone, workers)
 
 
@@ -117,7 +117,7 @@ def test_scores_from_training_logits_cost_no_forward_pass(
 
 
 def test_a_measuring_pass_is_counted(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
-    result, _, _ = run(client, dataset, job_name, "curriculum", Config(epochs=EPOCHS, measure_first=True))
+    result, _, _ = run(client, dataset, job_name, "curriculum", TrainingConfig(epochs=EPOCHS, measure_first=True))
     assert result.extra_forward_samples == 230
 
 
@@ -139,14 +139,14 @@ def test_the_test_set_is_looked_at_with_the_best_validation_weights(
 def test_a_checkpoint_holds_nothing_that_can_execute(
     client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path
 ) -> None:
-    config = Config(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
+    config = TrainingConfig(epochs=EPOCHS, checkpoint=tmp_path / "run.pt")
     run(client, dataset, job_name, config=config, stop_at=4)
     assert read_checkpoint(tmp_path / "run.pt")["step"] == 4
 
 
 @pytest.mark.gpu
 def test_it_learns_on_a_gpu(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:
-    result, _, _ = run(client, dataset, job_name, config=Config(epochs=EPOCHS, device="cuda"))
+    result, _, _ = run(client, dataset, job_name, config=TrainingConfig(epochs=EPOCHS, device="cuda"))
     assert result.test is not None
     assert result.test.accuracy > 0.6
 
@@ -158,7 +158,7 @@ def test_killing_the_service_changes_nothing(dataset: Dataset, start_service: ty
         spec = job_spec("disturbed", dataset, batch_size=32, epochs=EPOCHS, policy=PolicySpec(name="balance"))
         came: list[StepRecord] = []
         with ScheduledBatchSampler(spec, client, prefetch=2) as sampler:
-            trainer = Trainer(dataset, sampler, Config(epochs=EPOCHS))
+            trainer = Trainer(dataset, sampler, TrainingConfig(epochs=EPOCHS))
 
             def watch(record: StepRecord) -> None:
                 came.append(record)

@@ -8,7 +8,7 @@ import torch
 
 from trainer_client import JobSpec, PolicySpec, ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.data import Dataset
-from trainer_client.reference.training import Config, Result, StepRecord, Trainer, job_spec
+from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 
 SAMPLES = 230
 EPOCHS = 4
@@ -38,7 +38,7 @@ class Run:
     batches: list[list[int]] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    result: Result | None = None
+    result: TrainingResult | None = None
     outages: int = 0
 
     def ended_like(self, other: "Run") -> bool:
@@ -51,7 +51,7 @@ def train(
     client: SchedulerClient,
     spec: JobSpec,
     at: dict[int, Any] | None = None,
-    config: Config | None = None,
+    config: TrainingConfig | None = None,
     run: Run | None = None,
     **options: Any,
 ) -> Run:
@@ -61,7 +61,7 @@ def train(
     run = run or Run()
     try:
         with ScheduledBatchSampler(spec, client, **options) as sampler:
-            trainer = Trainer(clusters(), sampler, config or Config(epochs=EPOCHS))
+            trainer = Trainer(clusters(), sampler, config or TrainingConfig(epochs=EPOCHS))
 
             def watch(record: StepRecord) -> None:
                 run.batches.append(record.batch.indices.tolist())

@@ -45,10 +45,10 @@ def main() -> None:
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**HOW[how]))
     with SchedulerClient(url) as client, ScheduledBatchSampler(spec(job, policy="uniform"), client) as sampler:
         try:
-            said = train(accelerator, sampler, how)
+            outcome = train(accelerator, sampler, how)
         except DoubleShardingError as error:
-            said = f"refused: {error}"
-        sys.stdout.write(said + "\n")
+            outcome = f"refused: {error}"
+        sys.stdout.write(outcome + "\n")
         sys.stdout.flush()
     os._exit(0)  # a group whose other rank is in a collective call can't be left in peace
 

@@ -26,7 +26,7 @@ class Proxy:
         self.target = target
         self.faults = dict(faults or {})
         self.delay = delay
-        self.told: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
         self.held = threading.Event()  # a request was delayed
         self._random = random.Random(seed)
         self._lock = threading.Lock()
@@ -49,7 +49,7 @@ class Proxy:
     def down(self) -> None:
         """An outage: connections are reset and new ones refused, until `up`."""
         with self._lock:
-            self.told["outage"] += 1
+            self.injected["outage"] += 1
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -94,7 +94,7 @@ class Proxy:
                     fault = self._draw()
                     FAULTS[fault](self, client, request)
                     with self._lock:
-                        self.told[fault] += 1
+                        self.injected[fault] += 1
         finally:
             with self._lock:
                 self._open.discard(client)

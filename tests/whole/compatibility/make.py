@@ -69,8 +69,8 @@ def main() -> None:
     for path in folder.glob("*.sqlite*"):
         if path != store:
             path.unlink()
-    told = {job: {"begun": begun[job], "continued": continued[job]} for job in program.JOBS}
-    (folder / "answers.json").write_text(json.dumps(told, indent=None, separators=(",", ":")) + "\n")
+    answers = {job: {"begun": begun[job], "continued": continued[job]} for job in program.JOBS}
+    (folder / "answers.json").write_text(json.dumps(answers, indent=None, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ def first_version(message: Json) -> Json:
     """As the first version wrote it: `probabilities`, and a mask of what was measured in place of null."""
     if "similarity" not in message:
         return message
-    told = {name: value for name, value in message.items() if name != "probability"}
+    comparable = {name: value for name, value in message.items() if name != "probability"}
     if "probability" in message:
-        told["probabilities"] = message["probability"]
+        comparable["probabilities"] = message["probability"]
     if isinstance(message["similarity"][0], list) and any(None in row for row in message["similarity"]):
-        told["measured"] = [[value is not None for value in row] for row in message["similarity"]]
-        told = {name: _filled(value) for name, value in told.items()}
-    return told
+        comparable["measured"] = [[value is not None for value in row] for row in message["similarity"]]
+        comparable = {name: _filled(value) for name, value in comparable.items()}
+    return comparable
 
 
 def this_version(message: Json) -> Json:

@@ -66,8 +66,8 @@ class Prometheus:
         with self._process.stderr:
             for line in self._process.stderr:
                 self.log.append(line)
-                if found := re.search(r'msg="Listening on" address=(\S+)', line):
-                    self._http.base_url = httpx.URL(f"http://{found[1]}/api/v1/")
+                if address := re.search(r'msg="Listening on" address=(\S+)', line):
+                    self._http.base_url = httpx.URL(f"http://{address[1]}/api/v1/")
                     listening.set()
         listening.set()
 

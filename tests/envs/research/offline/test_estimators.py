@@ -19,8 +19,8 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def by_name(found: list[Estimate]) -> dict[str, Interval]:
-    return {estimate.name: estimate.interval for estimate in found}
+def by_name(intervals: list[Estimate]) -> dict[str, Interval]:
+    return {estimate.name: estimate.interval for estimate in intervals}
 
 
 def verdict_of(world: World, runs: int, seed: int = 0) -> Verdict:
@@ -42,12 +42,12 @@ def test_estimators_by_hand(rng: np.random.Generator) -> None:
     episodes = one_step([0, 0, 1, 1], [1, 2, 3, 5], np.array([0.5, 0.5]))
     target = TabularPolicy(np.array([[0.25, 0.75]]))  # weights 1/2, 1/2, 3/2, 3/2
 
-    found = by_name(estimates(gather(episodes, target, rng), rng))
+    intervals = by_name(estimates(gather(episodes, target, rng), rng))
 
-    assert found["IPS"].value == pytest.approx((0.5 + 1 + 4.5 + 7.5) / 4)
-    assert found["SNIPS"].value == pytest.approx((0.5 + 1 + 4.5 + 7.5) / 4)  # the weights sum to 4
-    assert found["PDIS"].value == pytest.approx(found["IPS"].value)  # one decision: nothing to decompose
-    assert found["WPDIS"].value == pytest.approx(found["SNIPS"].value)
+    assert intervals["IPS"].value == pytest.approx((0.5 + 1 + 4.5 + 7.5) / 4)
+    assert intervals["SNIPS"].value == pytest.approx((0.5 + 1 + 4.5 + 7.5) / 4)  # the weights sum to 4
+    assert intervals["PDIS"].value == pytest.approx(intervals["IPS"].value)  # one decision: nothing to decompose
+    assert intervals["WPDIS"].value == pytest.approx(intervals["SNIPS"].value)
 
 
 def test_without_a_discount_every_decision_counts_alike_and_with_one_the_first_counts_most(
@@ -68,10 +68,10 @@ def test_a_policy_judged_on_its_own_runs_is_worth_what_it_earned(rng: np.random.
     world = LinearGaussian()
     episodes = world.runs(RUNS, rng)
 
-    found = by_name(estimates(gather(episodes, world.behaviour, rng), rng))
+    intervals = by_name(estimates(gather(episodes, world.behaviour, rng), rng))
 
     for name in ("IPS", "SNIPS", "PDIS", "WPDIS"):
-        assert found[name].value == pytest.approx(episodes.returns(1.0).mean())
+        assert intervals[name].value == pytest.approx(episodes.returns(1.0).mean())
 
 
 def test_runs_of_different_length_are_padded_without_effect(rng: np.random.Generator) -> None:
@@ -86,9 +86,9 @@ def test_runs_of_different_length_are_padded_without_effect(rng: np.random.Gener
         for e in short
     ]
 
-    found = by_name(estimates(gather(Episodes.of(short), world.target, rng), rng))
+    intervals = by_name(estimates(gather(Episodes.of(short), world.target, rng), rng))
 
-    assert found["IPS"].value == pytest.approx(np.mean(by_hand))
+    assert intervals["IPS"].value == pytest.approx(np.mean(by_hand))
 
 
 def test_the_exact_value_agrees_with_runs_of_the_target_itself(rng: np.random.Generator) -> None:
@@ -107,14 +107,14 @@ def test_kish_counts_equal_weights_fully_and_a_single_one_as_one() -> None:
 @pytest.mark.parametrize("world", [Tabular(states=2), LinearGaussian(horizon=3)], ids=["tabular", "Gaussian"])
 def test_intervals_cover_known_values(world: World) -> None:
     rng = np.random.default_rng(2)
-    found = [
+    runs = [
         by_name(estimates(gather(world.runs(RUNS, rng), world.target, rng, features=world.features), rng))
         for _ in range(WORLDS)
     ]
     value = world.value()
 
-    for name in found[0]:
-        intervals = [f[name] for f in found]
+    for name in runs[0]:
+        intervals = [run[name] for run in runs]
         errors = np.array([i.value - value for i in intervals])
         covered = np.mean([i.low <= value <= i.high for i in intervals])
         assert covered >= 0.88, name
@@ -124,10 +124,10 @@ def test_intervals_cover_known_values(world: World) -> None:
 def test_doubly_robust_stays_right_where_the_q_function_can_not_be(rng: np.random.Generator) -> None:
     world = LinearGaussian()
 
-    found = by_name(estimates(gather(world.runs(2000, rng), world.target, rng, features=standard_features), rng))
+    intervals = by_name(estimates(gather(world.runs(2000, rng), world.target, rng, features=standard_features), rng))
 
-    assert abs(found["FQE"].value - world.value()) > 0.5
-    assert found["DR"].low <= world.value() <= found["DR"].high
+    assert abs(intervals["FQE"].value - world.value()) > 0.5
+    assert intervals["DR"].low <= world.value() <= intervals["DR"].high
 
 
 def test_a_clearly_better_target_is_called_better() -> None:
@@ -199,11 +199,11 @@ def test_a_log_without_propensities_can_not_tell_but_for_fitted_q(rng: np.random
     unknown = Episodes(runs.observations, runs.actions, runs.rewards, runs.log_probabilities * np.nan, runs.valid)
     evidence = gather(unknown, world.target, rng, features=world.features)
 
-    found = by_name(estimates(evidence, rng))
+    intervals = by_name(estimates(evidence, rng))
 
     assert judge(evidence, rng).reason == "the log lacks propensities"
-    assert np.isnan(found["DR"].value)
-    assert found["FQE"].low <= world.value() <= found["FQE"].high
+    assert np.isnan(intervals["DR"].value)
+    assert intervals["FQE"].low <= world.value() <= intervals["FQE"].high
 
 
 def test_weights_beyond_all_numbers_end_in_a_doubt_and_not_in_an_error(rng: np.random.Generator) -> None:
@@ -218,11 +218,11 @@ def test_weights_beyond_all_numbers_end_in_a_doubt_and_not_in_an_error(rng: np.r
 def test_the_same_seed_gives_the_same_estimates() -> None:
     world = Tabular()
 
-    def found() -> list[Estimate]:
+    def seeded() -> list[Estimate]:
         rng = np.random.default_rng(5)
         return estimates(gather(world.runs(30, rng), world.target, rng, features=world.features), rng)
 
-    assert found() == found()
+    assert seeded() == seeded()
 
 
 def test_no_runs_and_runs_without_decisions_are_refused() -> None:

@@ -102,13 +102,13 @@ def test_a_table_for_people() -> None:
 def test_a_data_set_that_is_not_there_and_a_policy_without_probabilities_are_refused() -> None:
     write("bss/short-v0", drawn_runs(5, decisions=1))
 
-    for arguments, said in (
+    for arguments, sentence in (
         (("bss/none-v0", "--policy", "hard"), "there is no data set 'bss/none-v0' here"),
         (("bss/short-v0", "--policy", "curriculum"), "got 'curriculum'"),
     ):
         result = invoke(*arguments)
         assert result.exit_code == 1
-        assert said in " ".join(result.output.split())
+        assert sentence in " ".join(result.output.split())
 
 
 def test_a_fixed_action_is_certain_of_itself_alone() -> None:

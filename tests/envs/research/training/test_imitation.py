@@ -25,11 +25,11 @@ def imitation(runs: Pool) -> Imitation:
 def test_the_network_comes_to_do_what_the_teacher_does(runs: Pool) -> None:
     learner = imitation(runs)
     learner.advance()
-    seen, told, weights = (np.concatenate(parts) for parts in zip(*learner.told, strict=True))
-    untaught = ((artefact.read(imitation(runs).artefact("a", {})).distribution(seen).mode() - told) ** 2 * weights).sum(
-        1
-    )
-    taught = ((artefact.read(learner.artefact("a", {})).distribution(seen).mode() - told) ** 2 * weights).sum(1)
+    seen, advice, weights = (np.concatenate(parts) for parts in zip(*learner.advice, strict=True))
+    untaught = (
+        (artefact.read(imitation(runs).artefact("a", {})).distribution(seen).mode() - advice) ** 2 * weights
+    ).sum(1)
+    taught = ((artefact.read(learner.artefact("a", {})).distribution(seen).mode() - advice) ** 2 * weights).sum(1)
     assert taught.mean() < 0.2 * untaught.mean()
 
 

@@ -8,7 +8,7 @@ import pytest
 from bss_service.core.action import Action
 from bss_service.policies import artefact
 from envs.research.rollouts import Pool, pool
-from envs.research.training.search import NARROW, SPACES, WIDE, Search, Space, State
+from envs.research.training.search import NARROW, SPACES, WIDE, Search, SearchState, Space
 from envs.tasks import Distribution
 from tests.support.trained import observations
 
@@ -43,9 +43,9 @@ def test_a_matrix_moves_only_what_the_space_lets_it(runs: Pool) -> None:
 
 def test_a_generation_moves_towards_the_candidates_that_did_best(runs: Pool) -> None:
     state = SEARCH.begin(runs)
-    following, told, intervals = SEARCH.advance(state, runs)
-    assert told.best >= told.population
-    assert told.gain == 0.0  # the search begins at the zero matrix
+    following, generation, intervals = SEARCH.advance(state, runs)
+    assert generation.best >= generation.population
+    assert generation.gain == 0.0  # the search begins at the zero matrix
     assert intervals > 0
     assert (following.mean != state.mean).any()
 
@@ -53,7 +53,7 @@ def test_a_generation_moves_towards_the_candidates_that_did_best(runs: Pool) -> 
 def test_a_search_resumed_from_its_checkpoint_goes_on_as_if_it_had_not_stopped(runs: Pool, tmp_path: Path) -> None:
     first, _, intervals = SEARCH.advance(SEARCH.begin(runs), runs)
     first.save(tmp_path / "state", intervals)
-    loaded, spent = State.load(tmp_path / "state")
+    loaded, spent = SearchState.load(tmp_path / "state")
     assert spent == intervals
     whole, resumed = SEARCH.advance(first, runs)[0], SEARCH.advance(loaded, runs)[0]
     assert np.array_equal(whole.mean, resumed.mean)

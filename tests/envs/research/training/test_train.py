@@ -33,17 +33,17 @@ SEARCH = learners.Search
 def test_a_policy_is_trained_interrupted_resumed_and_exported(tmp_path: Path) -> None:
     research("train", tmp_path / "whole", "--algorithm", "search", "--iterations", 2, "--workers", 1)
     research("train", tmp_path / "run", "--algorithm", "search", "--iterations", 1, "--workers", 1)
-    told = research("train", tmp_path / "run", "--resume", "--iterations", 2, "--workers", 1)
-    assert told.startswith("2/2  ")
+    output = research("train", tmp_path / "run", "--resume", "--iterations", 2, "--workers", 1)
+    assert output.startswith("2/2  ")
     policies = [artefact.read((tmp_path / run / "policy.safetensors").read_bytes()) for run in ("whole", "run")]
     assert all((policies[0].tensors[name] == policies[1].tensors[name]).all() for name in policies[0].tensors)
     assert policies[1].manifest.training["iterations"] == 2
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
-    told = research("export", tmp_path / "run", tmp_path / "mine.safetensors", "--name", "mine")
+    output = research("export", tmp_path / "run", tmp_path / "mine.safetensors", "--name", "mine")
     exported = artefact.read((tmp_path / "mine.safetensors").read_bytes())
     assert exported.manifest.name == "mine"
-    assert exported.sha256 in told
+    assert exported.sha256 in output
     assert json.loads((tmp_path / "mine.json").read_text()) == exported.manifest.model_dump(mode="json")
 
 

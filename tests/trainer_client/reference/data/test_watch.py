@@ -7,8 +7,8 @@ from trainer_client.reference.data.watch import cut
 
 
 def subjects(watch: Dataset, split: str) -> set[int]:
-    found = [re.search(r"subject (\d+)", watch.captions[index]) for index in watch.indices(split)]
-    return {int(match[1]) for match in found if match}
+    matches = [re.search(r"subject (\d+)", watch.captions[index]) for index in watch.indices(split)]
+    return {int(match[1]) for match in matches if match}
 
 
 def test_it_has_two_sensors_of_three_axes_in_windows_of_two_seconds(watch: Dataset) -> None:

@@ -175,7 +175,7 @@ def test_a_swap_to_the_policy_in_force_says_that_nothing_changed(bss: Run, job: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "output"),
     [
         (["nonsense"], "uniform, got 'nonsense'"),
         (["balance", "--param", "ema=2"], "policy.parameters.ema: Input should be less than or equal to 1, got 2"),

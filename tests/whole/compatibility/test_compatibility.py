@@ -40,7 +40,11 @@ ANSWERS: dict[str, dict[str, Json]] = {
 
 
 def assert_holds(answer: Any, expected: Any, where: str = "") -> None:
-    """All that was told then is told now, to the last digit; an answer may tell more."""
+    """All that was told then is told now; an answer may tell more.
+
+    Real numbers to nine digits: exponentials, and sums that are made many at a time, end in other digits on other
+    processors. What is drawn of them, and everything else, is the very same.
+    """
     if isinstance(expected, dict):
         for name, value in expected.items():
             assert name in answer, f"{where}.{name}"
@@ -49,6 +53,8 @@ def assert_holds(answer: Any, expected: Any, where: str = "") -> None:
         assert len(answer) == len(expected), where
         for k, value in enumerate(expected):
             assert_holds(answer[k], value, f"{where}.{k}")
+    elif isinstance(expected, float) and ".batches." not in where:
+        assert answer == pytest.approx(expected, rel=1e-9, abs=1e-9), where
     else:
         assert answer == expected, where
 

@@ -25,7 +25,7 @@ def imitation(runs: Pool) -> Imitation:
 def test_the_network_comes_to_do_what_the_teacher_does(runs: Pool) -> None:
     learner = imitation(runs)
     learner.advance()
-    seen, advice, weights = (np.concatenate(parts) for parts in zip(*learner.advice, strict=True))
+    seen, advice, weights = (np.concatenate(parts) for parts in zip(*learner.lessons, strict=True))
     untaught = (
         (artefact.read(imitation(runs).artefact("a", {})).distribution(seen).mode() - advice) ** 2 * weights
     ).sum(1)

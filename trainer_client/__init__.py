@@ -7,40 +7,23 @@ first asked for, so that the client alone, `SchedulerClient` and its messages, n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-_HOMES: Final = {
-    "Feedback": "bss_service.protocol.training",
-    "FeedbackRequest": "bss_service.protocol.training",
-    "JobSpec": "bss_service.protocol.jobs",
-    "LocalBatches": "bss_service.protocol.training",
-    "Signal": "bss_service.core.signals",
-    "ModalityReport": "bss_service.protocol.validation",
-    "PolicySpec": "bss_service.protocol.policies",
-    "RewardSpec": "bss_service.protocol.jobs",
-    "Scores": "bss_service.protocol.training",
-    "StepsRequest": "bss_service.protocol.training",
-    "ValidationReport": "bss_service.protocol.validation",
-    "SchedulerClient": "trainer_client.client",
-    "ConflictError": "trainer_client.errors",
-    "DoubleShardingError": "trainer_client.errors",
-    "ForbiddenError": "trainer_client.errors",
-    "InvalidValueError": "trainer_client.errors",
-    "LagError": "trainer_client.errors",
-    "OutageError": "trainer_client.errors",
-    "RefusedError": "trainer_client.errors",
-    "SchedulerError": "trainer_client.errors",
-    "StrangeAnswerError": "trainer_client.errors",
-    "TooEarlyError": "trainer_client.errors",
-    "UnauthorisedError": "trainer_client.errors",
-    "UnknownJobError": "trainer_client.errors",
-    "Measurement": "trainer_client.measurement",
-    "measure": "trainer_client.measurement",
-    "multimodal_loss": "trainer_client.measurement",
-    "OnOutage": "trainer_client.exchange.outage",
-    "ScheduledBatch": "trainer_client.exchange.prefetch",
-    "ScheduledBatchSampler": "trainer_client.sampler",
-    "Stats": "trainer_client.exchange.stats",
-    "WithIndex": "trainer_client.with_index",
+_NAMES: Final = {
+    "bss_service.core.signals": "Signal",
+    "bss_service.protocol.jobs": "JobSpec RewardSpec",
+    "bss_service.protocol.policies": "PolicySpec",
+    "bss_service.protocol.training": "Feedback FeedbackRequest LocalBatches Scores StepsRequest",
+    "bss_service.protocol.validation": "ModalityReport ValidationReport",
+    "trainer_client.client": "SchedulerClient",
+    "trainer_client.errors": "ConflictError DoubleShardingError ForbiddenError InvalidValueError LagError OutageError"
+    " RefusedError SchedulerError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
+    "trainer_client.exchange.outage": "OnOutage",
+    "trainer_client.exchange.prefetch": "ScheduledBatch",
+    "trainer_client.exchange.stats": "Stats",
+    "trainer_client.measurement": "Measurement measure multimodal_loss",
+    "trainer_client.sampler": "ScheduledBatchSampler",
+    "trainer_client.with_index": "WithIndex",
 }
+_HOMES: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors

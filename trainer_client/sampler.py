@@ -151,8 +151,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
         index: the indices (g,) that `WithIndex` gave with the batch, or the number of the step. measurement: by signal
         of the job; one that is missing, or a value that is not finite, counts as not known. It returns at once: values
-        on a device are copied and sent in the background. Raises ValueError naming a signal that the job does not
-        declare, or that has another shape than (g,) or (g, H).
+        on a device are copied and sent in the background. Built-in signals that the job does not declare are left out.
+        Raises ValueError naming another that it does not declare, or one of another shape than (g,) or (g, H).
         """
         batch = self._open_step(int(index)) if isinstance(index, int | np.integer) else self.batch_of(index)
         share = self.spec.batch_size // self.world_size

@@ -64,7 +64,7 @@ class Signal:
 SIMILARITY: Final = Signal("similarity", "mean cosine between the unimodal heads' predictions", -1, 1, averaged=True)
 LOSS: Final = Signal("loss", "training loss", averaged=True)
 PROBABILITY: Final = Signal("probability", "probability of the true label", 0, 1, per_head=True)
-PAPER: Final = (SIMILARITY, LOSS, PROBABILITY)  # those of BSS
+PAPER: Final = (SIMILARITY, LOSS, PROBABILITY)  # those of BSS: what a job sends that declares nothing
 BUILT_IN: Final[Mapping[str, Signal]] = {signal.name: signal for signal in PAPER}
 
 

@@ -194,12 +194,12 @@ def _depth(value: Any) -> int:
 
 def _check_purpose(manifest: PolicyManifest) -> None:
     """The observation and the action are those of this code, and the distribution is one over such actions."""
-    if manifest.observation_schema != SCHEMA_HASH:
-        raise _wrong(
-            "manifest.observation_schema", f"must be this service's, {SCHEMA_HASH}", manifest.observation_schema
-        )
-    if manifest.action_schema != ACTION_SCHEMA_HASH:
-        raise _wrong("manifest.action_schema", f"must be this service's, {ACTION_SCHEMA_HASH}", manifest.action_schema)
+    for field, own in (("observation_schema", SCHEMA_HASH), ("action_schema", ACTION_SCHEMA_HASH)):
+        if (other := getattr(manifest, field)) != own:
+            what = field.removesuffix("_schema")
+            raise _wrong(
+                f"manifest.{field}", f"must be this service's, {own}: it was trained for other {what} fields", other
+            )
     action, distribution = manifest.action, manifest.network.distribution
     if (action.kind == "discrete") != (distribution == "categorical"):
         raise _wrong("manifest.network.distribution", f"must be one over a {action.kind} of actions", distribution)

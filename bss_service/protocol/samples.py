@@ -12,7 +12,7 @@ class DrawRow(Message):
 
 
 class SampleState(Message):
-    """Why a sample is drawn as it is. Scores are those that the latest interval was drawn from; null: not known."""
+    """Why a sample is drawn as it is: what the latest interval was drawn from; null: not known by then."""
 
     index: int
     signals: dict[str, float | dict[str, float | None] | None]  # latest values; by head where each of them has one

@@ -86,7 +86,8 @@ def test_the_curl_examples_work(start_service: Callable[..., Service]) -> None:
     script = script.replace("curl ", "curl --silent --show-error --fail-with-body ")
     done = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '"feedback":["applied"]' in done.stdout
+    assert '"feedback":["applied","applied","applied"]' in done.stdout
+    assert re.search(r'"index":3,"signals":{"similarity":0\.\d+,"loss":\d\.\d+', done.stdout)
     assert '"policy_version":2' in done.stdout
 
 

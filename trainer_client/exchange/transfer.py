@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bss_service.core.arrays import Float32
-from bss_service.core.signals import Signals
+from bss_service.core.signals import BUILT_IN, Signals
 from trainer_client.measurement import Measurement
 
 
@@ -36,9 +36,11 @@ class Transfer:
 def packed(measurement: Measurement, signals: Signals, samples: int) -> Transfer:
     """What was measured of g samples as one tensor (g, S) on its way; NaN where a signal is missing.
 
-    Raises ValueError naming a signal that is not declared, or that has another shape.
+    A built-in signal that is not declared is left out: `measure` gives all that it can. Raises ValueError naming
+    another signal that is not declared, or one that has another shape.
     """
-    tensors = {name: torch.as_tensor(values).detach() for name, values in measurement.items()}
+    wanted = [name for name in measurement if name in signals or name not in BUILT_IN]
+    tensors = {name: torch.as_tensor(measurement[name]).detach() for name in wanted}
     for name, tensor in tensors.items():
         signals.check_shape(name, tensor.shape, (samples,))
     device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)

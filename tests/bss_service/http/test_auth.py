@@ -104,7 +104,6 @@ def test_every_operation_names_its_scope_and_asks_for_it(guarded: Guarded) -> No
             assert guarded.ask(method, path, wrong).status_code == 401, (method, path, wrong)
         seen.add(operation["operationId"])
     assert {"steps", "read_job", "read_metrics"} | ADMIN <= seen
-    assert len(seen) == 24
 
 
 def test_a_route_that_forgets_its_scope_cannot_be_made() -> None:

@@ -60,6 +60,7 @@ def content(event: JobEvent[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
 def test_an_event_survives_its_journal_entry(kind: type[Event]) -> None:
+    assert kind in EVENTS, f"EVENTS above lacks an example of {kind.__name__}"
     event, spec = EVENTS[kind], Trainer().job.spec
     again = Entry.of(7, event).event(spec)
     assert type(again) is kind

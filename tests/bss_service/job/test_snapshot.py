@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,13 @@ MOMENTS: dict[str, Callable[[], Trainer]] = {
     "in the middle of everything": world,
     "after a client went back": gone_back,
 }
+
+
+def test_all_that_a_job_holds_is_in_its_snapshot_or_follows_from_it() -> None:
+    job, kept = Trainer().job, set(Snapshot.model_fields)
+    follows = {"calendar", "signals", "planned_until"}
+    assert set(vars(job)) - follows - {"history"} <= kept
+    assert {field.name for field in fields(job.history)} - {"spec"} <= kept
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -42,8 +42,8 @@ ANSWERS: dict[str, dict[str, Json]] = {
 def assert_holds(answer: Any, expected: Any, where: str = "") -> None:
     """All that was told then is told now; an answer may tell more.
 
-    Real numbers to nine digits: exponentials, and sums that are made many at a time, end in other digits on other
-    processors. What is drawn of them, and everything else, is the very same.
+    Real numbers to nine digits: the exponentials in the program's reports end in other digits on other processors. What
+    is drawn of them, and everything else, is the very same.
     """
     if isinstance(expected, dict):
         for name, value in expected.items():

@@ -43,8 +43,8 @@ def packed(measurement: Measurement, signals: Signals, samples: int) -> Transfer
     tensors = {name: torch.as_tensor(measurement[name]).detach() for name in wanted}
     for name, tensor in tensors.items():
         signals.check_shape(name, tensor.shape, (samples,))
-    device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
-    values = torch.full((samples, signals.width), torch.nan, device=device)
-    for name, tensor in tensors.items():
-        signals.of(name, values).copy_(tensor)
-    return Transfer(values)
+    device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), torch.device("cpu"))
+    for name in (signal.name for signal in signals if signal.name not in tensors):
+        tensors[name] = torch.full((samples, *signals.shape(name)), torch.nan, device=device)
+    columns = [tensors[signal.name].to(device).reshape(samples, -1) for signal in signals]
+    return Transfer(torch.cat(columns, dim=1).float())

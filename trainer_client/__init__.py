@@ -15,7 +15,8 @@ _NAMES: Final = {
     "bss_service.protocol.validation": "ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
     "trainer_client.errors": "ConflictError DoubleShardingError ForbiddenError InvalidValueError LagError OutageError"
-    " RefusedError SchedulerError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
+    " RefusedError SchedulerError SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError"
+    " UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
     "trainer_client.exchange.stats": "Stats",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.errors import OutageError as OutageError
     from trainer_client.errors import RefusedError as RefusedError
     from trainer_client.errors import SchedulerError as SchedulerError
+    from trainer_client.errors import SecondIterationError as SecondIterationError
     from trainer_client.errors import StrangeAnswerError as StrangeAnswerError
     from trainer_client.errors import TooEarlyError as TooEarlyError
     from trainer_client.errors import UnauthorisedError as UnauthorisedError

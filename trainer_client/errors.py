@@ -62,6 +62,20 @@ class DoubleShardingError(SchedulerError, ValueError):
     """The sampler's batches, which are its rank's share already, were about to be shared out once more."""
 
 
+class DoubleSkipError(SchedulerError, ValueError):
+    """A framework was about to skip batches that the sampler has skipped already."""
+
+    def __init__(self, batches: int) -> None:
+        super().__init__(
+            f"the loop skips {batches} batches, but this sampler goes on where training is: give transformers' "
+            "TrainingArguments ignore_data_skip=True, and keep accelerate.skip_first_batches away from its loader"
+        )
+
+
+class SecondIterationError(SchedulerError):
+    """An iteration went on after another one over the same sampler had begun."""
+
+
 _OF_STATUS: dict[int, type[RefusedError]] = {
     401: UnauthorisedError,
     403: ForbiddenError,

@@ -17,15 +17,17 @@ from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.training import MAX_COUNT, Scores
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
+from trainer_client.errors import SecondIterationError
 from trainer_client.exchange.exchange import Exchange
 from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.local import locally_drawn
 from trainer_client.exchange.outage import OnOutage, Outage
 from trainer_client.exchange.outbox import FeedbackItem, LocalItem, ValidationItem, restored, saved
-from trainer_client.exchange.placement import double_sharding, placement
+from trainer_client.exchange.placement import double_sharding, placement, positions
 from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
+from trainer_client.iteration import Pass, pulled_ahead
 from trainer_client.measurement import Measurement
 from trainer_client.retry import Backoff
 
@@ -85,9 +87,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             handed_out=self.joined_at,
         )
         self._finalizer = weakref.finalize(self, _close, self._exchange, self._own_client, 5.0)
-        self._position = 0  # first step not yet yielded
-        self._started = 0  # where the latest iteration began
-        self._exhausted = True  # whether it ended by itself
+        self._position = 0  # where the next pass begins, if none has begun
+        self._pass: Pass | None = None  # the latest
         self._last_fed = -1
         self._fed = False
         self._recall()
@@ -96,25 +97,38 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         self._check_placement()
+        ahead = pulled_ahead()
         self._settle()
-        epoch = self._calendar.epoch_of(self._position)
-        self._exchange.begin(self._position, self._calendar.epoch_start(epoch + 1))
-        self._started, self._exhausted = self._position, False
-        while (batch := self._exchange.take()) is not None:
-            self._position = batch.step + 1
-            yield self._placement.rows(batch.indices).tolist()
-        self._exhausted = not self._foreground.interrupted
+        end = self._calendar.epoch_start(self._calendar.epoch_of(self._position) + 1)
+        self._exchange.begin(self._position, end)
+        self._pass = Pass(self._position, end, ahead, self._take)
+        return self._pass
+
+    def _take(self, asking: Pass) -> list[int] | None:
+        """The next batch of a pass, this rank's rows of it."""
+        if asking is not self._pass:
+            raise SecondIterationError(
+                f"an iteration over steps {asking.start} to {asking.stop - 1} goes on after another one over the same "
+                "sampler has begun: make them one after the other, or look at the data through a loader of its own"
+            )
+        batch = self._exchange.take(asking.given)
+        return None if batch is None else self._placement.rows(batch.indices).tolist()
 
     def __len__(self) -> int:
-        """Batches of the epoch that the next batch belongs to."""
-        epoch = self._calendar.epoch_of(self._position)
+        """Batches of the epoch that the latest pass belongs to, or else the next one."""
+        epoch = self._calendar.epoch_of(
+            self._next_step() if self._pass is None or self._pass.is_done else self._pass.start
+        )
         return self._calendar.epoch_start(epoch + 1) - self._calendar.epoch_start(epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch (from 0), unless the position is within it already; without a call, epochs follow in turn."""
+        """Go ahead to an epoch (from 0); without a call, epochs follow in turn.
+
+        There is no way back: frameworks that count from 0 again after a resumption go on where training is.
+        """
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0, got {epoch}")
-        if self._calendar.epoch_of(self._position) != epoch:
+        if self._calendar.epoch_of(self._next_step()) < epoch:
             self._settle()
             self._skip_to(self._calendar.epoch_start(epoch))
 
@@ -130,18 +144,30 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     # What a training loop calls.
 
+    def skip(self, index: int | np.integer[Any] | Tensor | Sequence[int]) -> None:
+        """Say that a batch will not be trained on, for a loss that is not finite perhaps; `index` as for `feedback`."""
+        self.feedback(index)
+
     def batch_of(self, index: Tensor | Sequence[int] | Int64) -> ScheduledBatch:
-        """The batch with these sample indices (g,), in the order in which `WithIndex` gave them.
+        """The batch with these sample indices (g,), in the order in which `WithIndex` gave them, or with some of them.
 
         ValueError if this rank was given no such batch, or its feedback is in.
         """
+        return self._matched(index)[0]
+
+    def _matched(self, index: Tensor | Sequence[int] | Int64) -> tuple[ScheduledBatch, Int64 | None]:
+        """The oldest batch that has all of some samples, and their places in this rank's share; None: they are all."""
         rows = np.atleast_1d(np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64))
-        for batch in self._exchange.open_steps().values():
-            if self._placement.rows(batch.indices).tobytes() == rows.tobytes():
-                return batch
+        shares = [(batch, self._placement.rows(batch.indices)) for batch in self._exchange.open_steps().values()]
+        for batch, share in shares:
+            if share.tobytes() == rows.tobytes():
+                return batch, None
         self._check_sharding(rows)
+        for batch, share in shares:
+            if len(rows) and (places := positions(rows, share)) is not None:
+                return batch, places
         raise ValueError(
-            f"index must be a batch of this rank that has no feedback yet, as WithIndex gave it, got {rows[:8]}…"
+            f"index must be a batch of this rank that has no feedback yet, or part of one, got {rows[:8]}…"
         )
 
     def feedback(
@@ -149,14 +175,18 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     ) -> None:
         """Say that a batch was trained on, and what was measured of it. Call it once after every step.
 
-        index: the indices (g,) that `WithIndex` gave with the batch, or the number of the step. measurement: by signal
-        of the job; one that is missing, or a value that is not finite, counts as not known. It returns at once: values
-        on a device are copied and sent in the background. Built-in signals that the job does not declare are left out.
-        Raises ValueError naming another that it does not declare, or one of another shape than (g,) or (g, H).
+        index: the indices (g,) that `WithIndex` gave with the batch, or the number of the step. It may be some of them,
+        where a `collate_fn` dropped samples: the others count as not measured. measurement: by signal of the job; one
+        that is missing, or a value that is not finite, counts as not known. It returns at once: values on a device are
+        copied and sent in the background. Built-in signals that the job does not declare are left out. Raises
+        ValueError naming another that it does not declare, or one of another shape than (g,) or (g, H).
         """
-        batch = self._open_step(int(index)) if isinstance(index, int | np.integer) else self.batch_of(index)
+        if isinstance(index, int | np.integer):
+            batch, rows = self._open_step(int(index)), None
+        else:
+            batch, rows = self._matched(index)
         share = self.spec.batch_size // self.world_size
-        values = None if measurement is None else packed(measurement, self._signals, share)
+        values = None if measurement is None else packed(measurement, self._signals, share, rows)
         self._fed = True
         self._last_fed = max(self._last_fed, batch.step)
         self._send(batch, values)
@@ -184,7 +214,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             warnings.warn(f"a validation report was left out: it is not finite, {numbers}", stacklevel=2)
             return
         heads = {n: ModalityReport(accuracy=_share(a), probability=_share(p)) for n, (a, p) in modalities.items()}
-        step = self.batches_trained if step is None else step
+        step = self._next_step() if step is None else step
         report = ValidationReport(step=step, loss=float(loss), accuracy=_share(accuracy), modalities=heads)
         self._exchange.put(ValidationItem(report))
 
@@ -198,11 +228,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     @property
     def batches_trained(self) -> int:
-        """Steps trained on, counted from the job's start: those before the first that has no feedback yet.
+        """Steps trained on, counted from the job's start: up to the latest that has feedback.
 
-        In a loop that never gives feedback, those that were yielded.
+        In a loop that never gives feedback, those that it was given.
         """
-        return min(self._exchange.open_steps(), default=self._position) if self._fed else self._position
+        if self._pass is None or not self._fed:
+            return self._position if self._pass is None else self._pass.given
+        return max(self._pass.start, self._last_fed + 1)
 
     @property
     def stats(self) -> Stats:
@@ -257,7 +289,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             "job": self.spec.name,
             "step": step,
             "fed": self._fed,
-            "unsent": [saved(item) for item in self._exchange.unsent()],
+            "unsent": [saved(item) for item in (*self._exchange.unsent(), *self._without_feedback(step))],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -267,9 +299,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if state["job"] != self.spec.name:
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
         self._exchange.reset()
-        self._position = self._started = int(state["step"])
+        self._position, self._pass = int(state["step"]), None
         self._fed = bool(state["fed"])
-        self._exhausted, self._last_fed = True, -1
+        self._last_fed = -1
         self._recall()
         for item in map(restored, state["unsent"]):
             if isinstance(item, LocalItem) and item.batches:
@@ -300,24 +332,35 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise ValueError(f"step must be one that was given out and has no feedback yet, got {step}")
         return batch
 
+    def _without_feedback(self, step: int) -> list[FeedbackItem]:
+        """What will be known, after a resumption at a step, of those before it that have no feedback by now."""
+        return [FeedbackItem(each, self._placement, None) for each in self._exchange.open_steps() if each < step]
+
     def _send(self, batch: ScheduledBatch, values: Transfer | None) -> None:
         self._exchange.put(FeedbackItem(batch.step, self._placement, values))
 
-    def _settle(self) -> None:
-        """Before another iteration: what became of the batches that were given out and have no feedback?
+    def _next_step(self) -> int:
+        """Where the next pass is to begin.
 
-        An iteration that was broken off is taken up behind the last batch with feedback: what loader workers had
-        pulled ahead, and what was only peeked at, comes again. All else was trained on without telling, and the
-        service waits for it: it counts as not measured.
+        After a pass whose loop was given every batch, with the next epoch. One that was broken off is taken up behind
+        the last batch with feedback: what loader workers had pulled ahead, and what was only peeked at, comes again.
         """
-        if not self._exhausted:
-            self._position = max(self._started, self._last_fed + 1)
-            self._exchange.abandon(self._position)
-            self._exhausted = True
+        if self._pass is None:
+            return self._position
+        return self._pass.stop if self._pass.is_done else max(self._pass.start, self._last_fed + 1)
+
+    def _settle(self) -> None:
+        """Before another pass: batches without feedback come again, or count as not measured."""
+        if self._pass is None or self._foreground.interrupted:
+            return
+        self._position, self._pass = self._next_step(), None
+        self._exchange.abandon(self._position)
         left = self._exchange.open_steps()
-        if left and self._fed:
+        if left:
             warnings.warn(
-                f"no feedback was given for {len(left)} batches from step {min(left)} on: they count as not measured",
+                f"no feedback was given for {len(left)} batches from step {min(left)} on: they count as not measured. "
+                "After each step call sampler.feedback(index, measure(...)), of which the scheduler learns, or "
+                "sampler.skip(index)",
                 stacklevel=3,
             )
         for batch in left.values():
@@ -328,7 +371,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if step > self._position:
             warnings.warn(f"steps {self._position} to {step - 1} are skipped without training on them", stacklevel=3)
             self._exchange.begin(self._position, step)
-            while (batch := self._exchange.take()) is not None:
+            while (batch := self._exchange.take(self._position)) is not None:
                 self._send(batch, None)
                 self._position = batch.step + 1
         if not self._foreground.interrupted:
@@ -359,9 +402,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def _check_sharding(self, rows: Int64) -> None:
         """What became of a batch that this rank was not given, if that can be told."""
-        given = [set(self._placement.rows(b.indices).tolist()) for b in self._exchange.open_steps().values()]
-        came = set(rows.tolist())
-        if self.world_size > 1 and came not in given and (self._last_fed < 0 or any(came < whole for whole in given)):
+        if self.world_size == 1:
+            return
+        shares = [self._placement.rows(batch.indices) for batch in self._exchange.open_steps().values()]
+        again = any(self._placement.rows(share).tobytes() == rows.tobytes() for share in shares)
+        strange = self._last_fed < 0 and not any(set(rows.tolist()) <= set(share.tolist()) for share in shares)
+        if again or strange:
             raise double_sharding(f"the loop trains on samples {rows[:8]}…, no batch of rank {self.rank}'s")
 
 

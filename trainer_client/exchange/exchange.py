@@ -4,14 +4,16 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Sequence
+from typing import Final
 
 from bss_service.protocol.jobs import JobSpec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 from trainer_client.exchange.foreground import LOOK
 from trainer_client.exchange.local import LocalOrder
-from trainer_client.exchange.outage import Outage
+from trainer_client.exchange.outage import Outage, State
 from trainer_client.exchange.outbox import FeedbackItem, Item, Outbox
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.prefetch import Prefetch, ScheduledBatch
@@ -19,6 +21,8 @@ from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.worker import Worker
 
 log = logging.getLogger(__name__)
+
+HOLD: Final = 1.0  # seconds that a batch may be waited for in silence
 
 
 class Exchange:
@@ -38,9 +42,13 @@ class Exchange:
         self._process = os.getpid()
         self.prefetch = Prefetch(spec, prefetch, handed_out)
         self._outbox = Outbox()
+        self._placement = placement
         self._outage = outage
         self._local = LocalOrder(spec) if outage.on_outage == "local" else None
         self._interrupted = False
+        self._has_told = False  # of a step that was passed over
+        self._held_at = -1  # the step that a hold was logged of
+        self._patience = spec.patience
         self._worker = Worker(client, spec, placement, self.prefetch, self._outbox, outage, self.stats)
         self._changed = self._worker.changed
 
@@ -52,19 +60,25 @@ class Exchange:
             self.prefetch.begin(start, stop)
             self._changed.notify_all()
 
-    def take(self) -> ScheduledBatch | None:
-        """The next batch, or None after the last or an interrupt; waits for it as long as `on_outage` says."""
+    def take(self, turn: int) -> ScheduledBatch | None:
+        """The next batch, or None after the last or an interrupt; waits for it as long as `on_outage` says.
+
+        turn: the step that the loop is at; those before it have had their chance of feedback.
+        """
         started = time.monotonic()
         self._check_process()
         with self._changed:
             while (batch := self._available()) is None:
                 if self.prefetch.is_done or self._interrupted:
                     return None
+                self._pass_over(self.prefetch.passed_over(turn, blocked=True))
                 self.prefetch.check_lag()
                 self._worker.urgent = True
                 self._changed.notify_all()
                 self._changed.wait(min(LOOK, max(0.01, self._outage.seconds_left())))
+                self._tell_of_hold(started)
             self._worker.urgent = False
+            self._pass_over(self.prefetch.passed_over(turn, blocked=False))
             self.prefetch.give_out(batch)
             if self._local is not None:
                 self._local.remember(batch)
@@ -152,6 +166,36 @@ class Exchange:
             worker.end()
 
     # Inside, with the lock held.
+
+    def _tell_of_hold(self, started: float) -> None:
+        """Log, once a wait, why a batch has been waited for for more than a second; an outage is logged elsewhere."""
+        step, outage = self.prefetch.next, self._outage.state is not State.UP
+        if outage or step == self._held_at or time.monotonic() - started < HOLD:
+            return
+        self._held_at = step
+        log.warning(
+            "step %d is waited for: the scheduler draws its interval when the feedback of all %d ranks for the steps "
+            "before %d has come, and an action if the policy is external, or when the job's patience of %g s is over",
+            step,
+            self._placement.world_size,
+            self.prefetch.feedback_needed(),
+            self._patience,
+        )
+
+    def _pass_over(self, steps: Sequence[int]) -> None:
+        """Tell the service that these steps will have no feedback."""
+        for step in steps:
+            self.prefetch.close(step)
+            self._outbox.put(FeedbackItem(step, self._placement, None))
+        self.stats.passed_over += len(steps)
+        if steps and not self._has_told:
+            self._has_told = True
+            warnings.warn(
+                f"step {steps[0]} was passed over without feedback, and counts as not measured: call "
+                "sampler.skip(index) for a batch that is not trained on (further ones are counted in "
+                "sampler.stats.passed_over)",
+                stacklevel=6,
+            )
 
     def _available(self) -> ScheduledBatch | None:
         """A batch that was fetched or, during an outage, drawn here."""

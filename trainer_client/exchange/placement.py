@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+import numpy as np
 import torch.distributed
 
 from bss_service.core.arrays import Int64
@@ -35,6 +36,15 @@ def _ambient() -> Placement:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return Placement(torch.distributed.get_rank(), torch.distributed.get_world_size())
     return Placement(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def positions(indices: Int64, batch: Int64) -> Int64 | None:
+    """Where some of a batch's samples (k,) stand in it, each place once; None if it has not all of them."""
+    places: dict[int, list[int]] = {}
+    for place, sample in enumerate(batch.tolist()):
+        places.setdefault(sample, []).insert(0, place)
+    matched = [places[sample].pop() for sample in indices.tolist() if places.get(sample)]
+    return np.array(matched, dtype=np.int64) if len(matched) == len(indices) else None
 
 
 def double_sharding(sign: str) -> DoubleShardingError:

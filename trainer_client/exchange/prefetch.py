@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from bss_service.core.arrays import Int64
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import Batches
 from trainer_client.errors import LagError
+
+KEPT: Final = 4096  # batches: feedback that is further behind than so is not waited for, nor its batch kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Prefetch:
         room = min(self._size - len(self._fetched), self.stop - self.next)
         if room <= 0 or len(self._fetched) > self._size // 2:
             return None
-        cut = self._feedback_needed()
+        cut = self.feedback_needed()
         if self._missing(cut) or (self._fetched and self._fetched[0].step < cut):
             return None  # the service would hold the call for feedback that the same thread is to send
         return Fetch(self.next, room, self._window)
@@ -112,31 +115,43 @@ class Prefetch:
 
     def fed(self, step: int) -> None:
         """Note that the feedback of a step is in."""
-        self.open.pop(step, None)
+        self.close(step)
         self._newest_fed = max(self._newest_fed, step)
+
+    def close(self, step: int) -> None:
+        """Expect no feedback of a step any more."""
+        self.open.pop(step, None)
+
+    def feedback_needed(self) -> int:
+        """The next step's interval is drawn from the feedback of the steps before this one."""
+        return self._calendar.interval_bounds(self.next)[0] - self._lag
+
+    def passed_over(self, turn: int, *, blocked: bool) -> list[int]:
+        """Open steps whose feedback will not come any more, with the loop at step `turn`.
+
+        Where the loop asks for a batch whose interval needs it (`blocked`), all those whose turn is over: it was not
+        given while it could be of use. Else those that are far behind.
+        """
+        limit = max(turn, self._newest_fed) - KEPT
+        if blocked and self._newest_fed >= 0:
+            limit = max(limit, min(turn, self.feedback_needed()))
+        return list(takewhile(lambda step: step < limit, self.open))  # in order of step
 
     def abandon(self, step: int) -> None:
         """Take back the batches from a step on that were given out, but not trained on."""
         self.open = {earlier: batch for earlier, batch in self.open.items() if earlier < step}
 
     def check_lag(self) -> None:
-        """A loader that waits here for the next interval can't bring the feedback that the interval needs.
-
-        A batch older than one that has feedback was passed over: the service waits for it no longer than `patience`.
-        """
-        if missing := self._missing(self._feedback_needed()):
+        """A loader that waits here for the next interval can't bring the feedback that the interval needs."""
+        if missing := self._missing(self.feedback_needed()):
             raise LagError(
                 f"step {self.next} begins an interval that needs the feedback of step {min(missing)}, but the loader "
                 f"has pulled {len(self.open)} batches ahead of it: create the job with lag = num_workers · "
-                f"prefetch_factor (now {self._lag}), and call sampler.feedback(...) after every step"
+                f"prefetch_factor (now {self._lag}), and call sampler.feedback(...) or skip(...) after every step"
             )
 
-    def _feedback_needed(self) -> int:
-        """The next step's interval is drawn from the feedback of the steps before this one."""
-        return self._calendar.interval_bounds(self.next)[0] - self._lag
-
     def _missing(self, cut: int) -> list[int]:
-        return [step for step in self.open if self._newest_fed < step < cut]
+        return [step for step in self.open if step < cut]
 
 
 def scheduled(batches: Batches) -> list[ScheduledBatch]:

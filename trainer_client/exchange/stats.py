@@ -14,6 +14,7 @@ class Stats:
     local_batches: int = 0
     outages: int = 0
     unmeasured_samples: int = 0  # a signal of them was not measured, or not finite
+    passed_over: int = 0  # steps that counted as not measured, because the loop went on without their feedback
     repeated_feedback: int = 0  # steps that the service had feedback of already
 
     def count_batch(self, age: int, waited: float) -> None:

@@ -4,15 +4,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bss_service.core.arrays import Float32
+from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import BUILT_IN, Signals
 from trainer_client.measurement import Measurement
 
 
 class Transfer:
-    """Values on their way from the device to the host; nobody waits for them until they are read."""
+    """Values on their way from the device to the host; nobody waits for them until they are read.
 
-    def __init__(self, values: Tensor) -> None:
+    values: of k samples; rows: where these stand among the `samples` of a batch, if they are not all of it.
+    """
+
+    def __init__(self, values: Tensor, rows: Int64 | None = None, samples: int = 0) -> None:
+        self._rows, self._samples = rows, samples
         self._event: torch.cuda.Event | None = None
         if values.is_cuda:
             self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -24,27 +28,33 @@ class Transfer:
             self._values = values.cpu()
 
     def read(self) -> Float32:
-        """The values, NaN in place of infinite ones; waits for the copy to end."""
+        """The values, NaN for infinite ones and for samples that are not among them; waits for the copy to end."""
         if self._event is not None:
             self._event.synchronize()
             self._event = None
         values: Float32 = self._values.numpy()
         values[np.isinf(values)] = np.nan
-        return values
+        if self._rows is None:
+            return values
+        whole = np.full((self._samples, *values.shape[1:]), np.nan, dtype=np.float32)
+        whole[self._rows] = values
+        return whole
 
 
-def packed(measurement: Measurement, signals: Signals, samples: int) -> Transfer:
+def packed(measurement: Measurement, signals: Signals, samples: int, rows: Int64 | None = None) -> Transfer:
     """What was measured of g samples as one tensor (g, S) on its way; NaN where a signal is missing.
 
-    A built-in signal that is not declared is left out: `measure` gives all that it can. Raises ValueError naming
-    another signal that is not declared, or one that has another shape.
+    rows: the places (k,) of those among the g that were measured; None: all. A built-in signal that is not declared is
+    left out: `measure` gives all that it can. Raises ValueError naming another signal that is not declared, or one that
+    has another shape.
     """
+    measured = samples if rows is None else len(rows)
     wanted = [name for name in measurement if name in signals or name not in BUILT_IN]
     tensors = {name: torch.as_tensor(measurement[name]).detach() for name in wanted}
     for name, tensor in tensors.items():
-        signals.check_shape(name, tensor.shape, (samples,))
+        signals.check_shape(name, tensor.shape, (measured,))
     device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), torch.device("cpu"))
     for name in (signal.name for signal in signals if signal.name not in tensors):
-        tensors[name] = torch.full((samples, *signals.shape(name)), torch.nan, device=device)
-    columns = [tensors[signal.name].to(device).reshape(samples, -1) for signal in signals]
-    return Transfer(torch.cat(columns, dim=1).float())
+        tensors[name] = torch.full((measured, *signals.shape(name)), torch.nan, device=device)
+    columns = [tensors[signal.name].to(device).reshape(measured, -1) for signal in signals]
+    return Transfer(torch.cat(columns, dim=1).float(), rows, samples)

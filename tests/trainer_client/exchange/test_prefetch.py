@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.simulated import spec
 from trainer_client import LagError, ScheduledBatch
-from trainer_client.exchange.prefetch import Fetch, Prefetch
+from trainer_client.exchange.prefetch import KEPT, Fetch, Prefetch
 
 EPOCH = 6  # steps
 
@@ -120,8 +120,20 @@ def test_a_batch_that_was_passed_over_is_waited_for_no_more() -> None:
     fetched(queue)
     take(queue, 2)
     feed(queue, [1])
+    assert queue.wanted() is None
+    assert queue.passed_over(2, blocked=False) == []
+    assert queue.passed_over(2, blocked=True) == [0]
+    queue.close(0)
     queue.check_lag()
     assert fetched(queue) == [2, 3]
+
+
+def test_what_lies_far_behind_is_waited_for_no_more() -> None:
+    queue = prefetch(size=2)
+    fetched(queue)
+    take(queue, 2)
+    assert queue.passed_over(KEPT, blocked=False) == []
+    assert queue.passed_over(KEPT + 1, blocked=False) == [0]
 
 
 def test_batches_of_an_earlier_process_are_given_out_again_without_a_call() -> None:

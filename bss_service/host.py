@@ -31,9 +31,11 @@ from bss_service.job.events import (
     ScoresReceived,
     ShadowEnded,
     StepsServed,
+    TrainerAttached,
     ValidationReported,
 )
 from bss_service.job.job import Job
+from bss_service.job.places import check_holder, check_place
 from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore, take_snapshot, with_artefacts
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
@@ -49,6 +51,9 @@ from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
 from bss_service.protocol.samples import DrawRow, SampleState
 from bss_service.protocol.training import (
+    PLACE_SECONDS,
+    AttachAnswer,
+    AttachRequest,
     Batches,
     Feedback,
     FeedbackAnswer,
@@ -60,6 +65,7 @@ from bss_service.protocol.training import (
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
+    Trainer,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 from bss_service.registry import JobRegistry, LiveJob
@@ -133,12 +139,33 @@ class Host:
 
     # The training loop.
 
+    async def attach(self, name: str, request: AttachRequest) -> AttachAnswer:
+        """Give a trainer the place of its rank, or let it keep that."""
+        async with self._jobs.open(name) as live:
+            check_place(live.job, request, live.silences(), PLACE_SECONDS)
+            live.apply(TrainerAttached(Trainer(**request.model_dump(include=set(Trainer.model_fields)))))
+            live.hear(request.client)
+            ledger = live.job.ledger
+            return AttachAnswer(
+                next_step=live.job.served,
+                steps_fed_back=int(ledger.complete.sum()),
+                fed_back_until=ledger.first_missing,
+            )
+
+    async def detach(self, name: str, client: str) -> None:
+        """A trainer gives up its place: whoever comes next need not wait for it."""
+        async with self._jobs.open(name) as live:
+            live.heard.pop(client, None)
+
     async def steps(self, name: str, request: StepsRequest) -> StepsAnswer:
         """Count feedback and hand out batches; waits for the feedback that the next interval needs."""
         async with self._jobs.open(name) as live:
+            check_holder(live.job, request.rank, request.client)
+            live.hear(request.client, held=live.job.spec.patience)
             live.job.check_start(request.start)
             outcomes = [] if request.feedback is None else self._count(live, request, request.feedback).feedback
             await self._plan_until(live, request)
+            live.hear(request.client)
             return StepsAnswer(feedback=outcomes, batches=await self._hand_out(live, request.start, request.count))
 
     async def batches(self, name: str, start: int, count: int) -> Batches:

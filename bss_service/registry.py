@@ -43,6 +43,7 @@ class LiveJob:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
     pending: Transaction | None = None  # changes not yet handed to the store
     durable: Future[None] | None = None  # the last changes that were
+    heard: dict[str, float] = field(default_factory=dict)  # by client of a trainer: when it last called
     asking: int = 0  # requests of rank 0 that are held for the next interval
     used: float = field(default_factory=time.monotonic)  # when it was last asked for
     bytes_since_snapshot: int = 0
@@ -51,6 +52,22 @@ class LiveJob:
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
     table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
+
+    def __post_init__(self) -> None:
+        for trainer in self.job.trainers.values():
+            self.hear(trainer.client)  # it may be there still: it was the service that was away
+
+    def hear(self, client: str | None, held: float = 0.0) -> None:
+        """Note that a trainer has called, if it is one of those that hold a place; its call may be held so long."""
+        if client is not None and any(trainer.client == client for trainer in self.job.trainers.values()):
+            self.heard[client] = time.monotonic() + held
+
+    def silences(self) -> dict[str, float]:
+        """Seconds since each trainer called, by client."""
+        holders = {trainer.client for trainer in self.job.trainers.values()}
+        self.heard = {client: when for client, when in self.heard.items() if client in holders}
+        now = time.monotonic()
+        return {client: max(0.0, now - when) for client, when in self.heard.items()}
 
     def apply(self, event: JobEvent[A]) -> A:
         """Let something happen to the job, and have the change journaled; the answer to it."""

@@ -14,7 +14,8 @@ _NAMES: Final = {
     "bss_service.protocol.training": "Feedback FeedbackRequest LocalBatches Scores StepsRequest",
     "bss_service.protocol.validation": "ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
-    "trainer_client.errors": "ConflictError DoubleShardingError ForbiddenError InvalidValueError LagError OutageError"
+    "trainer_client.errors": "ConflictError DoubleShardingError DoubleSkipError ForbiddenError InvalidValueError"
+    " JobExistsError LagError OutageError"
     " RefusedError SchedulerError SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError"
     " UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
@@ -42,8 +43,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.client import SchedulerClient as SchedulerClient
     from trainer_client.errors import ConflictError as ConflictError
     from trainer_client.errors import DoubleShardingError as DoubleShardingError
+    from trainer_client.errors import DoubleSkipError as DoubleSkipError
     from trainer_client.errors import ForbiddenError as ForbiddenError
     from trainer_client.errors import InvalidValueError as InvalidValueError
+    from trainer_client.errors import JobExistsError as JobExistsError
     from trainer_client.errors import LagError as LagError
     from trainer_client.errors import OutageError as OutageError
     from trainer_client.errors import RefusedError as RefusedError

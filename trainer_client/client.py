@@ -23,6 +23,8 @@ from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
 from bss_service.protocol.samples import SampleState
 from bss_service.protocol.training import (
+    AttachAnswer,
+    AttachRequest,
     Batches,
     FeedbackAnswer,
     FeedbackRequest,
@@ -118,6 +120,14 @@ class SchedulerClient:
         except UnknownJobError as error:
             if not error.after_retry:
                 raise
+
+    def attach(self, name: str, request: AttachRequest) -> AttachAnswer:
+        """Take the place of a rank, or keep it; ConflictError where another has it (`field` "client") or had it."""
+        return self._call(AttachAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/trainers", request)
+
+    def detach(self, name: str, client: str) -> None:
+        """Give up a place: whoever comes next need not wait."""
+        self._send("DELETE", f"/v1/jobs/{_quoted(name)}/trainers/{_quoted(client)}")
 
     def steps(self, name: str, request: StepsRequest, patience: float = 30.0) -> StepsAnswer:
         """Give feedback, take batches. patience: the job's, for which the service may hold the call."""

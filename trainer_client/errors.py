@@ -38,6 +38,19 @@ class ConflictError(RefusedError):
     """409: the request contradicts what the service knows."""
 
 
+class JobExistsError(ConflictError):
+    """The job was handed out to an earlier run, and this one did not say that it goes on with that."""
+
+    def __init__(self, error: ConflictError, job: str) -> None:
+        super().__init__(
+            error.status,
+            f"{error.detail}: give this run another name, or if_exists='new' for a job of its own ({job}-2, …), or go "
+            "on with the earlier one by if_exists='resume' or load_state_dict of its checkpoint",
+            error.field,
+            error.value,
+        )
+
+
 class InvalidValueError(RefusedError):
     """400, 413, 415 or 422: a value the service can't take."""
 

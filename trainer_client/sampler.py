@@ -1,8 +1,10 @@
 """A batch sampler whose order the scheduler decides."""
 
+import logging
+import time
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from types import TracebackType
@@ -13,16 +15,17 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from bss_service.core.arrays import Int64
-from bss_service.protocol.jobs import JobSpec, JobState
-from bss_service.protocol.training import MAX_COUNT, Scores
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import MAX_COUNT, AttachAnswer, Scores
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
-from trainer_client.errors import SecondIterationError
+from trainer_client.errors import OutageError, SchedulerError, SecondIterationError
+from trainer_client.exchange.attachment import Attachment, IfExists, is_named, this_trainer
 from trainer_client.exchange.exchange import Exchange
 from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.local import locally_drawn
 from trainer_client.exchange.outage import OnOutage, Outage
-from trainer_client.exchange.outbox import FeedbackItem, LocalItem, ValidationItem, restored, saved
+from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, ValidationItem, restored, saved
 from trainer_client.exchange.placement import double_sharding, placement, positions
 from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.stats import Stats
@@ -30,6 +33,8 @@ from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.iteration import Pass, pulled_ahead
 from trainer_client.measurement import Measurement
 from trainer_client.retry import Backoff
+
+log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
@@ -47,9 +52,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     client: a SchedulerClient, or the URL of the service; None: what BSS_URL and BSS_TOKEN in the environment name.
     rank, world_size: by default those of torch.distributed, else of the environment (RANK, WORLD_SIZE), else 0 of 1.
-    prefetch: batches fetched ahead of the loader. on_outage: what happens when a batch is needed and the service has
-    been out of reach for `outage_after` seconds: "wait" for it, "raise" OutageError, or go on with a "local" uniform
-    order over what is left of the epoch, of which the service is told afterwards.
+    prefetch: batches fetched ahead of the loader. if_exists: what happens at the first use if the job was handed out to
+    an earlier run, unless `load_state_dict` goes on with that: "fail" raises JobExistsError; "new" makes a job name-2,
+    name-3 … (see `spec.name`); "resume" goes on where that run was, with a model that the caller has restored. Another
+    process that trains as the same rank of the same job is refused. on_outage: what happens when a batch is needed, or
+    the first time the job, and the service has been out of reach for `outage_after` seconds: "wait" for it, "raise"
+    OutageError, or go on with a "local" uniform order over what is left of the epoch, of which the service is told
+    afterwards.
 
     It ends in bounded time whatever the service does: `close` takes its timeout and a second, leaving a `with` block
     by an exception two seconds, the end of the process without either six.
@@ -63,44 +72,45 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         rank: int | None = None,
         world_size: int | None = None,
         prefetch: int = 16,
+        if_exists: IfExists = "fail",
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
     ) -> None:
-        self.spec = spec
+        self._spec = spec
         self._placement = placement(rank, world_size)
         self.rank, self.world_size = self._placement
-        _check_options(spec, self.world_size, prefetch, on_outage)
+        _check_options(spec, self.world_size, prefetch, if_exists, on_outage)
         self._calendar = spec.calendar()
         self._signals = spec.measurements()
         self._is_placed_by_default = rank is None
-        self._on_outage = on_outage
+        self._if_exists, self._prefetch = if_exists, prefetch
+        self._on_outage, self._outage_after = on_outage, outage_after
         self.client = client if isinstance(client, SchedulerClient) else SchedulerClient(client)
         self._own_client = None if self.client is client else self.client
         self._foreground = Foreground(self.client, None if on_outage == "wait" else outage_after)
-        self.joined_at = self._attach().next_step  # steps that were handed out before this process came
-        self._exchange = Exchange(
-            self.client,
-            spec,
-            self._placement,
-            prefetch=prefetch,
-            outage=Outage(on_outage, outage_after),
-            handed_out=self.joined_at,
-        )
-        self._finalizer = weakref.finalize(self, _close, self._exchange, self._own_client, 5.0)
+        self._attachment = Attachment(self._foreground, this_trainer(self._placement))
+        self._attached: Exchange | None = None  # from the first use on, when load_state_dict has had its chance
+        self._finalizer = weakref.finalize(self, _close, None, self._own_client, 5.0)
         self._position = 0  # where the next pass begins, if none has begun
         self._pass: Pass | None = None  # the latest
         self._last_fed = -1
         self._fed = False
-        self._recall()
+        self._is_closed = self._is_offline = False
+        self._create()
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job's; with if_exists="new" its name may be another than the one that was given."""
+        return self._spec if self._attached is None else self._attached.spec
 
     # What a DataLoader calls.
 
     def __iter__(self) -> Iterator[list[int]]:
         self._check_placement()
-        ahead = pulled_ahead()
+        ahead, exchange = pulled_ahead(), self._exchange
         self._settle()
         end = self._calendar.epoch_start(self._calendar.epoch_of(self._position) + 1)
-        self._exchange.begin(self._position, end)
+        exchange.begin(self._position, end)
         self._pass = Pass(self._position, end, ahead, self._take)
         return self._pass
 
@@ -128,7 +138,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """
         if epoch < 0:
             raise ValueError(f"epoch must be at least 0, got {epoch}")
-        if self._calendar.epoch_of(self._next_step()) < epoch:
+        if epoch and self._exchange and self._calendar.epoch_of(self._next_step()) < epoch:
             self._settle()
             self._skip_to(self._calendar.epoch_start(epoch))
 
@@ -205,7 +215,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         step: steps trained so far, by default `batches_trained`. It returns at once. A report that is not finite (a
         diverged model) is left out, with a warning.
         """
-        modalities = modalities or {}
+        exchange, modalities = self._exchange, modalities or {}
         expected = self.spec.heads[:-1]
         if set(modalities) != set(expected):
             raise ValueError(f"modalities must be {expected}, got {sorted(modalities)}")
@@ -216,15 +226,16 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         heads = {n: ModalityReport(accuracy=_share(a), probability=_share(p)) for n, (a, p) in modalities.items()}
         step = self._next_step() if step is None else step
         report = ValidationReport(step=step, loss=float(loss), accuracy=_share(accuracy), modalities=heads)
-        self._exchange.put(ValidationItem(report))
+        exchange.put(ValidationItem(report))
 
     def scores(self, indices: Int64, measurement: Measurement) -> None:
         """Send a measuring pass over samples `indices` (k,), such as `curriculum` wants before training."""
         values = packed(measurement, self._signals, len(indices)).read()
+        job = self._exchange.spec.name
         for start in range(0, len(indices), SCORES_CHUNK):
             part = slice(start, start + SCORES_CHUNK)
             message = Scores(indices=np.asarray(indices[part], dtype=np.int64), values=values[part])
-            self._foreground.call(partial(SchedulerClient.scores, name=self.spec.name, scores=message))
+            self._foreground.call(partial(SchedulerClient.scores, name=job, scores=message))
 
     @property
     def batches_trained(self) -> int:
@@ -239,7 +250,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     @property
     def stats(self) -> Stats:
         """What scheduling cost so far."""
-        return self._exchange.stats
+        return Stats() if self._attached is None else self._attached.stats
 
     def interrupt(self) -> None:
         """End the iteration at its next batch, and any waiting for the service; safe in a signal handler.
@@ -247,16 +258,18 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         The sampler then gives out nothing more: what is left to do is `state_dict` and `close`.
         """
         self._foreground.interrupted = True
-        self._exchange.interrupt()
+        if self._attached is not None:
+            self._attached.interrupt()
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Send all feedback now; False if that did not succeed in `timeout` seconds."""
-        return self._exchange.flush(timeout)
+        return self._attached is None or self._attached.flush(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Send what is queued, at most for `timeout` seconds, and end the thread."""
         self._finalizer.detach()
-        _close(self._exchange, self._own_client, timeout)
+        self._is_closed = True
+        _close(self._attached, self._own_client, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -289,15 +302,18 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             "job": self.spec.name,
             "step": step,
             "fed": self._fed,
-            "unsent": [saved(item) for item in (*self._exchange.unsent(), *self._without_feedback(step))],
+            "unsent": [] if self._attached is None else [saved(item) for item in self._unsent(step)],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was; on any number of ranks. Raises ValueError for another job's state."""
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"version must be {STATE_VERSION}, got {state.get('version')!r}")
-        if state["job"] != self.spec.name:
+        if not is_named(state["job"], self.spec.name, self._if_exists):
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
+        if self._attached is None:
+            self._spec = self._spec.model_copy(update={"name": state["job"]})
+            self._attach("resume")
         self._exchange.reset()
         self._position, self._pass = int(state["step"]), None
         self._fed = bool(state["fed"])
@@ -311,9 +327,65 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     # Inside.
 
-    def _attach(self) -> JobState:
+    @property
+    def _exchange(self) -> Exchange:
+        """The exchange with the service; the first to ask takes this rank's place in the job."""
+        if self._attached is None:
+            if self._is_closed:
+                raise SchedulerError("the sampler is closed")
+            if self._is_offline:
+                self._start_offline()
+            else:
+                self._join()
+        assert self._attached is not None
+        return self._attached
+
+    def _join(self) -> None:
+        answer = self._attach(self._if_exists)
+        if self._if_exists == "resume" and answer.next_step:
+            self._position = answer.fed_back_until if answer.steps_fed_back else answer.next_step
+            log.warning("job %r is resumed without a checkpoint, at step %d", self.spec.name, self._position)
+        self._recall()
+
+    def _attach(self, if_exists: IfExists) -> AttachAnswer:
+        """Take this rank's place, and start the exchange with the service."""
+        self._spec, answer = self._attachment.to(self._spec, if_exists)
+        self._start(Outage(self._on_outage, self._outage_after), answer.next_step)
+        return answer
+
+    def _start_offline(self) -> None:
+        """Start with batches drawn here; the exchange's thread takes the place as soon as it can."""
+        log.warning("scheduler out of reach: job %r begins with batches drawn locally", self._spec.name)
+        outage = Outage(self._on_outage, self._outage_after)
+        outage.failed(since=time.monotonic() - self._outage_after)
+        attachment = Attachment(Foreground(self.client, 0.0), self._attachment.me)
+        self._start(outage, 0, partial(_joined, attachment, self._spec, self._if_exists))
+
+    def _start(self, outage: Outage, handed_out: int, open_job: Callable[[], JobSpec] | None = None) -> None:
+        self._attached = Exchange(
+            self.client,
+            self._spec,
+            self._attachment.me,
+            prefetch=self._prefetch,
+            outage=outage,
+            handed_out=handed_out,
+            open_job=open_job,
+        )
+        self._finalizer.detach()
+        self._finalizer = weakref.finalize(self, _close, self._attached, self._own_client, 5.0)
+
+    def _create(self) -> None:
+        """What is wrong with the job is to be known at once."""
         try:
-            return self._foreground.call(lambda once: once.create_job(self.spec))
+            if self._if_exists == "new":
+                self._foreground.call(lambda once: once.jobs())
+            else:
+                self._foreground.call(lambda once: once.create_job(self._spec))
+        except OutageError:
+            self._is_offline = self._on_outage == "local" and not self._foreground.interrupted
+            if not self._is_offline:
+                self._finalizer()
+                raise
         except BaseException:
             if self._own_client is not None:
                 self._own_client.close()
@@ -332,9 +404,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise ValueError(f"step must be one that was given out and has no feedback yet, got {step}")
         return batch
 
-    def _without_feedback(self, step: int) -> list[FeedbackItem]:
-        """What will be known, after a resumption at a step, of those before it that have no feedback by now."""
-        return [FeedbackItem(each, self._placement, None) for each in self._exchange.open_steps() if each < step]
+    def _unsent(self, step: int) -> list[Item]:
+        """What the service is to be told after a resumption at a step: also of what has no feedback by now."""
+        without = [FeedbackItem(each, self._placement, None) for each in self._exchange.open_steps() if each < step]
+        return [*self._exchange.unsent(), *without]
 
     def _send(self, batch: ScheduledBatch, values: Transfer | None) -> None:
         self._exchange.put(FeedbackItem(batch.step, self._placement, values))
@@ -411,11 +484,17 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise double_sharding(f"the loop trains on samples {rows[:8]}…, no batch of rank {self.rank}'s")
 
 
-def _check_options(spec: JobSpec, world_size: int, prefetch: int, on_outage: str) -> None:
+def _joined(attachment: Attachment, spec: JobSpec, if_exists: IfExists) -> JobSpec:
+    return attachment.to(spec, if_exists)[0]
+
+
+def _check_options(spec: JobSpec, world_size: int, prefetch: int, if_exists: str, on_outage: str) -> None:
     if spec.batch_size % world_size:
         raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {world_size}")
     if not 1 <= prefetch <= MAX_COUNT:
         raise ValueError(f"prefetch must be at least 1 and at most {MAX_COUNT}, got {prefetch}")
+    if if_exists not in ("fail", "new", "resume"):
+        raise ValueError(f"if_exists must be fail, new or resume, got {if_exists!r}")
     if on_outage not in ("wait", "local", "raise"):
         raise ValueError(f"on_outage must be wait, local or raise, got {on_outage!r}")
     if on_outage == "local" and world_size > 1:
@@ -430,7 +509,8 @@ def _share(value: float) -> float:
     return min(1.0, float(value)) if value <= 1.001 else float(value)
 
 
-def _close(exchange: Exchange, client: SchedulerClient | None, timeout: float) -> None:
-    exchange.close(timeout)
+def _close(exchange: Exchange | None, client: SchedulerClient | None, timeout: float) -> None:
+    if exchange is not None:
+        exchange.close(timeout)
     if client is not None:
         client.close()

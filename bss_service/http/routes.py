@@ -22,6 +22,8 @@ from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
 from bss_service.protocol.samples import SampleState
 from bss_service.protocol.training import (
     MAX_COUNT,
+    AttachAnswer,
+    AttachRequest,
     Batches,
     FeedbackAnswer,
     FeedbackRequest,
@@ -42,6 +44,7 @@ async def host_of(request: Request) -> Host:
 
 
 JobName = Annotated[str, Path(alias="job", pattern=NAME_PATTERN, examples=["run-1"])]
+ClientName = Annotated[str, Path(pattern=NAME_PATTERN, examples=["c0ffee"])]
 Sha256 = Annotated[str, Path(pattern=SHA256_PATTERN, examples=["0" * 64])]
 TheHost = Annotated[Host, Depends(host_of)]
 
@@ -95,6 +98,33 @@ async def read_job(host: TheHost, name: JobName) -> JobState:
 async def delete_job(host: TheHost, name: JobName) -> None:
     """The job, its journal and its batches are gone for good."""
     await host.delete(name)
+
+
+@router.put(
+    "/jobs/{job}/trainers",
+    summary="Take, or keep, the place of a rank",
+    dependencies=TRAIN,
+    openapi_extra=example(client="c0ffee", host="gpu-1", process=4711),
+)
+async def attach(host: TheHost, name: JobName, message: AttachRequest) -> AttachAnswer:
+    """A trainer asks for the place of its rank before its first step, and again often enough to keep it.
+
+    409 where another holds the place (`field` is `client`), or where an earlier run was handed out steps and this one
+    does not `resume` that (`field` is `name`). Who sends steps without a `client` is not asked for a place.
+    """
+    return await host.attach(name, message)
+
+
+@router.delete(
+    "/jobs/{job}/trainers/{client}",
+    status_code=204,
+    summary="Give up the place of a rank",
+    dependencies=TRAIN,
+    response_class=Response,
+)
+async def detach(host: TheHost, name: JobName, client: ClientName) -> None:
+    """Whoever takes the place next need not wait for this client."""
+    await host.detach(name, client)
 
 
 @router.post(

@@ -17,6 +17,7 @@ from bss_service.errors import ConflictError, NotFoundError, NotReproducibleErro
 from bss_service.job import checks, formats
 from bss_service.job.feedback import Measured
 from bss_service.job.job import Job
+from bss_service.job.places import are_fellows
 from bss_service.job.plans import Plan, plan_of
 from bss_service.policies.versions import PolicyVersion, check_action, choice_from_outside, is_same
 from bss_service.protocol.actions import ActionAnswer, ActionRequest
@@ -32,6 +33,7 @@ from bss_service.protocol.training import (
     Ranked,
     Scores,
     ScoresAnswer,
+    Trainer,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 
@@ -147,6 +149,29 @@ class ScoresReceived(JobEvent[ScoresAnswer]):
     @classmethod
     def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
         return cls(**fields if "values" in fields else formats.scores_of_version_1(fields, spec))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerAttached(JobEvent[None]):
+    """A process takes the place of a rank; those of another run, or of another number of ranks, have lost theirs."""
+
+    kind: ClassVar[str] = "attach"
+
+    trainer: Trainer
+
+    def apply(self, job: Job) -> Applied[None]:
+        if job.trainers.get(self.trainer.rank) == self.trainer:
+            return Applied(None, None)
+        fellows = {rank: held for rank, held in job.trainers.items() if are_fellows(held, self.trainer)}
+        job.trainers = fellows | {self.trainer.rank: self.trainer}
+        return Applied(None, self)
+
+    def fields(self) -> dict[str, Any]:
+        return self.trainer.model_dump()
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls(Trainer.model_validate(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +457,7 @@ class Recovered(JobEvent[None]):
 Event = (
     FeedbackReceived
     | ScoresReceived
+    | TrainerAttached
     | ValidationReported
     | PolicySwapped
     | ShadowEnded

@@ -22,7 +22,7 @@ from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import SwapRequest
-from bss_service.protocol.training import Batches
+from bss_service.protocol.training import Batches, Trainer
 
 MeasuringPass = tuple[Int64, Float32]  # samples (k,), and what was measured of them (k, S)
 
@@ -45,6 +45,7 @@ class Job:
         self.shadows = Shadows(spec, self.artefacts)
         self.plans: list[Plan] = []  # those that reach into the epoch being drawn or the one before
         self.passes: list[MeasuringPass] = []  # not yet learnt
+        self.trainers: dict[int, Trainer] = {}  # by rank: who took its place last
         self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out

@@ -29,7 +29,7 @@ from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.message import Message, Step
 from bss_service.protocol.policies import PolicySpec
-from bss_service.protocol.training import LOCAL_VERSION
+from bss_service.protocol.training import LOCAL_VERSION, Trainer
 from bss_service.protocol.validation import ValidationReport
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
@@ -132,6 +132,7 @@ class Snapshot(Message):
     watching: bool = False  # whether the last of them does
     artefacts: dict[str, Bytes] = Field(default_factory=dict)
     action: ActionRequest | None = None  # from outside, for the interval after the last plan
+    trainers: list[Trainer] = Field(default_factory=list)
 
     def to_frame(self) -> bytes:
         """The snapshot as a frame."""
@@ -288,6 +289,7 @@ def snapshot_of(job: Job) -> Snapshot:
         ledger=_ledger_state(job.ledger, job.signals.width),
         passes=[PassState.model_construct(indices=indices, values=values) for indices, values in job.passes],
         action=job.action,
+        trainers=list(job.trainers.values()),
     )
 
 
@@ -354,6 +356,7 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     job.history.reports = list(snapshot.reports)
     job.passes = [(measuring.indices, measuring.values) for measuring in snapshot.passes]
     job.action = snapshot.action
+    job.trainers = {trainer.rank: trainer for trainer in snapshot.trainers}
     _restore_ledger(job.ledger, snapshot.ledger)
     return job
 

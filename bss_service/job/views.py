@@ -38,6 +38,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
         samples_measured=int(job.table.measured.sum()),
         validation=job.history.reports[-1] if job.history.reports else None,
         rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],
+        trainers=list(job.trainers.values()),
     )
 
 

@@ -12,6 +12,7 @@ from bss_service.core.reward import Basis, Metric
 from bss_service.core.signals import BUILT_IN, LOSS, NAME, PAPER, PROBABILITY, Signal, Signals
 from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, WIRE, Message, Unit
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
+from bss_service.protocol.training import Trainer
 from bss_service.protocol.validation import ValidationReport
 
 JOINT: Final = "joint"  # what the joint head is called beside the modalities
@@ -193,6 +194,7 @@ class JobState(Message):
     samples_measured: int
     validation: ValidationReport | None = None  # the latest
     rewards: list[float | None] = []  # of the latest decisions, up to 20
+    trainers: list[Trainer] = []  # who took each rank's place last
 
 
 class JobList(Message):

@@ -10,9 +10,10 @@ from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import Signals
 from bss_service.core.table import MAX_STEP
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import Message, Step
+from bss_service.protocol.message import NAME_PATTERN, Message, Step
 
 MAX_COUNT: Final = 4096  # steps in one request
+PLACE_SECONDS: Final = 30.0  # that a trainer holds its rank's place after it was last heard of
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
 
 
@@ -54,6 +55,35 @@ class Ranked(Message):
         return self
 
 
+class Trainer(Ranked):
+    """A process that trains as one of the ranks, and holds that place in its job."""
+
+    client: Annotated[str, Field(pattern=NAME_PATTERN)]  # drawn anew by each that takes a place
+    host: Annotated[str, Field(max_length=255)]
+    process: Annotated[int, Field(ge=0, lt=2**63)]
+    machine: Annotated[str, Field(max_length=255)] = ""  # where equal, process numbers are of one system; "": not known
+    group: Annotated[str, Field(max_length=255)] = ""  # what its fellow ranks share, and those of another run do not
+
+
+class AttachRequest(Trainer):
+    """Take a place, or keep it.
+
+    resume: the run goes on with what an earlier one was handed out. instead_of: clients that hold places, and that the
+    caller knows to have ended.
+    """
+
+    resume: bool = False
+    instead_of: Annotated[list[Annotated[str, Field(pattern=NAME_PATTERN)]], Field(max_length=4096)] = []
+
+
+class AttachAnswer(Message):
+    """The place is the caller's for `PLACE_SECONDS` from its latest call; it has to call more often."""
+
+    next_step: int  # of the job, the first not yet handed out
+    steps_fed_back: int
+    fed_back_until: int  # the feedback of all steps before this one is in, or waited for no longer
+
+
 class FeedbackRequest(Ranked):
     """Feedback alone."""
 
@@ -66,6 +96,7 @@ class StepsRequest(Ranked):
     start: Step
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
     feedback: Feedback | None = None
+    client: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None  # refused where another holds the rank's place
 
 
 FeedbackOutcome = Literal["applied", "repeated", "late"]

@@ -5,16 +5,17 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.training import Trainer
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 from trainer_client.exchange.foreground import LOOK
 from trainer_client.exchange.local import LocalOrder
 from trainer_client.exchange.outage import Outage, State
-from trainer_client.exchange.outbox import FeedbackItem, Item, Outbox
+from trainer_client.exchange.outbox import Farewell, FeedbackItem, Item, Outbox
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.prefetch import Prefetch, ScheduledBatch
 from trainer_client.exchange.stats import Stats
@@ -32,25 +33,31 @@ class Exchange:
         self,
         client: SchedulerClient,
         spec: JobSpec,
-        placement: Placement,
+        me: Trainer,
         *,
         prefetch: int,
         outage: Outage,
         handed_out: int,
+        open_job: Callable[[], JobSpec] | None = None,
     ) -> None:
         self.stats = Stats()
         self._process = os.getpid()
         self.prefetch = Prefetch(spec, prefetch, handed_out)
         self._outbox = Outbox()
-        self._placement = placement
+        self._placement = Placement(me.rank, me.world_size)
         self._outage = outage
         self._local = LocalOrder(spec) if outage.on_outage == "local" else None
         self._interrupted = False
         self._has_told = False  # of a step that was passed over
         self._held_at = -1  # the step that a hold was logged of
         self._patience = spec.patience
-        self._worker = Worker(client, spec, placement, self.prefetch, self._outbox, outage, self.stats)
+        self._worker = Worker(client, spec, me, self.prefetch, self._outbox, outage, self.stats, open_job)
         self._changed = self._worker.changed
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job's, as far as that is known."""
+        return self._worker.spec
 
     def begin(self, start: int, stop: int) -> None:
         """Give out the steps [start, stop) from now on."""
@@ -158,10 +165,12 @@ class Exchange:
         if threading.current_thread() is worker.thread:  # the garbage collector ran here
             worker.closed = True
             return
+        with self._changed:
+            self._outbox.put(Farewell())
         try:
-            if not self.flush(timeout):
+            if not self.flush(timeout) and (left := len(self._outbox.items())):
                 why = worker.error or "it is out of reach"
-                log.warning("closed with %d messages for the scheduler not sent: %s", len(self._outbox), why)
+                log.warning("closed with %d messages for the scheduler not sent: %s", left, why)
         finally:
             worker.end()
 

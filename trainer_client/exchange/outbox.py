@@ -55,7 +55,12 @@ class LocalItem:
             yield LocalBatches(start=self.start + k, indices=np.stack(self.batches[k : k + LOCAL_STEPS]))
 
 
-Item = FeedbackItem | ValidationItem | LocalItem
+@dataclass(slots=True)
+class Farewell:
+    """This trainer gives up its place; nothing comes behind."""
+
+
+Item = FeedbackItem | ValidationItem | LocalItem | Farewell
 
 
 class Outbox:
@@ -70,8 +75,8 @@ class Outbox:
         return len(self._items)
 
     def items(self) -> list[Item]:
-        """All that was not acknowledged."""
-        return list(self._items)
+        """All that was not acknowledged, but for a farewell."""
+        return [item for item in self._items if not isinstance(item, Farewell)]
 
     def put(self, item: Item) -> None:
         """Queue an item."""
@@ -84,7 +89,7 @@ class Outbox:
         self.growing = LocalItem(step)
         self._items.append(self.growing)
 
-    def next_message(self) -> list[FeedbackItem] | ValidationItem | LocalItem:
+    def next_message(self) -> list[FeedbackItem] | ValidationItem | LocalItem | Farewell:
         """What may go next, as one message: the head, and behind feedback as much of the same rank's as fits; or [].
 
         Batches that were drawn locally grow no more once it is their turn.
@@ -92,7 +97,7 @@ class Outbox:
         head = self._items[0] if self._items else None
         if head is self.growing:
             self.growing = None
-        if isinstance(head, ValidationItem | LocalItem):
+        if isinstance(head, ValidationItem | LocalItem | Farewell):
             return head
         feedback: list[FeedbackItem] = []
         for item in islice(self._items, MESSAGE_STEPS):
@@ -139,6 +144,8 @@ def saved(item: Item) -> dict[str, Any]:
         return {"step": item.step, **item.sender._asdict(), "values": values}
     if isinstance(item, ValidationItem):
         return {"validation": item.report.model_dump_json()}
+    if isinstance(item, Farewell):
+        raise TypeError("a farewell is not kept")
     return {"start": item.start, "batches": [torch.from_numpy(batch) for batch in item.batches]}
 
 

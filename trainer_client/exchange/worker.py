@@ -8,11 +8,26 @@ from functools import partial
 from typing import Final
 
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import FeedbackOutcome, FeedbackRequest, StepsRequest
+from bss_service.protocol.training import (
+    PLACE_SECONDS,
+    AttachRequest,
+    FeedbackOutcome,
+    FeedbackRequest,
+    StepsRequest,
+    Trainer,
+)
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError, TooEarlyError
 from trainer_client.exchange.outage import Outage, State
-from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, Outbox, ValidationItem, feedback_request
+from trainer_client.exchange.outbox import (
+    Farewell,
+    FeedbackItem,
+    Item,
+    LocalItem,
+    Outbox,
+    ValidationItem,
+    feedback_request,
+)
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.prefetch import Fetch, Prefetch, scheduled
 from trainer_client.exchange.stats import Stats
@@ -20,6 +35,7 @@ from trainer_client.retry import PAUSES, Backoff
 
 log = logging.getLogger(__name__)
 
+KEEP: Final = PLACE_SECONDS / 3  # seconds without a call after which the place is asked for again
 JOIN: Final = 1.0  # seconds for the thread to end after its call was aborted
 Task = Callable[[], None]
 
@@ -34,18 +50,22 @@ class Worker:
         self,
         client: SchedulerClient,
         spec: JobSpec,
-        placement: Placement,
+        me: Trainer,
         prefetch: Prefetch,
         outbox: Outbox,
         outage: Outage,
         stats: Stats,
+        open_job: Callable[[], JobSpec] | None = None,
     ) -> None:
+        """open_job: is called before anything else is done, where that could not be done before."""
         self.changed = threading.Condition()
         self.urgent = False  # the training thread waits: feedback is to linger no more
         self.closed = False
         self.error: SchedulerError | None = None  # what ended the thread
         self._client = client.apart()  # trying again is this thread's own work, and its calls can be aborted
-        self._spec, self._placement = spec, placement
+        self.spec, self._me, self._placement = spec, me, Placement(me.rank, me.world_size)
+        self._open_job = open_job
+        self._kept = time.monotonic()  # when the place was last known to be this trainer's
         self._width = spec.measurements().width
         self._prefetch, self._outbox, self._outage, self._stats = prefetch, outbox, outage, stats
         self._backoff = Backoff(sleep=self._rest)
@@ -82,7 +102,7 @@ class Worker:
             while not self.closed:
                 if (task := self._task()) is not None:
                     return task
-                self.changed.wait(self._outbox.due_in())
+                self.changed.wait(min(self._outbox.due_in() or KEEP, max(0.001, self._kept + KEEP - time.monotonic())))
         return None
 
     def _task(self) -> Task | None:
@@ -92,12 +112,14 @@ class Worker:
             return partial(self._send_validation, message)
         if isinstance(message, LocalItem):
             return partial(self._send_local, message)
+        if isinstance(message, Farewell):
+            return partial(self._send_farewell, message)
         fetch = None if self._outbox.growing else self._prefetch.wanted()
         if fetch and len(message) == len(self._outbox) and {item.sender for item in message} <= {self._placement}:
             return partial(self._exchange, message, fetch)
         if message and (fetch or self.urgent or self._outbox.is_due(message, self._prefetch.stop)):
             return partial(self._send_feedback, message)
-        return None
+        return self._keep_place if time.monotonic() >= self._kept + KEEP else None
 
     def _try(self, task: Task) -> None:
         started = time.monotonic()
@@ -117,9 +139,12 @@ class Worker:
     def _perform(self, task: Task) -> None:
         """Do a task; after an outage ask first for what is never held, or a held call would pass for an outage too."""
         if self._outage.state is not State.UP:
-            self._client.job(self._spec.name)
+            self._client.jobs() if self._open_job else self._client.job(self.spec.name)
             with self.changed:
                 self._outage.answered()
+        if self._open_job is not None:
+            self.spec = self._open_job()
+            self._open_job = None
         task()
 
     def _note_outage(self, error: OutageError, started: float) -> None:
@@ -142,28 +167,38 @@ class Worker:
             count=fetch.count,
             rank=self._placement.rank,
             world_size=self._placement.world_size,
+            client=self._me.client,
             feedback=self._request(items).feedback if items else None,
         )
-        answer = self._client.steps(self._spec.name, request, self._spec.patience)
+        answer = self._client.steps(self.spec.name, request, self.spec.patience)
         self._acknowledge(items, answer.feedback)
+        self._kept = time.monotonic()
         with self.changed:
             self._prefetch.add(fetch, scheduled(answer.batches))
             self.changed.notify_all()
 
     def _request(self, items: Sequence[FeedbackItem]) -> FeedbackRequest:
-        return feedback_request(items, self._spec.batch_size, self._width)
+        return feedback_request(items, self.spec.batch_size, self._width)
 
     def _send_feedback(self, items: Sequence[FeedbackItem]) -> None:
-        answer = self._client.feedback(self._spec.name, self._request(items))
+        answer = self._client.feedback(self.spec.name, self._request(items))
         self._acknowledge(items, answer.feedback)
 
+    def _keep_place(self) -> None:
+        self._client.attach(self.spec.name, AttachRequest(**self._me.model_dump(), resume=True))
+        self._kept = time.monotonic()
+
+    def _send_farewell(self, item: Farewell) -> None:
+        self._client.detach(self.spec.name, self._me.client)
+        self._acknowledge([item])
+
     def _send_validation(self, item: ValidationItem) -> None:
-        self._client.validation(self._spec.name, item.report)
+        self._client.validation(self.spec.name, item.report)
         self._acknowledge([item])
 
     def _send_local(self, item: LocalItem) -> None:
         for message in item.messages():
-            self._client.local_batches(self._spec.name, message)
+            self._client.local_batches(self.spec.name, message)
         if item.batches:
             log.warning("scheduler back: sent it %d batches drawn here from step %d on", len(item.batches), item.start)
         self._acknowledge([item])

@@ -49,6 +49,12 @@ def arguments() -> argparse.ArgumentParser:
     add("--mispaired", type=float, default=0.0, help="share of training samples with another's second modality")
     add("--modality-noise", action="append", default=[], metavar="M=SD", help="noise on a modality; may be given again")
     add("--checkpoint", type=Path, help="file to resume from and to write")
+    add(
+        "--if-exists",
+        choices=("fail", "new"),
+        default="fail",
+        help="when an earlier run has the job: new is job NAME-2, …",
+    )
     add("--checkpoint-every", type=int, default=0, help="steps between checkpoints (default: each epoch)")
     add("--on-outage", choices=("wait", "local", "raise"), default="wait", help="when the scheduler is out of reach")
     add("--tensorboard", type=Path, help="folder for TensorBoard logs, if tensorboard is installed")
@@ -72,7 +78,7 @@ def main() -> int:
             interval=args.interval,
             lag=args.workers * DEFAULT_PREFETCH_FACTOR if args.interval else 0,
         )
-        with ScheduledBatchSampler(spec, args.url, on_outage=args.on_outage) as sampler:
+        with ScheduledBatchSampler(spec, args.url, if_exists=args.if_exists, on_outage=args.on_outage) as sampler:
             trainer = Trainer(dataset, sampler, _config(args))
             with _stopped_by_signals(trainer), _shown(console, trainer, args) as watch:
                 result = trainer.train(watch)

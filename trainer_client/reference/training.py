@@ -144,11 +144,6 @@ class Trainer:
 
     def _begin(self) -> None:
         """Before the first step: the measuring pass if one is wanted, and a report for the first gain to start from."""
-        if self.sampler.joined_at and self.config.checkpoint is None:
-            raise ValueError(
-                f"job must be new where there is no checkpoint to go on from, got {self.sampler.spec.name!r}, which "
-                f"has handed out {self.sampler.joined_at} steps: give this run another name"
-            )
         if self.config.measure_first:
             train = self.dataset.indices("train")
             measured = measuring_pass(self.model, self.dataset, train, self.device, UNIMODAL_WEIGHT)

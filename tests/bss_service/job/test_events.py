@@ -20,6 +20,7 @@ from bss_service.job.events import (
     ScoresReceived,
     ShadowEnded,
     StepsServed,
+    TrainerAttached,
     ValidationReported,
     read_event,
 )
@@ -28,8 +29,8 @@ from bss_service.journal.transaction import Entry
 from bss_service.policies.versions import PolicyVersion
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
-from bss_service.protocol.training import LocalBatches
-from tests.conftest import Trainer
+from bss_service.protocol.training import LocalBatches, Trainer
+from tests.conftest import Trainer as Loop
 from tests.support.simulated import report
 
 NAN = float("nan")
@@ -47,6 +48,7 @@ EVENTS: dict[type[JobEvent[Any]], Event] = {
     ActionSet: ActionSet(ActionRequest(first_step=0, action={"share": 0.5}, propensity=0.25, detail={"by": "me"})),
     LocalBatchesAdopted: LocalBatchesAdopted(LocalBatches(start=2, indices=INDICES)),
     PlanDrawn: PlanDrawn(4, 17),
+    TrainerAttached: TrainerAttached(Trainer(rank=1, world_size=2, client="c0ffee", host="gpu-1", process=4711)),
     StepsServed: StepsServed(5),
     Recovered: Recovered(
         1, 2, [Plan(1, INDICES, np.full((1, 4), 0.1, np.float32), 1, 0)], [PolicyVersion(2, UNIFORM, 2)]
@@ -61,7 +63,7 @@ def content(event: JobEvent[Any]) -> list[Any]:
 @pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
 def test_an_event_survives_its_journal_entry(kind: type[Event]) -> None:
     assert kind in EVENTS, f"EVENTS above lacks an example of {kind.__name__}"
-    event, spec = EVENTS[kind], Trainer().job.spec
+    event, spec = EVENTS[kind], Loop().job.spec
     again = Entry.of(7, event).event(spec)
     assert type(again) is kind
     np.testing.assert_equal(str(content(again)), str(content(event)))
@@ -77,11 +79,11 @@ def test_each_kind_belongs_to_one_event_and_every_event_is_known_to_the_journal(
 
 def test_a_kind_that_nobody_knows_is_an_error() -> None:
     with pytest.raises(KeyError, match="coffee"):
-        read_event("coffee", {}, Trainer().job.spec)
+        read_event("coffee", {}, Loop().job.spec)
 
 
 def test_an_event_that_changes_nothing_leaves_no_entry() -> None:
-    trainer = Trainer()
+    trainer = Loop()
     trainer.take(2)
     before = len(trainer.journal)
     trainer.apply(StepsServed(1))
@@ -92,7 +94,7 @@ def test_an_event_that_changes_nothing_leaves_no_entry() -> None:
 
 
 def test_a_swap_is_journaled_with_the_version_that_it_made() -> None:
-    trainer = Trainer()
+    trainer = Loop()
     trainer.take(3)
     trainer.swap("bandit")
     swap = trainer.journal[-1]
@@ -107,7 +109,7 @@ def test_only_what_decides_about_batches_draws() -> None:
 
 
 def test_what_is_refused_has_changed_nothing() -> None:
-    trainer = Trainer()
+    trainer = Loop()
     trainer.take(2)
     before = trainer.state()
     for event in (ShadowEnded(), ActionSet(ActionRequest(first_step=2, action="hard")), ValidationReported(report(9))):

@@ -69,6 +69,15 @@ BATCHES = {
 POLICY = {"name": "fixed", "parameters": {"kappa_loss": 1.5, "link": "linear"}}
 POLICY_ANSWER = {"policy": POLICY, "policy_version": 2, "first_step": 10, "changed": True}
 REPORT = {"step": 4, "loss": 0.5, "accuracy": 0.25, "modalities": {"audio": {"accuracy": 0.5, "probability": 0.75}}}
+TRAINER = {
+    "rank": 1,
+    "world_size": 2,
+    "client": "c0ffee",
+    "host": "gpu-1",
+    "process": 4711,
+    "machine": "m",
+    "group": "g",
+}
 SCORES = {
     "indices": np.array([3, 1]),
     "similarity": ROWS[0],
@@ -159,6 +168,9 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     validation.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},
     training.Scores: SCORES,
     training.ScoresAnswer: {"accepted": 2},
+    training.Trainer: TRAINER,
+    training.AttachRequest: {**TRAINER, "resume": True, "instead_of": ["deadbeef"]},
+    training.AttachAnswer: {"next_step": 7, "steps_fed_back": 5, "fed_back_until": 4},
     policies.SwapRequest: {"policy": POLICY, "at": "next_interval", "shadow": True},
     policies.PolicyAnswer: POLICY_ANSWER,
     actions.ActionRequest: {"first_step": 5, "action": "hard", "propensity": 0.25, "detail": {"agent": ["ppo", 3]}},

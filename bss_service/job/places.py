@@ -1,0 +1,55 @@
+"""Places: which process trains as which rank of a job, and who may take over."""
+
+import math
+from collections.abc import Mapping
+
+from bss_service.errors import ConflictError
+from bss_service.job.job import Job
+from bss_service.protocol.training import AttachRequest, Trainer
+
+
+def are_fellows(one: Trainer, other: Trainer) -> bool:
+    """Whether two trainers may be ranks of the same run."""
+    return (one.world_size, one.group) == (other.world_size, other.group)
+
+
+def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], seconds: float) -> None:
+    """Raises ConflictError where a place can't be had: another holds it, or the job has been handed out to another run.
+
+    heard: seconds since each client was last heard of, by client. seconds: how long it holds its place after that.
+    """
+    trainers = job.trainers.values()
+    mine = job.trainers.get(asking.rank)
+    if mine is not None and mine.client == asking.client:
+        return
+    gone = set(asking.instead_of)
+    ages = {t.client: math.inf if t.client in gone else heard.get(t.client, math.inf) for t in trainers}
+    there = [t for t in trainers if ages[t.client] < seconds]
+    for held in there:
+        if held.rank == asking.rank or not are_fellows(held, asking):
+            age = ages[held.client]
+            raise ConflictError(
+                f"rank {held.rank} of job {job.spec.name!r} is held by process {held.process} on {held.host} (client "
+                f"{held.client}), heard of {age:.0f} s ago: its place is free when it closes its sampler, or "
+                f"{seconds - age:.0f} s from now if it is heard of no more",
+                field="client",
+                value=held.client,
+            )
+    if not asking.resume and job.served > 0 and (mine is not None or not there):
+        raise ConflictError(
+            f"job {job.spec.name!r} has handed out {job.served} steps to an earlier run",
+            field="name",
+            value=job.spec.name,
+        )
+
+
+def check_holder(job: Job, rank: int, client: str | None) -> None:
+    """Raises ConflictError for a client whose rank's place another has taken meanwhile."""
+    held = job.trainers.get(rank)
+    if client is not None and held is not None and held.client != client:
+        raise ConflictError(
+            f"rank {rank} of job {job.spec.name!r} was taken over by process {held.process} on {held.host} (client "
+            f"{held.client}), since nothing was heard of client {client}",
+            field="client",
+            value=held.client,
+        )

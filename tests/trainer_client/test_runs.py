@@ -1,0 +1,282 @@
+"""A job is one run's: a script that is run twice, two trainers at once, a trainer that died, ranks that come and go."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from bss_service.protocol.training import AttachRequest
+from tests.support.services import Service
+from tests.support.simulated import spec
+from trainer_client import (
+    ConflictError,
+    JobExistsError,
+    JobSpec,
+    ScheduledBatchSampler,
+    SchedulerClient,
+    SchedulerError,
+    WithIndex,
+)
+from trainer_client.exchange import attachment
+
+SAMPLES = 48
+Batches = list[list[int]]
+
+
+def train(sampler: ScheduledBatchSampler, epochs: int = 1, steps: int | None = None, workers: int = 0) -> Batches:
+    """What a user's script does."""
+    loader: DataLoader[Any] = DataLoader(
+        WithIndex(TensorDataset(torch.arange(SAMPLES))), batch_sampler=sampler, num_workers=workers
+    )
+    came: Batches = []
+    for _ in range(epochs):
+        for index, _ in loader:
+            sampler.feedback(index, {"loss": index.float()})
+            came.append(index.tolist())
+            if len(came) == steps:
+                return came
+        sampler.validation(loss=1.0, accuracy=0.5, modalities={"audio": (0.5, 0.5), "video": (0.5, 0.5)})
+    return came
+
+
+@pytest.fixture
+def job(job_name: str) -> JobSpec:
+    return spec(job_name, samples=SAMPLES, batch_size=8, policy="uniform")
+
+
+def script(job: JobSpec, client: SchedulerClient, **options: Any) -> Batches:
+    with ScheduledBatchSampler(job, client, **options) as sampler:
+        return train(sampler, 3)
+
+
+class TestTheSameScriptRunTwice:
+    def test_it_is_refused_with_the_three_ways_out(self, client: SchedulerClient, job: JobSpec) -> None:
+        script(job, client)
+        with pytest.raises(JobExistsError) as refused:
+            script(job, client)
+        assert str(refused.value) == (
+            f"job '{job.name}' has handed out 18 steps to an earlier run: give this run another name, or "
+            f"if_exists='new' for a job of its own ({job.name}-2, …), or go on with the earlier one by "
+            "if_exists='resume' or load_state_dict of its checkpoint"
+        )
+
+    def test_a_new_job_is_one_of_its_own(
+        self, client: SchedulerClient, job: JobSpec, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = script(job, client)
+        for number in (2, 3):
+            with ScheduledBatchSampler(job, client, if_exists="new") as sampler:
+                assert train(sampler, 3) == first
+                assert sampler.spec.name == f"{job.name}-{number}"
+                sampler.flush()
+                assert client.job(sampler.spec.name).steps_fed_back == 18
+            assert f"this run is job '{job.name}-{number}'" in caplog.text
+
+    def test_a_new_job_has_the_plain_name_where_that_is_free(self, client: SchedulerClient, job: JobSpec) -> None:
+        with ScheduledBatchSampler(job, client, if_exists="new") as sampler:
+            train(sampler)
+            assert sampler.spec.name == job.name
+
+    def test_a_resumed_job_goes_on_behind_its_feedback(
+        self, client: SchedulerClient, job: JobSpec, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        whole = script(job.model_copy(update={"name": f"{job.name}-whole"}), client)
+        with ScheduledBatchSampler(job, client) as sampler:
+            came = train(sampler, steps=4)
+        with ScheduledBatchSampler(job, client, if_exists="resume") as sampler:
+            came += train(sampler, 3)
+        assert came == whole
+        assert "is resumed without a checkpoint, at step 4" in caplog.text
+
+    def test_a_checkpoint_says_enough(self, client: SchedulerClient, job: JobSpec) -> None:
+        whole = script(job.model_copy(update={"name": f"{job.name}-whole"}), client)
+        with ScheduledBatchSampler(job, client) as sampler:
+            came = train(sampler, steps=8)
+            state = sampler.state_dict()
+        with ScheduledBatchSampler(job, client) as sampler:
+            sampler.load_state_dict(state)
+            came += train(sampler, 2)
+        assert came == whole
+
+    def test_a_checkpoint_of_a_job_that_was_named_anew_finds_it(self, client: SchedulerClient, job: JobSpec) -> None:
+        script(job, client)
+        with ScheduledBatchSampler(job, client, if_exists="new") as sampler:
+            came = train(sampler, steps=2)
+            state = sampler.state_dict()
+        with ScheduledBatchSampler(job, client, if_exists="new") as sampler:
+            sampler.load_state_dict(state)
+            came += train(sampler)
+            assert sampler.spec.name == f"{job.name}-2"
+        assert len({i for batch in came for i in batch}) == SAMPLES
+
+    def test_a_job_that_nobody_was_handed_steps_of_is_no_obstacle(self, client: SchedulerClient, job: JobSpec) -> None:
+        client.create_job(job)
+        with ScheduledBatchSampler(job, client):
+            pass
+        assert len(script(job, client)) == 18
+
+    def test_another_word_is_refused(self, client: SchedulerClient, job: JobSpec) -> None:
+        with pytest.raises(ValueError, match="if_exists must be fail, new or resume, got 'overwrite'"):
+            ScheduledBatchSampler(job, client, if_exists="overwrite")  # type: ignore[arg-type]
+
+
+class TestTwoTrainersAtOnce:
+    def test_the_second_is_told_who_holds_the_place(self, client: SchedulerClient, job: JobSpec) -> None:
+        with ScheduledBatchSampler(job, client) as first, ScheduledBatchSampler(job, client) as second:
+            train(first, steps=2)
+            with pytest.raises(
+                ConflictError, match=rf"rank 0 of job .* is held by process {os.getpid()} on .* its place is free when"
+            ):
+                train(second)
+            train(first)
+
+    def test_a_sampler_that_was_closed_holds_nothing(self, client: SchedulerClient, job: JobSpec) -> None:
+        with ScheduledBatchSampler(job, client) as first:
+            train(first, steps=2)
+        with ScheduledBatchSampler(job, client, if_exists="resume") as second:
+            train(second)
+
+    def test_one_whose_place_was_taken_is_told(self, client: SchedulerClient, job: JobSpec) -> None:
+        with ScheduledBatchSampler(job, client, prefetch=1) as first:
+            train(first, steps=2)
+            (held,) = client.job(job.name).trainers
+            other = AttachRequest(client="other", host="gpu-2", process=7, resume=True, instead_of=[held.client])
+            client.attach(job.name, other)
+            with pytest.raises(SchedulerError, match="was taken over by process 7 on gpu-2"):
+                train(first, 3)
+
+    def test_a_place_is_kept_while_the_loop_is_elsewhere(
+        self, client: SchedulerClient, job: JobSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("trainer_client.exchange.worker.KEEP", 0.05)
+        calls: list[str] = []
+        attach = SchedulerClient.attach
+        monkeypatch.setattr(SchedulerClient, "attach", lambda *a, **k: calls.append("attach") or attach(*a, **k))
+        with ScheduledBatchSampler(job, client) as sampler:
+            train(sampler, steps=2)
+            deadline = time.monotonic() + 20
+            while len(calls) < 4 and time.monotonic() < deadline:
+                time.sleep(0.02)
+        assert len(calls) >= 4
+
+
+def endless(url: str, job: JobSpec, started: Any) -> None:
+    with SchedulerClient(url) as client, ScheduledBatchSampler(job, client) as sampler:
+        train(sampler, steps=3)
+        sampler.flush()
+        started.set()
+        time.sleep(600)
+
+
+@pytest.fixture
+def killed(service: Service, job: JobSpec) -> Iterator[None]:
+    """A trainer took three steps and was killed."""
+    context = multiprocessing.get_context("spawn")
+    started = context.Event()
+    process = context.Process(target=endless, args=(service.url, job, started))
+    process.start()
+    assert started.wait(60)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    yield
+
+
+@pytest.mark.usefixtures("killed")
+class TestATrainerThatDied:
+    def test_its_place_is_free_at_once_on_the_same_machine(self, client: SchedulerClient, job: JobSpec) -> None:
+        started = time.monotonic()
+        with ScheduledBatchSampler(job, client, if_exists="resume") as sampler:
+            assert len(train(sampler)) == 3
+        assert time.monotonic() - started < 20
+
+    def test_its_place_is_free_after_a_time_out_elsewhere(
+        self, client: SchedulerClient, job: JobSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(attachment, "_machine", lambda: "another")
+        with ScheduledBatchSampler(job, client, if_exists="resume") as sampler:
+            assert len(train(sampler)) == 3
+        assert "s from now if it is heard of no more: waiting for that" in caplog.text
+
+    def test_the_script_run_again_is_refused_for_its_steps(self, client: SchedulerClient, job: JobSpec) -> None:
+        with pytest.raises(JobExistsError, match="has handed out"):
+            script(job, client)
+
+
+class TestRanks:
+    def test_ranks_of_one_run_share_a_job(self, client: SchedulerClient, job: JobSpec) -> None:
+        came = together(client, job, 2)
+        assert sorted(i for rank in came for batch in rank for i in batch) == sorted(3 * list(range(SAMPLES)))
+
+    def test_a_rerun_is_refused_on_every_rank(self, client: SchedulerClient, job: JobSpec) -> None:
+        together(client, job, 2)
+        for rank in (0, 1):
+            with pytest.raises(JobExistsError):
+                script(job, client, rank=rank, world_size=2)
+
+    def test_a_rerun_gets_a_new_job_on_every_rank(self, client: SchedulerClient, job: JobSpec) -> None:
+        first = together(client, job, 2)
+        assert together(client, job, 2, if_exists="new") == first
+        assert client.job(f"{job.name}-2").steps_fed_back == 18
+
+    @pytest.mark.parametrize("world_size", [1, 2, 4])
+    def test_an_elastic_restart_goes_on_with_any_number_of_ranks(
+        self, client: SchedulerClient, job: JobSpec, world_size: int
+    ) -> None:
+        with (
+            ScheduledBatchSampler(job, client, rank=0, world_size=2) as zero,
+            ScheduledBatchSampler(job, client, rank=1, world_size=2) as one,
+        ):
+            came = [*train(zero, steps=3), *train(one, steps=3)]
+            state = zero.state_dict()
+
+        def load(sampler: ScheduledBatchSampler) -> None:
+            sampler.load_state_dict(state)
+
+        for rank in together(client, job, world_size, epochs=1, prepare=load):
+            came += rank
+        assert sorted(i for batch in came for i in batch) == list(range(SAMPLES))
+
+    def test_a_restart_of_the_service_changes_nothing(self, start_service: Callable[..., Service]) -> None:
+        service, job = start_service(), spec("run", samples=SAMPLES, batch_size=8, policy="uniform")
+        with service.client() as client, ScheduledBatchSampler(job, client) as sampler:
+            came = train(sampler, steps=3)
+            service.kill()
+            service.start()
+            came += train(sampler)
+            with pytest.raises(ConflictError, match="is held by process"):
+                script(job, client)
+        assert len({i for batch in came for i in batch}) == SAMPLES
+
+
+def together(
+    client: SchedulerClient,
+    job: JobSpec,
+    world_size: int,
+    epochs: int = 3,
+    prepare: Callable[[ScheduledBatchSampler], object] = lambda sampler: None,
+    **options: Any,
+) -> list[Batches]:
+    """The ranks of one run, a thread each."""
+    came: list[Batches] = [[] for _ in range(world_size)]
+    over = threading.Barrier(world_size)
+
+    def run(rank: int) -> None:
+        with ScheduledBatchSampler(job, client, rank=rank, world_size=world_size, **options) as sampler:
+            prepare(sampler)
+            came[rank] = train(sampler, epochs)
+            over.wait(60)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return came

@@ -1,0 +1,148 @@
+"""Internal: the place of a rank in a job, which one process at a time has, and the job that a run goes on with."""
+
+import logging
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, Literal
+
+from bss_service.protocol.jobs import JobSpec, JobState
+from bss_service.protocol.training import PLACE_SECONDS, AttachAnswer, AttachRequest, Trainer
+from trainer_client.client import SchedulerClient
+from trainer_client.errors import ConflictError, JobExistsError, OutageError
+from trainer_client.exchange.foreground import Foreground
+from trainer_client.exchange.placement import Placement
+
+log = logging.getLogger(__name__)
+
+IfExists = Literal["fail", "new", "resume"]
+ALIVE: Final = PLACE_SECONDS + 5.0  # a place that is held for so long has somebody in it
+FELLOWS: Final = 60.0  # seconds to wait for rank 0 to name the job
+PAUSE: Final = 0.5
+
+
+def this_trainer(placement: Placement) -> Trainer:
+    """This process, as one that asks for a place."""
+    return Trainer(
+        **placement._asdict(),
+        client=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        process=os.getpid(),
+        machine=_machine(),
+        group=_group() if placement.world_size > 1 else "",
+    )
+
+
+class Attachment:
+    """Finds the job that a run goes on with, and takes this process' place in it."""
+
+    def __init__(self, foreground: Foreground, me: Trainer, sleep: Callable[[float], object] = time.sleep) -> None:
+        self._foreground = foreground
+        self.me = me
+        self._sleep = sleep
+
+    def to(self, spec: JobSpec, if_exists: IfExists) -> tuple[JobSpec, AttachAnswer]:
+        """The spec of the job, whose name may be another, and what the service says of it.
+
+        Raises JobExistsError where it was handed out to an earlier run, ConflictError where another process has the
+        place.
+        """
+        if if_exists != "new":
+            self._foreground.call(lambda client: client.create_job(spec))
+            return spec, self._take_place(spec.name, resume=if_exists == "resume")
+        return self._to_new(spec) if self.me.rank == 0 else self._to_that_of_rank_0(spec)
+
+    def _take_place(self, job: str, *, resume: bool) -> AttachAnswer:
+        """Take the place, also that of one that has crashed: at once where this is seen from here, else in its time."""
+        request = AttachRequest(**self.me.model_dump(), resume=resume)
+        since, waiting = time.monotonic(), False
+        while True:
+            try:
+                return self._foreground.call(partial(SchedulerClient.attach, name=job, request=request))
+            except ConflictError as error:
+                if error.field == "name":
+                    raise JobExistsError(error, job) from None
+                if self._has_ended(job, error.value):
+                    request = request.model_copy(update={"instead_of": [*request.instead_of, error.value]})
+                    continue
+                if not resume or time.monotonic() - since > ALIVE:
+                    raise
+                if not waiting:
+                    log.warning("%s: waiting for that", error)
+                waiting = True
+            self._sleep(PAUSE)
+
+    def _has_ended(self, job: str, client: str) -> bool:
+        """Whether the process of another trainer is known to be gone."""
+        state = self._foreground.call(lambda once: once.job(job))
+        other = next((trainer for trainer in state.trainers if trainer.client == client), None)
+        if other is None or not self.me.machine or other.machine != self.me.machine:
+            return False
+        return not Path(f"/proc/{other.process}").exists()
+
+    def _to_new(self, spec: JobSpec) -> tuple[JobSpec, AttachAnswer]:
+        """The first job of the names name, name-2, name-3 … that nobody was handed steps of."""
+        for number in count(1):
+            name = spec.name if number == 1 else f"{spec.name}-{number}"
+            named = spec.model_copy(update={"name": name})
+            try:
+                self._foreground.call(lambda client, named=named: client.create_job(named))  # type: ignore[misc]
+                answer = self._take_place(name, resume=False)
+            except ConflictError:
+                continue
+            if number > 1:
+                log.warning("job %r exists already: this run is job %r", spec.name, name)
+            return named, answer
+        raise AssertionError("names do not end")
+
+    def _to_that_of_rank_0(self, spec: JobSpec) -> tuple[JobSpec, AttachAnswer]:
+        """The newest job of these names that rank 0 of this run has taken."""
+        deadline = time.monotonic() + FELLOWS
+        while time.monotonic() < deadline:
+            jobs = self._foreground.call(lambda client: client.jobs()).jobs
+            taken = {number: job for job in jobs if (number := _number(job.spec.name, spec.name)) and self._is_led(job)}
+            for _, job in sorted(taken.items(), reverse=True):
+                with suppress(ConflictError):
+                    return job.spec, self._take_place(job.spec.name, resume=False)
+            self._sleep(PAUSE)
+        raise OutageError(f"rank 0 has taken no job {spec.name!r}, {spec.name}-2, … within {FELLOWS:g} s")
+
+    def _is_led(self, job: JobState) -> bool:
+        """Whether rank 0 of this run has the job, and nobody yet this rank."""
+        ranks = {t.rank for t in job.trainers if (t.world_size, t.group) == (self.me.world_size, self.me.group)}
+        return 0 in ranks and self.me.rank not in ranks
+
+
+def is_named(name: str, base: str, if_exists: IfExists) -> bool:
+    """Whether a run of job `base` may be one of job `name`."""
+    return name == base or (if_exists == "new" and _number(name, base) is not None)
+
+
+def _number(name: str, base: str) -> int | None:
+    """Which of the names base, base-2, base-3 … a name is; None if it is none of them."""
+    rest = name.removeprefix(base)
+    if not name.startswith(base) or not re.fullmatch(r"(-[1-9]\d*)?", rest):
+        return None
+    return int(rest[1:] or 1)
+
+
+def _machine() -> str:
+    """Where this is equal, process numbers are of one system and one container; empty where that can't be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _group() -> str:
+    """What the ranks of one run have in common, as torchrun and Slurm set it."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
+    return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)[:255]

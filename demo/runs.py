@@ -41,7 +41,15 @@ def execute(
     training = dataset.indices("train")
     wrong = corrupted.labels[training] != dataset.labels[training]
     policy = PolicySpec(name=run.policy, parameters=run.parameters)
-    spec = job_spec(run.job, corrupted, batch_size=run.batch_size, epochs=run.epochs, seed=run.seed, policy=policy)
+    spec = job_spec(
+        run.job,
+        corrupted,
+        batch_size=run.batch_size,
+        epochs=run.epochs,
+        seed=run.seed,
+        policy=policy,
+        tail="carry",  # epochs are the whole training set, as the figures are reported
+    )
     config = TrainingConfig(
         epochs=run.epochs, seed=run.seed, workers=run.loader_workers, measure_first=run.measure_first, on_outage="raise"
     )

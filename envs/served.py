@@ -267,6 +267,7 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
             interval=self._interval,
             reward=REWARD,
             patience=PATIENCE,
+            tail="carry",  # as in the other environments
         )
         client.create_job(spec)  # here, so that a service that is gone or refuses is told at once
         self._run = LiveRun(self._address, self._secret(), self._dataset, spec, replace(self._config, seed=seed))

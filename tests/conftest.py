@@ -90,7 +90,7 @@ class Trainer:
 
     def __init__(self, policy: str = "uniform", /, *, job: Job | None = None, **spec: Any) -> None:
         parameters = spec.pop("parameters", {})
-        world = {"samples": 10, "batch_size": 4, "modalities": ["audio", "video"], **spec}
+        world = {"samples": 10, "batch_size": 4, "modalities": ["audio", "video"], "tail": "carry", **spec}
         self.job = job or Job(JobSpec(name="run", policy=PolicySpec(name=policy, parameters=parameters), **world))
         self.batches: dict[int, np.ndarray] = {}
         self.journal: list[Event] = []

@@ -125,11 +125,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return None if batch is None else self._placement.rows(batch.indices).tolist()
 
     def __len__(self) -> int:
-        """Batches of the epoch that the latest pass belongs to, or else the next one."""
-        epoch = self._calendar.epoch_of(
-            self._next_step() if self._pass is None or self._pass.is_done else self._pass.start
-        )
-        return self._calendar.epoch_start(epoch + 1) - self._calendar.epoch_start(epoch)
+        """Batches of an epoch; with tail="carry", of the longest: some have one less.
+
+        So a schedule that is planned by `epochs * len(loader)` never ends before the run, which has
+        `spec.calendar().epoch_start(epochs)` steps.
+        """
+        return -(-self._calendar.epoch_positions // self._calendar.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Go ahead to an epoch (from 0); without a call, epochs follow in turn.

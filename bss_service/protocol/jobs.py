@@ -114,7 +114,7 @@ class JobSpec(Message):
     policy: PolicySpec = PolicySpec(name="uniform")
     interval: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps between acts of the policy; null: one epoch
     lag: Annotated[int, Field(ge=0, lt=2**31)] = 0  # batches that the loader pulls ahead within an interval
-    tail: Tail = "carry"  # of an epoch, where it does not fill a batch
+    tail: Tail = "drop"  # of an epoch, where it does not fill a batch; dropped, all epochs have as many batches
     horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps of the whole run, if known
     patience: Annotated[float, Field(ge=0, le=3600)] = 30.0  # seconds to wait for feedback before an interval is drawn
     reward: RewardSpec = RewardSpec()

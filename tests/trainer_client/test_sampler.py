@@ -92,11 +92,26 @@ def test_a_loader_that_pulls_further_ahead_than_the_lag_is_told_so(client: Sched
         train(client, job, 1, workers=2)
 
 
-def test_the_length_is_that_of_the_epoch(client: SchedulerClient, job_name: str) -> None:
-    with ScheduledBatchSampler(spec(job_name), client) as sampler:
+@pytest.mark.parametrize(("tail", "length", "epochs"), [("drop", 6, [6, 6, 6, 6]), ("carry", 7, [6, 6, 6, 7])])
+def test_one_length_serves_a_whole_run(
+    client: SchedulerClient, job_name: str, tail: str, length: int, epochs: list[int]
+) -> None:
+    job = spec(job_name, tail=tail)
+    with ScheduledBatchSampler(job, client) as sampler:
         batches = loader(sampler)
-        lengths = [(len(batches), len(train_epoch(sampler, batches))) for _ in range(4)]
-    assert lengths == [(6, 6), (6, 6), (6, 6), (7, 7)]
+        taken_once = len(batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0), 1.0, total_steps=4 * taken_once + 1
+        )
+        trained = []
+        for _ in range(4):
+            trained.append(len(train_epoch(sampler, batches)))
+            assert len(batches) == taken_once == length
+            for _ in range(trained[-1]):
+                schedule.optimizer.step()
+                schedule.step()
+    assert trained == epochs
+    assert job.calendar().epoch_start(4) == sum(epochs)
 
 
 def test_feedback_finds_its_batch_in_any_order(client: SchedulerClient, job_name: str) -> None:

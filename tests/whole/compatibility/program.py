@@ -62,7 +62,14 @@ class Driver:
     ) -> None:
         """Create a job with batches of 8 samples."""
         chosen = {"name": policy, "parameters": parameters or {}}
-        given = {"name": name, "samples": samples, "modalities": MODALITIES, "batch_size": 8, "seed": 7}
+        given = {
+            "name": name,
+            "samples": samples,
+            "modalities": MODALITIES,
+            "batch_size": 8,
+            "seed": 7,
+            "tail": "carry",
+        }
         self.call("POST", "/jobs", {**given, "policy": chosen, **spec})
 
     def take(self, name: str, step: int) -> list[int]:

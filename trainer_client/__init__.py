@@ -14,8 +14,8 @@ _NAMES: Final = {
     "bss_service.protocol.training": "Feedback FeedbackRequest LocalBatches Scores StepsRequest",
     "bss_service.protocol.validation": "ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
-    "trainer_client.errors": "ConflictError DoubleShardingError ForbiddenError InvalidValueError LagError OutageError"
-    " RefusedError SchedulerError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
+    "trainer_client.errors": "ConflictError DoubleShardingError ForbiddenError InvalidValueError LabelError LagError"
+    " OutageError RefusedError SchedulerError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
     "trainer_client.exchange.stats": "Stats",
@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.errors import DoubleShardingError as DoubleShardingError
     from trainer_client.errors import ForbiddenError as ForbiddenError
     from trainer_client.errors import InvalidValueError as InvalidValueError
+    from trainer_client.errors import LabelError as LabelError
     from trainer_client.errors import LagError as LagError
     from trainer_client.errors import OutageError as OutageError
     from trainer_client.errors import RefusedError as RefusedError

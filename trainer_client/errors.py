@@ -62,6 +62,10 @@ class DoubleShardingError(SchedulerError, ValueError):
     """The sampler's batches, which are its rank's share already, were about to be shared out once more."""
 
 
+class LabelError(SchedulerError, ValueError):
+    """A label is neither a class nor the `ignore_index` of samples that have none."""
+
+
 _OF_STATUS: dict[int, type[RefusedError]] = {
     401: UnauthorisedError,
     403: ForbiddenError,

@@ -110,10 +110,10 @@ class Prefetch:
         self.next = max(self.next, batch.step + 1)
         self.handed_out = max(self.handed_out, batch.step + 1)
 
-    def fed(self, step: int) -> None:
-        """Note that the feedback of a step is in."""
-        self.open.pop(step, None)
+    def fed(self, step: int) -> ScheduledBatch | None:
+        """Note that the feedback of a step is in. Returns its batch, if it was given out by this process."""
         self._newest_fed = max(self._newest_fed, step)
+        return self.open.pop(step, None)
 
     def abandon(self, step: int) -> None:
         """Take back the batches from a step on that were given out, but not trained on."""

@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bss_service.core.arrays import Float32
+from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import BUILT_IN, Signals
-from trainer_client.measurement import Measurement
+from trainer_client.errors import LabelError
+from trainer_client.measurement import WRONG_LABEL, Measurement
 
 
 class Transfer:
@@ -24,12 +25,26 @@ class Transfer:
             self._values = values.cpu()
 
     def read(self) -> Float32:
-        """The values, NaN in place of infinite ones; waits for the copy to end."""
+        """The values, NaN in place of infinite ones; waits for the copy to end. Raises LabelError naming a row."""
+        if (rows := self.wrong_labels()).size:
+            raise LabelError(f"labels must be classes or ignore_index, got another in row {rows[0]}")
+        return self.known()
+
+    def known(self) -> Float32:
+        """The values, NaN where one is not known, be it for a wrong label; waits for the copy to end."""
+        values = self._arrived().copy()
+        values[~np.isfinite(values)] = np.nan  # one NaN for all: marks end here
+        return values
+
+    def wrong_labels(self) -> Int64:
+        """The rows (k,) in which `measure` found a label that is no class; waits for the copy to end."""
+        return np.flatnonzero((self._arrived().view(np.uint32) == WRONG_LABEL).any(axis=1))
+
+    def _arrived(self) -> Float32:
         if self._event is not None:
             self._event.synchronize()
             self._event = None
         values: Float32 = self._values.numpy()
-        values[np.isinf(values)] = np.nan
         return values
 
 
@@ -46,5 +61,6 @@ def packed(measurement: Measurement, signals: Signals, samples: int) -> Transfer
     device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), torch.device("cpu"))
     for name in (signal.name for signal in signals if signal.name not in tensors):
         tensors[name] = torch.full((samples, *signals.shape(name)), torch.nan, device=device)
-    columns = [tensors[signal.name].to(device).reshape(samples, -1) for signal in signals]
-    return Transfer(torch.cat(columns, dim=1).float())
+    # Each in single precision by itself: on its way through another one, a mark of `measure` would be lost.
+    columns = [tensors[signal.name].to(device, torch.float32).reshape(samples, -1) for signal in signals]
+    return Transfer(torch.cat(columns, dim=1))

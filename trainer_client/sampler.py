@@ -28,6 +28,7 @@ from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.measurement import Measurement
 from trainer_client.retry import Backoff
+from trainer_client.with_index import rows_of
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
@@ -133,9 +134,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def batch_of(self, index: Tensor | Sequence[int] | Int64) -> ScheduledBatch:
         """The batch with these sample indices (g,), in the order in which `WithIndex` gave them.
 
-        ValueError if this rank was given no such batch, or its feedback is in.
+        TypeError if they are no indices, ValueError if this rank was given no such batch, or its feedback is in.
         """
-        rows = np.atleast_1d(np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64))
+        rows = rows_of(index)
         for batch in self._exchange.open_steps().values():
             if self._placement.rows(batch.indices).tobytes() == rows.tobytes():
                 return batch

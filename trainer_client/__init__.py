@@ -15,9 +15,8 @@ _NAMES: Final = {
     "bss_service.protocol.validation": "ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
     "trainer_client.errors": "ConflictError DoubleShardingError DoubleSkipError ForbiddenError InvalidValueError"
-    " JobExistsError LagError OutageError"
-    " RefusedError SchedulerError SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError"
-    " UnknownJobError",
+    " JobExistsError LabelError LagError OutageError RefusedError SchedulerError SecondIterationError"
+    " StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
     "trainer_client.exchange.stats": "Stats",
@@ -47,6 +46,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.errors import ForbiddenError as ForbiddenError
     from trainer_client.errors import InvalidValueError as InvalidValueError
     from trainer_client.errors import JobExistsError as JobExistsError
+    from trainer_client.errors import LabelError as LabelError
     from trainer_client.errors import LagError as LagError
     from trainer_client.errors import OutageError as OutageError
     from trainer_client.errors import RefusedError as RefusedError

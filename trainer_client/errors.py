@@ -89,6 +89,10 @@ class SecondIterationError(SchedulerError):
     """An iteration went on after another one over the same sampler had begun."""
 
 
+class LabelError(SchedulerError, ValueError):
+    """A label is neither a class nor the `ignore_index` of samples that have none."""
+
+
 _OF_STATUS: dict[int, type[RefusedError]] = {
     401: UnauthorisedError,
     403: ForbiddenError,

@@ -1,16 +1,26 @@
 """What a training step's logits tell of its samples, measured on the device that holds them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bss_service.core import measurement as formulas
+from trainer_client.errors import LabelError
+from trainer_client.forms import check_labels, check_logits
 
 # What was measured of the g samples of a batch: by signal a tensor or array (g,), or (g, H) with one value a head.
 Measurement = Mapping[str, Tensor | NDArray[Any]]
+
+WRONG_LABEL: Final = 0x7FC0BAD1
+"""The bits of a float32 NaN that `measure` puts where a label on a device turns out to be no class.
+
+An infinity would not do: a loss of the user's own may become one. These bits no computation makes. Whoever does not
+know them reads NaN, not known, which the value is; and they are copied like any number, so that the host finds them
+without a wait. Should something on the way make an ordinary NaN of them, the value stays unknown.
+"""
 
 
 @torch.no_grad()
@@ -21,25 +31,34 @@ def measure(
     *,
     unimodal_weight: float = 0.5,
     joint_weight: float | None = None,
+    ignore_index: int = -100,
 ) -> dict[str, Tensor]:
     """The built-in signals of a batch by name, from the logits that training has computed anyway.
 
-    unimodal_logits: tensors (g, c), one of each modality in the job's order, or none where there are no unimodal heads;
-    joint_logits: (g, c); labels: (g,) int64. The weights are those of the training loss: by default
+    unimodal_logits: a list of tensors (g, c), one of each modality in the job's order, or [] where there are no
+    unimodal heads; joint_logits: (g, c), c ≥ 2; all floating. labels: (g,) of any integer dtype, in [0, c), or
+    `ignore_index` where a sample has none. The weights are those of the training loss: by default
     ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j with λ = unimodal_weight, and CE_joint without unimodal heads.
 
     Returns `loss` (g,), `probability` (g, H) of the true label by each unimodal head in order and the joint head, and
-    with two unimodal heads or more `similarity` (g,). The formulas are those of `bss_service.core.measurement`. No
-    forward pass, no wait for the device.
+    with two unimodal heads or more `similarity` (g,), all float32. Loss and probability are NaN, not known, of a sample
+    that is ignored. The formulas are those of `bss_service.core.measurement`. No forward pass, no wait for the device.
+
+    Raises TypeError or ValueError naming an argument of another type, shape or dtype, with what to do; LabelError, a
+    ValueError, naming a label on the CPU that is out of range. One on another device is not waited for: its loss and
+    probability are NaN, and once feedback is given the sampler's next call raises LabelError with step and sample.
     """
-    unimodal, joint = _log_probabilities(unimodal_logits, joint_logits)
-    heads = torch.cat([unimodal, joint.unsqueeze(0)])
+    batch = _read(unimodal_logits, joint_logits, labels, ignore_index)
+    is_unknown = batch.is_ignored | batch.is_outside
+    why = torch.full_like(is_unknown, WRONG_LABEL, dtype=torch.int32).view(torch.float32)
+    why = why.masked_fill(batch.is_ignored, torch.nan)
+    loss = _loss(batch.at_label, unimodal_weight, joint_weight)
     measured = {
-        "loss": _loss(unimodal, joint, labels, unimodal_weight, joint_weight),
-        "probability": formulas.true_label(heads, labels, torch).exp().T,
+        "loss": torch.where(is_unknown, why, loss),
+        "probability": torch.where(is_unknown, why, batch.at_label.exp()).T,
     }
-    if len(unimodal) > 1:
-        measured["similarity"] = formulas.similarity(unimodal.exp(), torch)
+    if len(unimodal_logits) > 1:
+        measured["similarity"] = formulas.similarity(batch.logs[:-1].exp(), torch)
     return measured
 
 
@@ -50,25 +69,59 @@ def multimodal_loss(
     *,
     unimodal_weight: float = 0.5,
     joint_weight: float | None = None,
+    ignore_index: int = -100,
 ) -> Tensor:
-    """The training loss of each sample, (g,), to be averaged and differentiated; arguments as for `measure`."""
-    unimodal, joint = _log_probabilities(unimodal_logits, joint_logits)
-    return _loss(unimodal, joint, labels, unimodal_weight, joint_weight)
+    """The training loss of each sample, (g,) float32, to be averaged and differentiated; arguments as for `measure`.
+
+    A sample that is ignored has loss 0 and no gradient, as by torch's `cross_entropy(…, reduction="none")`; the mean
+    over the others is the sum divided by their number. Raises what `measure` raises. A label out of range on another
+    device than the CPU gives NaN and no gradient.
+    """
+    batch = _read(unimodal_logits, joint_logits, labels, ignore_index)
+    loss = _loss(batch.at_label, unimodal_weight, joint_weight)
+    return loss.masked_fill(batch.is_outside, torch.nan).masked_fill(batch.is_ignored, 0.0)
 
 
-def _log_probabilities(unimodal_logits: Sequence[Tensor], joint_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """(M, g, c) and (g, c), in single precision whatever the model computes in."""
-    heads = torch.stack([*unimodal_logits, joint_logits]).float()
-    logs = formulas.log_softmax(heads, torch)
-    return logs[:-1], logs[-1]
+class _Batch(NamedTuple):
+    """Of H heads, the joint one last: log-probabilities, in single precision whatever the model computes in."""
+
+    logs: Tensor  # (H, g, c)
+    at_label: Tensor  # (H, g), those of the true label; meaningless where one of the following is true
+    is_ignored: Tensor  # (g,)
+    is_outside: Tensor  # (g,)
 
 
-def _loss(
-    unimodal: Tensor, joint: Tensor, labels: Tensor, unimodal_weight: float, joint_weight: float | None
-) -> Tensor:
+def _read(unimodal_logits: Sequence[Tensor], joint_logits: Tensor, labels: Tensor, ignore_index: int) -> _Batch:
+    check_logits(unimodal_logits, joint_logits)
+    check_labels(labels, joint_logits)
+    classes, device = joint_logits.shape[1], joint_logits.device
+    usable, is_ignored, is_outside = formulas.usable_labels(labels.long(), classes, ignore_index, torch)
+    if _is_on_host(labels):
+        _check_range(labels, is_outside & ~is_ignored, classes, ignore_index)
+    logs = formulas.log_softmax(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
+    at_label = formulas.true_label(logs, usable.to(device, non_blocking=True), torch)
+    return _Batch(logs, at_label, is_ignored.to(device, non_blocking=True), is_outside.to(device, non_blocking=True))
+
+
+def _is_on_host(labels: Tensor) -> bool:
+    """Whether looking at their values waits for no device."""
+    return labels.device.type == "cpu"
+
+
+def _check_range(labels: Tensor, is_wrong: Tensor, classes: int, ignore_index: int) -> None:
+    if is_wrong.any():
+        row = int(is_wrong.nonzero()[0])
+        raise LabelError(
+            f"labels must be 0 to {classes - 1}, or ignore_index = {ignore_index} where a sample has none, "
+            f"got {int(labels[row])} in row {row}"
+        )
+
+
+def _loss(at_label: Tensor, unimodal_weight: float, joint_weight: float | None) -> Tensor:
+    """(g,) of log-probabilities (H, g)."""
     if joint_weight is None:
-        joint_weight = 1 - unimodal_weight if len(unimodal) else 1.0
-    loss: Tensor = formulas.multimodal_loss(
-        joint, unimodal, labels, torch, joint_weight=joint_weight, unimodal_weight=unimodal_weight
+        joint_weight = 1 - unimodal_weight if len(at_label) > 1 else 1.0
+    loss: Tensor = formulas.total_loss(
+        at_label[-1], at_label[:-1], joint_weight=joint_weight, unimodal_weight=unimodal_weight
     )
     return loss

@@ -33,6 +33,7 @@ from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.iteration import Pass, pulled_ahead
 from trainer_client.measurement import Measurement
 from trainer_client.retry import Backoff
+from trainer_client.with_index import rows_of
 
 log = logging.getLogger(__name__)
 
@@ -162,13 +163,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def batch_of(self, index: Tensor | Sequence[int] | Int64) -> ScheduledBatch:
         """The batch with these sample indices (g,), in the order in which `WithIndex` gave them, or with some of them.
 
-        ValueError if this rank was given no such batch, or its feedback is in.
+        TypeError if they are no indices, ValueError if this rank was given no such batch, or its feedback is in.
         """
         return self._matched(index)[0]
 
     def _matched(self, index: Tensor | Sequence[int] | Int64) -> tuple[ScheduledBatch, Int64 | None]:
         """The oldest batch that has all of some samples, and their places in this rank's share; None: they are all."""
-        rows = np.atleast_1d(np.asarray(index.cpu() if isinstance(index, Tensor) else index, dtype=np.int64))
+        rows = rows_of(index)
         shares = [(batch, self._placement.rows(batch.indices)) for batch in self._exchange.open_steps().values()]
         for batch, share in shares:
             if share.tobytes() == rows.tobytes():

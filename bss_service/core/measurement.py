@@ -22,6 +22,16 @@ def true_label(values: Array, labels: Array, xp: ModuleType) -> Array:
     return values[..., xp.arange(labels.shape[0], device=labels.device), labels]
 
 
+def usable_labels(labels: Array, classes: int, ignore_index: int, xp: ModuleType) -> tuple[Array, Array, Array]:
+    """Of labels (G,), int64 of any value, those that can be looked up at, in [0, c); and is_ignored, is_outside (G,).
+
+    A label outside [0, c) becomes the nearest class, so that no lookup fails or reads another sample's value: what is
+    computed of a row that is ignored or outside means nothing. One that is ignored may be outside too.
+    """
+    inside = xp.clip(labels, 0, classes - 1)
+    return inside, labels == ignore_index, inside != labels
+
+
 def similarity(probabilities: Array, xp: ModuleType) -> Array:
     """Correlation criterion (paper, section 3.2): mean cosine over unordered pairs of modalities.
 
@@ -48,9 +58,16 @@ def multimodal_loss(
     """Information criterion: the training loss ℓ_total of each sample, (G,).
 
     joint_log_probabilities: (G, c); unimodal_log_probabilities: (M, G, c); labels: (G,) int64.
+    """
+    joint = true_label(joint_log_probabilities, labels, xp)
+    unimodal = true_label(unimodal_log_probabilities, labels, xp)
+    return total_loss(joint, unimodal, joint_weight=joint_weight, unimodal_weight=unimodal_weight)
+
+
+def total_loss(joint: Array, unimodal: Array, *, joint_weight: float, unimodal_weight: float) -> Array:
+    """ℓ_total (G,) of the true label's log-probabilities by the joint head (G,) and the unimodal ones (M, G).
+
     ℓ = joint_weight·CE_joint + unimodal_weight·Σ_j CE_j. The paper's form is (1−λ, λ); the released code uses (1, 1) on
     Kinetics-Sounds and (0.1, 0.9) on CREMA-D.
     """
-    joint = -true_label(joint_log_probabilities, labels, xp)
-    unimodal = -true_label(unimodal_log_probabilities, labels, xp).sum(axis=0)
-    return joint_weight * joint + unimodal_weight * unimodal
+    return -(joint_weight * joint + unimodal_weight * unimodal.sum(axis=0))

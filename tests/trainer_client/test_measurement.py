@@ -1,21 +1,33 @@
 """What is measured of a step's logits."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bss_service.core import measurement as formulas
-from trainer_client import measure, multimodal_loss
+from tests.support.simulated import spec
+from trainer_client import LabelError, ScheduledBatchSampler, SchedulerClient, measure, multimodal_loss
+from trainer_client import measurement as module
+
+Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]
+CE = torch.nn.functional.cross_entropy
+LOGITS = torch.arange(40.0).sin().reshape(8, 5)
+LABELS = torch.arange(8) % 5
+both = pytest.mark.parametrize("function", [measure, multimodal_loss], ids=["measure", "multimodal_loss"])
 
 
 @pytest.fixture
-def logits() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+def logits() -> Batch:
     generator = torch.Generator().manual_seed(0)
     unimodal = [torch.randn(16, 5, generator=generator) for _ in range(3)]
     return unimodal, torch.randn(16, 5, generator=generator), torch.randint(5, (16,), generator=generator)
 
 
-def test_torch_measures_what_numpy_measures(logits: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]) -> None:
+def test_torch_measures_what_numpy_measures(logits: Batch) -> None:
     unimodal, joint, labels = logits
     measured = measure(unimodal, joint, labels, unimodal_weight=0.3)
     log_p = formulas.log_softmax(np.stack([x.numpy() for x in unimodal]), np)
@@ -29,13 +41,13 @@ def test_torch_measures_what_numpy_measures(logits: tuple[list[torch.Tensor], to
 
 
 def test_the_loss_that_is_trained_is_the_loss_that_is_measured(
-    logits: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
+    logits: Batch,
 ) -> None:
     unimodal, joint, labels = logits
     torch.testing.assert_close(multimodal_loss(unimodal, joint, labels), measure(unimodal, joint, labels)["loss"])
 
 
-def test_measuring_leaves_no_graph_behind(logits: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]) -> None:
+def test_measuring_leaves_no_graph_behind(logits: Batch) -> None:
     unimodal, joint, labels = logits
     joint.requires_grad_(True)
     assert not measure(unimodal, joint, labels)["loss"].requires_grad
@@ -43,14 +55,14 @@ def test_measuring_leaves_no_graph_behind(logits: tuple[list[torch.Tensor], torc
 
 
 def test_half_precision_logits_are_measured_in_single_precision(
-    logits: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
+    logits: Batch,
 ) -> None:
     unimodal, joint, labels = logits
     assert measure([x.bfloat16() for x in unimodal], joint.bfloat16(), labels)["loss"].dtype == torch.float32
 
 
 def test_one_unimodal_head_has_nothing_to_be_similar_to(
-    logits: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
+    logits: Batch,
 ) -> None:
     unimodal, joint, labels = logits
     measured = measure(unimodal[:1], joint, labels)
@@ -61,9 +73,258 @@ def test_one_unimodal_head_has_nothing_to_be_similar_to(
 
 
 def test_without_unimodal_heads_the_loss_is_that_of_the_joint_head(
-    logits: tuple[list[torch.Tensor], torch.Tensor, torch.Tensor],
+    logits: Batch,
 ) -> None:
     _, joint, labels = logits
     measured = measure([], joint, labels)
     assert {name: tuple(values.shape) for name, values in measured.items()} == {"loss": (16,), "probability": (16, 1)}
     torch.testing.assert_close(measured["loss"], torch.nn.functional.cross_entropy(joint, labels, reduction="none"))
+
+
+@pytest.fixture
+def on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at labels, as where they lie on a device."""
+    monkeypatch.setattr(module, "_is_on_host", lambda labels: False)
+
+
+def marks(values: torch.Tensor) -> list[bool]:
+    return (values.contiguous().view(torch.int32) == module.WRONG_LABEL).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32], ids=str)
+def test_labels_of_any_integer_dtype_are_the_same_labels(logits: Batch, dtype: torch.dtype) -> None:
+    unimodal, joint, labels = logits
+    measured, expected = measure(unimodal, joint, labels.to(dtype)), measure(unimodal, joint, labels)
+    for name, values in expected.items():
+        torch.testing.assert_close(measured[name], values, rtol=0, atol=0)
+    assert torch.equal(multimodal_loss(unimodal, joint, labels.to(dtype)), multimodal_loss(unimodal, joint, labels))
+
+
+def test_a_label_of_a_small_dtype_is_no_ignore_index_of_a_large_one() -> None:
+    joint = torch.zeros(1, 200)
+    label = torch.tensor([156], dtype=torch.uint8)  # −100 modulo 256
+    assert measure([], joint, label)["loss"].tolist() == pytest.approx([np.log(200)])
+
+
+@both
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (LABELS[:, None], r"integers of shape \(8,\), .* got int64 of shape \(8, 1\): labels.squeeze\(1\)$"),
+        (LABELS[:, None].float(), r"got float32 of shape \(8, 1\): labels.squeeze\(1\).long\(\)$"),
+        (LABELS[:7], r"got int64 of shape \(7,\): give one label for each row"),
+        (LABELS[0], r"got int64 of shape \(\): give one label for each row"),
+        (LABELS.double(), r"got float64 of shape \(8,\): labels.long\(\), if they are whole numbers"),
+        (LABELS > 2, r"got bool of shape \(8,\): labels.long\(\) makes False class 0 and True class 1"),
+        (LOGITS.softmax(1), r"got float32 of shape \(8, 5\): soft labels .* labels.argmax\(1\)"),
+        ((LOGITS > 0).long(), r"got int64 of shape \(8, 5\): several labels a sample .* labels.int\(\).argmax\(1\)"),
+        (LOGITS > 0, r"got bool of shape \(8, 5\): several labels a sample"),
+        (LABELS.to(torch.uint16), r"got uint16 of shape \(8,\): labels.long\(\)"),
+    ],
+)
+def test_labels_of_another_form_are_refused_with_what_to_do(function: Any, labels: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"labels must be .*{sentence}"):
+        function([LOGITS, LOGITS], LOGITS, labels)
+
+
+@both
+@pytest.mark.parametrize(
+    ("unimodal", "joint", "sentence"),
+    [
+        ([], LOGITS[0], r"joint_logits must have shape \(g, c\), .* got float32 of shape \(5,\).* torch.stack\("),
+        ([], LOGITS[:, :1], r"joint_logits must have at least 2 classes, got float32 of shape \(8, 1\).* torch.cat\("),
+        ([], LOGITS[:, :0], r"joint_logits must have at least 2 classes, got float32 of shape \(8, 0\)"),
+        ([], LOGITS[None], r"joint_logits must have shape \(g, c\), one prediction a sample, got .* \(1, 8, 5\)"),
+        ([], LOGITS.long(), r"joint_logits must be floating, .* got int64 of shape \(8, 5\)"),
+        ([LOGITS, LOGITS.long()], LOGITS, r"unimodal_logits\[1\] must be floating"),
+        (
+            [LOGITS, LOGITS[:, :4]],
+            LOGITS,
+            r"unimodal_logits\[1\] must have the 5 classes of joint_logits, got .* \(8, 4\)",
+        ),
+        ([LOGITS[:7], LOGITS], LOGITS, r"unimodal_logits\[0\] must have a row for each of the 8 samples .* \(7, 5\)"),
+    ],
+)
+def test_logits_of_another_form_are_refused_with_what_to_do(
+    function: Any, unimodal: Any, joint: Any, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        function(unimodal, joint, LABELS)
+
+
+@both
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            (torch.stack([LOGITS, LOGITS]), LOGITS, LABELS),
+            r"unimodal_logits must be a list .* got float32 of shape \(2, 8",
+        ),
+        (({"a": LOGITS}, LOGITS, LABELS), r"unimodal_logits must be a list of tensors .* got a dict"),
+        ((None, LOGITS, LABELS), r"unimodal_logits must be a list of tensors .* or \[\], got None"),
+        (([LOGITS.numpy()], LOGITS, LABELS), r"unimodal_logits\[0\] must be one tensor \(g, c\), got a ndarray"),
+        (([], [LOGITS], LABELS), r"joint_logits must be one tensor \(g, c\), got a list of 1"),
+        (
+            ([], LOGITS, LABELS.tolist()),
+            r"labels must be a tensor \(g,\), got a list of 8: give torch.as_tensor\(labels\)",
+        ),
+        (
+            ([], LOGITS, LABELS.numpy()),
+            r"labels must be a tensor \(g,\), got a ndarray: give torch.as_tensor\(labels\)",
+        ),
+    ],
+)
+def test_arguments_of_another_type_are_refused_with_what_to_do(function: Any, arguments: Any, sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        function(*arguments)
+
+
+def test_two_logits_made_of_one_measure_a_binary_head() -> None:
+    z = torch.tensor([2.0, -1.0, 0.5])
+    measured = measure([], torch.stack([-z / 2, z / 2], 1), torch.tensor([1, 0, 1]))
+    torch.testing.assert_close(measured["probability"][:, 0], torch.sigmoid(z * torch.tensor([1, -1, 1])))
+
+
+@both
+@pytest.mark.parametrize("label", [-1, -101, 5, 99])
+def test_a_label_out_of_range_is_named_with_its_row(function: Any, label: int) -> None:
+    labels = LABELS.clone()
+    labels[3] = label
+    sentence = f"labels must be 0 to 4, or ignore_index = -100 where a sample has none, got {label} in row 3"
+    with pytest.raises(LabelError, match=sentence):
+        function([LOGITS, LOGITS], LOGITS, labels)
+    assert issubclass(LabelError, ValueError)
+
+
+@pytest.mark.usefixtures("on_a_device")
+@given(
+    st.lists(st.integers(-3, 7), min_size=1, max_size=9),
+    st.sampled_from([-100, -2, 2, 6]),
+    st.sampled_from([torch.int64, torch.int8]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_rows_of_ignored_and_wrong_labels_change_no_other_row(
+    labels: list[int], ignore_index: int, dtype: torch.dtype
+) -> None:
+    y = torch.tensor(labels)
+    g = torch.Generator().manual_seed(len(labels))
+    unimodal = [torch.randn(len(y), 5, generator=g) for _ in range(2)]
+    joint = torch.randn(len(y), 5, generator=g, requires_grad=True)
+    ignored = y == ignore_index
+    wrong = ~ignored & ((y < 0) | (y >= 5))
+    right = ~ignored & ~wrong
+
+    measured = measure(unimodal, joint, y.to(dtype), ignore_index=ignore_index)
+    loss = multimodal_loss(unimodal, joint, y.to(dtype), ignore_index=ignore_index)
+    only = measure([x[right] for x in unimodal], joint[right], y[right])
+    for name in ("loss", "probability"):
+        torch.testing.assert_close(measured[name][right], only[name], rtol=1e-6, atol=1e-7)
+        assert measured[name][~right].isnan().all()
+    assert torch.equal(measured["similarity"], measure(unimodal, joint, torch.zeros_like(y))["similarity"])
+    assert marks(measured["loss"]) == wrong.tolist()
+    assert marks(measured["probability"]) == wrong[:, None].expand(-1, 3).tolist()
+
+    torch.testing.assert_close(loss[right], only["loss"], rtol=1e-6, atol=1e-7)
+    assert (loss[ignored] == 0).all()
+    assert loss[wrong].isnan().all()
+    (gradient,) = torch.autograd.grad(loss.sum(), joint)
+    (expected,) = torch.autograd.grad(0.5 * CE(joint[right], y[right], reduction="sum"), joint)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-7)
+    assert (gradient[~right] == 0).all()
+
+
+@pytest.mark.parametrize("ignore_index", [-100, -1, 2])
+def test_the_loss_and_its_gradients_are_those_of_torch(logits: Batch, ignore_index: int) -> None:
+    unimodal, joint, labels = logits
+    heads = [x.clone().requires_grad_() for x in [*unimodal, joint]]
+    labels[4] = labels[9] = ignore_index
+    loss = multimodal_loss(heads[:-1], heads[-1], labels, unimodal_weight=0.3, ignore_index=ignore_index)
+    entropies = [CE(x, labels, reduction="none", ignore_index=ignore_index) for x in heads]
+    expected = 0.7 * entropies[-1] + 0.3 * (entropies[0] + entropies[1] + entropies[2])
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
+    weights = torch.linspace(0.5, 2, 16)
+    for got, wanted in zip(
+        torch.autograd.grad((weights * loss).sum(), heads),
+        torch.autograd.grad((weights * expected).sum(), heads),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_samples_without_a_label_have_a_similarity_and_nothing_else(logits: Batch) -> None:
+    unimodal, joint, labels = logits
+    labels[3] = -100
+    measured = measure(unimodal, joint, labels)
+    unknown = [not bool(known) for known in labels != -100]
+    assert measured["loss"].isnan().tolist() == unknown
+    assert measured["probability"].isnan().all(dim=1).tolist() == unknown
+    assert measured["similarity"].isfinite().all()
+    assert not any(marks(measured["loss"]))
+
+
+def test_a_batch_of_none_is_measured() -> None:
+    measured = measure([LOGITS[:0], LOGITS[:0]], LOGITS[:0], LABELS[:0])
+    assert {name: tuple(x.shape) for name, x in measured.items()} == {
+        "loss": (0,),
+        "probability": (0, 3),
+        "similarity": (0,),
+    }
+
+
+@pytest.mark.usefixtures("on_a_device")
+def test_a_wrong_label_on_a_device_ends_the_run_with_its_step_and_sample(
+    client: SchedulerClient, job_name: str
+) -> None:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
+        batches = iter(sampler)
+        index, others = next(batches), next(batches)
+        labels = LABELS.clone()
+        labels[5] = 5
+        sampler.feedback(index, measure([LOGITS, LOGITS], LOGITS, labels))
+        assert not sampler.flush()
+        with pytest.raises(LabelError, match=f"got another in step 0, row 5, sample {index[5]}"):
+            sampler.feedback(others, measure([LOGITS, LOGITS], LOGITS, LABELS))
+    assert client.job(job_name).steps_fed_back == 0
+
+
+def test_ignored_labels_are_counted_as_not_measured(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
+        labels = LABELS.clone()
+        labels[5] = -100
+        sampler.feedback(next(iter(sampler)), measure([LOGITS, LOGITS], LOGITS, labels))
+        assert sampler.flush()
+        assert sampler.stats.unmeasured_samples == 1
+
+
+@pytest.mark.usefixtures("on_a_device")
+def test_a_measuring_pass_names_the_row_of_a_wrong_label(client: SchedulerClient, job_name: str) -> None:
+    with ScheduledBatchSampler(spec(job_name), client) as sampler:
+        measured = measure([LOGITS, LOGITS], LOGITS, LABELS - 1)
+        with pytest.raises(LabelError, match="in row 0"):
+            sampler.scores(np.arange(8), measured)
+
+
+@pytest.mark.gpu
+@both
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_on_a_gpu_nothing_waits_for_labels(function: Any, where: str) -> None:
+    logits, labels = LOGITS.cuda(), LABELS.to(where)
+    function([logits, logits], logits, labels)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function([logits, logits], logits, labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_wrong_label_marks_its_row_alone() -> None:
+    labels = LABELS.clone()
+    labels[2], labels[5], labels[6] = -1, 5, -100
+    logits = LOGITS.cuda()
+    measured = measure([logits, logits], logits, labels.cuda())
+    expected = measure([LOGITS, LOGITS], LOGITS, LABELS)
+    right = [0, 1, 3, 4, 7]
+    torch.testing.assert_close(measured["loss"].cpu()[right], expected["loss"][right])
+    assert marks(measured["loss"].cpu()) == [row in (2, 5) for row in range(8)]
+    assert multimodal_loss([logits], logits, labels.cuda()).isnan().tolist() == [row in (2, 5) for row in range(8)]

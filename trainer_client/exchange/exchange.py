@@ -98,8 +98,8 @@ class Exchange:
         self._check_process()
         with self._changed:
             self._check_usable()
-            if isinstance(item, FeedbackItem):
-                self.prefetch.fed(item.step)
+            if isinstance(item, FeedbackItem) and (batch := self.prefetch.fed(item.step)) is not None:
+                item.samples = item.sender.rows(batch.indices)
             self._outbox.put(item)
             self._changed.notify_all()
 

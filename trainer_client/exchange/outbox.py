@@ -13,6 +13,7 @@ import torch
 from bss_service.core.arrays import Float32, Int64
 from bss_service.protocol.training import Feedback, FeedbackRequest, LocalBatches
 from bss_service.protocol.validation import ValidationReport
+from trainer_client.errors import LabelError
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.transfer import Transfer
 
@@ -28,11 +29,25 @@ class FeedbackItem:
     step: int
     sender: Placement
     values: Transfer | None  # (g, S)
+    samples: Int64 | None = field(default=None, compare=False)  # (g,) indices, where they are known
     queued: float = 0.0  # by the outbox's clock
+
+    def read(self) -> Float32 | None:
+        """What was measured; waits for it. Raises LabelError naming the step and the sample of a wrong label."""
+        if self.values is None:
+            return None
+        if (rows := self.values.wrong_labels()).size:
+            row = int(rows[0])
+            sample = "" if self.samples is None else f", sample {self.samples[row]}"
+            raise LabelError(
+                f"labels must be classes, or ignore_index where a sample has none, got another in step {self.step}, "
+                f"row {row}{sample}"
+            )
+        return self.values.known()
 
     def unmeasured(self) -> int:
         """Of how many of its samples some signal was not measured, or came out not finite."""
-        return 0 if self.values is None else int((~np.isfinite(self.values.read()).all(axis=1)).sum())
+        return 0 if self.values is None else int((~np.isfinite(self.values.known()).all(axis=1)).sum())
 
 
 @dataclass(slots=True)
@@ -131,16 +146,19 @@ def feedback_request(items: Sequence[FeedbackItem], batch_size: int, width: int)
     sender = items[0].sender
     values: Float32 = np.full((len(items), batch_size // sender.world_size, width), np.nan, dtype=np.float32)
     for k, item in enumerate(items):
-        if item.values is not None:
-            values[k] = item.values.read()
+        if (measured := item.read()) is not None:
+            values[k] = measured
     feedback = Feedback(step=np.array([item.step for item in items], dtype=np.int64), values=values)
     return FeedbackRequest(rank=sender.rank, world_size=sender.world_size, feedback=feedback)
 
 
 def saved(item: Item) -> dict[str, Any]:
-    """An unsent item as numbers, strings and tensors."""
+    """An unsent item as numbers, strings and tensors.
+
+    A wrong label is not known there: the process that trained on it says so, and one that goes on can't help it.
+    """
     if isinstance(item, FeedbackItem):
-        values = None if item.values is None else torch.from_numpy(item.values.read())
+        values = None if item.values is None else torch.from_numpy(item.values.known())
         return {"step": item.step, **item.sender._asdict(), "values": values}
     if isinstance(item, ValidationItem):
         return {"validation": item.report.model_dump_json()}

@@ -113,10 +113,10 @@ class Prefetch:
         self.next = max(self.next, batch.step + 1)
         self.handed_out = max(self.handed_out, batch.step + 1)
 
-    def fed(self, step: int) -> None:
-        """Note that the feedback of a step is in."""
-        self.close(step)
+    def fed(self, step: int) -> ScheduledBatch | None:
+        """Note that the feedback of a step is in. Returns its batch, if it was given out by this process."""
         self._newest_fed = max(self._newest_fed, step)
+        return self.open.pop(step, None)
 
     def close(self, step: int) -> None:
         """Expect no feedback of a step any more."""

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import BUILT_IN, Signals
-from trainer_client.measurement import Measurement
+from trainer_client.errors import LabelError
+from trainer_client.measurement import WRONG_LABEL, Measurement
 
 
 class Transfer:
@@ -28,12 +29,27 @@ class Transfer:
             self._values = values.cpu()
 
     def read(self) -> Float32:
-        """The values, NaN for infinite ones and for samples that are not among them; waits for the copy to end."""
+        """The values, NaN for those that are not known; waits for the copy to end. Raises LabelError naming a row."""
+        if (rows := self.wrong_labels()).size:
+            raise LabelError(f"labels must be classes or ignore_index, got another in row {rows[0]}")
+        return self.known()
+
+    def known(self) -> Float32:
+        """The values, NaN where one is not known, be it for a wrong label; waits for the copy to end."""
+        values = self._arrived().copy()
+        values[~np.isfinite(values)] = np.nan  # one NaN for all: marks end here
+        return values
+
+    def wrong_labels(self) -> Int64:
+        """The rows (k,) in which `measure` found a label that is no class; waits for the copy to end."""
+        wrong: Int64 = np.flatnonzero((self._arrived().view(np.uint32) == WRONG_LABEL).any(axis=1))
+        return wrong
+
+    def _arrived(self) -> Float32:
         if self._event is not None:
             self._event.synchronize()
             self._event = None
         values: Float32 = self._values.numpy()
-        values[np.isinf(values)] = np.nan
         if self._rows is None:
             return values
         whole = np.full((self._samples, *values.shape[1:]), np.nan, dtype=np.float32)
@@ -56,5 +72,6 @@ def packed(measurement: Measurement, signals: Signals, samples: int, rows: Int64
     device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), torch.device("cpu"))
     for name in (signal.name for signal in signals if signal.name not in tensors):
         tensors[name] = torch.full((measured, *signals.shape(name)), torch.nan, device=device)
-    columns = [tensors[signal.name].to(device).reshape(measured, -1) for signal in signals]
-    return Transfer(torch.cat(columns, dim=1).float(), rows, samples)
+    # Each in single precision by itself: on its way through another one, a mark of `measure` would be lost.
+    columns = [tensors[signal.name].to(device, torch.float32).reshape(measured, -1) for signal in signals]
+    return Transfer(torch.cat(columns, dim=1), rows, samples)

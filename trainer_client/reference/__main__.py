@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bss_service.protocol.policies import PolicySpec
@@ -63,11 +64,17 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run the command line; 0 after a whole run, 1 after a failure, 3 when stopped by a signal."""
+    """Run the command line; 0 after a whole run, 1 after a failure, 2 for wrong data, 3 when stopped by a signal."""
     args = arguments().parse_args()
     console = Console(stderr=args.json)
     try:
-        dataset = _dataset(args)
+        whole = load(args.data)
+    except (ValueError, OSError) as error:
+        return _failed(console, error, 2)
+    except ImportError as error:
+        return _failed(console, error, 1)
+    try:
+        dataset = _corrupted(whole, args)
         spec = job_spec(
             args.job or _default_name(args),
             dataset,
@@ -83,8 +90,7 @@ def main() -> int:
             with _stopped_by_signals(trainer), _shown(console, trainer, args) as watch:
                 result = trainer.train(watch)
     except (ValueError, ImportError, SchedulerError) as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
-        return 1
+        return _failed(console, error, 1)
     except KeyboardInterrupt:
         console.print("stopped before the run began")
         return 3
@@ -95,6 +101,12 @@ def main() -> int:
     return 0
 
 
+def _failed(console: Console, error: Exception, status: int) -> int:
+    """Print an error as one line, whatever it holds."""
+    console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    return status
+
+
 def _default_name(args: argparse.Namespace) -> str:
     """A name that holds what sets a run apart, as far as names can."""
     parts = [Path(args.data).name, args.policy]
@@ -103,8 +115,7 @@ def _default_name(args: argparse.Namespace) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join([*parts, *args.modality_noise, str(args.seed)]))[:100]
 
 
-def _dataset(args: argparse.Namespace) -> Dataset:
-    dataset = load(args.data)
+def _corrupted(dataset: Dataset, args: argparse.Namespace) -> Dataset:
     noise = {name: float(value) for name, value in map(_parameter, args.modality_noise)}
     corruption = corrupt(
         dataset, noisy_labels=args.noisy_labels, mispaired=args.mispaired, modality_noise=noise, seed=args.seed

@@ -102,6 +102,18 @@ def test_the_value_at_the_label_is_picked_for_any_leading_axes(xp: ModuleType) -
     assert measure.true_label(values, of(xp, np.array([2, 0])), xp).tolist() == [[2.0, 3.0], [8.0, 9.0]]
 
 
+@both
+@given(arrays(np.int64, st.integers(0, 6)), st.integers(1, 9), st.integers(-9, 9))
+def test_labels_can_be_looked_up_at_and_say_which_mean_nothing(
+    xp: ModuleType, labels: np.ndarray, classes: int, ignore_index: int
+) -> None:
+    usable, is_ignored, is_outside = measure.usable_labels(of(xp, labels), classes, ignore_index, xp)
+    expected = [min(max(label, 0), classes - 1) for label in labels.tolist()]
+    assert usable.tolist() == expected
+    assert is_ignored.tolist() == [label == ignore_index for label in labels.tolist()]
+    assert is_outside.tolist() == [not 0 <= label < classes for label in labels.tolist()]
+
+
 def golden_scores(xp: ModuleType, golden: Golden) -> np.ndarray:
     unimodal = measure.log_softmax(of(xp, golden.unimodal), xp)
     loss = measure.multimodal_loss(

@@ -32,7 +32,8 @@ class Dataset:
     licence: str = ""  # licence and source, as a sentence
 
     def __post_init__(self) -> None:
-        _check_labels(self.labels, self.classes)
+        check_classes(self.classes)
+        check_labels(self.labels, self.classes)
         _check_split(self.split, len(self.labels))
         _check_captions(self.captions, len(self.labels))
         if len(self.modalities) < 2:
@@ -57,14 +58,19 @@ class Dataset:
         return int(values.max(initial=0)) + 1
 
 
-def _check_labels(labels: Array, classes: tuple[str, ...]) -> None:
+def check_classes(classes: tuple[str, ...]) -> None:
+    """Raises ValueError unless there are two or more."""
     if len(classes) < 2:
         raise ValueError(f"classes must be at least 2, got {list(classes)}")
+
+
+def check_labels(labels: Array, classes: tuple[str, ...]) -> None:
+    """Raises ValueError unless labels are (n,) int64 that index the classes."""
     if labels.dtype != np.int64 or labels.ndim != 1:
         raise ValueError(f"labels must be int64 of shape (n,), got {labels.dtype} of shape {labels.shape}")
-    wrong = labels[(labels < 0) | (labels >= len(classes))]
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if wrong.size:
-        raise ValueError(f"labels must be 0 to {len(classes) - 1}, got {wrong[0]}")
+        raise ValueError(f"labels must be 0 to {len(classes) - 1}, got {labels[wrong[0]]} in row {wrong[0]}")
 
 
 def _check_split(split: Array, n: int) -> None:

@@ -3,16 +3,20 @@
 import lzma
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from .dataset import Array, Dataset, Flags
+from .dataset import Array, Dataset, Flags, check_classes, check_labels
 
-DAMAGE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+DAMAGE = (
+    *(ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(MemoryError, OverflowError),  # of shapes that no file has
+)
 """What reading raises if a file was cut short or its bytes were changed."""
 
 
@@ -23,13 +27,19 @@ def read_prepared(path: Path, name: str, views: Sequence[str] = ()) -> Dataset:
     1 = validation, 2 = test, an array for each modality with the sample as first axis, and may hold
     `captions` (n,) and `licence`. Floats, uint8 and bool are features and come back normalised; int64 are
     token ids and come back as they are. Raises FileNotFoundError for no file, and ValueError for one that
-    is damaged or breaks this layout.
+    is damaged or breaks this layout, naming the file and the array. Objects are never unpickled.
     """
-    with path.open("rb") as opened:
-        try:
+    try:
+        with path.open("rb") as opened:
             raw = _read(NpzFile(opened, allow_pickle=False), name, views)
-        except DAMAGE as error:
-            raise ValueError(f"cannot load {path}: {error}") from error
+    except FileNotFoundError:
+        raise FileNotFoundError(f"cannot load {path}: there is no such file") from None
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"cannot load {path}: it is not a whole .npz file: {error}") from error
+    except OSError as error:
+        raise ValueError(f"cannot load {path}: {error.strerror or error}") from error
+    except DAMAGE as error:
+        raise ValueError(f"cannot load {path}: {error or type(error).__name__}") from error
     training = raw.split == 0
     return replace(raw, modalities={view: normalise(x, training) for view, x in raw.modalities.items()})
 
@@ -53,18 +63,46 @@ def normalise(values: Array, training: Flags) -> Array:
 
 def _read(file: NpzFile, name: str, views: Sequence[str]) -> Dataset:
     _require(("modalities", "classes", "y", "split"), file.files, "array")
-    held = [str(modality) for modality in file["modalities"]]
+    held = _names(file, "modalities")
     _require(views, held, "modality")
     _require(views or held, file.files, "array")
+    classes, labels = _names(file, "classes"), _array(file, "y")
+    check_classes(classes)
+    with _naming("y"):
+        check_labels(labels, classes)
     return Dataset(
         name=name,
-        modalities={view: _features(file[view]) for view in views or held},
-        labels=file["y"],
-        split=file["split"],
-        classes=tuple(map(str, file["classes"])),
-        captions=tuple(map(str, file["captions"])) if "captions" in file else (),
-        licence=str(file["licence"]) if "licence" in file else "",
+        modalities={view: _features(_array(file, view)) for view in views or held},
+        labels=labels,
+        split=_array(file, "split"),
+        classes=classes,
+        captions=_names(file, "captions") if "captions" in file else (),
+        licence=str(_array(file, "licence")) if "licence" in file else "",
     )
+
+
+def _array(file: NpzFile, name: str) -> Array:
+    with _naming(name):
+        array = file[name]
+        if not isinstance(array, np.ndarray):  # bytes: the archive holds something else under this name
+            raise ValueError("it is no array in NumPy's format")
+        return array
+
+
+def _names(file: NpzFile, name: str) -> tuple[str, ...]:
+    array = _array(file, name)
+    if array.ndim != 1:
+        raise ValueError(f"array {name!r} must have one axis, got shape {array.shape}")
+    return tuple(map(str, array))
+
+
+@contextmanager
+def _naming(array: str) -> Iterator[None]:
+    """Errors of what is done within begin with the array's name."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise ValueError(f"array {array!r}: {error or type(error).__name__}") from error
 
 
 def _require(wanted: Collection[str], held: Collection[str], kind: str) -> None:
@@ -75,4 +113,5 @@ def _require(wanted: Collection[str], held: Collection[str], kind: str) -> None:
 
 def _features(values: Array) -> Array:
     is_feature = values.dtype.kind in "fb" or values.dtype == np.uint8
-    return values.astype(np.float32) if is_feature else values
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as that
+        return values.astype(np.float32) if is_feature else values

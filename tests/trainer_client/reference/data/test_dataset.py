@@ -44,8 +44,8 @@ def test_an_unknown_split_is_named_in_the_error(small: Dataset) -> None:
     [
         ({"classes": ("one",)}, r"classes must be at least 2, got \['one'\]"),
         ({"labels": np.array([0.0, 1.0, 0.0])}, r"labels must be int64 of shape \(n,\), got float64"),
-        ({"labels": np.array([0, 2, 0])}, "labels must be 0 to 1, got 2"),
-        ({"labels": np.array([0, -1, 0])}, "labels must be 0 to 1, got -1"),
+        ({"labels": np.array([0, 2, 0])}, "labels must be 0 to 1, got 2 in row 1"),
+        ({"labels": np.array([0, -1, 0])}, "labels must be 0 to 1, got -1 in row 1"),
         ({"split": np.array([0, 1, 2])}, r"split must be uint8 of shape \(3,\), got int64"),
         (
             {"split": np.array([0, 1], np.uint8)},

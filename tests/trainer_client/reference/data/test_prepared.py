@@ -1,8 +1,11 @@
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from trainer_client.reference.data import load
 from trainer_client.reference.data.prepared import normalise
@@ -89,9 +92,21 @@ def test_token_ids_come_back_as_they_are(tmp_path: Path) -> None:
         ({}, ":far", r"modalities must be at least 2, got \['far'\]"),
         ({"words": np.zeros((N, 5), np.int16)}, "", "modality 'words' must be float32 .* got int16"),
         ({"far": np.full((N, 4), np.nan)}, "", r"modality 'far' must be finite, got nan at \(0, 0\)"),
-        ({"y": np.arange(N)}, "", "labels must be 0 to 1, got 2"),
+        ({"far": np.full((N, 4), 1e300)}, "", r"modality 'far' must be finite, got inf at \(0, 0\)"),
+        ({"far": np.zeros((7, 4))}, "", "modality 'far' must have one row for each of 30 labels, got 7"),
+        ({"y": None}, "", "array 'y' is missing"),
+        ({"y": np.arange(N)}, "", "array 'y': labels must be 0 to 1, got 2 in row 2"),
+        ({"y": np.arange(N) % 2 - 1}, "", "array 'y': labels must be 0 to 1, got -1 in row 0"),
+        ({"y": np.zeros(N)}, "", r"array 'y': labels must be int64 .* got float64"),
+        ({"y": np.zeros((N, 1), int)}, "", r"array 'y': labels must be int64 of shape \(n,\), got .* \(30, 1\)"),
+        ({"y": np.arange(7) % 2}, "", r"split must be uint8 of shape \(7,\), got uint8 of shape \(30,\)"),
+        ({"y": np.array([0, 1] * 15, object)}, "", "array 'y': .*allow_pickle=False"),
+        ({"classes": np.array(["even"])}, "", r"classes must be at least 2, got \['even'\]$"),
+        ({"classes": np.array("even")}, "", r"array 'classes' must have one axis, got shape \(\)"),
+        ({"modalities": np.array("far")}, "", r"array 'modalities' must have one axis, got shape \(\)"),
+        ({"captions": np.array("a")}, "", r"array 'captions' must have one axis, got shape \(\)"),
         ({"split": np.zeros(N, np.uint8)}, "", "at least one validation sample, got no 1"),
-        ({"words": np.array([["a", 1]] * N, object)}, "", "allow_pickle=False"),
+        ({"words": np.array([["a", 1]] * N, object)}, "", "array 'words': .*allow_pickle=False"),
     ],
 )
 def test_a_file_of_another_layout_is_refused_with_the_reason(
@@ -111,6 +126,59 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
         load(path)
 
 
+class Exploit:
+    """What a file must not be able to do."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pytest.fail, ("unpickled",)
+
+
+@pytest.mark.parametrize("array", ["y", "far", "classes", "modalities", "split", "captions", "licence"])
+def test_nothing_is_ever_unpickled(tmp_path: Path, array: str) -> None:
+    path = save(tmp_path / "made.npz", **{array: np.array([Exploit()] * N, object)})
+    with pytest.raises(ValueError, match=f"cannot load {path}: array '{array}': .*allow_pickle=False"):
+        load(path)
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "made.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("modalities", "classes", "y", "split"):
+            archive.writestr(name, "hello")
+    with pytest.raises(ValueError, match="array 'modalities': it is no array in NumPy's format"):
+        load(path)
+
+
+def test_a_header_that_claims_more_than_memory_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "made.npz", y=None)
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999999999,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("y.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match=r"cannot load .*made\.npz: array 'y'"):
+        load(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "made.npz").mkdir()
+    with pytest.raises(ValueError, match=r"cannot load .*made\.npz: Is a directory"):
+        load(tmp_path / "made.npz")
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+def test_changed_bytes_are_refused_or_change_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
+    path = save(tmp_path / "made.npz")
+    damaged = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(damaged)
+    try:
+        assert len(load(path)) == N
+    except ValueError as error:
+        assert str(error).startswith(f"cannot load {path}: ")
+        assert "\n" not in str(error)
+
+
 def test_a_path_without_a_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"absent\.npz"):
+    with pytest.raises(FileNotFoundError, match=r"cannot load .*absent\.npz: there is no such file"):
         load(tmp_path / "absent.npz")

@@ -25,6 +25,7 @@ from bss_service.job import plans, views
 from bss_service.job.events import (
     ActionSet,
     FeedbackReceived,
+    JobChanged,
     LocalBatchesAdopted,
     PlanDrawn,
     PolicySwapped,
@@ -46,7 +47,7 @@ from bss_service.policies.versions import check_policy
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
 from bss_service.protocol.samples import DrawRow, SampleState
@@ -103,7 +104,7 @@ class Host:
     # Jobs.
 
     async def create(self, spec: JobSpec) -> JobState:
-        """Create the job, or attach to it if it has the very same spec."""
+        """Create the job, or attach to it if it has the same spec, but for what may change."""
         self._check_size(spec)
         async with self._jobs.loading(spec.name):
             known = await self._jobs.find(spec.name) is not None
@@ -129,6 +130,12 @@ class Host:
     async def state(self, name: str) -> JobState:
         """Where a job is."""
         async with self._jobs.open(name) as live:
+            return views.state(live.job)
+
+    async def change(self, name: str, change: JobChange) -> JobState:
+        """Change what may be changed of a job."""
+        async with self._jobs.open(name) as live:
+            live.apply(JobChanged(change))
             return views.state(live.job)
 
     async def delete(self, name: str) -> None:
@@ -480,7 +487,7 @@ def _new(spec: JobSpec, artefacts: Mapping[str, Artefact]) -> Job:
 
 
 def _check_same(known: JobSpec, asked: JobSpec) -> None:
-    for name in JobSpec.model_fields:
+    for name in JobSpec.model_fields.keys() - JobChange.model_fields.keys():
         if getattr(known, name) != getattr(asked, name):
             raise ConflictError(
                 f"{name} of job {known.name!r} is {_shown(getattr(known, name))}, got {_shown(getattr(asked, name))}",

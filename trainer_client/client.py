@@ -18,7 +18,7 @@ from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
 from bss_service.protocol.samples import SampleState
@@ -102,7 +102,10 @@ class SchedulerClient:
         return SchedulerClient(**self._made_of, retries=0)
 
     def create_job(self, spec: JobSpec) -> JobState:
-        """Create the job, or attach to it; ConflictError names the field in which a known job of the name differs."""
+        """Create the job, or attach to it; ConflictError names the field in which a known job of the name differs.
+
+        What `change_job` may change may differ, and stays as it is.
+        """
         return self._call(JobState, "POST", "/v1/jobs", spec)
 
     def jobs(self) -> JobList:
@@ -112,6 +115,10 @@ class SchedulerClient:
     def job(self, name: str) -> JobState:
         """Where a job is."""
         return self._call(JobState, "GET", f"/v1/jobs/{_quoted(name)}")
+
+    def change_job(self, name: str, change: JobChange) -> JobState:
+        """Change a job's horizon or patience."""
+        return self._call(JobState, "PATCH", f"/v1/jobs/{_quoted(name)}", change)
 
     def delete_job(self, name: str) -> None:
         """Delete a job and all that is known of it."""

@@ -210,12 +210,14 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         accuracy: float,
         modalities: Mapping[str, tuple[float, float]] | None = None,
         step: int | None = None,
+        samples: int | None = None,
     ) -> None:
         """Report a validation, from one rank. The reward of the intervals since the last report comes of it.
 
         loss, accuracy: of the joint head; modalities: (accuracy, mean true-label probability) of each unimodal head;
-        step: steps trained so far, by default `batches_trained`. It returns at once. A report that is not finite (a
-        diverged model) is left out, with a warning.
+        step: steps trained so far, by default those up to here; samples: how many it rests on (one before the first
+        step that rests on fewer than the next is not a reward's base). It returns at once. A report that is not finite
+        (a diverged model) is left out, with a warning.
         """
         exchange, modalities = self._exchange, modalities or {}
         expected = self.spec.heads[:-1]
@@ -226,8 +228,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             warnings.warn(f"a validation report was left out: it is not finite, {numbers}", stacklevel=2)
             return
         heads = {n: ModalityReport(accuracy=_share(a), probability=_share(p)) for n, (a, p) in modalities.items()}
-        step = self._next_step() if step is None else step
-        report = ValidationReport(step=step, loss=float(loss), accuracy=_share(accuracy), modalities=heads)
+        step = max(self._next_step(), self.batches_trained) if step is None else step
+        report = ValidationReport(
+            step=step, loss=float(loss), accuracy=_share(accuracy), modalities=heads, samples=samples
+        )
         exchange.put(ValidationItem(report))
 
     def scores(self, indices: Int64, measurement: Measurement) -> None:

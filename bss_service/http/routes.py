@@ -16,7 +16,7 @@ from bss_service.protocol import frames
 from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import NAME_PATTERN, SHA256_PATTERN
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
 from bss_service.protocol.samples import SampleState
@@ -92,6 +92,12 @@ async def list_jobs(host: TheHost) -> JobList:
 async def read_job(host: TheHost, name: JobName) -> JobState:
     """The job's spec, its next step, its policy and its latest rewards."""
     return await host.state(name)
+
+
+@router.patch("/jobs/{job}", summary="Change a job", dependencies=TRAIN, openapi_extra=example(horizon=1000))
+async def change_job(host: TheHost, name: JobName, message: JobChange) -> JobState:
+    """More steps to come than were planned, or another patience; what was handed out and planned stays."""
+    return await host.change(name, message)
 
 
 @router.delete("/jobs/{job}", status_code=204, summary="Delete a job", dependencies=ADMIN, response_class=Response)

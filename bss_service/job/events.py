@@ -21,7 +21,7 @@ from bss_service.job.places import are_fellows
 from bss_service.job.plans import Plan, plan_of
 from bss_service.policies.versions import PolicyVersion, check_action, choice_from_outside, is_same
 from bss_service.protocol.actions import ActionAnswer, ActionRequest
-from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.jobs import JobChange, JobSpec
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
 from bss_service.protocol.training import (
     LOCAL_VERSION,
@@ -263,6 +263,29 @@ class PolicySwapped(JobEvent[PolicyAnswer]):
 
 
 @dataclass(frozen=True, slots=True)
+class JobChanged(JobEvent[None]):
+    """Another horizon, or another patience; what is planned stays."""
+
+    kind: ClassVar[str] = "change"
+
+    change: JobChange
+
+    def apply(self, job: Job) -> Applied[None]:
+        changed = self.change.of(job.spec)
+        if changed == job.spec:
+            return Applied(None, None)
+        job.spec = changed
+        return Applied(None, self)
+
+    def fields(self) -> dict[str, Any]:
+        return self.change.model_dump()
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        return cls(JobChange.model_validate(fields))
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowEnded(JobEvent[None]):
     """No policy watches any more."""
 
@@ -460,6 +483,7 @@ Event = (
     | TrainerAttached
     | ValidationReported
     | PolicySwapped
+    | JobChanged
     | ShadowEnded
     | ActionSet
     | LocalBatchesAdopted

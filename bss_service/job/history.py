@@ -21,7 +21,13 @@ class History:
     reports: list[ValidationReport] = field(default_factory=list)
 
     def report(self, report: ValidationReport) -> list[float | None]:
-        """Take in the next report and reward the decisions whose plans it ends; the rewards, in order."""
+        """Take in the next report and reward the decisions whose plans it ends; the rewards, in order.
+
+        A report made before the first step on fewer samples than the next, such as a framework's check that validation
+        runs at all, is no base for a gain: it is forgotten.
+        """
+        if self.reports and self.reports[-1].step == 0 and (self.reports[-1].samples or 0) < (report.samples or 0):
+            self.reports.pop()
         self.reports.append(report)
         ended = [
             k

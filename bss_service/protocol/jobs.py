@@ -99,7 +99,7 @@ def _plain(value: Any, levels: int = MAX_NESTING) -> Any:
 
 
 class JobSpec(Message):
-    """What a training job is. Fixed for the job's life, but for the policy, which can be swapped.
+    """What a training job is. Fixed for its life, but for the policy, which can be swapped, and what is in `JobChange`.
 
     In Python, though not on the wire, a policy may be given by its name alone, and all fields as a configuration holds
     them: tuples, NumPy's numbers, mappings and sequences such as OmegaConf's.
@@ -176,6 +176,23 @@ class JobSpec(Message):
     def calendar(self) -> Calendar:
         """The job's arithmetic of steps, epochs and intervals."""
         return Calendar(self.samples, self.batch_size, self.tail, self.interval)
+
+
+class JobChange(Message):
+    """What may change of a job after it was made; null: it stays."""
+
+    horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    patience: Annotated[float, Field(ge=0, le=3600)] | None = None
+
+    def of(self, spec: JobSpec) -> JobSpec:
+        """The spec with the change."""
+        return spec.model_copy(update=self.model_dump(exclude_none=True))
+
+    @classmethod
+    def between(cls, spec: JobSpec, wanted: JobSpec) -> Self:
+        """What changes one spec into another, as far as that can be."""
+        fields = {name: getattr(wanted, name) for name in cls.model_fields}
+        return cls(**{name: value for name, value in fields.items() if value != getattr(spec, name)})
 
 
 class JobState(Message):

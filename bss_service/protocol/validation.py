@@ -1,8 +1,8 @@
 """Validation reports."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from bss_service.protocol.message import Loss, Message, Step, Unit
 
@@ -25,6 +25,7 @@ class ValidationReport(Message):
     loss: Loss
     accuracy: Unit  # of the joint head
     modalities: dict[str, ModalityReport] = {}
+    samples: Annotated[int, Field(ge=1, lt=2**40)] | None = None  # that it rests on, if that is told
 
 
 class ValidationAnswer(Message):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -71,5 +72,6 @@ def client(service: Service) -> Iterator[SchedulerClient]:
 
 @pytest.fixture
 def job_name(request: pytest.FixtureRequest) -> str:
-    """A job name of this test's own."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", request.node.name)[:80]
+    """A job name of this test's own, also among those whose long names begin alike."""
+    name: str = request.node.name
+    return f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)[:70]}-{zlib.crc32(name.encode()):08x}"

@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
-from bss_service.protocol.jobs import JobSpec, JobState
+from bss_service.protocol.jobs import JobChange, JobSpec, JobState
 from bss_service.protocol.training import PLACE_SECONDS, AttachAnswer, AttachRequest, Trainer
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import ConflictError, JobExistsError, OutageError
@@ -55,8 +55,11 @@ class Attachment:
         place.
         """
         if if_exists != "new":
-            self._foreground.call(lambda client: client.create_job(spec))
-            return spec, self._take_place(spec.name, resume=if_exists == "resume")
+            known = self._foreground.call(lambda client: client.create_job(spec)).spec
+            answer = self._take_place(spec.name, resume=if_exists == "resume")
+            if (change := JobChange.between(known, spec)) != JobChange():  # more epochs, perhaps
+                self._foreground.call(lambda client: client.change_job(spec.name, change))
+            return spec, answer
         return self._to_new(spec) if self.me.rank == 0 else self._to_that_of_rank_0(spec)
 
     def _take_place(self, job: str, *, resume: bool) -> AttachAnswer:

@@ -12,6 +12,7 @@ from bss_service.job.events import (
     ActionSet,
     Event,
     FeedbackReceived,
+    JobChanged,
     JobEvent,
     LocalBatchesAdopted,
     PlanDrawn,
@@ -28,6 +29,7 @@ from bss_service.job.plans import Plan
 from bss_service.journal.transaction import Entry
 from bss_service.policies.versions import PolicyVersion
 from bss_service.protocol.actions import ActionRequest
+from bss_service.protocol.jobs import JobChange
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
 from bss_service.protocol.training import LocalBatches, Trainer
 from tests.conftest import Trainer as Loop
@@ -48,6 +50,7 @@ EVENTS: dict[type[JobEvent[Any]], Event] = {
     ActionSet: ActionSet(ActionRequest(first_step=0, action={"share": 0.5}, propensity=0.25, detail={"by": "me"})),
     LocalBatchesAdopted: LocalBatchesAdopted(LocalBatches(start=2, indices=INDICES)),
     PlanDrawn: PlanDrawn(4, 17),
+    JobChanged: JobChanged(JobChange(horizon=100)),
     TrainerAttached: TrainerAttached(Trainer(rank=1, world_size=2, client="c0ffee", host="gpu-1", process=4711)),
     StepsServed: StepsServed(5),
     Recovered: Recovered(

@@ -179,6 +179,7 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     training.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
     training.LocalBatchesAnswer: {"outcome": "repeated"},
     jobs.JobState: STATE,
+    jobs.JobChange: {"horizon": 100, "patience": 2.5},
     jobs.JobList: {"jobs": [STATE]},
     decisions.Chosen: {key: DECISION[key] for key in ("action", "propensity", "detail")},
     decisions.Decision: DECISION,

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from bss_service.protocol.jobs import JobChange
 from bss_service.protocol.training import AttachRequest
 from tests.support.services import Service
 from tests.support.simulated import spec
@@ -280,3 +281,36 @@ def together(
     for thread in threads:
         thread.join()
     return came
+
+
+class TestMoreEpochsThanPlanned:
+    def test_the_horizon_of_a_resumed_job_is_the_new_one(self, client: SchedulerClient, job: JobSpec) -> None:
+        short, long = (job.model_copy(update={"horizon": horizon}) for horizon in (12, 30))
+        with ScheduledBatchSampler(short, client) as sampler:
+            train(sampler, 2)
+            state = sampler.state_dict()
+        with ScheduledBatchSampler(long, client) as sampler:
+            sampler.load_state_dict(state)
+            assert len(train(sampler, 3)) == 18
+        changed = client.job(job.name)
+        assert (changed.spec.horizon, changed.next_step) == (30, 30)
+
+    def test_a_run_that_is_refused_changes_nothing(self, client: SchedulerClient, job: JobSpec) -> None:
+        with ScheduledBatchSampler(job.model_copy(update={"horizon": 12}), client) as sampler:
+            train(sampler, 2)
+        with pytest.raises(JobExistsError):
+            script(job.model_copy(update={"horizon": 30}), client)
+        assert client.job(job.name).spec.horizon == 12
+
+    def test_it_survives_a_restart(self, start_service: Callable[..., Service]) -> None:
+        service, job = start_service(), spec("run", samples=SAMPLES, batch_size=8, horizon=12)
+        with service.client() as client:
+            with ScheduledBatchSampler(job, client) as sampler:
+                train(sampler)
+            client.change_job("run", JobChange(horizon=24, patience=5.0))
+            service.kill()
+            service.start()
+            kept = client.job("run").spec
+            assert (kept.horizon, kept.patience, len(client.job("run").trainers)) == (24, 5.0, 1)
+            client.put_snapshot("copy", client.snapshot("run"))
+            assert client.job("copy").spec.horizon == 24

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from bss_service.protocol.training import AttachRequest
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client import (
@@ -353,7 +354,8 @@ def test_rank_and_world_size_come_from_the_environment(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
     client.create_job(spec(job_name))
-    client.steps(job_name, StepsRequest(start=0))  # rank 0 leads
+    client.attach(job_name, AttachRequest(rank=0, world_size=4, client="leads", host="gpu-1", process=7))
+    client.steps(job_name, StepsRequest(start=0, client="leads"))
     with ScheduledBatchSampler(spec(job_name), client) as sampler:
         assert (sampler.rank, sampler.world_size, len(next(iter(sampler)))) == (1, 4, 2)
 
@@ -500,3 +502,18 @@ def test_a_measuring_pass_reaches_the_service(client: SchedulerClient, job_name:
         sampler.scores(np.arange(SAMPLES), measured(0, torch.arange(SAMPLES)))
         first = flat(train_epoch(sampler, loader(sampler)))
     assert len(set(first)) == 9  # share .1864 of 50
+
+
+def test_a_check_that_validation_runs_is_no_base_of_a_reward(client: SchedulerClient, job_name: str) -> None:
+    """As Lightning makes one, of two batches, before the first step."""
+    heads = {"audio": (0.5, 0.5), "video": (0.5, 0.5)}
+    for name, checked in ((f"{job_name}-plain", False), (f"{job_name}-checked", True)):
+        with ScheduledBatchSampler(spec(name, policy="uniform"), client) as sampler:
+            if checked:
+                sampler.validation(loss=9.0, accuracy=0.0, modalities=heads, samples=16)
+            for loss in (1.0, 0.5):
+                for index, _ in loader(sampler):
+                    sampler.feedback(index, measured(0, index))
+                sampler.validation(loss=loss, accuracy=0.5, modalities=heads, samples=500)
+    plain, checked_too = (client.decisions(f"{job_name}-{kind}").decisions for kind in ("plain", "checked"))
+    assert [d.gain for d in plain] == [d.gain for d in checked_too] == [None, 0.5]

@@ -9,7 +9,7 @@ import torch
 
 from tests.support.services import Service
 from tests.trainer_client.support.clusters import EPOCHS, clusters
-from trainer_client import PolicySpec, ScheduledBatchSampler, SchedulerClient
+from trainer_client import JobExistsError, PolicySpec, ScheduledBatchSampler, SchedulerClient
 from trainer_client.reference.checkpoint import read_checkpoint
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
@@ -94,11 +94,14 @@ def test_a_run_killed_after_its_checkpoint_ends_with_the_same_weights(
 
 
 def test_a_used_job_is_not_joined_without_a_checkpoint(
-    client: SchedulerClient, dataset: Dataset, job_name: str
+    client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path
 ) -> None:
     run(client, dataset, job_name, stop_at=2)
-    with pytest.raises(ValueError, match="job must be new where there is no checkpoint"):
+    with pytest.raises(JobExistsError, match="has handed out 7 steps to an earlier run"):
         run(client, dataset, job_name)
+    lost = TrainingConfig(epochs=EPOCHS, checkpoint=tmp_path / "not-there.pt")
+    with pytest.raises(JobExistsError):
+        run(client, dataset, job_name, config=lost)
 
 
 def test_loader_workers_change_nothing(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:

@@ -10,7 +10,7 @@ from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import Signals
 from bss_service.core.table import MAX_STEP
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import Message, Step
+from bss_service.protocol.message import Message, OrNewer, Step
 
 MAX_COUNT: Final = 4096  # steps in one request
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
@@ -68,7 +68,7 @@ class StepsRequest(Ranked):
     feedback: Feedback | None = None
 
 
-FeedbackOutcome = Literal["applied", "repeated", "late"]
+FeedbackOutcome = Annotated[Literal["applied", "repeated", "late"], OrNewer]
 
 
 class FeedbackAnswer(Message):
@@ -129,7 +129,7 @@ class LocalBatches(Message):
 class LocalBatchesAnswer(Message):
     """`repeated`: these very batches are already on record."""
 
-    outcome: Literal["applied", "repeated"]
+    outcome: Annotated[Literal["applied", "repeated"], OrNewer]
 
 
 def _measurements(

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -307,14 +306,15 @@ def test_a_token_that_is_good_no_more_behind_an_outage_ends_the_run(
     def restart() -> None:
         through.service = start_service(BSS_TOKEN=OTHER_TOKEN).url
 
+    long = spec("job", samples=80_000)  # an epoch of 100 seconds
     after = 0.1 if on_outage == "local" else 60.0  # so that it draws by itself meanwhile
     started = time.monotonic()
     with (
         SchedulerClient(through.url, token=TOKEN) as client,
         pytest.raises(UnauthorisedError, match="authorization must be"),
-        ScheduledBatchSampler(spec("job"), client, on_outage=on_outage, outage_after=after, prefetch=1) as sampler,
+        ScheduledBatchSampler(long, client, on_outage=on_outage, outage_after=after, prefetch=1) as sampler,
     ):
-        for step, _ in enumerate(chain.from_iterable(repeat(sampler))):  # a loop that feeds nothing back
+        for step, _ in enumerate(sampler):  # a loop that feeds nothing back
             if step == 3:
                 service.kill()
                 threading.Timer(0.5, restart).start()

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-import httpx
 import pydantic
 import typer
 
 from bss_cli.terminal import MISUSED, fail, first_mistake
 from bss_service.protocol.message import NAME_PATTERN
-from trainer_client.client import DEFAULT_URL, SchedulerClient, service_token, service_url
+from trainer_client.client import DEFAULT_URL, SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 
 Url = Annotated[
@@ -24,7 +23,7 @@ Url = Annotated[
 def connect(url: str | None) -> Iterator[SchedulerClient]:
     """A client of the service. What may be expected to go wrong ends the program with a sentence."""
     try:
-        with SchedulerClient(_checked_url(url), token=_checked_token(), retries=0) as client:
+        with _client(url) as client:
             yield client
     except OutageError as error:
         fail(f"{error} (is a scheduler running there? `bss serve` starts one, --url or BSS_URL names another)")
@@ -41,19 +40,8 @@ def checked_name(job: str) -> str:
     return job
 
 
-def _checked_url(url: str | None) -> str:
-    url = service_url(url)
+def _client(url: str | None) -> SchedulerClient:
     try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        fail(f"--url {url!r} can't be read: {error}", MISUSED)
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        fail(f"--url must be like {DEFAULT_URL}, got {url!r}", MISUSED)
-    return url
-
-
-def _checked_token() -> str:
-    try:
-        return service_token()
+        return SchedulerClient(url, retries=0)
     except ValueError as error:
         fail(str(error), MISUSED)

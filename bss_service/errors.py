@@ -112,6 +112,13 @@ class ForbiddenError(BssError):
     title = "Forbidden"
 
 
+class OldClientError(BssError):
+    """The client speaks a protocol that the service no longer understands."""
+
+    status = 426
+    title = "Upgrade required"
+
+
 class TooManyError(BssError):
     """The client asks too often; after `retry_after` seconds it may ask again."""
 

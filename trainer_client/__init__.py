@@ -14,9 +14,9 @@ _NAMES: Final = {
     "bss_service.protocol.training": "Feedback FeedbackRequest LocalBatches Scores StepsRequest",
     "bss_service.protocol.validation": "ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
-    "trainer_client.errors": "ConflictError DoubleShardingError DoubleSkipError ForbiddenError InvalidValueError"
-    " JobExistsError LabelError LagError OutageError RefusedError SchedulerError SecondIterationError"
-    " StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
+    "trainer_client.errors": "CertificateError ConflictError DoubleShardingError DoubleSkipError ForbiddenError"
+    " InvalidValueError JobExistsError LabelError LagError OldClientError OutageError RefusedError SchedulerError"
+    " SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
     "trainer_client.exchange.stats": "Stats",
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from bss_service.protocol.validation import ModalityReport as ModalityReport
     from bss_service.protocol.validation import ValidationReport as ValidationReport
     from trainer_client.client import SchedulerClient as SchedulerClient
+    from trainer_client.errors import CertificateError as CertificateError
     from trainer_client.errors import ConflictError as ConflictError
     from trainer_client.errors import DoubleShardingError as DoubleShardingError
     from trainer_client.errors import DoubleSkipError as DoubleSkipError
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.errors import JobExistsError as JobExistsError
     from trainer_client.errors import LabelError as LabelError
     from trainer_client.errors import LagError as LagError
+    from trainer_client.errors import OldClientError as OldClientError
     from trainer_client.errors import OutageError as OutageError
     from trainer_client.errors import RefusedError as RefusedError
     from trainer_client.errors import SchedulerError as SchedulerError

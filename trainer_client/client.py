@@ -2,6 +2,8 @@
 
 import os
 import socket
+import ssl
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
@@ -19,7 +21,7 @@ from bss_service.protocol.actions import ActionAnswer, ActionRequest, Observatio
 from bss_service.protocol.artefacts import PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
-from bss_service.protocol.message import Message
+from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
 from bss_service.protocol.samples import SampleState
 from bss_service.protocol.training import (
@@ -36,8 +38,17 @@ from bss_service.protocol.training import (
     StepsRequest,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
-from trainer_client.errors import ConflictError, OutageError, StrangeAnswerError, UnknownJobError, refusal
+from trainer_client.errors import (
+    CertificateError,
+    ConflictError,
+    OutageError,
+    SchedulerError,
+    StrangeAnswerError,
+    UnknownJobError,
+    refusal,
+)
 from trainer_client.retry import Backoff
+from trainer_client.trust import Verify, is_expired, objection, tls_error, trust
 
 DEFAULT_URL: Final = "http://127.0.0.1:8765"
 MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
@@ -63,13 +74,30 @@ def service_token(token: str | None = None) -> str:
     return token
 
 
+def checked_url(url: str) -> httpx.URL:
+    """The URL, if a service can be there; else ValueError."""
+    try:
+        parsed = httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL as error:
+        raise ValueError(f"url must be like {DEFAULT_URL}, got {url!r}: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"url must be like {DEFAULT_URL}, got {url!r}")
+    return parsed
+
+
 class SchedulerClient:
     """Calls a scheduler service. Thread-safe. Every call may be retried: asked twice, the service answers the same.
 
     url: of the service; None: BSS_URL in the environment, else http://127.0.0.1:8765. token: None: BSS_TOKEN in the
     environment, if set; "": none. timeout: seconds for a connection or an answer; a call that waits for feedback gets
     the job's patience on top. retries: how often a call is tried again after an outage, with growing pauses, before
-    OutageError is raised. wire: how arrays travel; long requests always do as frames.
+    OutageError is raised. wire: how arrays travel; long requests always do as frames. verify: whose certificates are
+    good; True: those that the system trusts, or SSL_CERT_FILE and SSL_CERT_DIR in the environment; a file of CA
+    certificates (PEM); an ssl.SSLContext, which may hold a certificate of the client's own; False: anyone's. Proxies
+    of the environment (HTTP_PROXY …) are not used.
+
+    ValueError names the argument that is wrong. What waiting can't mend is raised by the first try of a call:
+    CertificateError, StrangeAnswerError, and the refusals.
     """
 
     def __init__(
@@ -80,12 +108,22 @@ class SchedulerClient:
         timeout: float = 10.0,
         retries: int = 5,
         wire: Literal["frame", "json"] = "frame",
+        verify: Verify = True,
     ) -> None:
         url, token = service_url(url), service_token(token)
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        self._made_of: dict[str, Any] = {"url": url, "token": token, "timeout": timeout, "wire": wire}
+        base_url = checked_url(url)
+        context = trust(base_url, verify)
+        headers = {PROTOCOL_HEADER: str(PROTOCOL)} | ({"authorization": f"Bearer {token}"} if token else {})
+        self._made_of: dict[str, Any] = {
+            "url": url,
+            "token": token,
+            "timeout": timeout,
+            "wire": wire,
+            "verify": context,
+        }
         self._media_type = frames.CONTENT_TYPE if wire == "frame" else _JSON
-        self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout, trust_env=False)
+        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, verify=context, trust_env=False)
+        self._met = threading.Event()  # the scheduler has answered here; those made of this client share it
         self._timeout = timeout
         self._retries = retries
         self._sockets: WeakSet[socket.socket] = WeakSet()
@@ -99,7 +137,9 @@ class SchedulerClient:
 
     def apart(self) -> "SchedulerClient":
         """A client of the same service that tries each call once, over connections of its own."""
-        return SchedulerClient(**self._made_of, retries=0)
+        other = SchedulerClient(**self._made_of, retries=0)
+        other._met = self._met
+        return other
 
     def create_job(self, spec: JobSpec) -> JobState:
         """Create the job, or attach to it; ConflictError names the field in which a known job of the name differs.
@@ -306,12 +346,8 @@ class SchedulerClient:
         """The service's answer to one try, a refusal perhaps. Raises OutageError where it gave none."""
         try:
             response = self._http.send(request)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as failure:
-            raise ValueError(f"url must be like {DEFAULT_URL}, got {self._http.base_url}") from failure
         except httpx.RequestError as failure:
-            outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
-            outage.silent = isinstance(failure, httpx.TimeoutException)
-            raise outage from failure
+            raise self._no_answer(failure) from failure
         if response.status_code in _PASSING:
             outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {_problem(response)[0]}")
             outage.retry_after = _retry_after(response)
@@ -320,23 +356,38 @@ class SchedulerClient:
             raise self._strange(response)
         return response
 
+    def _no_answer(self, failure: httpx.RequestError) -> SchedulerError:
+        error = tls_error(failure)
+        if isinstance(error, ssl.SSLCertVerificationError) and not (self._met.is_set() and is_expired(error)):
+            return CertificateError(f"{self._http.base_url} has a certificate that is {objection(error)}")
+        if error is not None and not self._met.is_set():
+            return StrangeAnswerError(f"{self._http.base_url} does not speak TLS as this client does: {error}")
+        outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
+        outage.silent = isinstance(failure, httpx.TimeoutException)
+        return outage
+
     def _read(self, answer: type[A], response: httpx.Response) -> A:
         try:
-            if response.headers.get("content-type") == frames.CONTENT_TYPE:
-                return answer.from_frame(response.content)
-            return answer.model_validate_json(response.content)
-        except (frames.FrameError, pydantic.ValidationError):
-            raise self._strange(response) from None
+            message = answer.from_answer(response.content, response.headers.get("content-type", ""))
+        except frames.FrameError as error:
+            raise self._strange(response, f" ({error})") from None
+        except pydantic.ValidationError as error:
+            raise self._strange(response, f" ({_first_mistake(error)})") from None
+        self._met.set()
+        return message
 
-    def _strange(self, response: httpx.Response) -> StrangeAnswerError:
-        return StrangeAnswerError(
-            f"{self._http.base_url} gave an answer that is not the scheduler's, of status {response.status_code}: "
-            f"{response.content[:80]!r}"
+    def _strange(self, response: httpx.Response, why: str = "") -> SchedulerError:
+        """The error of an answer that is not the scheduler's: will it pass, because the scheduler is there?"""
+        kind = OutageError if self._met.is_set() else StrangeAnswerError
+        to = f" to {response.headers['location']}" if response.has_redirect_location else ""
+        return kind(
+            f"{self._http.base_url} gave an answer that is not the scheduler's, of status {response.status_code}{to}: "
+            f"{response.content[:80]!r}{why}"
         )
 
     def _note_socket(self, event: str, details: dict[str, Any]) -> None:
         """Called by httpx as a request goes on."""
-        if event == "connection.connect_tcp.complete":
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):  # which has taken it over
             opened = details["return_value"].get_extra_info("socket")
             self._sockets.add(opened)
             if self._aborted:
@@ -346,7 +397,7 @@ class SchedulerClient:
 def _shut(opened: socket.socket) -> None:
     """Wake whoever waits for this socket; to close it would not."""
     with suppress(OSError):
-        opened.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(opened, socket.SHUT_RDWR)  # TLS's own would let who waits read on, without TLS
 
 
 def _is_the_schedulers(response: httpx.Response) -> bool:
@@ -359,7 +410,10 @@ def _is_the_schedulers(response: httpx.Response) -> bool:
 def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:
     if response.is_success:
         return response
-    error = refusal(response.status_code, *_problem(response))
+    detail, field, value = _problem(response)
+    if field == UNKNOWN_CALL:
+        raise StrangeAnswerError(f"{response.url} is no call of the service there: {detail}")
+    error = refusal(response.status_code, detail, field, value)
     error.after_retry = retried
     raise error
 
@@ -371,6 +425,11 @@ def _problem(response: httpx.Response) -> tuple[str, str | None, Any]:
         return problem["detail"], problem.get("field"), problem.get("value")
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"status {response.status_code}: {response.text[:200]}", None, None
+
+
+def _first_mistake(error: pydantic.ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r:.80}"
 
 
 def _retry_after(response: httpx.Response) -> float:

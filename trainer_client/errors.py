@@ -14,8 +14,16 @@ class OutageError(SchedulerError):
     silent = False  # whether no answer came in time: then the service may have been away for all of the call
 
 
-class StrangeAnswerError(OutageError):
-    """What answered is not the scheduler: a box between here and there, perhaps, or a wrong address."""
+class StrangeAnswerError(SchedulerError):
+    """What answered is not the scheduler: most likely the URL is wrong. Waiting won't help.
+
+    A client that had a right answer from the same URL before raises OutageError instead: then it is a box between here
+    and there, and will pass.
+    """
+
+
+class CertificateError(SchedulerError):
+    """The service's certificate is not trusted, or not for the host of the URL. Waiting won't help."""
 
 
 class RefusedError(SchedulerError):
@@ -63,6 +71,10 @@ class ForbiddenError(RefusedError):
     """403: the token is good, but its scope is not enough; the sentence names the one that is needed."""
 
 
+class OldClientError(RefusedError):
+    """426: the service no longer speaks the protocol of this client, which is to be upgraded."""
+
+
 class TooEarlyError(RefusedError):
     """425: rank 0 has not asked for this interval yet; asking again helps."""
 
@@ -99,6 +111,7 @@ _OF_STATUS: dict[int, type[RefusedError]] = {
     404: UnknownJobError,
     409: ConflictError,
     425: TooEarlyError,
+    426: OldClientError,
 }
 
 

@@ -15,10 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
 from bss_service.errors import BssError, TooManyError
+from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL
 
 CONTENT_TYPE: Final = "application/problem+json"
 SHOWN: Final = 200  # characters of a wrong value in the answer
 DETAIL: Final = 2000
+
+_HEADERS: Final = {  # that HTTP asks for with a status
+    401: {"WWW-Authenticate": "Bearer"},
+    426: {"Upgrade": f"{PROTOCOL_HEADER}/{PROTOCOL}", "Connection": "Upgrade"},
+    503: {"Retry-After": "1"},
+}
 
 _brief: Final = Repr()  # the whole of a long list would take a second to write
 _brief.maxdict = _brief.maxlist = 20
@@ -49,7 +56,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
-    headers = {503: {"Retry-After": "1"}, 401: {"WWW-Authenticate": "Bearer"}}.get(error.status, {})
+    headers = _HEADERS.get(error.status, {})
     if isinstance(error, TooManyError):
         headers = {"Retry-After": str(ceil(error.retry_after))}
     return _answer(
@@ -71,15 +78,17 @@ def _invalid(request: Request, error: Exception) -> Response:
     else:
         value = _shown(first.get("input"))
         detail = f"{field}: {reason}" if "got" in reason else f"{field}: {reason}, got {value!r}"
+    detail += _newer(request) if first["type"] == "extra_forbidden" else ""
     return _answer(Problem(title="Invalid value", status=422, detail=detail, field=field, value=value))
 
 
 def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    detail = f"{request.method} {request.url.path}: {error.detail}"
+    detail = f"{request.method} {request.url.path}: {error.detail}{_newer(request)}"
     title = HTTPStatus(error.status_code).phrase
+    unknown = {"field": UNKNOWN_CALL, "value": _shown(request.url.path)} if error.status_code == 404 else {}
     headers = {"Allow": _allowed(request)} if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else {}
-    return _answer(Problem(title=title, status=error.status_code, detail=detail), headers)
+    return _answer(Problem(title=title, status=error.status_code, detail=detail, **unknown), headers)
 
 
 def _allowed(request: Request) -> str:
@@ -91,6 +100,14 @@ def _allowed(request: Request) -> str:
         for method in route.methods or ()
     }
     return ", ".join(sorted(methods))
+
+
+def _newer(request: Request) -> str:
+    """What may be behind a request for what is not known here: the client's version, if it tells that."""
+    protocol = request.headers.get(PROTOCOL_HEADER, "")
+    if not protocol.isdecimal() or int(protocol[:10]) <= PROTOCOL:
+        return ""
+    return f" (the client speaks {PROTOCOL_HEADER} {protocol[:10]}, this service {PROTOCOL}: upgrade the service)"
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 
 from bss_service.core.table import MAX_STEP
+from bss_service.errors import OldClientError
 from bss_service.host import Host
 from bss_service.http.auth import Needs
 from bss_service.http.bodies import BINARY, MessageResponse
@@ -17,7 +18,7 @@ from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, 
 from bss_service.protocol.artefacts import PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
-from bss_service.protocol.message import NAME_PATTERN, SHA256_PATTERN
+from bss_service.protocol.message import NAME_PATTERN, OLDEST_PROTOCOL, PROTOCOL, PROTOCOL_HEADER, SHA256_PATTERN
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
 from bss_service.protocol.samples import SampleState
 from bss_service.protocol.training import (
@@ -43,6 +44,29 @@ async def host_of(request: Request) -> Host:
     return host
 
 
+async def check_protocol(
+    protocol: Annotated[
+        int | None,
+        Header(
+            alias=PROTOCOL_HEADER,
+            ge=0,
+            lt=2**31,
+            description="The version of this interface that the client speaks; may be left out.",
+            examples=[PROTOCOL],
+            json_schema_extra={"minimum": OLDEST_PROTOCOL},  # another status says that than one out of a range
+        ),
+    ] = None,
+) -> None:
+    """Raises OldClientError. A client that is newer is let in: what it asks beyond this version is refused by name."""
+    if protocol is not None and protocol < OLDEST_PROTOCOL:
+        raise OldClientError(
+            f"{PROTOCOL_HEADER} must be at least {OLDEST_PROTOCOL}, got {protocol}: the client is too old for this "
+            f"service, which speaks {PROTOCOL}; upgrade bss-scheduler where you train",
+            field=PROTOCOL_HEADER,
+            value=protocol,
+        )
+
+
 JobName = Annotated[str, Path(alias="job", pattern=NAME_PATTERN, examples=["run-1"])]
 ClientName = Annotated[str, Path(pattern=NAME_PATTERN, examples=["c0ffee"])]
 Sha256 = Annotated[str, Path(pattern=SHA256_PATTERN, examples=["0" * 64])]
@@ -57,7 +81,8 @@ ADMIN = [Depends(Needs(Scope.ADMIN))]
 router = APIRouter(
     prefix="/v1",
     route_class=GuardedRoute,
-    responses=failures(400, 401, 403, 404, 409, 413, 415, 422, 425, 429, 500, 503),
+    dependencies=[Depends(check_protocol)],
+    responses=failures(400, 401, 403, 404, 409, 413, 415, 422, 425, 426, 429, 500, 503),
 )
 
 

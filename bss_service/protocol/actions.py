@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.arrays import Float32
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import FLOAT32_MAX, FreeJson, Message, Step
+from bss_service.protocol.message import FLOAT32_MAX, FreeJson, Message, OrNewer, Step
 
 MAX_WAIT: Final = 600  # seconds that a request for an observation may be held
 MAX_DETAIL: Final = 4096  # bytes of JSON that may come with an action
@@ -72,7 +72,7 @@ class ActionRequest(Message):
 class ActionAnswer(Message):
     """`replaced`: another action for the interval was known; `repeated`: this very one was, and nothing changed."""
 
-    outcome: Literal["applied", "replaced", "repeated"]
+    outcome: Annotated[Literal["applied", "replaced", "repeated"], OrNewer]
     first_step: int
     policy_version: int
 

@@ -21,7 +21,7 @@ from bss_service.core.arrays import Float32
 from bss_service.core.observation import FIELDS, Observation
 from bss_service.protocol.actions import action_of
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import Message, Step
+from bss_service.protocol.message import Message, Step, is_answer, known_fields
 
 VECTORS = ArrayType(np.float32, "fields", -1, 1)
 
@@ -34,13 +34,17 @@ def _observation(value: Any, info: ValidationInfo) -> Observation:
         raise ValueError("needs a first_step and an epoch that are right")
     if isinstance(value, Mapping):
         missing = [name for name in FIELDS if name not in value]
-        if missing or len(value) > len(FIELDS):
+        if missing or (len(value) > len(FIELDS) and not is_answer(info)):
             raise ValueError(f"is of another schema: it lacks {missing[0]}" if missing else "is of another schema")
         value = [value[name] for name in FIELDS]
     vector = VECTORS.validated(value)
     if len(vector) != len(FIELDS):
         raise ValueError(f"must hold {len(FIELDS)} numbers, got {len(vector)}")
     return Observation(vector, info.data["first_step"], info.data["epoch"])
+
+
+def _action(value: Any, info: ValidationInfo) -> Any:
+    return action_of(known_fields(Action, value, info)) if isinstance(value, dict) else value
 
 
 def _shown(observation: Observation, info: FieldSerializationInfo) -> dict[str, float] | Float32:
@@ -57,7 +61,7 @@ ObservationField = Annotated[
 ]
 ActionField = Annotated[
     Action,
-    BeforeValidator(lambda value: action_of(value) if isinstance(value, dict) else value),
+    BeforeValidator(_action),
     PlainSerializer(Action.as_dict, return_type=dict[str, Any]),  # a number may be an int
     WithJsonSchema(_FIELDS),
 ]

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, Wi
 from bss_service.core.calendar import Calendar, Tail
 from bss_service.core.reward import Basis, Metric
 from bss_service.core.signals import BUILT_IN, LOSS, NAME, PAPER, PROBABILITY, Signal, Signals
-from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, WIRE, Message, Unit
+from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, Unit, known_fields
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.training import Trainer
 from bss_service.protocol.validation import ValidationReport
@@ -53,7 +53,7 @@ class RewardSpec(Message):
     discount: Unit = 1.0  # γ
 
 
-def _declared(value: Any) -> Any:
+def _declared(value: Any, info: ValidationInfo) -> Any:
     """A signal by its name or its declaration."""
     if isinstance(value, str):
         if value not in BUILT_IN:
@@ -62,7 +62,7 @@ def _declared(value: Any) -> Any:
     if not isinstance(value, Signal | dict):
         raise ValueError(f"must be the name of a signal or its declaration, got {type(value).__name__}")
     try:
-        signal = value if isinstance(value, Signal) else Signal(**value)
+        signal = value if isinstance(value, Signal) else Signal(**known_fields(Signal, value, info))
     except TypeError as error:
         raise ValueError(str(error).removeprefix("Signal.__init__() ")) from None
     built_in = BUILT_IN.get(signal.name, signal)
@@ -136,7 +136,7 @@ class JobSpec(Message):
     @model_validator(mode="before")
     @classmethod
     def _of_configuration(cls, fields: Any, info: ValidationInfo) -> Any:
-        if info.mode == "json" or info.context == WIRE:
+        if info.mode == "json" or info.context:  # it came over the wire
             return fields
         plain = _plain(fields)
         if isinstance(plain, dict) and isinstance(plain.get("policy"), str):

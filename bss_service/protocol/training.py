@@ -10,7 +10,7 @@ from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import Signals
 from bss_service.core.table import MAX_STEP
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import NAME_PATTERN, Message, Step
+from bss_service.protocol.message import NAME_PATTERN, Message, OrNewer, Step
 
 MAX_COUNT: Final = 4096  # steps in one request
 PLACE_SECONDS: Final = 30.0  # that a trainer holds its rank's place after it was last heard of
@@ -99,7 +99,7 @@ class StepsRequest(Ranked):
     client: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None  # refused where another holds the rank's place
 
 
-FeedbackOutcome = Literal["applied", "repeated", "late"]
+FeedbackOutcome = Annotated[Literal["applied", "repeated", "late"], OrNewer]
 
 
 class FeedbackAnswer(Message):
@@ -160,7 +160,7 @@ class LocalBatches(Message):
 class LocalBatchesAnswer(Message):
     """`repeated`: these very batches are already on record."""
 
-    outcome: Literal["applied", "repeated"]
+    outcome: Annotated[Literal["applied", "repeated"], OrNewer]
 
 
 def _measurements(

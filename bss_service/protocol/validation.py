@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from bss_service.protocol.message import Loss, Message, Step, Unit
+from bss_service.protocol.message import Loss, Message, OrNewer, Step, Unit
 
 
 class ModalityReport(Message):
@@ -31,5 +31,5 @@ class ValidationReport(Message):
 class ValidationAnswer(Message):
     """`repeated`: a report of this step is known and stays; `late`: a later one is known and this is not used."""
 
-    outcome: Literal["applied", "repeated", "late"]
+    outcome: Annotated[Literal["applied", "repeated", "late"], OrNewer]
     rewards: list[float | None] = []  # of the decisions whose plans ended with this report, in order

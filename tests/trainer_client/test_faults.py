@@ -65,7 +65,12 @@ def undisturbed(service: Service) -> Callable[..., Run]:
 
 
 def through(proxy: Proxy) -> SchedulerClient:
-    return SchedulerClient(proxy.url, timeout=TIMEOUT, retries=0)
+    """A client that has met the service before the faults begin: to who has not, a page is a wrong address."""
+    client = SchedulerClient(proxy.url, timeout=TIMEOUT, retries=60)
+    faults, proxy.faults = proxy.faults, {}
+    client.policies()
+    proxy.faults = faults
+    return client.without_retries()
 
 
 def is_on_record(client: SchedulerClient, spec: JobSpec, run: Run) -> bool:
@@ -226,8 +231,8 @@ def test_a_rank_that_waits_for_rank_0_has_not_lost_the_service(
 
 def test_a_run_may_start_through_faults(proxied: Callable[..., Proxy], job_name: str) -> None:
     proxy = proxied()
-    proxy.down_for(0.4)
     with through(proxy) as disturbed:
+        proxy.down_for(0.4)
         assert (
             len(
                 train(disturbed, job(job_name, "curriculum"), config=TrainingConfig(EPOCHS, measure_first=True)).batches
@@ -244,15 +249,12 @@ def test_under_raise_a_start_without_the_service_is_given_up(proxied: Callable[.
 
 @pytest.mark.parametrize("call", ["delete_job", "end_shadow", "snapshot", "policy_file", "job"])
 def test_a_page_of_something_else_is_not_taken_for_an_answer(proxied: Callable[..., Proxy], call: str) -> None:
-    with through(proxied(faults={"page": 1})) as disturbed:
+    with SchedulerClient(proxied(faults={"page": 1}).url) as disturbed:
         for _ in range(12):  # of several statuses
             with pytest.raises(StrangeAnswerError, match="not the scheduler's"):
                 getattr(disturbed, call)("x")
 
 
-def test_an_address_of_something_else_is_told_though_the_run_would_wait(
-    proxied: Callable[..., Proxy], job_name: str
-) -> None:
-    proxy = proxied(faults={"page": 1})
-    with through(proxy) as disturbed, pytest.raises(StrangeAnswerError, match="not the scheduler's, of status"):
-        train(disturbed, job(job_name))
+def test_a_page_is_an_outage_for_who_has_met_the_scheduler_there(proxied: Callable[..., Proxy]) -> None:
+    with through(proxied(faults={"page": 1})) as disturbed, pytest.raises(OutageError, match="not the scheduler's"):
+        disturbed.job("x")

@@ -208,11 +208,12 @@ class Exchange:
 
     def _available(self) -> ScheduledBatch | None:
         """A batch that was fetched or, during an outage, drawn here."""
-        batch = self.prefetch.pop() or self._draw_locally()
+        batch = self.prefetch.pop()
         if batch is None:
             self._check_usable()
-            if not self.prefetch.is_done and self._falls_back():
-                batch = self._draw_locally()
+            batch = self._draw_locally()
+        if batch is None and not self.prefetch.is_done and self._falls_back():
+            batch = self._draw_locally()
         return batch
 
     def _falls_back(self) -> bool:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Final, TypeVar
 
 from trainer_client.client import SchedulerClient
-from trainer_client.errors import OutageError, StrangeAnswerError
-from trainer_client.retry import PAUSES, Backoff
+from trainer_client.errors import OutageError
+from trainer_client.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Foreground:
             try:
                 return call(self._client)
             except OutageError as error:
-                if self._gives_up(error, backoff.failures):
+                if self.interrupted:
                     raise
                 if backoff.failures % 10 == 5:
                     log.warning("scheduler out of reach, trying on: %s", error)
@@ -46,11 +46,6 @@ class Foreground:
                     return True
             if not backoff.pause():
                 return False
-
-    def _gives_up(self, error: OutageError, failures: int) -> bool:
-        if isinstance(error, StrangeAnswerError):
-            return failures >= len(PAUSES)  # a wrong address, most likely
-        return self.interrupted
 
     def _sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds

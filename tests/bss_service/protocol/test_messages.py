@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from bss_service import protocol
 from bss_service.core.action import Action
 from bss_service.core.observation import FIELDS
+from bss_service.core.signals import Signal
 from bss_service.protocol import (
     actions,
     artefacts,
@@ -30,6 +31,7 @@ from bss_service.protocol.jobs import JobSpec, RewardSpec
 from bss_service.protocol.message import Message
 from bss_service.protocol.training import Feedback, FeedbackRequest, Scores, StepsRequest
 from bss_service.protocol.validation import ValidationReport
+from tests.support.additions import with_additions
 
 Send = Callable[[type[Message], dict[str, Any]], Message]
 
@@ -45,6 +47,12 @@ def as_lists(array: np.ndarray) -> Any:
 
 def over_frames(kind: type[Message], message: dict[str, Any]) -> Message:
     return kind.from_frame(frames.encode(message))
+
+
+def as_answer(send: Send, kind: type[Message], message: dict[str, Any]) -> Message:
+    if send is over_frames:
+        return kind.from_answer(frames.encode(message), frames.CONTENT_TYPE)
+    return kind.from_answer(json.dumps(message, default=as_lists).encode(), "application/json")
 
 
 both = pytest.mark.parametrize("send", [over_json, over_frames])
@@ -196,6 +204,23 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     decisions.ShadowChoice: SHADOW,
 }
 
+ANSWERS = (
+    training.FeedbackAnswer,
+    training.StepsAnswer,
+    training.Batches,
+    training.ScoresAnswer,
+    training.LocalBatchesAnswer,
+    validation.ValidationAnswer,
+    actions.ActionAnswer,
+    actions.ObservationAnswer,
+    policies.PolicyAnswer,
+    policies.PolicyList,
+    artefacts.PolicyManifest,
+    decisions.DecisionLog,
+    samples.SampleState,
+    jobs.JobState,
+    jobs.JobList,
+)
 BY_SIGNAL = (training.Feedback, training.Scores)  # their other fields are signals, which the job knows
 
 
@@ -241,6 +266,45 @@ class TestEveryMessage:
             if field.is_required():
                 with pytest.raises(pydantic.ValidationError, match=rf"{name}\n  Field required"):
                     send(kind, {key: value for key, value in MESSAGES[kind].items() if key != name})
+
+
+@both
+@pytest.mark.parametrize("kind", ANSWERS, ids=lambda kind: kind.__name__)
+class TestEveryAnswer:
+    def test_what_a_newer_service_added_is_left_out(self, send: Send, kind: type[Message]) -> None:
+        newer = with_additions(MESSAGES[kind], arrays=send is over_frames)
+        assert_same(as_answer(send, kind, newer), send(kind, MESSAGES[kind]))
+
+    def test_what_is_missing_is_named(self, send: Send, kind: type[Message]) -> None:
+        for name, field in kind.model_fields.items():
+            if field.is_required():
+                with pytest.raises(pydantic.ValidationError, match=rf"{name}\n  Field required"):
+                    as_answer(send, kind, {key: value for key, value in MESSAGES[kind].items() if key != name})
+
+
+@both
+def test_a_client_survives_a_new_word_for_what_became_of_a_request(send: Send) -> None:
+    steps = {**MESSAGES[training.StepsAnswer], "feedback": ["applied", "sampled"]}
+    assert as_answer(send, training.StepsAnswer, steps).feedback == ["applied", "sampled"]
+    for kind in (validation.ValidationAnswer, training.LocalBatchesAnswer, actions.ActionAnswer):
+        assert as_answer(send, kind, {**MESSAGES[kind], "outcome": "later"}).outcome == "later"
+        with pytest.raises(pydantic.ValidationError, match="outcome"):
+            as_answer(send, kind, {**MESSAGES[kind], "outcome": 1})
+        with pytest.raises(pydantic.ValidationError, match="outcome"):
+            send(kind, {**MESSAGES[kind], "outcome": "later"})
+
+
+@both
+def test_a_client_reads_signals_and_observations_that_have_more_fields(send: Send) -> None:
+    entropy = {"name": "entropy", "meaning": "of the joint head's prediction"}
+    newer = {**STATE, "spec": {**STATE["spec"], "signals": ["loss", {**entropy, "unit": "nats"}]}}
+    state = as_answer(send, jobs.JobState, newer)
+    assert state.spec.signals == [*JobSpec(**SPEC, signals=["loss"]).signals, Signal(**entropy)]
+    with pytest.raises(pydantic.ValidationError, match="unexpected keyword argument 'unit'"):
+        send(jobs.JobState, newer)
+    seen = {**dict.fromkeys(FIELDS, 0.5), "added_later": 0.25}
+    decision = {**DECISION, "action": {**DECISION["action"], "added_later": 1.0}, "observation": seen}
+    assert_same(as_answer(send, decisions.Decision, decision), send(decisions.Decision, DECISION))
 
 
 def assert_same(one: Message, other: Message) -> None:

@@ -100,6 +100,8 @@ class Proxy:
                 self._open.discard(client)
 
     def _draw(self) -> str:
+        if not self.faults:
+            return "pass"
         with self._lock:
             drawn = self._random.random()
         for name, share in self.faults.items():

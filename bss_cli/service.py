@@ -19,6 +19,8 @@ Url = Annotated[
     typer.Option("--url", help=f"Where the service is. Default: BSS_URL in the environment, else {DEFAULT_URL}"),
 ]
 
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
+
 
 @contextmanager
 def connect(url: str | None) -> Iterator[SchedulerClient]:

@@ -1,16 +1,20 @@
 """What all commands of `bss` share: the settings, the screen, and how a command fails."""
 
-from typing import Final, NoReturn
+from collections.abc import Callable
+from typing import Annotated, Final, NoReturn
 
 import pydantic
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
+from bss_service.protocol.message import Message
 from bss_service.settings import Settings
 
 FAILED: Final = 1  # exit codes
 MISUSED: Final = 2
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def settings(**flags: str | None) -> Settings:
@@ -38,6 +42,14 @@ def first_mistake(error: pydantic.ValidationError) -> str:
 def screen(*, stderr: bool = False) -> Console:
     """A console that takes what it is given for text: names come from others and may look like markup."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def tell(answer: Message, as_json: bool, view: Callable[[], RenderableType]) -> None:
+    """Print an answer: for programs, or for people."""
+    if as_json:
+        typer.echo(answer.model_dump_json())
+    else:
+        screen().print(view())
 
 
 def fail(sentence: str, code: int = FAILED) -> NoReturn:

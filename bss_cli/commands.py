@@ -1,23 +1,41 @@
 """The program `bss` put together: its commands, one module for each noun."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from bss_cli import tokens
-from bss_cli.jobs import jobs, show
+from bss_cli.jobs import decisions, delete, jobs, samples, show
 from bss_cli.policies import end_shadow, policies, swap, upload
 from bss_cli.research import app as research
-from bss_cli.serving import serve
+from bss_cli.serving import backup, serve
 from bss_cli.watching import watch
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Serves samples to multi-modal training jobs, shows the jobs, and swaps their policies.",
     epilog="A service with a token is asked with BSS_TOKEN in the environment.",
 )
 
-for command in (serve, jobs, show, swap, end_shadow, policies, upload, watch):
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bss {version('bss-scheduler')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _bss(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Serves samples to multi-modal training jobs, shows the jobs, and swaps their policies."""
+
+
+for command in (serve, backup, jobs, show, decisions, samples, watch, delete, swap, end_shadow, policies, upload):
     app.command()(command)
 app.add_typer(tokens.app, name="token")
 app.add_typer(research, name="research")

@@ -10,6 +10,7 @@ import pydantic
 import typer
 
 from bss_cli.terminal import MISUSED, fail, first_mistake
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.message import NAME_PATTERN
 from trainer_client.client import DEFAULT_URL, SchedulerClient, service_token, service_url
 from trainer_client.errors import OutageError, SchedulerError
@@ -41,6 +42,12 @@ def checked_name(job: str) -> str:
     if not re.fullmatch(NAME_PATTERN, job):
         fail(f"JOB must match {NAME_PATTERN}, got {job!r}", MISUSED)
     return job
+
+
+def latest_decisions(client: SchedulerClient, job: str, count: int) -> list[Decision]:
+    """The last so many decisions of a job's log, in order."""
+    total = client.decisions(job, count=1).total
+    return client.decisions(job, max(0, total - count), count).decisions
 
 
 def _checked_url(url: str | None) -> str:

@@ -1,5 +1,6 @@
 """What all commands of `bss` share: the settings, the screen, and how a command fails."""
 
+import sys
 from collections.abc import Callable
 from typing import Annotated, Final, NoReturn
 
@@ -14,6 +15,13 @@ from bss_service.settings import Settings
 FAILED: Final = 1  # exit codes
 MISUSED: Final = 2
 
+Yes = Annotated[bool, typer.Option("--yes", help="Don't ask.")]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="VALUE", help=f"As of bss serve. Default: {Settings.model_fields['store'].default}"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -50,6 +58,15 @@ def tell(answer: Message, as_json: bool, view: Callable[[], RenderableType]) -> 
         typer.echo(answer.model_dump_json())
     else:
         screen().print(view())
+
+
+def confirm(consequence: str, yes: bool) -> None:
+    """Go on only if someone agrees: beforehand by --yes, or now, on a terminal."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        fail(f"{consequence}: only --yes does that where nobody can be asked", MISUSED)
+    typer.confirm(f"{consequence}. Go on?", abort=True, err=True)
 
 
 def fail(sentence: str, code: int = FAILED) -> NoReturn:

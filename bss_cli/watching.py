@@ -9,10 +9,10 @@ import typer
 from rich.live import Live
 
 from bss_cli.rendering import WatchView, look_view
-from bss_cli.service import Job, Url, checked_name, connect
+from bss_cli.service import Job, Url, checked_name, connect, latest_decisions
 from bss_cli.terminal import AsJson, screen
-from bss_service.protocol.decisions import Decision
 from trainer_client.client import SchedulerClient
+from trainer_client.errors import OutageError
 
 DECISIONS_SHOWN: Final = 5
 
@@ -23,7 +23,10 @@ def watch(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Watch a job until Ctrl-C. With --json, one object a line for each look."""
+    """Watch a job until Ctrl-C. With --json, one object a line for each look.
+
+    While the service is out of reach, it says so and goes on trying.
+    """
     with suppress(KeyboardInterrupt), connect(url) as client:
         looks = _looks(client, checked_name(job), interval)
         if as_json:
@@ -35,20 +38,23 @@ def watch(
 
 def _looks(client: SchedulerClient, job: str, interval: float) -> Iterator[WatchView]:
     """Look at a job for ever, each time when the one before has been shown and `interval` seconds have passed."""
-    seen, seen_at = 0, 0.0
-    rate = None
+    look = _look(client, job)
+    seen_at = time.monotonic()
     while True:
-        state, now = client.job(job), time.monotonic()
-        if seen_at:
-            rate = (state.next_step - seen) / (now - seen_at)
-        seen, seen_at = state.next_step, now
-        yield WatchView(state=state, decisions=_latest_decisions(client, job), steps_per_second=rate)
+        yield look
         time.sleep(interval)
+        try:
+            new, now = _look(client, job), time.monotonic()
+        except OutageError as outage:  # a restart, perhaps: what was seen last stays
+            look = look.model_copy(update={"steps_per_second": None, "outage": str(outage)})
+        else:
+            rate = (new.state.next_step - look.state.next_step) / (now - seen_at)
+            look, seen_at = new.model_copy(update={"steps_per_second": rate}), now
 
 
-def _latest_decisions(client: SchedulerClient, job: str) -> list[Decision]:
-    total = client.decisions(job, count=1).total
-    return client.decisions(job, max(0, total - DECISIONS_SHOWN), DECISIONS_SHOWN).decisions
+def _look(client: SchedulerClient, job: str) -> WatchView:
+    state = client.job(job)
+    return WatchView(state=state, decisions=latest_decisions(client, job, DECISIONS_SHOWN), steps_per_second=None)
 
 
 def _show_live(looks: Iterator[WatchView], interval: float) -> None:

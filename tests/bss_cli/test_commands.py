@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
@@ -321,6 +322,10 @@ def test_a_wrong_url_is_told(bss: Run, address: str) -> None:
 def test_a_token_that_no_header_can_hold_is_refused(url: str, token: str) -> None:
     result = CliRunner().invoke(app, ["jobs", "--url", url], env={"BSS_TOKEN": token})
     assert (result.exit_code, result.stderr) == (2, "error: BSS_TOKEN must hold printable ASCII characters only\n")
+
+
+def test_version_is_that_of_the_distribution(bss: Run) -> None:
+    assert bss("--version").stdout == f"bss {version('bss-scheduler')}\n"
 
 
 def test_without_the_service_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

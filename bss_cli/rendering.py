@@ -15,6 +15,7 @@ from bss_service.protocol.decisions import Chosen, Decision
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList
+from bss_service.protocol.samples import SampleState
 from bss_service.protocol.validation import ValidationReport
 
 REWARDS_SHOWN: Final = 6
@@ -27,6 +28,7 @@ class WatchView(Message):
     state: JobState
     decisions: list[Decision]  # the latest, in order
     steps_per_second: float | None  # handed out since the look before; null at the first
+    outage: str | None = None  # why the service could not be asked; then the rest is what was seen before
 
 
 def jobs_view(states: Sequence[JobState]) -> RenderableType:
@@ -48,9 +50,25 @@ def jobs_view(states: Sequence[JobState]) -> RenderableType:
     return table
 
 
-def job_view(state: JobState) -> RenderableType:
-    """What a job is, and where it is."""
-    return _panel(state.spec.name, _facts([*_of_spec(state.spec), *_of_state(state)]))
+def job_view(state: JobState, decisions: Sequence[Decision]) -> RenderableType:
+    """What a job is, and where it is; of its latest decisions, whether the policy failed."""
+    return _panel(state.spec.name, _facts([*_of_spec(state.spec), *_of_state(state, decisions)]))
+
+
+def sample_view(sample: SampleState) -> RenderableType:
+    """What is known of a sample."""
+    facts: list[tuple[str, str | Text]] = [
+        *((name, _of_signal(value)) for name, value in sample.signals.items()),
+        ("balance score", f"{_number(sample.balance_score)}, at first {_number(sample.first_score)}"),
+        ("times measured", _measured(sample)),
+        ("drawn", "\n".join(f"step {d.step:,}, probability {d.probability:.3g}" for d in sample.draws) or "–"),
+    ]
+    return _panel(f"sample {sample.index}", _facts(facts))
+
+
+def decisions_view(rows: Sequence[Decision]) -> RenderableType:
+    """Decisions, one a row."""
+    return _decisions(rows) if rows else Text("no decisions yet")
 
 
 def policies_view(answer: PolicyList) -> RenderableType:
@@ -90,8 +108,10 @@ def look_view(look: WatchView, interval: float) -> RenderableType:
     """What a watcher sees."""
     state = look.state
     rate = "–" if look.steps_per_second is None else f"{look.steps_per_second:,.1f} steps/s"
-    facts = _facts([("speed", rate), *_of_state(state)])
-    return _panel(state.spec.name, Group(facts, "", _decisions(look.decisions)), f"every {interval:g} s, Ctrl-C ends")
+    outage = [] if look.outage is None else [("service", Text(f"out of reach, asked again: {look.outage}", "red"))]
+    facts = _facts([*outage, ("speed", rate), *_of_state(state, look.decisions)])
+    newest_first = _decisions(look.decisions[::-1])  # what a small terminal cuts off is the oldest
+    return _panel(state.spec.name, Group(facts, "", newest_first), f"every {interval:g} s, Ctrl-C ends")
 
 
 def _panel(title: str, content: RenderableType, note: str | None = None) -> Panel:
@@ -127,12 +147,12 @@ def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
     ]
 
 
-def _of_state(state: JobState) -> list[tuple[str, str | Text]]:
+def _of_state(state: JobState, decisions: Sequence[Decision]) -> list[tuple[str, str | Text]]:
     pending = state.pending_policy
     return [
         ("step", _position(state)),
         ("epoch", _position_in_epoch(state)),
-        ("policy", _policy(state.policy)),
+        ("policy", Text(_policy(state.policy)) + _failure(state, decisions)),
         ("pending", "–" if pending is None else _policy(pending)),
         *([] if state.shadow is None else [("shadow", _shadow(state.shadow))]),
         ("fed back", f"{state.steps_fed_back:,} steps, {state.samples_measured:,} of {state.spec.samples:,} samples"),
@@ -143,7 +163,10 @@ def _of_state(state: JobState) -> list[tuple[str, str | Text]]:
 
 def _position(state: JobState) -> str:
     horizon = state.spec.horizon
-    return f"{state.next_step:,}" if horizon is None else f"{state.next_step:,} of {horizon:,}"
+    if horizon is None:
+        return f"{state.next_step:,}"
+    ahead = f", and {state.next_step - horizon:,} fetched ahead" if state.next_step > horizon else ""
+    return f"{min(state.next_step, horizon):,} of {horizon:,}{ahead}"
 
 
 def _position_in_epoch(state: JobState) -> str:
@@ -154,6 +177,14 @@ def _position_in_epoch(state: JobState) -> str:
 def _policy(answer: PolicyAnswer) -> str:
     named = _versioned(answer.policy.name, answer.policy_version)
     return f"{named} from step {answer.first_step:,}{_parenthesised(answer.policy.parameters)}"
+
+
+def _failure(state: JobState, decisions: Sequence[Decision]) -> Text:
+    """That the policy in force could not make the latest choice, and why."""
+    latest = decisions[-1] if decisions else None
+    if latest is None or not latest.failed or latest.policy_version != state.policy.policy_version:
+        return Text()
+    return Text(f" failed, plain shuffling stands in: {latest.detail['error']}", "red")
 
 
 def _shadow(answer: PolicyAnswer) -> str:
@@ -192,6 +223,21 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def _measured(sample: SampleState) -> str:
+    last = "" if sample.last_measured is None else f", last with step {sample.last_measured:,}"
+    return f"{sample.times_measured:,}{last}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _of_signal(value: float | dict[str, float | None] | None) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{head} {_number(of_head)}" for head, of_head in value.items())
+    return _number(value)
+
+
 def _of_validation(report: ValidationReport | None) -> list[tuple[str, str | Text]]:
     if report is None:
         return [("validation", "–"), ("accuracy", "–")]
@@ -213,13 +259,13 @@ def _reward(reward: float | None) -> Text:
 
 
 def _decisions(rows: Sequence[Decision]) -> Table:
-    """One decision a row, the newest on top: what a small terminal cuts off is the oldest."""
+    """One decision a row."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("steps", justify="right", no_wrap=True)
     table.add_column("policy", overflow="fold")
     table.add_column("chose", overflow="fold", ratio=1)
     table.add_column("reward", justify="right", no_wrap=True)
-    for row in reversed(rows):
+    for row in rows:
         policy = _versioned(row.policy, row.policy_version)
         table.add_row(f"{row.first_step:,}–{row.end_step - 1:,}", policy, _choice(row), _reward(row.reward))
         if row.shadow is not None:

@@ -9,6 +9,7 @@ import pydantic
 import typer
 
 from bss_cli.terminal import MISUSED, fail, first_mistake
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.message import NAME_PATTERN
 from trainer_client.client import DEFAULT_URL, SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
@@ -17,6 +18,8 @@ Url = Annotated[
     str | None,
     typer.Option("--url", help=f"Where the service is. Default: BSS_URL in the environment, else {DEFAULT_URL}"),
 ]
+
+Job = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", show_default=False)]
 
 
 @contextmanager
@@ -38,6 +41,12 @@ def checked_name(job: str) -> str:
     if not re.fullmatch(NAME_PATTERN, job):
         fail(f"JOB must match {NAME_PATTERN}, got {job!r}", MISUSED)
     return job
+
+
+def latest_decisions(client: SchedulerClient, job: str, count: int) -> list[Decision]:
+    """The last so many decisions of a job's log, in order."""
+    total = client.decisions(job, count=1).total
+    return client.decisions(job, max(0, total - count), count).decisions
 
 
 def _client(url: str | None) -> SchedulerClient:

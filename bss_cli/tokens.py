@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.table import Table
 
-from bss_cli.terminal import MISUSED, fail, screen, settings
+from bss_cli.terminal import MISUSED, StoreUrl, Yes, confirm, fail, screen, settings
 from bss_service.errors import BssError
-from bss_service.settings import Settings
 
 if TYPE_CHECKING:  # SQL takes a while to import, which no other command need wait for
     from bss_service.http.tokens import Token, Tokens
@@ -22,12 +21,6 @@ UNITS: Final = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}  # seconds
 app = typer.Typer(no_args_is_help=True, help="Makes, lists and revokes the tokens that a service asks for.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the token.", show_default=False)]
-StoreUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--store", metavar="VALUE", help=f"As of bss serve. Default: {Settings.model_fields['store'].default}"
-    ),
-]
 
 
 @app.command()
@@ -59,9 +52,19 @@ def show(store: StoreUrl = None) -> None:
 
 
 @app.command()
-def revoke(name: Name, store: StoreUrl = None) -> None:
-    """Let a token open nothing any more; a running service knows within a second."""
+def revoke(name: Name, store: StoreUrl = None, yes: Yes = False) -> None:
+    """Let a token open nothing any more; a running service knows within a second.
+
+    Before the last one goes it asks: without any token the service lets
+    nobody in, on loopback neither, since it once had one.
+    """
     with _tokens(store) as tokens:
+        if _valid(tokens) == [name]:
+            confirm(
+                f"{name} is the last valid token: without it the service answers nobody but who has its BSS_TOKEN, on "
+                "loopback neither, until `bss token create` makes another",
+                yes,
+            )
         tokens.revoke(name)
     typer.echo(f"{name}: revoked")
 
@@ -80,6 +83,11 @@ def _tokens(store: str | None) -> "Iterator[Tokens]":
         fail(str(error))
     finally:
         os.umask(mask)
+
+
+def _valid(tokens: "Tokens") -> list[str]:
+    now = datetime.now(UTC).timestamp()
+    return [token.name for token in tokens.all() if token.valid(now)]
 
 
 def _seconds(text: str) -> int:

@@ -137,5 +137,9 @@ class BusyError(BssError):
     title = "Busy"
 
 
+class UnsupportedSystemError(BssError):
+    """The operating system lacks what the service needs."""
+
+
 class UnguardedError(BssError):
     """Others could reach the service, and none of them would need a token."""

@@ -1,18 +1,29 @@
 """Settings of the service: flags of `bss serve`, environment variables BSS_*, or a TOML file."""
 
+import os
 import re
 from ipaddress import ip_address
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 TOKEN_PATTERN: Final = r"[!-~]{16,}"  # what a header can carry
+_SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
+_NO_STORE: Final = re.compile(r"$|sqlite://(?!/)|[A-Za-z][\w+.-]+:(?!//)")  # neither a path nor a URL; C: is a drive
+
+
+class _Environment(EnvSettingsSource):
+    """The environment without Kubernetes' service links, which would pass for settings."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if not _SERVICE_LINK.match(str(value))}
 
 
 class Settings(BaseSettings):
@@ -22,7 +33,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8765  # 0: any free one, printed at the start
-    store: str = "sqlite:///bss.sqlite"  # SQLAlchemy URL
+    store: str = "sqlite:///bss.sqlite"  # SQLAlchemy URL; the path of an SQLite file becomes one
     token: SecretStr | None = None  # one of scope admin, beside those in the store
     log_format: Literal["console", "json"] = "console"
     max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
@@ -31,6 +42,18 @@ class Settings(BaseSettings):
     )
 
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests a second of one client
+
+    @field_validator("host")
+    @classmethod
+    def _host_without_brackets(cls, host: str) -> str:
+        return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_a_url(cls, store: str) -> str:
+        if _NO_STORE.match(store):
+            raise ValueError("must be an SQLite file, like bss.sqlite, or an SQLAlchemy URL, like sqlite:///bss.sqlite")
+        return store if "://" in store else f"sqlite:///{store}"
 
     @model_validator(mode="after")
     def _token_is_hard_to_guess(self) -> Self:
@@ -47,12 +70,18 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
+
+
+def service_links() -> dict[str, str]:
+    """What a Kubernetes service called `bss` puts into the environment of each pod under the name of a setting."""
+    names = [f"BSS_{name.upper()}" for name in Settings.model_fields]
+    return {name: os.environ[name] for name in names if _SERVICE_LINK.match(os.environ.get(name, ""))}
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
         return ip_address(host).is_loopback

@@ -31,6 +31,8 @@ def dataset(
 
     A service with a token is asked with BSS_TOKEN in the environment.
     """
+    import minari  # noqa: F401 - if it is missing, that is told before the runs and not behind them
+
     from envs.research.offline.dataset import decisions, played, read_rows, rewards, write
     from envs.research.offline.runs import runs_of_log
 

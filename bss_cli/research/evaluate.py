@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,6 +39,7 @@ def evaluate(
     on validation. Runs are kept in the directory, so that the command goes on
     where it was interrupted.
     """
+    from matplotlib.figure import Figure  # if it is missing, that is told before the runs and not behind them
     from rich.console import Console
 
     from envs.research.actors import parse
@@ -65,7 +66,8 @@ def evaluate(
         screen.print(table)
     judged = {"policies": {name: actor.identity for name, actor in actors.items()}, **as_json(scores, verdicts)}
     (out / "evaluation.json").write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n")
-    _draw(scores, verdicts, out / "gains.png")
+    figure = Figure(figsize=(9, 1.5 + 0.5 * len(tasks)), dpi=120, layout="constrained")
+    _draw(figure, scores, verdicts, out / "gains.png")
     screen.print(f"written to {out / 'evaluation.json'} and {out / 'gains.png'}", highlight=False)
 
 
@@ -124,13 +126,8 @@ def _told(interval: "Interval", form: str) -> str:
     return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 
-def _draw(scores: "Scores", verdicts: "list[Verdict]", path: Path) -> None:
+def _draw(figure: Any, scores: "Scores", verdicts: "list[Verdict]", path: Path) -> None:
     """Gains with their intervals: one row a task, one colour a contender."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.5 + 0.5 * len(scores.tasks)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for k, verdict in enumerate(verdicts):
         places = [t + 0.7 * (k + 0.5) / len(verdicts) - 0.35 for t in range(len(scores.tasks))]

@@ -14,7 +14,7 @@ from bss_service.http.app import create_app
 from bss_service.http.limits import BoundedProtocol
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
-from bss_service.settings import Settings, is_loopback
+from bss_service.settings import Settings, is_loopback, service_links
 
 DRAIN_SECONDS = 5  # for requests under way at a stop
 
@@ -26,6 +26,8 @@ def serve(settings: Settings) -> None:
     """
     os.umask(0o077)  # the store is for this user alone
     logs.set_up(settings.log_format)
+    for name, value in service_links().items():
+        structlog.get_logger().info("passed over: a Kubernetes service link, not a setting", name=name, value=value)
     _check_guarded(settings)
     listener = socket.create_server((settings.host, settings.port), family=_family(settings.host))
     store = Store(settings.store)

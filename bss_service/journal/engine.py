@@ -1,13 +1,14 @@
 """Opening a store's database: its engine, the lock beside its file, and its failures in words."""
 
-import fcntl
+import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import sqlalchemy as sa
 
-from bss_service.errors import StoreError
+from bss_service.errors import StoreError, UnsupportedSystemError
 
 BUSY_SECONDS: Final = 5  # that a commit waits for another process to unlock the file
 _MALFORMED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -52,9 +53,11 @@ def create_engine(url: str) -> sa.Engine:
     try:
         engine = sa.create_engine(url)
     except ImportError as error:
-        raise StoreError(f"the store can't be opened: its driver {error.name} is not installed") from None
+        raise StoreError(
+            f"the store {_shown(url)!r} can't be opened: its driver {error.name} is not installed"
+        ) from None
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(f"the store can't be opened: {reason(error)}") from None
+        raise StoreError(f"the store {_shown(url)!r} can't be opened: {reason(error)}") from None
     if engine.dialect.name == "sqlite":
         if engine.url.database in (None, "", ":memory:"):
             raise StoreError(f"the store must be a file, got {url!r}: memory does not outlive the service")
@@ -63,10 +66,17 @@ def create_engine(url: str) -> sa.Engine:
 
 
 def lock_file(url: sa.URL) -> TextIO | None:
-    """Hold a lock beside an SQLite file: two services on one file would contradict each other."""
+    """Hold a lock beside an SQLite file: two services on one file would contradict each other.
+
+    Raises StoreError where another holds it, UnsupportedSystemError where there are no such locks.
+    """
     if url.get_backend_name() != "sqlite" or not url.database:
         return None
-    path = Path(f"{url.database}.lock")
+    try:
+        import fcntl  # not on Windows, where the client and the other commands work
+    except ModuleNotFoundError:
+        raise UnsupportedSystemError("bss serve needs a POSIX system (Linux, macOS, WSL), to lock its store") from None
+    path = Path(f"{os.path.realpath(url.database)}.lock")  # one file may have several names
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("w")
@@ -78,6 +88,11 @@ def lock_file(url: sa.URL) -> TextIO | None:
         handle.close()
         raise StoreError(f"another service has the store {url.database!r} open") from None
     return handle
+
+
+def _shown(url: str) -> str:
+    """A URL, also one that can't be read, without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def _tune_sqlite(connection: Any, _: object) -> None:

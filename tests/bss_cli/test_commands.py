@@ -5,103 +5,24 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.metadata import version
 from io import StringIO
-from itertools import count
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import typer
 from rich.console import Console
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from bss_cli import __main__ as cli
-from bss_cli import commands as console
-from bss_cli.commands import WatchView, app, look_view
-from bss_service.protocol.jobs import JobList, JobSpec, JobState
+from bss_cli.commands import app
+from bss_cli.rendering import WatchView, look_view
+from bss_service.protocol.jobs import JobList, JobState
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec
-from bss_service.protocol.training import Feedback, FeedbackRequest, StepsRequest
-from bss_service.protocol.validation import ModalityReport, ValidationReport
-from bss_service.testing import ServiceProcess
+from bss_service.protocol.training import StepsRequest
+from tests.bss_cli.conftest import BSS, INTERVAL, PATIENCE, Run, begin, train
 from tests.support.trained import made_up
 from trainer_client.client import SchedulerClient
-
-BSS = str(Path(sys.executable).with_name("bss"))
-INTERVAL = 8  # steps: an epoch of 64 samples in batches of 8
-PATIENCE = 20  # seconds that a test waits for a process
-NAMES = (f"run-{number}" for number in count())
-Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    """A running service's."""
-    with ServiceProcess() as service:
-        yield service.url
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[SchedulerClient]:
-    with SchedulerClient(url) as client:
-        yield client
-
-
-@pytest.fixture
-def bss(url: str) -> Run:
-    """Runs `bss` here, in a terminal of 80 columns."""
-
-    def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, arguments, env={"BSS_URL": url, "BSS_TOKEN": None, "COLUMNS": "80"})
-
-    return run
-
-
-@pytest.fixture
-def job(client: SchedulerClient) -> str:
-    """A new job with one batch handed out."""
-    return begin(client, "uniform")
-
-
-def begin(client: SchedulerClient, policy: str, **parameters: Any) -> str:
-    """Create a job and take its first batch."""
-    name = next(NAMES)
-    spec = JobSpec(
-        name=name,
-        samples=64,
-        modalities=["image", "text"],
-        batch_size=8,
-        policy=PolicySpec(name=policy, parameters=parameters),
-    )
-    client.create_job(spec)
-    client.steps(name, StepsRequest(start=0))
-    return name
-
-
-def train(client: SchedulerClient, job: str, intervals: int) -> None:
-    """Take, measure and validate the first so many intervals of a job."""
-    random = np.random.default_rng(0)
-    for step in range(intervals * INTERVAL):
-        client.steps(job, StepsRequest(start=step))
-        similarity, loss = random.random((2, 1, 8), dtype=np.float32)
-        feedback = Feedback(step=np.array([step]), similarity=similarity, loss=loss)
-        client.feedback(job, FeedbackRequest(feedback=feedback))
-        if (step + 1) % INTERVAL == 0:
-            client.validation(job, report(step + 1))
-
-
-def report(step: int) -> ValidationReport:
-    return ValidationReport(
-        step=step,
-        loss=1 / (1 + step),
-        accuracy=0.62,
-        modalities={
-            "image": ModalityReport(accuracy=0.51, probability=0.4),
-            "text": ModalityReport(accuracy=0.56, probability=0.5),
-        },
-    )
 
 
 def rendered(look: WatchView, width: int) -> str:
@@ -403,6 +324,10 @@ def test_a_token_that_no_header_can_hold_is_refused(url: str, token: str) -> Non
     assert (result.exit_code, result.stderr) == (2, "error: BSS_TOKEN must hold printable ASCII characters only\n")
 
 
+def test_version_is_that_of_the_distribution(bss: Run) -> None:
+    assert bss("--version").stdout == f"bss {version('bss-scheduler')}\n"
+
+
 def test_without_the_service_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
     monkeypatch.delitem(sys.modules, "bss_cli.commands")
@@ -410,7 +335,28 @@ def test_without_the_service_extra_it_says_what_to_install(monkeypatch: pytest.M
         cli.main()
 
 
-def test_a_group_of_commands_that_lacks_packages_says_which_extra_has_them(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit):
-        console._lacking("research", "gymnasium")()
-    assert "pip install 'bss-scheduler[service,trainer,research]'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        ("torch", "train RUN"),
+        ("tensorboard", "train RUN"),
+        ("stable_baselines3", "train RUN --algorithm ppo"),
+        ("torch", "evaluate balance"),
+        ("matplotlib", "evaluate balance"),
+        ("gymnasium", "export RUN FILE"),
+        ("minari", "dataset mine"),
+        ("minari", "ope bss/mine-v0 --policy balance"),
+    ],
+)
+def test_research_without_its_extra_says_what_to_install(tmp_path: Path, package: str, command: str) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None; from bss_cli.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "research", *command.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    remedy = "what bss research needs comes with pip install 'bss-scheduler[service,trainer,research]'"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {package} is not installed; {remedy}\n"

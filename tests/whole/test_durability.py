@@ -191,7 +191,7 @@ def test_a_stop_lets_go_of_a_request_that_waits_for_feedback(start_service: Star
 
 
 def test_a_store_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="the store can't be opened: Could not parse SQLAlchemy URL"):
+    with pytest.raises(StoreError, match="the store 'nonsense' can't be opened: Could not parse SQLAlchemy URL"):
         Store("nonsense")
     with pytest.raises(StoreError, match="the store must be a file, got 'sqlite://'"):
         Store("sqlite://")

@@ -100,6 +100,48 @@ def test_a_second_service_on_the_same_file_is_refused(guarded: str, folder: Path
     assert second.stderr == f"error: another service has the store '{folder}/bss.sqlite' open\n"
 
 
+@pytest.mark.parametrize("link", ["link.sqlite", "linked/bss.sqlite"])
+def test_a_second_service_on_the_same_file_by_another_name_is_refused(
+    guarded: str, folder: Path, tmp_path: Path, link: str
+) -> None:
+    (tmp_path / "link.sqlite").symlink_to(folder / "bss.sqlite")
+    (tmp_path / "linked").symlink_to(folder, target_is_directory=True)
+    second = refused(tmp_path, "--port", "0", "--store", link)
+    assert (second.returncode, second.stderr) == (1, f"error: another service has the store {link!r} open\n")
+
+
+@pytest.mark.parametrize("store", ["bss.sqlite", "./sub/bss.sqlite", "{folder}/bss.sqlite"])
+def test_a_store_may_be_given_as_the_path_of_its_file(tmp_path: Path, store: str) -> None:
+    path = store.format(folder=tmp_path)
+    with serving(tmp_path, "--store", path) as (_, url):
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert (tmp_path / path).read_bytes().startswith(b"SQLite format 3")
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "localhost", "127.0.0.2"])
+def test_all_names_of_loopback_need_no_token(tmp_path: Path, host: str) -> None:
+    with serving(tmp_path, "--host", host) as (_, url):
+        assert httpx.get(f"{url}/v1/jobs").json()["jobs"] == []
+
+
+def test_kubernetes_service_links_are_passed_over_and_told(tmp_path: Path) -> None:
+    (tmp_path / "bss.toml").write_text("port = 0")
+    links = {"BSS_SERVICE_HOST": "10.0.0.1", "BSS_SERVICE_PORT": "8765", "BSS_PORT_8765_TCP": "tcp://10.0.0.1:8765"}
+    process = subprocess.Popen(
+        [BSS, "serve", "--log-format", "json"],
+        cwd=tmp_path,
+        env=environment(BSS_PORT="tcp://10.0.0.1:8765", **links),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        told, listening = (json.loads(process.stderr.readline()) for _ in range(2))
+        process.kill()
+    assert (told["event"], told["name"]) == ("passed over: a Kubernetes service link, not a setting", "BSS_PORT")
+    assert listening["event"] == "listening"
+
+
 def test_a_port_that_is_taken_is_told(guarded: str, tmp_path: Path) -> None:
     port = guarded.rpartition(":")[2]
     second = refused(tmp_path, "--port", port)
@@ -163,6 +205,11 @@ def test_bss_takes_the_token_from_the_environment(guarded: str) -> None:
         (["--log-format", "xml"], "log_format: Input should be 'console' or 'json', got 'xml'"),
         (["--max-samples", "0"], "max_samples: Input should be greater than or equal to 1, got '0'"),
         (["--rate-limit", "0"], "rate_limit: Input should be greater than 0, got '0'"),
+        (
+            ["--store", "sqlite:bss.sqlite"],
+            "store: must be an SQLite file, like bss.sqlite, or an SQLAlchemy URL, like sqlite:///bss.sqlite, "
+            "got 'sqlite:bss.sqlite'",
+        ),
         (["--max-body-bytes", "1"], "max_body_bytes: Input should be greater than or equal to 1024, got '1'"),
     ],
 )

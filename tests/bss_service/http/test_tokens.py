@@ -144,9 +144,21 @@ def test_bss_token_makes_lists_and_revokes(token: Run, tmp_path: Path) -> None:
     assert find([stored], made.stdout.strip()) == stored
     assert stored.expires == stored.created + 30 * 86400
     assert re.search(r"trainer +│ train +│ .* UTC +│ valid until .* UTC", token("list", COLUMNS="120").stdout)
-    assert token("revoke", "trainer").stdout == "trainer: revoked\n"
+    assert token("revoke", "trainer", "--yes").stdout == "trainer: revoked\n"
     assert "revoked 2" in token("list", COLUMNS="120").stdout
     assert made.stdout.strip() not in token("list", COLUMNS="200").stdout
+
+
+def test_the_last_token_is_not_revoked_where_nobody_can_be_asked(token: Run, tokens: Tokens) -> None:
+    token("create", "first", "--scope", "train")
+    token("create", "last", "--scope", "train")
+    assert token("revoke", "first").stdout == "first: revoked\n"  # the other still opens the service
+    refused = token("revoke", "last")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "last is the last valid token: without it the service answers nobody" in refused.stderr
+    assert "only --yes does that" in refused.stderr
+    assert [each.name for each in tokens.all() if each.revoked is None] == ["last"]
+    assert token("revoke", "last", "--yes").stdout == "last: revoked\n"
 
 
 def test_bss_token_takes_the_store_as_bss_serve_does(token: Run, tmp_path: Path) -> None:
@@ -174,7 +186,7 @@ def test_bss_token_takes_the_store_as_bss_serve_does(token: Run, tmp_path: Path)
         (["create", "a", "--scope", "read", "--expires", "0d"], 2, "--expires must be like 12h, 30d or 4w, got '0d'"),
         (["create", "a b", "--scope", "read"], 1, "name must match"),
         (["revoke", "nobody"], 1, "token 'nobody' is not known"),
-        (["list", "--store", "nonsense"], 1, "the store can't be opened"),
+        (["list", "--store", "nonsense://me:secret@x"], 1, "the store 'nonsense://me:***@x' can't be opened"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(token: Run, arguments: list[str], code: int, sentence: str) -> None:

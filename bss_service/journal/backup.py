@@ -1,0 +1,69 @@
+"""A copy of an SQLite store, made while a service writes to it."""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from bss_service.errors import ConflictError, StoreError
+from bss_service.journal.engine import create_engine, reason
+
+
+def back_up(url: str, file: Path, *, force: bool = False) -> None:
+    """Write what the store at a SQLAlchemy URL holds at this moment into a file, which is there whole or not at all.
+
+    Raises StoreError where the store can't be read or the file not be written, ConflictError where the file is there
+    and force is not set, or where it is in use.
+    """
+    store = _sqlite_file(url)
+    _check_free(file, store, force=force)
+    try:
+        with (
+            _written_whole(file) as temporary,
+            closing(_opened(store)) as source,
+            closing(sqlite3.connect(temporary)) as copy,
+        ):
+            source.backup(copy)
+    except sqlite3.Error as error:
+        raise StoreError(f"the store {str(store)!r} can't be copied: {reason(error)}") from None
+    except OSError as error:
+        raise StoreError(f"FILE {str(file)!r} can't be written: {error.strerror}") from None
+
+
+def _sqlite_file(url: str) -> Path:
+    engine = create_engine(url)
+    if engine.dialect.name != "sqlite":
+        shown = engine.url.render_as_string(hide_password=True)
+        raise StoreError(f"the store must be an SQLite file, got {shown!r}: its own tools make backups of a database")
+    return Path(engine.url.database or "")
+
+
+def _check_free(file: Path, store: Path, *, force: bool) -> None:
+    if file.exists() and store.exists() and file.samefile(store):
+        raise ConflictError(f"FILE must be another than the store, got {str(file)!r}", field="FILE")
+    if file.exists() and not force:
+        raise ConflictError(f"FILE {str(file)!r} is there already: --force puts the copy in its place", field="FILE")
+    if Path(f"{file}-wal").exists():  # SQLite would apply it to the copy
+        raise ConflictError(f"FILE {str(file)!r} is in use, or was left by a crash: {file}-wal is there", field="FILE")
+
+
+def _opened(store: Path) -> sqlite3.Connection:
+    """A connection that makes no file where there is none."""
+    return sqlite3.connect(f"{store.absolute().as_uri()}?mode=rw", uri=True)
+
+
+@contextmanager
+def _written_whole(file: Path) -> Iterator[Path]:
+    """A path beside the file, for this user alone; it takes the file's place at the end, and goes at a failure."""
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,134 @@
+"""`bss show`, `decisions`, `samples` and `delete` against a running service."""
+
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bss_cli.commands import app
+from bss_service.protocol.decisions import DecisionLog
+from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.samples import SampleState
+from bss_service.protocol.training import StepsRequest
+from bss_service.testing import ServiceProcess
+from tests.bss_cli.conftest import BSS, PATIENCE, Run, begin, train
+from trainer_client.client import SchedulerClient
+
+BAD = """
+from bss_service.policies import Policy
+
+class Bad(Policy):
+    def act(self, observation, rng):
+        raise ValueError("no weights for this job")
+"""
+
+
+def in_a_terminal(*command: str, answer: str) -> tuple[int, str]:
+    """Exit status and output of a command to which someone answers at a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([BSS, *command], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        os.close(theirs)
+        os.write(ours, f"{answer}\n".encode())
+        output, _ = process.communicate(timeout=PATIENCE)
+    os.close(ours)
+    return process.returncode, output.decode()
+
+
+# decisions and samples
+
+
+def test_decisions_lists_policy_action_and_reward_the_newest_last(bss: Run, client: SchedulerClient) -> None:
+    name = begin(client, "fixed", kappa_loss=2)
+    train(client, name, intervals=3)
+    header, *rows = bss("decisions", name).stdout.splitlines()
+    assert header.split() == ["steps", "policy", "chose", "reward"]
+    assert [row.split()[:4] for row in rows] == [[s, "fixed", "v1", "kappa_loss=2,"] for s in ("0–7", "8–15", "16–23")]
+    last = client.decisions(name).decisions[-1]
+    assert rows[-1].split()[-1] == f"{last.reward:+.3f}"
+
+
+def test_decisions_in_json_are_the_whole_log(bss: Run, client: SchedulerClient, job: str) -> None:
+    train(client, job, intervals=2)
+    log = DecisionLog.model_validate_json(bss("decisions", job, "--json").stdout)
+    assert log == client.decisions(job)
+
+
+def test_samples_shows_what_is_known_of_each(bss: Run, client: SchedulerClient, job: str) -> None:
+    train(client, job, intervals=2)
+    shown = bss("samples", job, "3", "5").stdout
+    third = client.sample(job, 3)
+    assert "sample 3" in shown
+    assert "sample 5" in shown
+    assert f"balance score   {third.balance_score:.4g}" in shown
+    assert f"step {third.draws[0].step}, probability {third.draws[0].probability:.3g}" in shown
+
+
+def test_samples_in_json_are_a_line_each(bss: Run, client: SchedulerClient, job: str) -> None:
+    lines = bss("samples", job, "3", "5", "--json").stdout.splitlines()
+    assert [SampleState.model_validate_json(line) for line in lines] == [client.sample(job, 3), client.sample(job, 5)]
+
+
+def test_a_sample_that_the_job_does_not_have_is_told(bss: Run, job: str) -> None:
+    result = bss("samples", job, "64")
+    assert (result.exit_code, result.stderr) == (1, "error: sample must be less than samples = 64, got 64\n")
+
+
+# show
+
+
+def test_show_tells_why_a_policy_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "theirs-1.0.dist-info"
+    theirs.mkdir()
+    (theirs / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (theirs / "entry_points.txt").write_text("[bss_service.policies]\nbad = theirs:Bad\n")
+    (tmp_path / "theirs.py").write_text(BAD)
+    monkeypatch.syspath_prepend(tmp_path)
+    with ServiceProcess() as service, SchedulerClient(service.url) as client:
+        job = begin(client, "bad")
+        environment = {"BSS_URL": service.url, "COLUMNS": "120"}
+        shown = CliRunner().invoke(app, ["show", job], env=environment).stdout
+        rows = CliRunner().invoke(app, ["decisions", job], env=environment).stdout
+    sentence = "plain shuffling stands in: ValueError: no weights for this job"
+    assert f"bad v1 from step 0 failed, {sentence}" in shown
+    assert "plain shuffling: ValueError: no weights for this job" in rows
+
+
+def test_show_does_not_count_beyond_the_end_of_a_run(bss: Run, client: SchedulerClient) -> None:
+    spec = JobSpec(name="finished", samples=64, modalities=["image", "text"], batch_size=8, horizon=16)
+    client.create_job(spec)
+    train(client, "finished", intervals=2)
+    assert "16 of 16 " in bss("show", "finished").stdout
+    client.steps("finished", StepsRequest(start=16, count=2))  # a loader that fetches ahead
+    assert "16 of 16, and 2 fetched ahead" in bss("show", "finished").stdout
+
+
+# delete
+
+
+def test_delete_with_yes_deletes(bss: Run, client: SchedulerClient, job: str) -> None:
+    assert bss("delete", job, "--yes").stdout == f"{job}: deleted\n"
+    assert job not in [state.spec.name for state in client.jobs().jobs]
+
+
+def test_delete_does_nothing_where_nobody_can_be_asked(bss: Run, client: SchedulerClient, job: str) -> None:
+    result = bss("delete", job)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "gone for good: only --yes does that where nobody can be asked" in result.stderr
+    assert client.job(job).next_step == 1
+
+
+def test_delete_asks_at_a_terminal(url: str, client: SchedulerClient, job: str) -> None:
+    status, output = in_a_terminal("delete", job, "--url", url, answer="n")
+    assert status == 1
+    assert f"job {job} and all that is known of it will be gone for good. Go on? [y/N]" in output
+    assert client.job(job).next_step == 1
+    status, output = in_a_terminal("delete", job, "--url", url, answer="y")
+    assert status == 0
+    assert f"{job}: deleted" in output
+
+
+def test_deleting_a_job_that_is_not_there_is_told(bss: Run) -> None:
+    assert bss("delete", "nobody", "--yes").stderr == "error: job 'nobody' is not known\n"

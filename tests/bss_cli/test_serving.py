@@ -1,0 +1,102 @@
+"""`bss backup`, and where `bss serve` runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from bss_cli.commands import app
+from bss_service.testing import ServiceProcess
+from tests.support.simulated import order, spec, take, train
+from trainer_client.client import SchedulerClient
+
+WITHOUT_POSIX = """
+import sys
+for name in ("fcntl", "grp", "pwd", "resource", "termios", "uvloop"):
+    sys.modules[name] = None
+"""
+IMPORTS = """
+import importlib, pkgutil, bss_cli, bss_service, trainer_client
+for package in (bss_cli, bss_service, trainer_client):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+"""
+
+PROGRAM = "from bss_cli.__main__ import main; main()"
+
+
+def backup(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["backup", *arguments], env={"BSS_STORE": None})
+
+
+def test_a_service_on_a_backup_goes_on_with_the_same_batches(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    job = spec("run-1")
+    copy = tmp_path / "second" / "bss.sqlite"
+    with ServiceProcess(tmp_path / "first") as service, SchedulerClient(service.url) as client:
+        client.create_job(job)
+        train(client, job, range(9))
+        done = backup(str(copy), "--store", str(tmp_path / "first" / "bss.sqlite"))  # while it runs
+        assert (done.exit_code, done.stderr) == (0, "")
+        handed_out, state = client.batches("run-1", 0, 9).indices, client.job("run-1")
+        following = order(take(client, "run-1", range(9, 12)))
+    assert [path.name for path in copy.parent.iterdir()] == ["bss.sqlite"]
+    assert copy.stat().st_mode & 0o077 == 0
+    with ServiceProcess(tmp_path / "second") as service, SchedulerClient(service.url) as client:
+        assert client.job("run-1") == state
+        assert (client.batches("run-1", 0, 9).indices == handed_out).all()
+        assert (order(take(client, "run-1", range(9, 12))) == following).all()
+
+
+def test_a_backup_takes_the_place_of_a_file_only_by_force(tmp_path: Path) -> None:
+    store, copy = tmp_path / "bss.sqlite", tmp_path / "copy.sqlite"
+    with ServiceProcess(tmp_path):
+        pass
+    copy.write_text("precious")
+    refused = backup(str(copy), "--store", str(store))
+    assert refused.stderr == f"error: FILE {str(copy)!r} is there already: --force puts the copy in its place\n"
+    assert (refused.exit_code, copy.read_text()) == (1, "precious")
+    assert backup(str(copy), "--store", str(store), "--force").exit_code == 0
+    assert copy.read_bytes().startswith(b"SQLite format 3")
+    assert backup(str(store), "--store", str(store), "--force").stderr.startswith("error: FILE must be another than")
+
+
+def test_a_backup_never_lands_beside_the_log_of_another_database(tmp_path: Path) -> None:
+    (tmp_path / "copy.sqlite-wal").touch()
+    with ServiceProcess(tmp_path):
+        pass
+    result = backup(str(tmp_path / "copy.sqlite"), "--store", str(tmp_path / "bss.sqlite"), "--force")
+    assert "copy.sqlite-wal is there" in result.stderr
+    assert not (tmp_path / "copy.sqlite").exists()
+
+
+def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    result = backup(str(tmp_path / "copy.sqlite"), "--store", str(tmp_path / "no-such.sqlite"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: the store '{tmp_path}/no-such.sqlite' can't be copied: unable to open")
+    assert list(tmp_path.iterdir()) == []
+
+
+def without_posix(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", WITHOUT_POSIX + program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_everything_imports_without_what_windows_lacks() -> None:
+    done = without_posix(IMPORTS)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_posix_serve_says_what_it_needs(tmp_path: Path) -> None:
+    done = without_posix(PROGRAM, "serve", "--port", "0", "--store", f"{tmp_path}/bss.sqlite")
+    assert done.returncode == 2
+    assert done.stderr == "error: bss serve needs a POSIX system (Linux, macOS, WSL), to lock its store\n"
+
+
+def test_without_posix_the_other_commands_work(tmp_path: Path) -> None:
+    with ServiceProcess() as service:
+        assert without_posix(PROGRAM, "jobs", "--url", service.url).stdout == "no jobs yet\n"
+    assert without_posix(PROGRAM, "token", "list", "--store", f"{tmp_path}/bss.sqlite").stdout == "no tokens yet\n"

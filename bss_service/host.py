@@ -150,7 +150,8 @@ class Host:
         """Give a trainer the place of its rank, or let it keep that."""
         async with self._jobs.open(name) as live:
             check_place(live.job, request, live.silences(), PLACE_SECONDS)
-            live.apply(TrainerAttached(Trainer(**request.model_dump(include=set(Trainer.model_fields)))))
+            asking = request.model_dump(include=set(Trainer.model_fields)) | {"left": False}
+            live.apply(TrainerAttached(Trainer(**asking)))
             live.hear(request.client)
             ledger = live.job.ledger
             return AttachAnswer(
@@ -162,7 +163,10 @@ class Host:
     async def detach(self, name: str, client: str) -> None:
         """A trainer gives up its place: whoever comes next need not wait for it."""
         async with self._jobs.open(name) as live:
-            live.heard.pop(client, None)
+            for held in live.job.trainers.values():
+                if held.client == client:
+                    live.apply(TrainerAttached(held.model_copy(update={"left": True})))
+                    break
 
     async def steps(self, name: str, request: StepsRequest) -> StepsAnswer:
         """Count feedback and hand out batches; waits for the feedback that the next interval needs."""
@@ -173,7 +177,8 @@ class Host:
             outcomes = [] if request.feedback is None else self._count(live, request, request.feedback).feedback
             await self._plan_until(live, request)
             live.hear(request.client)
-            return StepsAnswer(feedback=outcomes, batches=await self._hand_out(live, request.start, request.count))
+            batches = await self._hand_out(live, request.start, request.count)
+            return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
 
     async def batches(self, name: str, start: int, count: int) -> Batches:
         """Batches that were handed out before."""

@@ -153,7 +153,7 @@ class ScoresReceived(JobEvent[ScoresAnswer]):
 
 @dataclass(frozen=True, slots=True)
 class TrainerAttached(JobEvent[None]):
-    """A process takes the place of a rank; those of another run, or of another number of ranks, have lost theirs."""
+    """A process takes, or leaves, the place of a rank; those of another run or number of ranks have lost theirs."""
 
     kind: ClassVar[str] = "attach"
 

@@ -51,6 +51,11 @@ class History:
         """The reports of a step or earlier ones."""
         return [r for r in self.reports if r.step <= step]
 
+    def policy_error(self) -> str | None:
+        """Why the policy could not make the latest decision; None if it did."""
+        latest = self.decisions[-1] if self.decisions else None
+        return str(latest.detail["error"]) if latest is not None and latest.failed else None
+
     def decisions_of(self, version: int) -> list[Decision]:
         """The decisions of one policy version, in order."""
         return [d for d in self.decisions if d.policy_version == version]

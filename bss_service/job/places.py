@@ -24,7 +24,7 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
         return
     gone = set(asking.instead_of)
     ages = {t.client: math.inf if t.client in gone else heard.get(t.client, math.inf) for t in trainers}
-    there = [t for t in trainers if ages[t.client] < seconds]
+    there = [t for t in trainers if ages[t.client] < seconds and not t.left]
     for held in there:
         if held.rank == asking.rank or not are_fellows(held, asking):
             age = ages[held.client]

@@ -63,6 +63,7 @@ class Trainer(Ranked):
     process: Annotated[int, Field(ge=0, lt=2**63)]
     machine: Annotated[str, Field(max_length=255)] = ""  # where equal, process numbers are of one system; "": not known
     group: Annotated[str, Field(max_length=255)] = ""  # what its fellow ranks share, and those of another run do not
+    left: bool = False  # it has given up the place, which is free
 
 
 class AttachRequest(Trainer):
@@ -127,6 +128,7 @@ class StepsAnswer(FeedbackAnswer):
     """Answer of the hot call."""
 
     batches: Batches
+    policy_error: str | None = None  # why plain shuffling stands in for the policy in the interval drawn last
 
 
 class Scores(Message):

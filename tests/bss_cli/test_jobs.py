@@ -15,7 +15,7 @@ from bss_service.protocol.samples import SampleState
 from bss_service.protocol.training import StepsRequest
 from bss_service.testing import ServiceProcess
 from tests.bss_cli.conftest import BSS, PATIENCE, Run, begin, train
-from trainer_client.client import SchedulerClient
+from trainer_client import ScheduledBatchSampler, SchedulerClient
 
 BAD = """
 from bss_service.policies import Policy
@@ -79,21 +79,27 @@ def test_a_sample_that_the_job_does_not_have_is_told(bss: Run, job: str) -> None
 # show
 
 
-def test_show_tells_why_a_policy_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_tells_why_a_policy_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     theirs = tmp_path / "theirs-1.0.dist-info"
     theirs.mkdir()
     (theirs / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (theirs / "entry_points.txt").write_text("[bss_service.policies]\nbad = theirs:Bad\n")
     (tmp_path / "theirs.py").write_text(BAD)
     monkeypatch.syspath_prepend(tmp_path)
+    sentence = "plain shuffling stands in: ValueError: no weights for this job"
     with ServiceProcess() as service, SchedulerClient(service.url) as client:
         job = begin(client, "bad")
         environment = {"BSS_URL": service.url, "COLUMNS": "120"}
         shown = CliRunner().invoke(app, ["show", job], env=environment).stdout
         rows = CliRunner().invoke(app, ["decisions", job], env=environment).stdout
-    sentence = "plain shuffling stands in: ValueError: no weights for this job"
+        another = client.job(job).spec.model_copy(update={"name": "another"})
+        with ScheduledBatchSampler(another, client) as sampler:
+            next(iter(sampler))
     assert f"bad v1 from step 0 failed, {sentence}" in shown
     assert "plain shuffling: ValueError: no weights for this job" in rows
+    assert f"the policy of job 'another' failed, and {sentence}" in caplog.text
 
 
 def test_show_does_not_count_beyond_the_end_of_a_run(bss: Run, client: SchedulerClient) -> None:

@@ -65,6 +65,7 @@ class Worker:
         self._client = client.apart()  # trying again is this thread's own work, and its calls can be aborted
         self.spec, self._me, self._placement = spec, me, Placement(me.rank, me.world_size)
         self._open_job = open_job
+        self._policy_error: str | None = None  # as it was told last
         self._kept = time.monotonic()  # when the place was last known to be this trainer's
         self._width = spec.measurements().width
         self._prefetch, self._outbox, self._outage, self._stats = prefetch, outbox, outage, stats
@@ -173,9 +174,19 @@ class Worker:
         answer = self._client.steps(self.spec.name, request, self.spec.patience)
         self._acknowledge(items, answer.feedback)
         self._kept = time.monotonic()
+        self._tell_of_policy(answer.policy_error)
         with self.changed:
             self._prefetch.add(fetch, scheduled(answer.batches))
             self.changed.notify_all()
+
+    def _tell_of_policy(self, error: str | None) -> None:
+        """Log that the policy fails, once for each reason, and that it acts again."""
+        if error != self._policy_error:
+            self._policy_error = error
+            if error is None:
+                log.warning("the policy of job %r acts again", self.spec.name)
+            else:
+                log.warning("the policy of job %r failed, and plain shuffling stands in: %s", self.spec.name, error)
 
     def _request(self, items: Sequence[FeedbackItem]) -> FeedbackRequest:
         return feedback_request(items, self.spec.batch_size, self._width)

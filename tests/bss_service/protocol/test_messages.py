@@ -85,6 +85,7 @@ TRAINER = {
     "process": 4711,
     "machine": "m",
     "group": "g",
+    "left": True,
 }
 SCORES = {
     "indices": np.array([3, 1]),
@@ -170,7 +171,7 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     training.StepsRequest: {"rank": 1, "world_size": 2, "feedback": FEEDBACK, "start": 8, "count": 2},
     training.FeedbackAnswer: {"feedback": ["applied", "repeated", "late"]},
     training.Batches: BATCHES,
-    training.StepsAnswer: {"feedback": ["applied"], "batches": BATCHES},
+    training.StepsAnswer: {"feedback": ["applied"], "batches": BATCHES, "policy_error": "ValueError: no weights"},
     validation.ModalityReport: {"accuracy": 0.5, "probability": 0.25},
     validation.ValidationReport: REPORT,
     validation.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},

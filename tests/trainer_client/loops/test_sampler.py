@@ -14,6 +14,7 @@ from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client import (
     ConflictError,
+    JobExistsError,
     JobSpec,
     LagError,
     Measurement,
@@ -475,6 +476,40 @@ class TestOutage:
         threading.Timer(0.5, service.start).start()
         with service.client(retries=0) as client, ScheduledBatchSampler(spec("job"), client) as sampler:
             assert len(train_epoch(sampler, loader(sampler))) == 6
+
+    def test_local_begins_without_the_service_too(self, start_service: StartService) -> None:
+        service, job = start_service(), spec("job", policy="balance_code")
+        service.kill()
+        with service.client(retries=0, timeout=2) as client:
+            with ScheduledBatchSampler(job, client, on_outage="local", outage_after=0.2, prefetch=2) as sampler:
+                batches = loader(sampler)
+                came = train_epoch(sampler, batches, stop_at=8)
+                while len(came) < 8:
+                    came += train_epoch(sampler, batches, stop_at=8)
+                service.start()
+                assert sampler.flush(20)
+                while len(came) < 25:
+                    came += train_epoch(sampler, batches)
+                assert sampler.stats.local_batches >= 8
+            recorded = client.batches("job", 0, 25)
+            assert client.job("job").steps_fed_back == 25
+        assert recorded.indices.tolist() == came
+        for epoch in range(4):
+            assert sorted(flat(came)[SAMPLES * epoch : SAMPLES * (epoch + 1)]) == list(range(SAMPLES))
+
+    def test_local_that_began_alone_is_told_of_an_earlier_run(self, start_service: StartService) -> None:
+        service, job = start_service(), spec("job", policy="uniform")
+        with service.client(retries=0, timeout=2) as client:
+            train(client, job, 1)
+            service.kill()
+            with ScheduledBatchSampler(job, client, on_outage="local", outage_after=0.1) as sampler:
+                batches = loader(sampler)
+                train_epoch(sampler, batches, stop_at=2)
+                service.start()
+                with pytest.raises(JobExistsError, match="has handed out 6 steps to an earlier run"):
+                    for _ in range(10_000):
+                        for index, _ in batches:
+                            sampler.feedback(index, measured(0, index))
 
     def test_raise_raises(self, start_service: StartService) -> None:
         service = start_service()

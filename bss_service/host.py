@@ -375,6 +375,8 @@ class Host:
         await self._wait_for_turn(live, request)
         live.job.check_start(request.start)  # a client's own batches may have led back to before it
         if request.start >= live.job.planned_until:
+            if request.rank != 0 or not live.job.is_ready(request.start):
+                self._lose_patience(live.job, request)
             await self._plan(live)
 
     async def _wait_for_turn(self, live: LiveJob, request: StepsRequest) -> None:
@@ -392,9 +394,9 @@ class Host:
             async with asyncio.timeout(job.spec.patience):
                 while request.start >= job.planned_until and not (leads and job.is_ready(request.start)):
                     await self._change(live)
+                    check_holder(job, request.rank, request.client)  # or one that was replaced would go on waiting
         except TimeoutError:
-            if request.start >= job.planned_until:
-                self._lose_patience(job, request)
+            check_holder(job, request.rank, request.client)  # it may have lost its place at this very moment
         finally:
             live.asking -= leads
         self._metrics.hold_seconds.observe(asyncio.get_running_loop().time() - started)
@@ -406,7 +408,7 @@ class Host:
                 f"step {request.start} begins an interval that rank 0 has not asked for yet",
                 field="start",
                 value=request.start,
-            ) from None
+            )
         log.warning(
             "patience ran out: planned without all that belongs to it",
             job=job.spec.name,

@@ -44,12 +44,18 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
 
 
 def check_holder(job: Job, rank: int, client: str | None) -> None:
-    """Raises ConflictError for a client whose rank's place another has taken meanwhile."""
+    """Raises ConflictError for a client whose rank's place another has taken meanwhile, or whose run another has ended.
+
+    Where nobody has taken any place, nobody can have lost one: the job is from before there were places.
+    """
     held = job.trainers.get(rank)
-    if client is not None and held is not None and held.client != client:
-        raise ConflictError(
-            f"rank {rank} of job {job.spec.name!r} was taken over by process {held.process} on {held.host} (client "
-            f"{held.client}), since nothing was heard of client {client}",
-            field="client",
-            value=held.client,
-        )
+    if client is None or not job.trainers or (held is not None and held.client == client):
+        return
+    by = held or next(iter(job.trainers.values()))
+    what = "" if held else f", whose run of {by.world_size} ranks has nobody at that rank"
+    raise ConflictError(
+        f"rank {rank} of job {job.spec.name!r} was taken over by process {by.process} on {by.host} (client "
+        f"{by.client}){what}, since nothing was heard of client {client}",
+        field="client",
+        value=by.client,
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bss_service.errors import StoreError, TooEarlyError, UnknownStepError
+from bss_service.errors import ConflictError, StoreError, TooEarlyError, UnknownStepError
 from bss_service.host import THREADED_SAMPLES, Host
 from bss_service.job import job
 from bss_service.journal import engine as database
@@ -19,7 +19,7 @@ from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
 from bss_service.metrics import Metrics
 from bss_service.protocol.policies import PolicySpec, SwapRequest
-from bss_service.protocol.training import FeedbackRequest, LocalBatches, StepsRequest
+from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatches, StepsRequest
 from bss_service.registry import LiveJob
 from tests.support.simulated import measured, spec
 from tests.support.trained import made_up
@@ -196,3 +196,46 @@ def test_a_deleted_job_is_not_counted_as_one_in_memory(store: Store) -> None:
 
     asyncio.run(use())
     assert b"bss_live_jobs 1.0" in metrics.text()
+
+
+def asking(client: str, rank: int = 0, world_size: int = 1, **options: Any) -> AttachRequest:
+    return AttachRequest(client=client, host="gpu-1", process=7, rank=rank, world_size=world_size, **options)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_waits_is_refused_as_soon_as_its_place_is_taken(store: Store, rank: int) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", patience=600.0, lag=0))
+        await host.attach("job", asking("first", rank, 2))
+        batches = (await host.steps("job", StepsRequest(start=0, count=100))).batches
+        request = StepsRequest(start=len(batches.indices), rank=rank, world_size=2, client="first")
+        waiting = asyncio.create_task(host.steps("job", request))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await host.attach("job", asking("second", rank, 2, resume=True, instead_of=["first"]))
+        with pytest.raises(
+            ConflictError, match=f"rank {rank} of job 'job' was taken over by process 7 on gpu-1"
+        ) as told:
+            await asyncio.wait_for(waiting, SECONDS)
+        assert (told.value.field, told.value.value) == ("client", "second")
+        assert (await host.state("job")).next_step == len(batches.indices)
+
+    asyncio.run(use())
+
+
+def test_a_rank_of_a_run_that_another_run_has_replaced_is_refused(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        for rank in (0, 1):
+            await host.attach("job", asking(f"old-{rank}", rank, 2))
+        late = StepsRequest(start=0, rank=1, world_size=2, client="old-1")
+        await host.steps("job", StepsRequest(start=0, world_size=2, client="old-0"))
+        assert len((await host.steps("job", late)).batches.indices) == 1
+        await host.attach("job", asking("new", resume=True, instead_of=["old-0", "old-1"]))
+        with pytest.raises(ConflictError, match=r"rank 1 .* whose run of 1 ranks has nobody at that rank") as told:
+            await host.steps("job", late)
+        assert (told.value.field, told.value.value) == ("client", "new")
+
+    asyncio.run(use())

@@ -9,7 +9,7 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Flaky
 
-from tests.faults.histories import Violation
+from tests.faults.expected.histories import Violation
 from tests.faults.programs import Program, programs
 from tests.faults.run import Run
 from tests.faults.service import Service

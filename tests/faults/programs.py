@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from bss_service.core.reward import Basis
 from bss_service.protocol.jobs import JobSpec, RewardSpec
 from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.training import Trainer
 
 JOBS = 4  # in one program, copies included
 End = Literal["answered", "together", "vanish", "cut", "kill", "stop"]
@@ -26,6 +27,12 @@ POLICIES = [
     PolicySpec(name="learned"),
     PolicySpec(name="external"),
 ]
+TRAINERS = [  # several that may be ranks of the same run, and of others
+    Trainer(client=f"c{number}", host="gpu-1", process=number, rank=rank, world_size=ranks, group=group)
+    for number, (rank, ranks, group) in enumerate(
+        [(0, 1, ""), (0, 1, ""), (0, 2, "a"), (1, 2, "a"), (0, 2, "a"), (1, 2, "a"), (0, 2, "b"), (1, 2, "b")]
+    )
+]
 KINDS = {  # and how often
     "train": 8,
     "steps": 6,
@@ -41,6 +48,15 @@ KINDS = {  # and how often
     "shadow": 1,
     "end_shadow": 1,
     "ahead": 1,
+    "attach": 3,
+    "second": 6,
+    "rerun": 3,
+    "by_name": 4,
+    "detach": 2,
+    "change": 2,
+    "skip": 2,
+    "subset": 2,
+    "back": 2,
     "create": 1,
     "delete": 1,
     "copy": 1,

@@ -2,30 +2,25 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
-
-import numpy as np
 
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry
-from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.message import Message
-from bss_service.protocol.policies import PolicySpec, SwapRequest
-from bss_service.protocol.training import Feedback, FeedbackRequest, LocalBatches, Scores, StepsRequest
-from bss_service.protocol.validation import ModalityReport, ValidationReport
-from tests.faults.histories import Call, History, Violation, batches_in
-from tests.faults.invariants import objections
-from tests.faults.model import Model
-from tests.faults.programs import JOBS, POLICIES, Op, Program, Turn, job_spec
+from bss_service.protocol.training import FeedbackRequest, StepsRequest
+from tests.faults.expected.histories import Call, History, Violation, batches_in
+from tests.faults.expected.invariants import objections
+from tests.faults.expected.model import Model
+from tests.faults.programs import JOBS, Op, Program, Turn, job_spec
+from tests.faults.requests import calling, measured, reading, report, requests
 from tests.faults.service import Answer, Request, Service
 
 ALONE = {"adopt", "copy", "train", "delete", "create"}  # done by themselves, and by a client that waits
-ACTIONS: list[Any] = ["uniform", {"coverage": "draw", "kappa_loss": 2.0}, [0.5] * 11, {"kappa_similarity": 1.0}]
+AT_ONCE = 4  # requests, or there are too many orders in which they may have happened
 
 
 class Run:
@@ -67,6 +62,7 @@ class Run:
             calls = [call for call in calls if call.kind not in ALONE]
         if any(call.kind in ALONE for call in calls):
             calls = calls[:1]
+        calls = calls[:AT_ONCE]
         self._past += calls
         if turn.end == "cut":
             for call in calls:
@@ -116,6 +112,8 @@ class Run:
                     if not (may_fail and answer.status == 503):
                         raise Violation(f"no request fails: {call.kind} answered {answer.status} {dict(answer.body)}")
                     of_job[call] = None
+                if answer is not None and answer.status == 409 and call.kind in ("attach", "steps"):
+                    self.done[f"{call.kind} refused for {answer.body['field']}"] += 1
                 if answer is None and call.heard and not may_fail:
                     raise Violation(f"no request fails: {call.kind} of {call.request.path} got no answer")
                 if call.kind == "delete":
@@ -131,10 +129,11 @@ class Run:
         return answer
 
     def _alone(self, op: Op) -> None:
+        self.done[f"move: {op.kind}"] += op.kind in ("copy", "train")
         if op.kind == "copy":
             self._copy(self._name(op.job))
         elif op.kind == "train":
-            self._train(self._name(op.job), 1 + op.a // 2, 1 + op.b % 4, world_size=1 + op.c % 2)
+            self._train(self._name(op.job), 1 + op.a // 2, 1 + op.b % 4, world_size=1 + op.c % 2, by_name=op.b >= 4)
         else:
             for call in self._calls(op):
                 self._past.append(call)
@@ -147,107 +146,16 @@ class Run:
 
     def _calls(self, op: Op) -> list[Call]:
         """What an op means as things are."""
+        self.done[f"move: {op.kind}"] += 1
         if op.kind == "again":
             return [self._past[-1 - (op.a * 8 + op.b) % len(self._past)].again()] if self._past else []
         name = self._name(op.job)
         spec, model = self._specs[name], self._jobs[name].model
-        made = getattr(self, f"_{op.kind}")(name, spec, model, op)
+        made = requests(name, spec, model, op)
         if op.kind == "keep":  # sent later, by `again`
             self._past += made
             return []
-        return list(made)
-
-    def _steps(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        start = max(0, model.served - [0, 0, 0, 0, 0, 1, 3, 9][op.a])
-        ranks = 2 if spec.batch_size % 2 == 0 and op.c % 2 else 1
-        rank = int(ranks == 2 and op.c >= 6)
-        fed_back = [s for s in range(max(0, start - op.b % 4), start) if s < model.served]
-        feedback = _measured(spec, fed_back, ranks) if fed_back else None
-        request = StepsRequest(start=start, count=1 + op.b // 2, rank=rank, world_size=ranks, feedback=feedback)
-        yield self._call(name, "steps", "POST", "/steps", request, frame=op.c % 3 == 0)
-
-    def _feedback(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        latest = max(0, model.served - 1 - op.a // 2)
-        ranks = 2 if spec.batch_size % 2 == 0 and op.c % 2 else 1
-        steps = list(range(max(0, latest - op.b % 3), latest + 1))
-        if op.b >= 6:
-            steps.reverse()
-        unknown = {7: ("similarity", "loss", "probability"), 5: ("loss",)}.get(op.c, ())
-        measured = _measured(spec, steps, ranks, unknown=unknown)
-        request = FeedbackRequest(rank=op.c // 2 % ranks, world_size=ranks, feedback=measured)
-        yield self._call(name, "feedback", "POST", "/feedback", request, frame=op.c % 3 == 0)
-
-    _keep = _feedback
-
-    def _validate(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        step = max(0, model.served - [0, 0, 0, 0, 1, 2, 4, 8][op.a])
-        yield self._call(name, "validate", "POST", "/validation", _report(step, op.b))
-
-    def _measure(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        indices = np.arange(op.a % spec.samples, spec.samples)
-        scores = Scores(indices=indices, similarity=_wave(indices + op.b), loss=1 + _wave(indices * 2 + op.c))
-        yield self._call(name, "measure", "PUT", "/scores", scores, frame=op.c % 2 == 0)
-
-    def _swap(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        policy = PolicySpec(name="unknown") if (op.a, op.b) == (7, 7) else POLICIES[(op.a * 8 + op.b) % len(POLICIES)]
-        request = SwapRequest(policy=policy, at="now" if op.c % 2 else "next_interval")
-        yield self._call(name, "swap", "PUT", "/policy", request)
-
-    def _shadow(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        policy = POLICIES[(op.a * 8 + op.b) % len(POLICIES)]
-        yield self._call(name, "swap", "PUT", "/policy", SwapRequest(policy=policy, shadow=True))
-
-    def _end_shadow(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        yield self._call(name, "end_shadow", "DELETE", "/policy/shadow")
-
-    def _act(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        first = max(0, model.planned + [0, 0, 0, 0, 0, 0, 1, -3][op.a])
-        request = ActionRequest(first_step=first, action=ACTIONS[op.b % 4], detail={"agent": op.c % 2})
-        yield self._call(name, "act", "PUT", "/action", request)
-
-    def _adopt(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        if model.spec is None:
-            return
-        start = max(0, model.served - [0, 0, 0, 1, 1, 2, 3, 12][op.a])
-        count = 1 + op.b % 4
-        batches = LocalBatches(start=start, indices=_drawn_by_client(model, start, count, wrong=op.c == 7))
-        yield self._call(name, "adopt", "POST", "/local-batches", batches, frame=op.c % 2 == 0)
-
-    def _read(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        start = max(0, model.served - 1 - op.a)
-        yield self._reading(name, range(start, start + 1 + op.b % 4), frame=op.c % 2 == 0)
-
-    def _ahead(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        """What concerns a step that is not handed out; some of it together with what would be fine by itself."""
-        step = model.served + 1 + op.b
-        if op.a < 3:
-            feedback = _measured(spec, [0, step - 1], 1)
-            yield self._call(name, "feedback", "POST", "/feedback", FeedbackRequest(feedback=feedback))
-        elif op.a < 5:
-            yield self._call(name, "validate", "POST", "/validation", _report(step, op.c))
-        elif op.a < 6:
-            yield self._call(
-                name, "steps", "POST", "/steps", StepsRequest(start=step, feedback=_measured(spec, [0], 1))
-            )
-        else:
-            yield self._reading(name, range(max(0, step - 2), step))
-
-    def _create(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        asked = spec if op.a < 6 else spec.model_copy(update={"seed": spec.seed + 1})
-        asked = asked if model.spec is None else asked.model_copy(update={"name": name})
-        yield Call(name, "create", asked, Request.of("POST", "/v1/jobs", asked))
-
-    def _delete(self, name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
-        yield self._call(name, "delete", "DELETE", "")
-
-    def _call(
-        self, name: str, kind: str, method: str, path: str, message: Message | None = None, *, frame: bool = False
-    ) -> Call:
-        return Call(name, kind, message, Request.of(method, f"/v1/jobs/{name}{path}", message, frame=frame))
-
-    def _reading(self, name: str, steps: range, *, frame: bool = False) -> Call:
-        path = f"/v1/jobs/{name}/batches?start={steps.start}&count={len(steps)}"
-        return Call(name, "read", steps, Request.of("GET", path, frame=frame))
+        return made
 
     # Longer things.
 
@@ -257,24 +165,27 @@ class Run:
         self._past.append(call)
         self._ask(call)
 
-    def _train(self, name: str, steps: int, count: int, *, world_size: int) -> None:
-        """Steps with feedback of all ranks, and a validation at the end of each epoch."""
+    def _train(self, name: str, steps: int, count: int, *, world_size: int, by_name: bool = False) -> None:
+        """Steps with feedback of all ranks, and a validation at the end of each epoch; by whoever leads, or no name."""
         spec = self._specs[name]
+        leads = [trainer.client for trainer in self._jobs[name].model.places.trainers if trainer.rank == 0]
+        client = leads[0] if leads and by_name else None
         ranks = world_size if spec.batch_size % world_size == 0 else 1
         while steps > 0:
             start = self._jobs[name].model.served
-            self._log_call(call := self._call(name, "steps", "POST", "/steps", StepsRequest(start=start, count=count)))
+            request = StepsRequest(start=start, count=count, client=client)
+            self._log_call(call := calling(name, "steps", "POST", "/steps", request))
             batches = batches_in(self._ask(call))
             if not batches:  # there is no such job, or a request that got lost has moved it on
                 return
             for step in batches:
                 for rank in range(ranks):
-                    request = FeedbackRequest(rank=rank, world_size=ranks, feedback=_measured(spec, [step], ranks))
-                    self._log_call(call := self._call(name, "feedback", "POST", "/feedback", request, frame=True))
+                    told = FeedbackRequest(rank=rank, world_size=ranks, feedback=measured(spec, [step], ranks))
+                    self._log_call(call := calling(name, "feedback", "POST", "/feedback", told, frame=True))
                     self._ask(call)
             model, end = self._jobs[name].model, max(batches) + 1
             if model.spec is not None and end == model.epoch_start(model.epoch_of(end)):
-                self._log_call(call := self._call(name, "validate", "POST", "/validation", _report(end, 0)))
+                self._log_call(call := calling(name, "validate", "POST", "/validation", report(end, 0)))
                 self._ask(call)
             steps -= len(batches)
 
@@ -291,8 +202,9 @@ class Run:
             raise Violation(f"no request fails: the snapshot of {name} answered {taken}")
         copy = f"p{self._number}-{len(self._jobs)}"
         model = self._jobs[name].model.copy()
-        model.spec = self._specs[name].model_copy(update={"name": copy})
-        self._jobs[copy], self._specs[copy] = History(), model.spec
+        model.spec = model.spec and model.spec.model_copy(update={"name": copy})
+        self._jobs[copy] = History()
+        self._specs[copy] = self._specs[name].model_copy(update={"name": copy})
         self._origins[copy] = taken.content
         request = Request("PUT", f"/v1/jobs/{copy}/snapshot", taken.content, "application/vnd.bss.frame")
         self._ask(Call(copy, "put", model, request))
@@ -307,14 +219,14 @@ class Run:
     def _settle(self) -> None:
         """Read all that can be read of each job."""
         for name, history in self._jobs.items():
-            state = self._ask(self._call(name, "state", "GET", ""))
+            state = self._ask(calling(name, "state", "GET", ""))
             if state.status == 404:
                 self._logs.pop(name, None)
                 continue
             served = state.body["next_step"]
             if history.model.oldest < served:
-                self._ask(self._reading(name, range(history.model.oldest, served), frame=self.service.starts % 2 == 0))
-            log = self._ask(self._call(name, "log", "GET", "/decisions?count=1000"))
+                self._ask(reading(name, range(history.model.oldest, served), frame=self.service.starts % 2 == 0))
+            log = self._ask(calling(name, "log", "GET", "/decisions?count=1000"))
             if log.status == 404 or log.body["total"] != len(log.body["decisions"]):
                 continue
             rows = log.body["decisions"]
@@ -348,7 +260,7 @@ class Run:
                 self._check_samples(name)
                 origin = self._origins.get(name)
                 history.check(lambda model, name=name, origin=origin: _replayed(model, journals[name], origin))  # type: ignore[misc]
-            self._ask(self._call(name, "delete", "DELETE", ""))
+            self._ask(calling(name, "delete", "DELETE", ""))
 
     def _check_samples(self, name: str) -> None:
         taken = self.service.ask(Request("GET", f"/v1/jobs/{name}/snapshot"))
@@ -366,12 +278,12 @@ class Run:
 
 def _replayed(model: Model, journal: list[Entry], origin: bytes | None) -> Iterator[str]:
     """What is wrong with a job that its journal alone makes."""
-    assert model.spec is not None
-    if origin is None:
-        job = Job(model.spec)
+    assert model.first_spec is not None and model.spec is not None
+    if not model.is_copy or origin is None:
+        job = Job(model.first_spec)
     else:
         snapshot = Snapshot.from_frame(origin)
-        job = restore(snapshot.model_copy(update={"spec": model.spec, "artefacts": {}}), {})
+        job = restore(snapshot.model_copy(update={"spec": model.first_spec, "artefacts": {}}), {})
     plans: dict[int, list[int]] = {}
 
     def keep() -> None:
@@ -393,43 +305,3 @@ def _replayed(model: Model, journal: list[Entry], origin: bytes | None) -> Itera
     times = model.times_measured()
     if times is not None and job.table.times_measured.tolist() != times:
         yield f"replay: samples were measured {times} times, the journal alone gives {job.table.times_measured}"
-
-
-def _wave(x: np.ndarray) -> np.ndarray:
-    return (np.sin(x * 12.9898) * 0.5 + 0.5).astype(np.float32)
-
-
-def _measured(spec: JobSpec, steps: list[int], ranks: int, *, unknown: Sequence[str] = ()) -> Feedback:
-    """What a rank measured in some steps; of some signals not for every sample."""
-    share = spec.batch_size // ranks
-    values = _wave(np.array(steps)[:, None] * 0.37 + np.arange(share)[None])
-    heads = np.repeat(values[:, :, None], 3, axis=2)
-    signals = {"similarity": values.copy(), "loss": 3 - 2 * values, "probability": heads}
-    for name in unknown:
-        signals[name][values <= 0.4] = np.nan
-    return Feedback(step=np.array(steps), **signals)
-
-
-def _report(step: int, variant: int) -> ValidationReport:
-    progress = float(1 - np.exp(-step / 10)) * (1 - variant / 20)
-    heads = ModalityReport(accuracy=progress, probability=progress / 2)
-    return ValidationReport(
-        step=step, loss=2 - progress, accuracy=progress, modalities={"audio": heads, "video": heads}
-    )
-
-
-def _drawn_by_client(model: Model, start: int, count: int, *, wrong: bool) -> np.ndarray:
-    """Batches (count, G) of samples that have not come in their epochs; or, wrong, of one that comes again."""
-    assert model.spec is not None
-    n, g = model.spec.samples, model.spec.batch_size
-    rows: list[int] = []
-    for position in range(start * g, (start + count) * g):
-        began = position // model.positions * model.positions
-        here = [model.batches[p // g].indices for p in range(began, min(position, start * g))]
-        came = {indices[(began + k) % g] for k, indices in enumerate(here) if indices is not None}
-        came |= set(rows[max(0, began - start * g) :])
-        free = [(sample * 5 + start) % n for sample in range(n)] if n % 5 else list(range(n))
-        rows.append(next((sample for sample in free if sample not in came), 0))
-    if wrong and g > 1:
-        rows[1] = rows[0]
-    return np.array(rows).reshape(count, g)

@@ -25,6 +25,7 @@ from bss_service.testing.service import listening_url
 START_SECONDS = 30
 ANSWER_SECONDS = 20
 STOP_SECONDS = 20
+PLACE_SECONDS = 3600.0  # longer than any program takes, however slow the machine: what is answered is no matter of time
 OFTEN = 6  # entries after which a job's state is saved, so that a restart begins from one
 
 
@@ -84,6 +85,7 @@ class Service:
         request = {
             "flags": ["--port", str(self.port), "--store", f"sqlite:///{self.store}"],
             "snapshot_entries": OFTEN if self.starts % 2 else 4096,
+            "place_seconds": PLACE_SECONDS,
         }
         assert self._nursery.stdin is not None and self._nursery.stdout is not None
         self._nursery.stdin.write(json.dumps(request) + "\n")

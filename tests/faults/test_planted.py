@@ -42,6 +42,7 @@ def attacked(code: Path, programs: int) -> dict[str, Any]:
         ("feedback-applied-twice-after-a-crash", "feedback counts once"),
         ("plan-redrawn-after-a-restart", "same step, same bytes"),
         ("swap-forgets-drawn-samples", "coverage: sample"),
+        ("taking-over-is-not-journaled", "who holds a place stays known"),
     ],
 )
 def test_a_planted_bug_is_found_where_the_sound_service_passes(tmp_path: Path, bug: str, promise: str) -> None:

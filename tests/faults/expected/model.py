@@ -4,17 +4,19 @@ It knows which steps are handed out, whose they are and what counts, but not whi
 unknown until it is first seen, and must be the same from then on. What a batch may hold is told in invariants.py.
 """
 
+from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from bss_service.protocol.actions import ActionRequest
-from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.jobs import JobChange, JobSpec
 from bss_service.protocol.policies import PolicySpec, SwapRequest
-from bss_service.protocol.training import Feedback, LocalBatches, Ranked, Scores, StepsRequest
+from bss_service.protocol.training import AttachRequest, Feedback, LocalBatches, Ranked, Scores, StepsRequest
 from bss_service.protocol.validation import ValidationReport
+from tests.faults.expected.places import Places
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,18 @@ class Batch:
 class Refused(Exception):  # noqa: N818  it is an answer
     """The request is refused, and has changed nothing."""
 
-    def __init__(self, status: int) -> None:
-        self.reply = Reply(status)
+    def __init__(self, status: int, field: str | None = None) -> None:
+        """field: to be named in the answer, where clients go by it."""
+        self.reply = Reply(status, {"field": field} if field else {})
 
 
 @dataclass
 class Model:
     """A job by its name; without a spec there is none."""
 
-    spec: JobSpec | None = None
+    spec: JobSpec | None = None  # as it is now
+    first_spec: JobSpec | None = None  # before any change, which is what the journal begins with
+    places: Places = field(default_factory=Places)
     served: int = 0  # first step not handed out
     planned: int = 0  # first step not drawn
     plans: list[tuple[int, int]] = field(default_factory=list)  # those in memory, [first, end)
@@ -57,12 +62,14 @@ class Model:
     counted: set[tuple[int, int]] = field(default_factory=set)  # (step, row) of feedback
     waiting: set[tuple[int, int]] = field(default_factory=set)  # those measured and not yet learnt
     learnt: set[tuple[int, int]] = field(default_factory=set)
+    awaited: int = 0  # first step whose feedback is neither all there nor waited for in vain
     passes: set[int] = field(default_factory=set)  # samples of measuring passes not yet learnt
     passed: set[int] = field(default_factory=set)  # and learnt
     action: ActionRequest | None = None
     acted: list[ActionRequest] = field(default_factory=list)
     shadow: PolicySpec | None = None
     shadows: int = 0
+    is_copy: bool = False
     oldest: int = 0  # batches before this step stayed with the job that this one is a copy of
 
     def copy(self) -> "Model":
@@ -105,8 +112,11 @@ class Model:
 
     def create(self, spec: JobSpec) -> Reply:
         if self.spec is not None:
-            return Reply(409) if spec != self.spec else Reply(200, {**self.state(None).body, "created": False})
-        self.__init__(spec=spec, versions=[(spec.policy, 0)])  # type: ignore[misc]
+            kept = {name: getattr(self.spec, name) for name in JobChange.model_fields}
+            if spec.model_copy(update=kept) != self.spec:
+                return Reply(409)
+            return Reply(200, {**self.state(None).body, "created": False})
+        self.__init__(spec=spec, first_spec=spec, versions=[(spec.policy, 0)])  # type: ignore[misc]
         return Reply(201, {**self.state(None).body, "created": True})
 
     def put(self, copied: "Model") -> Reply:
@@ -115,20 +125,42 @@ class Model:
             return Reply(409)
         self.__dict__.update(copied.copy().__dict__)
         self.oldest = self.plans[0][0] if self.plans else self.oldest
+        self.first_spec, self.places, self.is_copy = self.spec, self.places.known_anew(), True
         return Reply(201)
+
+    def change(self, change: JobChange) -> Reply:
+        """Another horizon or patience, of which nothing follows that the model knows of."""
+        assert self.spec is not None
+        self.spec = self.spec.model_copy(update=change.model_dump(exclude_none=True))
+        return self.state(None)
 
     def delete(self, _: None) -> Reply:
         self.__init__()  # type: ignore[misc]
         return Reply(204)
 
+    def attach(self, request: AttachRequest) -> Reply:
+        """A trainer asks for the place of a rank."""
+        if field := self.places.objection(request, self.served):
+            raise Refused(409, field)
+        self.places = self.places.given(request)
+        known = {"next_step": self.served, "steps_fed_back": self._steps_fed_back(), "fed_back_until": self.awaited}
+        return Reply(200, known)
+
+    def detach(self, client: str) -> Reply:
+        """It gives the place up."""
+        self.places = self.places.left_by(client)
+        return Reply(204)
+
     def begin(self, request: StepsRequest) -> Reply:
         """The first half of a steps request, which counts its feedback."""
+        self._hear(request)
         if request.start > self.served:
             raise Refused(409)
         return Reply(200, {"feedback": self._count(request, request.feedback) if request.feedback else []})
 
     def hand_out(self, request: StepsRequest) -> Reply:
-        """The other half."""
+        """The other half. Meanwhile another may have taken the place."""
+        self._hear(request)
         if request.start > self.served:  # batches that a client drew have taken the place of those before
             raise Refused(409)
         if request.start >= self.planned:
@@ -225,6 +257,7 @@ class Model:
         if self.plans and self.plans[0][0] * self.spec.batch_size > self._epoch_began(local.start):
             raise Refused(409)  # its epoch is no longer in memory
         self._truncate(local.start)
+        self.awaited = min(self.awaited, local.start)
         for step in [s for s in self.batches if s >= local.start]:
             del self.batches[step]
         for k, batch in enumerate(rows):
@@ -235,7 +268,6 @@ class Model:
 
     def state(self, _: None) -> Reply:
         assert self.spec is not None
-        rows = [step for step, _ in self.counted]
         newest = len(self.versions)
         shadow = {"policy_version": self.shadows, "policy": self.shadow.model_dump()} if self.shadow else None
         epoch = self.epoch_of(self.served)
@@ -251,7 +283,9 @@ class Model:
                 "policy": self._policy(self._in_force(self.served)),
                 "pending_policy": self._policy(newest) if self.versions[-1][1] > self.served else None,
                 "shadow": shadow,
-                "steps_fed_back": sum(rows.count(step) == self.spec.batch_size for step in set(rows)),
+                "steps_fed_back": self._steps_fed_back(),
+                "fed_back_until": self.awaited,
+                "trainers": [trainer.model_dump() for trainer in self.places.trainers],
                 "validation": self.reports[-1].model_dump() if self.reports else None,
                 **({} if measured is None else {"samples_measured": len(measured)}),
             },
@@ -264,6 +298,11 @@ class Model:
 
     # What follows from it.
 
+    def after_restart(self) -> "Iterator[Model]":
+        """All that a service may hold this job for that is started anew."""
+        for places in self.places.after_restart():
+            yield replace(self.copy(), places=places)
+
     def times_measured(self) -> list[int] | None:
         """How often each sample was measured and learnt; None while a batch of these is unknown."""
         assert self.spec is not None
@@ -274,6 +313,25 @@ class Model:
                 return None
             times[indices[row]] += 1
         return times
+
+    def _hear(self, request: StepsRequest) -> None:
+        """Who names itself must hold the place that it asks for."""
+        if request.client is not None and self.places.are_closed_to(request.rank, request.client):
+            raise Refused(409, "client")
+        self.places = self.places.hearing(request.client)
+
+    def _has_all(self, step: int) -> bool:
+        assert self.spec is not None
+        return all((step, row) in self.counted for row in range(self.spec.batch_size))
+
+    def _steps_fed_back(self) -> int:
+        return sum(self._has_all(step) for step in {step for step, _ in self.counted})
+
+    def _await_from(self, step: int) -> None:
+        """Wait for no feedback from before a step on."""
+        self.awaited = max(self.awaited, step)
+        while self._has_all(self.awaited):
+            self.awaited += 1
 
     def _in_force(self, step: int) -> int:
         """The version that draws a step: the latest whose first step is not behind it."""
@@ -287,22 +345,24 @@ class Model:
         """Each row of each step counts once; all of a message is refused if one step is not handed out."""
         assert self.spec is not None
         share, rest = divmod(self.spec.batch_size, ranked.world_size)
-        if rest or any(array.shape[1] != share for array in _signals(feedback)):
+        if rest or any(array.shape[1] != share for array in _arrays(feedback)):
             raise Refused(422)
         if any(feedback.step >= self.served):
             raise Refused(409)
-        return [self._count_step(int(step), k, ranked.rank * share, feedback) for k, step in enumerate(feedback.step)]
+        rows = range(ranked.rank * share, (ranked.rank + 1) * share)
+        return [self._count_step(int(step), k, rows, feedback) for k, step in enumerate(feedback.step)]
 
-    def _count_step(self, step: int, k: int, first_row: int, feedback: Feedback) -> str:
-        columns = range(_signals(feedback)[0].shape[1])
-        new = {(step, first_row + c): c for c in columns if (step, first_row + c) not in self.counted}
+    def _count_step(self, step: int, k: int, rows: range, feedback: Feedback) -> str:
+        """Rows of which nothing is known count as fed back, and measure nothing."""
+        new = {(step, row): c for c, row in enumerate(rows) if (step, row) not in self.counted}
         self.counted |= set(new)
+        self._await_from(self.awaited)
         if not new:
             return "repeated"
         if not self.plans[0][0] <= step < self.planned:
             return "late"
         self.waiting |= {
-            row for row, c in new.items() if not all(np.isnan(array[k, c]).all() for array in _signals(feedback))
+            row for row, c in new.items() if not all(np.isnan(array[k, c]).all() for array in _arrays(feedback))
         }
         return "applied"
 
@@ -315,6 +375,7 @@ class Model:
         fed_back = {row for row in self.waiting if row[0] < max(0, start - self.spec.lag)}
         self.learnt, self.waiting = self.learnt | fed_back, self.waiting - fed_back
         self.passed, self.passes = self.passed | self.passes, set()
+        self._await_from(max(0, start - self.spec.lag))
         self.decisions.append((first, end, version, False))
         if self.action is not None:
             self.acted.append(self.action)
@@ -351,6 +412,7 @@ class Model:
         return any(pair in drawn[:k] for k, pair in enumerate(drawn) if k >= len(came))
 
 
-def _signals(feedback: Feedback) -> list[np.ndarray]:
-    """What was measured, an array (F, G / W) or (F, G / W, H) for each signal."""
-    return list((feedback.model_extra or {}).values())
+def _arrays(feedback: Feedback) -> list[np.ndarray]:
+    """What was measured, by signal (F, G / W) or (F, G / W, H), or all in one (F, G / W, S); none where nothing was."""
+    all_in_one = [] if feedback.values is None else [feedback.values]
+    return [*(feedback.model_extra or {}).values(), *all_in_one]

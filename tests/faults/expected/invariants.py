@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tests.faults.model import Model
+from tests.faults.expected.model import Model
 
 ROUNDING = 1e-3  # of a sum of float32
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from tests.faults.model import Batch, Model, Reply
+from tests.faults.expected.model import Batch, Model, Reply
 from tests.faults.service import Answer, Request
 
 PARTS = {"steps": ("begin", "hand_out")}  # a steps request may wait between the two, while others take effect
@@ -97,7 +97,7 @@ class History:
         """The service is gone, and with it the requests under way."""
         for world in self.worlds:
             world.left, world.replies = {}, {}
-        self.worlds = _different(self.worlds)
+        self.worlds = _different(World(model) for world in self.worlds for model in world.model.after_restart())
 
     def check(self, holds: Callable[[Model], Iterable[str]]) -> None:
         """Keep the states of which no objection is raised."""
@@ -122,7 +122,9 @@ def disagreement(model: Model, reply: Reply, answer: Answer) -> str:
     if reply.status != answer.status:
         return f"expected status {reply.status}, got {answer.status}"
     if reply.status >= 400:
-        return ""
+        field = reply.body.get("field")
+        named = answer.body.get("field")
+        return f"refused for the {field}, which the answer must name: got {named}" if field not in (None, named) else ""
     for name, expected in reply.body.items():
         if name == "batches":
             if objection := _wrong_batches(model, expected, batches_in(answer)):
@@ -130,9 +132,9 @@ def disagreement(model: Model, reply: Reply, answer: Answer) -> str:
         elif name == "rewards" and isinstance(expected, int):
             if len(answer.body[name]) != expected:
                 return f"rewards are counted once: expected {expected}, got {answer.body[name]}"
-        elif not _agrees(expected, answer.body[name]):
+        elif not _agrees(expected, got := _in_order(name, answer.body[name])):
             promise = PROMISES.get(name, name)
-            return f"{promise}: expected {expected!r}, got {answer.body[name]!r}"
+            return f"{promise}: expected {expected!r}, got {got!r}"
     return ""
 
 
@@ -142,6 +144,8 @@ PROMISES = {
     "samples_measured": "feedback counts once (samples measured)",
     "next_step": "what was handed out stays so",
     "decisions": "the decision log tells what happened",
+    "trainers": "who holds a place stays known",
+    "spec": "a job is what it was made, and changed to",
 }
 
 
@@ -169,6 +173,11 @@ def _wrong_batches(model: Model, steps: range, batches: Mapping[int, Batch]) -> 
             if before not in (None, now):
                 return f"same step, same bytes: {name} of step {step} were {before}, got {now}"
     return ""
+
+
+def _in_order(name: str, got: Any) -> Any:
+    """What is answered, in the model's order where there is none to rely on."""
+    return sorted(got, key=lambda trainer: trainer["rank"]) if name == "trainers" else got
 
 
 def _agrees(expected: Any, got: Any) -> bool:

@@ -26,7 +26,7 @@ from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.local import locally_drawn
 from trainer_client.exchange.outage import OnOutage, Outage
 from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, ValidationItem, restored, saved
-from trainer_client.exchange.placement import double_sharding, placement, positions
+from trainer_client.exchange.placement import double_sharding, is_launched, placement, positions, warn_if_stray
 from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
@@ -80,7 +80,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._spec = spec
         self._placement = placement(rank, world_size)
         self.rank, self.world_size = self._placement
-        self._is_placed_by_default = rank is None
+        self._is_placed_by_default = self._may_be_stray = rank is None
+        if not is_launched():
+            self._tell_of_stray()
         _check_options(spec, self.world_size, prefetch, if_exists, on_outage)
         self._calendar = spec.calendar()
         self._signals = spec.measurements()
@@ -489,6 +491,11 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     # How its batches may be shared out: not at all.
 
+    def _tell_of_stray(self) -> None:
+        if self._may_be_stray:
+            warn_if_stray(self._placement, self._spec.batch_size)
+        self._may_be_stray = False
+
     def _check_placement(self) -> None:
         if self._is_placed_by_default and (now := placement()) != self._placement:
             raise ValueError(
@@ -496,6 +503,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 f"{now.rank} of {now.world_size} by now: create it after torch.distributed's process group, or give it "
                 "both"
             )
+        self._tell_of_stray()
 
     def _check_sharding(self, rows: Int64) -> None:
         """What became of a batch that this rank was not given, if that can be told."""

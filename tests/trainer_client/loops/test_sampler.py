@@ -354,7 +354,7 @@ def test_rank_and_world_size_come_from_the_environment(
     monkeypatch.setenv("WORLD_SIZE", "4")
     client.create_job(spec(job_name))
     client.steps(job_name, StepsRequest(start=0))  # rank 0 leads
-    with ScheduledBatchSampler(spec(job_name), client) as sampler:
+    with pytest.warns(UserWarning, match="WORLD_SIZE is 4"), ScheduledBatchSampler(spec(job_name), client) as sampler:
         assert (sampler.rank, sampler.world_size, len(next(iter(sampler)))) == (1, 4, 2)
 
 

@@ -26,11 +26,11 @@ from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.local import locally_drawn
 from trainer_client.exchange.outage import OnOutage, Outage
 from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, ValidationItem, restored, saved
-from trainer_client.exchange.placement import double_sharding, placement, positions
+from trainer_client.exchange.placement import double_sharding, is_launched, placement, positions, warn_if_stray
 from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
-from trainer_client.iteration import Pass, pulled_ahead
+from trainer_client.iteration import Pass, is_asked_by_loader
 from trainer_client.measurement import Measurement
 from trainer_client.retry import Backoff
 from trainer_client.with_index import rows_of
@@ -80,10 +80,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._spec = spec
         self._placement = placement(rank, world_size)
         self.rank, self.world_size = self._placement
+        self._is_placed_by_default = self._may_be_stray = rank is None
+        if not is_launched():
+            self._tell_of_stray()
         _check_options(spec, self.world_size, prefetch, if_exists, on_outage)
         self._calendar = spec.calendar()
         self._signals = spec.measurements()
-        self._is_placed_by_default = rank is None
         self._if_exists, self._prefetch = if_exists, prefetch
         self._on_outage, self._outage_after = on_outage, outage_after
         self.client = client if isinstance(client, SchedulerClient) else SchedulerClient(client)
@@ -93,7 +95,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._attached: Exchange | None = None  # from the first use on, when load_state_dict has had its chance
         self._finalizer = weakref.finalize(self, _close, None, self._own_client, 5.0)
         self._position = 0  # where the next pass begins, if none has begun
-        self._pass: Pass | None = None  # the latest
+        self._pass: Pass | None = None  # the latest that a batch was asked of
+        self._opened: Pass | None = None  # the latest
+        self._is_epoch_over = False  # whether the state that was loaded has the epoch's end still before it
         self._last_fed = -1
         self._fed = False
         self._is_closed = self._is_offline = False
@@ -107,13 +111,20 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     # What a DataLoader calls.
 
     def __iter__(self) -> Iterator[list[int]]:
+        self._opened = Pass(self._begin, self._take, is_over=self._is_epoch_over)
+        self._is_epoch_over = False
+        return self._opened
+
+    def _begin(self, asking: Pass) -> tuple[int, int]:
+        """The steps of a pass whose first batch is asked for."""
         self._check_placement()
-        ahead, exchange = pulled_ahead(), self._exchange
+        exchange = self._exchange
         self._settle()
         end = self._calendar.epoch_start(self._calendar.epoch_of(self._position) + 1)
+        end = self._position if asking.is_over else end
         exchange.begin(self._position, end)
-        self._pass = Pass(self._position, end, ahead, self._take)
-        return self._pass
+        self._pass = asking
+        return self._position, end
 
     def _take(self, asking: Pass) -> list[int] | None:
         """The next batch of a pass, this rank's rows of it."""
@@ -295,9 +306,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
         With several ranks it waits until the service has the feedback of all of them, so that the state of any one
         rank is enough: at most `RANKS_SECONDS`, after which it warns. It calls no other rank.
+
+        torchdata's StatefulDataLoader asks for it with each batch that it pulls, and keeps it until the loop has the
+        batch: it gets where its pulling is, and does not wait.
         """
-        step = self.batches_trained
-        if self.world_size > 1 and self._fed and not self._have_all_fed(step):
+        by_loader = is_asked_by_loader()
+        step, is_over = self._pulled() if by_loader else (self.batches_trained, False)
+        if not by_loader and self.world_size > 1 and self._fed and not self._have_all_fed(step):
             warnings.warn(
                 f"a checkpoint of step {step} is taken without the feedback of all ranks, for which the service would "
                 f"wait its patience of {self.spec.patience:g} s after a resumption",
@@ -307,6 +322,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             "version": STATE_VERSION,
             "job": self.spec.name,
             "step": step,
+            "epoch_over": is_over,
             "fed": self._fed,
             "unsent": [] if self._attached is None else [saved(item) for item in self._unsent(step)],
         }
@@ -322,6 +338,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._attach("resume")
         self._exchange.reset()
         self._position, self._pass = int(state["step"]), None
+        self._is_epoch_over = bool(state.get("epoch_over"))
         self._fed = bool(state["fed"])
         self._last_fed = -1
         self._recall()
@@ -410,6 +427,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise ValueError(f"step must be one that was given out and has no feedback yet, got {step}")
         return batch
 
+    def _pulled(self) -> tuple[int, bool]:
+        """The step that the loader will pull next, and whether it has the last batch of an epoch but not its end."""
+        opened = self._opened
+        if opened is None or not opened.has_begun:
+            return self._next_step(), opened is not None and opened.is_over
+        return opened.pulled, opened.is_over
+
     def _unsent(self, step: int) -> list[Item]:
         """What the service is to be told after a resumption at a step: also of what has no feedback by now."""
         without = [FeedbackItem(each, self._placement, None) for each in self._exchange.open_steps() if each < step]
@@ -471,6 +495,11 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     # How its batches may be shared out: not at all.
 
+    def _tell_of_stray(self) -> None:
+        if self._may_be_stray:
+            warn_if_stray(self._placement, self._spec.batch_size)
+        self._may_be_stray = False
+
     def _check_placement(self) -> None:
         if self._is_placed_by_default and (now := placement()) != self._placement:
             raise ValueError(
@@ -478,6 +507,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 f"{now.rank} of {now.world_size} by now: create it after torch.distributed's process group, or give it "
                 "both"
             )
+        self._tell_of_stray()
 
     def _check_sharding(self, rows: Int64) -> None:
         """What became of a batch that this rank was not given, if that can be told."""

@@ -1,6 +1,7 @@
 """Internal: which rank of how many this process is, and which rows of each batch are its own."""
 
 import os
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,30 @@ def placement(rank: int | None = None, world_size: int | None = None) -> Placeme
     return place
 
 
+def is_launched() -> bool:
+    """Whether torchrun started this process: then its process group may come after the sampler."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def warn_if_stray(place: Placement, batch_size: int) -> None:
+    """Say so where the environment alone makes this one rank of several: it may be left over from elsewhere."""
+    if place.world_size == 1 or _has_group():
+        return
+    warnings.warn(
+        f"WORLD_SIZE is {place.world_size} in the environment, and there is no process group: this sampler "
+        f"takes the share of rank {place.rank} of {place.world_size}, {batch_size // place.world_size} of the "
+        f"{batch_size} samples of each batch. If this process trains alone, unset WORLD_SIZE and RANK; else create the "
+        "sampler after torch.distributed.init_process_group, or give it rank and world_size",
+        stacklevel=4,
+    )
+
+
+def _has_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def _ambient() -> Placement:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _has_group():
         return Placement(torch.distributed.get_rank(), torch.distributed.get_world_size())
     return Placement(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 

@@ -357,7 +357,7 @@ def test_rank_and_world_size_come_from_the_environment(
     client.create_job(spec(job_name))
     client.attach(job_name, AttachRequest(rank=0, world_size=4, client="leads", host="gpu-1", process=7))
     client.steps(job_name, StepsRequest(start=0, client="leads"))
-    with ScheduledBatchSampler(spec(job_name), client) as sampler:
+    with pytest.warns(UserWarning, match="WORLD_SIZE is 4"), ScheduledBatchSampler(spec(job_name), client) as sampler:
         assert (sampler.rank, sampler.world_size, len(next(iter(sampler)))) == (1, 4, 2)
 
 

@@ -12,39 +12,35 @@ from trainer_client.errors import DoubleSkipError
 
 FRAMES: Final = 12  # between a sampler and the loader that asks it, at most
 
+Begin = Callable[["Pass"], tuple[int, int]]
+Take = Callable[["Pass"], list[int] | None]
 
-class Pass(Iterator[list[int]]):
-    """Gives a loader the steps [start, stop), which are known when it asks for the first batch.
+
+class Pass:
+    """One pass over the steps [start, stop), which are known when a loader asks for the first batch.
 
     Not earlier: loaders make iterators that they never use, and torchdata's one before it loads its state.
 
     A loader with workers pulls `ahead` batches when a pass begins, and then one more for each that it hands to its
     loop, also when there are none left. So its calls tell how many the loop has, however far the loader has pulled.
 
-    begin: where a pass starts and stops. take: its next batch as sample indices; None when there are no more, or it is
-    interrupted. is_over: whether it is the empty rest of an epoch.
+    is_over: whether it is the empty rest of an epoch.
     """
 
-    def __init__(
-        self,
-        begin: Callable[["Pass"], tuple[int, int]],
-        take: Callable[["Pass"], list[int] | None],
-        *,
-        is_over: bool = False,
-    ) -> None:
+    def __init__(self, *, is_over: bool = False) -> None:
         self.start = self.stop = self.pulled = 0
         self.has_begun = False
         self.is_over = is_over
-        self._begin, self._take = begin, take
         self._loader = _Loader()
         self._calls = 0
 
-    def __next__(self) -> list[int]:
+    def next(self, begin: Begin, take: Take) -> list[int]:
+        """The next batch; raises StopIteration when there are no more, or it is interrupted."""
         if not self.has_begun:
             self._loader = _asking()
-            self.start, self.stop = self._begin(self)
+            self.start, self.stop = begin(self)
             self.pulled, self.has_begun = self.start, True
-        indices = self._take(self)
+        indices = take(self)
         if indices is not None:
             self.pulled += 1
             self.is_over = self.pulled == self.stop
@@ -64,6 +60,20 @@ class Pass(Iterator[list[int]]):
     def is_done(self) -> bool:
         """Whether the loop was given every batch; of the last, a loader that looks one ahead may not have told yet."""
         return self._calls - self._loader.ahead >= self.stop - self.start
+
+
+class Batches(Iterator[list[int]]):
+    """A pass as the iterator that a loader gets.
+
+    begin: where the pass starts and stops. take: its next batch as sample indices, or None. They lead to the sampler,
+    which has the pass but not its iterator: without a circle it is closed as soon as nobody has it any more.
+    """
+
+    def __init__(self, of: Pass, begin: Begin, take: Take) -> None:
+        self._pass, self._begin, self._take = of, begin, take
+
+    def __next__(self) -> list[int]:
+        return self._pass.next(self._begin, self._take)
 
 
 class _Loader:

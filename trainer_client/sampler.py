@@ -30,7 +30,7 @@ from trainer_client.exchange.placement import double_sharding, is_launched, plac
 from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
-from trainer_client.iteration import Pass, is_asked_by_loader
+from trainer_client.iteration import Batches, Pass, is_asked_by_loader
 from trainer_client.measurement import Measurement
 from trainer_client.retry import Backoff
 from trainer_client.with_index import rows_of
@@ -111,9 +111,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     # What a DataLoader calls.
 
     def __iter__(self) -> Iterator[list[int]]:
-        self._opened = Pass(self._begin, self._take, is_over=self._is_epoch_over)
+        self._opened = Pass(is_over=self._is_epoch_over)
         self._is_epoch_over = False
-        return self._opened
+        return Batches(self._opened, self._begin, self._take)
 
     def _begin(self, asking: Pass) -> tuple[int, int]:
         """The steps of a pass whose first batch is asked for."""

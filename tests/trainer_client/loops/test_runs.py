@@ -1,5 +1,6 @@
 """A job is one run's: a script that is run twice, two trainers at once, a trainer that died, ranks that come and go."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -143,6 +144,17 @@ class TestTwoTrainersAtOnce:
             train(first, steps=2)
         with ScheduledBatchSampler(job, client, if_exists="resume") as second:
             train(second)
+
+    def test_a_cell_of_a_notebook_that_is_run_again_holds_nothing(self, client: SchedulerClient, job: JobSpec) -> None:
+        gc.disable()  # nobody waits for it
+        try:
+            for k in range(3):
+                sampler = ScheduledBatchSampler(job, client, if_exists="resume" if k else "fail")
+                train(sampler, steps=2)
+        finally:
+            gc.enable()
+        assert sampler.batches_trained == 6
+        sampler.close()
 
     def test_one_whose_place_was_taken_is_told(self, client: SchedulerClient, job: JobSpec) -> None:
         with ScheduledBatchSampler(job, client, prefetch=1) as first:

@@ -22,6 +22,7 @@ from bss_service.errors import (
     UnknownStepError,
 )
 from bss_service.job import plans, views
+from bss_service.job.checks import rank_rows
 from bss_service.job.events import (
     ActionSet,
     FeedbackReceived,
@@ -149,16 +150,19 @@ class Host:
     async def attach(self, name: str, request: AttachRequest) -> AttachAnswer:
         """Give a trainer the place of its rank, or let it keep that."""
         async with self._jobs.open(name) as live:
-            check_place(live.job, request, live.silences(), PLACE_SECONDS)
+            rank_rows(live.job.spec, request.rank, request.world_size)
+            is_first = check_place(live.job, request, live.silences(), PLACE_SECONDS)
             asking = request.model_dump(include=set(Trainer.model_fields)) | {"left": False}
             live.apply(TrainerAttached(Trainer(**asking)))
             live.hear(request.client)
             ledger = live.job.ledger
-            return AttachAnswer(
-                next_step=live.job.served,
-                steps_fed_back=int(ledger.complete.sum()),
-                fed_back_until=ledger.first_missing,
-            )
+            if is_first or live.joined is None:
+                live.joined = AttachAnswer(
+                    next_step=live.job.served,
+                    steps_fed_back=int(ledger.complete.sum()),
+                    fed_back_until=ledger.first_missing,
+                )
+            return live.joined
 
     async def detach(self, name: str, client: str) -> None:
         """A trainer gives up its place: whoever comes next need not wait for it."""
@@ -194,6 +198,7 @@ class Host:
     async def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
         """Count feedback."""
         async with self._jobs.open(name) as live:
+            check_holder(live.job, request.rank, request.client)
             return self._count(live, request, request.feedback)
 
     async def validate(self, name: str, report: ValidationReport) -> ValidationAnswer:

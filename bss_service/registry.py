@@ -23,6 +23,7 @@ from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
 from bss_service.metrics import Metrics
 from bss_service.protocol.jobs import JobState
+from bss_service.protocol.training import AttachAnswer
 
 log = structlog.get_logger()
 A = TypeVar("A")
@@ -44,6 +45,7 @@ class LiveJob:
     pending: Transaction | None = None  # changes not yet handed to the store
     durable: Future[None] | None = None  # the last changes that were
     heard: dict[str, float] = field(default_factory=dict)  # by client of a trainer: when it last called
+    joined: AttachAnswer | None = None  # where the run that trains now began: the same for all of its ranks
     asking: int = 0  # requests of rank 0 that are held for the next interval
     used: float = field(default_factory=time.monotonic)  # when it was last asked for
     bytes_since_snapshot: int = 0
@@ -63,11 +65,11 @@ class LiveJob:
             self.heard[client] = time.monotonic() + held
 
     def silences(self) -> dict[str, float]:
-        """Seconds since each trainer called, by client."""
+        """Seconds since each trainer called, by client; less than 0 while a call of it may be held."""
         holders = {trainer.client for trainer in self.job.trainers.values()}
         self.heard = {client: when for client, when in self.heard.items() if client in holders}
         now = time.monotonic()
-        return {client: max(0.0, now - when) for client, when in self.heard.items()}
+        return {client: now - when for client, when in self.heard.items()}
 
     def apply(self, event: JobEvent[A]) -> A:
         """Let something happen to the job, and have the change journaled; the answer to it."""

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
+TOO_LATE: Final = "; what comes after the loop has asked for the next interval is too late, but for the job's lag"
 SOON: Final = 1.0  # seconds to send what is queued when a loop ends by an exception
 RECALLED: Final = 1024  # batches in one answer when a run is taken up again
 RANKS_SECONDS: Final = 10.0  # at most so long, a checkpoint waits for the feedback of the other ranks
@@ -191,6 +192,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 return batch, places
         raise ValueError(
             f"index must be a batch of this rank that has no feedback yet, or part of one, got {rows[:8]}…"
+            + (TOO_LATE if self.stats.passed_over else "")
         )
 
     def feedback(
@@ -405,7 +407,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             else:
                 self._foreground.call(lambda once: once.create_job(self._spec))
         except OutageError:
-            self._is_offline = self._on_outage == "local" and not self._foreground.interrupted
+            # Where an earlier run may be gone on with, its step must be known.
+            is_fresh = self._if_exists == "fail" and not self._foreground.interrupted
+            self._is_offline = self._on_outage == "local" and is_fresh
             if not self._is_offline:
                 self._finalizer()
                 raise

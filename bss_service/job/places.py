@@ -13,15 +13,17 @@ def are_fellows(one: Trainer, other: Trainer) -> bool:
     return (one.world_size, one.group) == (other.world_size, other.group)
 
 
-def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], seconds: float) -> None:
-    """Raises ConflictError where a place can't be had: another holds it, or the job has been handed out to another run.
+def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], seconds: float) -> bool:
+    """Whether nobody of its run is there yet.
+
+    Raises ConflictError where a place can't be had: another holds it, or the job has been handed out to another run.
 
     heard: seconds since each client was last heard of, by client. seconds: how long it holds its place after that.
     """
     trainers = job.trainers.values()
     mine = job.trainers.get(asking.rank)
     if mine is not None and mine.client == asking.client:
-        return
+        return False
     gone = set(asking.instead_of)
     ages = {t.client: math.inf if t.client in gone else heard.get(t.client, math.inf) for t in trainers}
     there = [t for t in trainers if ages[t.client] < seconds and not t.left]
@@ -30,7 +32,7 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
             age = ages[held.client]
             raise ConflictError(
                 f"rank {held.rank} of job {job.spec.name!r} is held by process {held.process} on {held.host} (client "
-                f"{held.client}), heard of {age:.0f} s ago: its place is free when it closes its sampler, or "
+                f"{held.client}), heard of {max(0.0, age):.0f} s ago: its place is free when it closes its sampler, or "
                 f"{seconds - age:.0f} s from now if it is heard of no more",
                 field="client",
                 value=held.client,
@@ -41,6 +43,7 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
             field="name",
             value=job.spec.name,
         )
+    return not there
 
 
 def check_holder(job: Job, rank: int, client: str | None) -> None:

@@ -89,6 +89,7 @@ class FeedbackRequest(Ranked):
     """Feedback alone."""
 
     feedback: Feedback
+    client: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None  # refused where another holds the rank's place
 
 
 class StepsRequest(Ranked):

@@ -23,7 +23,7 @@ from trainer_client.exchange.placement import Placement
 log = logging.getLogger(__name__)
 
 IfExists = Literal["fail", "new", "resume"]
-ALIVE: Final = PLACE_SECONDS + 5.0  # a place that is held for so long has somebody in it
+ALIVE: Final = PLACE_SECONDS + 5.0  # beyond a job's patience: a place that is held for so long has somebody in it
 FELLOWS: Final = 60.0  # seconds to wait for rank 0 to name the job
 PAUSE: Final = 0.5
 
@@ -56,13 +56,13 @@ class Attachment:
         """
         if if_exists != "new":
             known = self._foreground.call(lambda client: client.create_job(spec)).spec
-            answer = self._take_place(spec.name, resume=if_exists == "resume")
+            answer = self._take_place(spec.name, resume=if_exists == "resume", patience=known.patience)
             if (change := JobChange.between(known, spec)) != JobChange():  # more epochs, perhaps
                 self._foreground.call(lambda client: client.change_job(spec.name, change))
             return spec, answer
         return self._to_new(spec) if self.me.rank == 0 else self._to_that_of_rank_0(spec)
 
-    def _take_place(self, job: str, *, resume: bool) -> AttachAnswer:
+    def _take_place(self, job: str, *, resume: bool, patience: float = 0.0) -> AttachAnswer:
         """Take the place, also that of one that has crashed: at once where this is seen from here, else in its time."""
         request = AttachRequest(**self.me.model_dump(), resume=resume)
         since, waiting = time.monotonic(), False
@@ -75,7 +75,7 @@ class Attachment:
                 if self._has_ended(job, error.value):
                     request = request.model_copy(update={"instead_of": [*request.instead_of, error.value]})
                     continue
-                if not resume or time.monotonic() - since > ALIVE:
+                if not resume or time.monotonic() - since > ALIVE + patience or self._foreground.interrupted:
                     raise
                 if not waiting:
                     log.warning("%s: waiting for that", error)
@@ -108,7 +108,7 @@ class Attachment:
     def _to_that_of_rank_0(self, spec: JobSpec) -> tuple[JobSpec, AttachAnswer]:
         """The newest job of these names that rank 0 of this run has taken."""
         deadline = time.monotonic() + FELLOWS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self._foreground.interrupted:
             jobs = self._foreground.call(lambda client: client.jobs()).jobs
             taken = {number: job for job in jobs if (number := _number(job.spec.name, spec.name)) and self._is_led(job)}
             for _, job in sorted(taken.items(), reverse=True):
@@ -147,5 +147,6 @@ def _machine() -> str:
 
 def _group() -> str:
     """What the ranks of one run have in common, as torchrun and Slurm set it."""
-    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")
+    launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_JOB_ID" in os.environ
+    names = ["TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_PORT", *(() if launched else ("MASTER_ADDR",))]
     return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)[:255]

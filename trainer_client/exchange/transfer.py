@@ -46,8 +46,8 @@ class Transfer:
         return wrong
 
     def _arrived(self) -> Float32:
-        if self._event is not None:
-            self._event.synchronize()
+        if (event := self._event) is not None:  # another thread may be here too
+            event.synchronize()
             self._event = None
         values: Float32 = self._values.numpy()
         if self._rows is None:

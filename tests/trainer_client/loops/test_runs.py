@@ -228,6 +228,16 @@ class TestRanks:
         came = together(client, job, 2)
         assert sorted(i for rank in came for batch in rank for i in batch) == sorted(3 * list(range(SAMPLES)))
 
+    @pytest.mark.parametrize("steps", [0, 7])
+    def test_ranks_that_resume_begin_at_the_same_step(self, client: SchedulerClient, job: JobSpec, steps: int) -> None:
+        if steps:
+            with ScheduledBatchSampler(job, client) as sampler:
+                train(sampler, 2, steps=steps)
+        came = together(client, job, 2, epochs=2, if_exists="resume")
+        assert [len(rank) for rank in came] == 2 * [12 - steps % 6]
+        for whole in zip(*came, strict=True):
+            assert len({i for rank in whole for i in rank}) == 8
+
     def test_a_rerun_is_refused_on_every_rank(self, client: SchedulerClient, job: JobSpec) -> None:
         together(client, job, 2)
         for rank in (0, 1):

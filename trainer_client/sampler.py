@@ -326,7 +326,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             "step": step,
             "epoch_over": is_over,
             "fed": self._fed,
-            "unsent": [] if self._attached is None else [saved(item) for item in self._unsent(step)],
+            "unsent": []
+            if self._attached is None
+            else [saved(item, wait=not by_loader) for item in self._unsent(step)],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

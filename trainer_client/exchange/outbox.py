@@ -152,13 +152,14 @@ def feedback_request(items: Sequence[FeedbackItem], batch_size: int, width: int)
     return FeedbackRequest(rank=sender.rank, world_size=sender.world_size, feedback=feedback)
 
 
-def saved(item: Item) -> dict[str, Any]:
-    """An unsent item as numbers, strings and tensors.
+def saved(item: Item, *, wait: bool = True) -> dict[str, Any]:
+    """An unsent item as numbers, strings and tensors; without `wait`, values that are still on a device are left out.
 
     A wrong label is not known there: the process that trained on it says so, and one that goes on can't help it.
     """
     if isinstance(item, FeedbackItem):
-        values = None if item.values is None else torch.from_numpy(item.values.known())
+        known = item.values if wait or (item.values is not None and item.values.is_here) else None
+        values = None if known is None else torch.from_numpy(known.known())
         return {"step": item.step, **item.sender._asdict(), "values": values}
     if isinstance(item, ValidationItem):
         return {"validation": item.report.model_dump_json()}

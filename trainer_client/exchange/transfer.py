@@ -28,6 +28,12 @@ class Transfer:
         else:
             self._values = values.cpu()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether nobody would have to wait for them."""
+        event = self._event
+        return event is None or bool(event.query())  # type: ignore[no-untyped-call]
+
     def read(self) -> Float32:
         """The values, NaN for those that are not known; waits for the copy to end. Raises LabelError naming a row."""
         if (rows := self.wrong_labels()).size:

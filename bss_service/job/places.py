@@ -23,7 +23,7 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
     trainers = job.trainers.values()
     mine = job.trainers.get(asking.rank)
     if mine is not None and mine.client == asking.client:
-        return False
+        return mine.left
     gone = set(asking.instead_of)
     ages = {t.client: math.inf if t.client in gone else heard.get(t.client, math.inf) for t in trainers}
     there = [t for t in trainers if ages[t.client] < seconds and not t.left]

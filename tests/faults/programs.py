@@ -34,11 +34,11 @@ TRAINERS = [  # several that may be ranks of the same run, and of others
     )
 ]
 KINDS = {  # and how often
-    "train": 8,
+    "train": 12,
     "steps": 6,
     "feedback": 6,
     "again": 5,
-    "swap": 4,
+    "swap": 8,
     "validate": 2,
     "adopt": 2,
     "act": 2,

@@ -201,13 +201,13 @@ class Run:
         if taken is None or taken.status != 200:
             raise Violation(f"no request fails: the snapshot of {name} answered {taken}")
         copy = f"p{self._number}-{len(self._jobs)}"
-        model = self._jobs[name].model.copy()
-        model.spec = model.spec and model.spec.model_copy(update={"name": copy})
+        copies = self._jobs[name].copied(copy)
         self._jobs[copy] = History()
         self._specs[copy] = self._specs[name].model_copy(update={"name": copy})
         self._origins[copy] = taken.content
         request = Request("PUT", f"/v1/jobs/{copy}/snapshot", taken.content, "application/vnd.bss.frame")
-        self._ask(Call(copy, "put", model, request))
+        self._ask(Call(copy, "put", copies.model, request))
+        self._jobs[copy] = copies  # a crash may have left more than one that the source can be
         for each in (name, copy):
             self._train(each, 4, 2, world_size=1)
         one, other = (self._jobs[each].model.batches for each in (name, copy))

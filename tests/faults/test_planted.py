@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PLANTED = Path(__file__).parent / "planted"
-PROGRAMS = 100  # within which each is found
+PROGRAMS = 150  # within which each is found
 
 
 def copied(folder: Path) -> Path:

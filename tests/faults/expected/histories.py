@@ -75,6 +75,18 @@ class History:
         """One that the job may be."""
         return self.worlds[0].model
 
+    def copied(self, name: str) -> "History":
+        """All that a copy of the job may be, under another name, made while no request is under way."""
+        copies = History()
+        copies.worlds = []
+        for model in [world.model.copy() for world in self.worlds]:
+            model.spec = model.spec and model.spec.model_copy(update={"name": name})
+            copy = Model()
+            copy.put(model)
+            copies.worlds.append(World(copy))
+        copies.worlds = _different(copies.worlds)
+        return copies
+
     def happened(self, answers: Mapping[Call, Answer | None]) -> None:
         """Requests were sent at once, and answered, or not. Raises Violation if no possible state explains that."""
         for world in self.worlds:

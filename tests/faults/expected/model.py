@@ -140,9 +140,15 @@ class Model:
 
     def attach(self, request: AttachRequest) -> Reply:
         """A trainer asks for the place of a rank."""
+        assert self.spec is not None
+        if self.spec.batch_size % request.world_size:
+            raise Refused(422)
         if field := self.places.objection(request, self.served):
             raise Refused(409, field)
+        joins = self.places.has_others(request)
         self.places = self.places.given(request)
+        if joins:  # it is told where the run began, of which this model keeps nothing
+            return Reply(200)
         known = {"next_step": self.served, "steps_fed_back": self._steps_fed_back(), "fed_back_until": self.awaited}
         return Reply(200, known)
 

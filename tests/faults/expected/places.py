@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 
 from bss_service.protocol.training import AttachRequest, Trainer
 
@@ -23,11 +22,19 @@ class Places:
         mine = [held for held in self.trainers if held.rank == asking.rank]
         if any(held.client == asking.client for held in mine):
             return None
-        there = [t for t in self.trainers if t.client in self.heard and t.client not in asking.instead_of]
+        there = self._there(asking)
         if not all(held.rank != asking.rank and _is_of(held, asking) for held in there):
             return "client"
         joins = there and not mine  # a run that is under way
         return "name" if served and not asking.resume and not joins else None
+
+    def has_others(self, asking: AttachRequest) -> bool:
+        """Whether the asking trainer, or another of its run, is there already."""
+        return bool(self._there(asking))
+
+    def _there(self, asking: AttachRequest) -> list[Trainer]:
+        present = [t for t in self.trainers if t.client in self.heard and not t.left]
+        return [t for t in present if t.client not in asking.instead_of or t.client == asking.client]
 
     def given(self, asking: AttachRequest) -> "Places":
         """The asking trainer has its place; those of another run have none any more."""
@@ -46,18 +53,16 @@ class Places:
 
     def left_by(self, client: str) -> "Places":
         """A client has said that it goes."""
-        return replace(self, heard=self.heard - {client})
+        went = [t.model_copy(update={"left": True}) if t.client == client else t for t in self.trainers]
+        return replace(self, trainers=tuple(went))
 
     def known_anew(self) -> "Places":
         """All that hold a place count as heard of."""
         return replace(self, heard=frozenset(trainer.client for trainer in self.trainers))
 
     def after_restart(self) -> Iterator["Places"]:
-        """What a service may make of that: it need not remember who went, but must of everyone else assume presence."""
-        gone = sorted({trainer.client for trainer in self.trainers} - self.heard)
-        for forgotten in product([True, False], repeat=len(gone)):
-            back = {client for client, is_forgotten in zip(gone, forgotten, strict=True) if is_forgotten}
-            yield replace(self, heard=self.heard | back)
+        """What a service may make of that: of everyone who did not go it must assume presence."""
+        yield self.known_anew()
 
 
 def _is_of(held: Trainer, asking: Trainer) -> bool:

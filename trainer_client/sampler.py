@@ -186,7 +186,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         for batch, share in shares:
             if share.tobytes() == rows.tobytes():
                 return batch, None
-        self._check_sharding(rows)
+        self._check_sharding(rows, [share for _, share in shares])
         for batch, share in shares:
             if len(rows) and (places := positions(rows, share)) is not None:
                 return batch, places
@@ -408,17 +408,13 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 self._foreground.call(lambda once: once.jobs())
             else:
                 self._foreground.call(lambda once: once.create_job(self._spec))
-        except OutageError:
+        except BaseException as error:
             # Where an earlier run may be gone on with, its step must be known.
             is_fresh = self._if_exists == "fail" and not self._foreground.interrupted
-            self._is_offline = self._on_outage == "local" and is_fresh
+            self._is_offline = isinstance(error, OutageError) and self._on_outage == "local" and is_fresh
             if not self._is_offline:
                 self._finalizer()
                 raise
-        except BaseException:
-            if self._own_client is not None:
-                self._own_client.close()
-            raise
 
     def _have_all_fed(self, step: int) -> bool:
         """Wait until the feedback of all ranks for the steps before this one has reached the service."""
@@ -515,11 +511,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             )
         self._tell_of_stray()
 
-    def _check_sharding(self, rows: Int64) -> None:
-        """What became of a batch that this rank was not given, if that can be told."""
+    def _check_sharding(self, rows: Int64, shares: Sequence[Int64]) -> None:
+        """What became of a batch that is none of this rank's open ones, if that can be told."""
         if self.world_size == 1:
             return
-        shares = [self._placement.rows(batch.indices) for batch in self._exchange.open_steps().values()]
         again = any(self._placement.rows(share).tobytes() == rows.tobytes() for share in shares)
         strange = self._last_fed < 0 and not any(set(rows.tolist()) <= set(share.tolist()) for share in shares)
         if again or strange:

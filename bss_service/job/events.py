@@ -17,7 +17,6 @@ from bss_service.errors import ConflictError, NotFoundError, NotReproducibleErro
 from bss_service.job import checks, formats
 from bss_service.job.feedback import Measured
 from bss_service.job.job import Job
-from bss_service.job.places import are_fellows
 from bss_service.job.plans import Plan, plan_of
 from bss_service.policies.versions import PolicyVersion, check_action, choice_from_outside, is_same
 from bss_service.protocol.actions import ActionAnswer, ActionRequest
@@ -162,7 +161,7 @@ class TrainerAttached(JobEvent[None]):
     def apply(self, job: Job) -> Applied[None]:
         if job.trainers.get(self.trainer.rank) == self.trainer:
             return Applied(None, None)
-        fellows = {rank: held for rank, held in job.trainers.items() if are_fellows(held, self.trainer)}
+        fellows = {rank: held for rank, held in job.trainers.items() if held.is_fellow_of(self.trainer)}
         job.trainers = fellows | {self.trainer.rank: self.trainer}
         return Applied(None, self)
 

@@ -5,12 +5,7 @@ from collections.abc import Mapping
 
 from bss_service.errors import ConflictError
 from bss_service.job.job import Job
-from bss_service.protocol.training import AttachRequest, Trainer
-
-
-def are_fellows(one: Trainer, other: Trainer) -> bool:
-    """Whether two trainers may be ranks of the same run."""
-    return (one.world_size, one.group) == (other.world_size, other.group)
+from bss_service.protocol.training import AttachRequest
 
 
 def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], seconds: float) -> bool:
@@ -28,7 +23,7 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
     ages = {t.client: math.inf if t.client in gone else heard.get(t.client, math.inf) for t in trainers}
     there = [t for t in trainers if ages[t.client] < seconds and not t.left]
     for held in there:
-        if held.rank == asking.rank or not are_fellows(held, asking):
+        if held.rank == asking.rank or not held.is_fellow_of(asking):
             age = ages[held.client]
             raise ConflictError(
                 f"rank {held.rank} of job {job.spec.name!r} is held by process {held.process} on {held.host} (client "

@@ -65,6 +65,10 @@ class Trainer(Ranked):
     group: Annotated[str, Field(max_length=255)] = ""  # what its fellow ranks share, and those of another run do not
     left: bool = False  # it has given up the place, which is free
 
+    def is_fellow_of(self, other: "Trainer") -> bool:
+        """Whether the two may be ranks of the same run."""
+        return (self.world_size, self.group) == (other.world_size, other.group)
+
 
 class AttachRequest(Trainer):
     """Take a place, or keep it.

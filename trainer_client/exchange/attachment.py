@@ -6,7 +6,6 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -43,10 +42,9 @@ def this_trainer(placement: Placement) -> Trainer:
 class Attachment:
     """Finds the job that a run goes on with, and takes this process' place in it."""
 
-    def __init__(self, foreground: Foreground, me: Trainer, sleep: Callable[[float], object] = time.sleep) -> None:
+    def __init__(self, foreground: Foreground, me: Trainer) -> None:
         self._foreground = foreground
         self.me = me
-        self._sleep = sleep
 
     def to(self, spec: JobSpec, if_exists: IfExists) -> tuple[JobSpec, AttachAnswer]:
         """The spec of the job, whose name may be another, and what the service says of it.
@@ -80,7 +78,7 @@ class Attachment:
                 if not waiting:
                     log.warning("%s: waiting for that", error)
                 waiting = True
-            self._sleep(PAUSE)
+            self._foreground.sleep(PAUSE)
 
     def _has_ended(self, job: str, client: str) -> bool:
         """Whether the process of another trainer is known to be gone."""
@@ -114,12 +112,12 @@ class Attachment:
             for _, job in sorted(taken.items(), reverse=True):
                 with suppress(ConflictError):
                     return job.spec, self._take_place(job.spec.name, resume=False)
-            self._sleep(PAUSE)
+            self._foreground.sleep(PAUSE)
         raise OutageError(f"rank 0 has taken no job {spec.name!r}, {spec.name}-2, … within {FELLOWS:g} s")
 
     def _is_led(self, job: JobState) -> bool:
         """Whether rank 0 of this run has the job, and nobody yet this rank."""
-        ranks = {t.rank for t in job.trainers if (t.world_size, t.group) == (self.me.world_size, self.me.group)}
+        ranks = {trainer.rank for trainer in job.trainers if trainer.is_fellow_of(self.me)}
         return 0 in ranks and self.me.rank not in ranks
 
 

@@ -26,7 +26,7 @@ class Foreground:
 
     def call(self, call: Callable[[SchedulerClient], T]) -> T:
         """The answer of a call. Raises the OutageError of its last try, and all other errors at once."""
-        backoff = Backoff(seconds=self._patience, sleep=self._sleep)
+        backoff = Backoff(seconds=self._patience, sleep=self.sleep)
         while True:
             try:
                 return call(self._client)
@@ -47,7 +47,8 @@ class Foreground:
             if not backoff.pause():
                 return False
 
-    def _sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, or until an interrupt."""
         end = time.monotonic() + seconds
         while not self.interrupted and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, LOOK))

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from trainer_client.errors import DoubleSkipError
 
 FRAMES: Final = 12  # between a sampler and the loader that asks it, at most
+LOADERS: Final = ("torch", "torchdata", "accelerate")  # packages with loaders that pull ahead, peek or skip
 
 Begin = Callable[["Pass"], tuple[int, int]]
 Take = Callable[["Pass"], list[int] | None]
@@ -118,11 +119,15 @@ def is_asked_by_loader() -> bool:
 
 
 def _callers() -> Iterator[Any]:
-    """The objects whose methods led here, the nearest first."""
+    """The objects of loaders' packages whose methods led here, the nearest first.
+
+    Of no other frames: to look at a frame's variables keeps them alive until it ends, a user's batches and models too.
+    """
     frame: FrameType | None = sys._getframe(1)
     for _ in range(FRAMES):
         if frame is None:
             return
-        if "self" in frame.f_locals:
-            yield frame.f_locals["self"]
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package in LOADERS and "self" in frame.f_code.co_varnames:
+            yield frame.f_locals.get("self")
         frame = frame.f_back

@@ -1,10 +1,7 @@
 """A batch sampler whose order the scheduler decides."""
 
-import logging
-import time
 import warnings
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from types import TracebackType
@@ -16,33 +13,28 @@ from torch.utils.data import Sampler
 
 from bss_service.core.arrays import Int64
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import MAX_COUNT, AttachAnswer, Scores
+from bss_service.protocol.training import MAX_COUNT, Scores
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
-from trainer_client.errors import OutageError, SchedulerError, SecondIterationError
-from trainer_client.exchange.attachment import Attachment, IfExists, is_named, this_trainer
+from trainer_client.errors import SecondIterationError
+from trainer_client.exchange.attachment import IfExists, is_named
 from trainer_client.exchange.exchange import Exchange
-from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.local import locally_drawn
-from trainer_client.exchange.outage import OnOutage, Outage
+from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, ValidationItem, restored, saved
 from trainer_client.exchange.placement import double_sharding, is_launched, placement, positions, warn_if_stray
 from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
+from trainer_client.exchange.session import SOON, Session
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.iteration import Batches, Pass, is_asked_by_loader
 from trainer_client.measurement import Measurement
-from trainer_client.retry import Backoff
 from trainer_client.with_index import rows_of
-
-log = logging.getLogger(__name__)
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
 TOO_LATE: Final = "; what comes after the loop has asked for the next interval is too late, but for the job's lag"
-SOON: Final = 1.0  # seconds to send what is queued when a loop ends by an exception
 RECALLED: Final = 1024  # batches in one answer when a run is taken up again
-RANKS_SECONDS: Final = 10.0  # at most so long, a checkpoint waits for the feedback of the other ranks
 
 
 class ScheduledBatchSampler(Sampler[list[int]]):
@@ -78,36 +70,39 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
     ) -> None:
-        self._spec = spec
         self._placement = placement(rank, world_size)
         self.rank, self.world_size = self._placement
         self._is_placed_by_default = self._may_be_stray = rank is None
         if not is_launched():
-            self._tell_of_stray()
+            self._tell_of_stray(spec)
         _check_options(spec, self.world_size, prefetch, if_exists, on_outage)
         self._calendar = spec.calendar()
         self._signals = spec.measurements()
-        self._if_exists, self._prefetch = if_exists, prefetch
-        self._on_outage, self._outage_after = on_outage, outage_after
-        self.client = client if isinstance(client, SchedulerClient) else SchedulerClient(client)
-        self._own_client = None if self.client is client else self.client
-        self._foreground = Foreground(self.client, None if on_outage == "wait" else outage_after)
-        self._attachment = Attachment(self._foreground, this_trainer(self._placement))
-        self._attached: Exchange | None = None  # from the first use on, when load_state_dict has had its chance
-        self._finalizer = weakref.finalize(self, _close, None, self._own_client, 5.0)
+        self._session = Session(
+            spec,
+            client,
+            self._placement,
+            prefetch=prefetch,
+            if_exists=if_exists,
+            on_outage=on_outage,
+            outage_after=outage_after,
+        )
         self._position = 0  # where the next pass begins, if none has begun
         self._pass: Pass | None = None  # the latest that a batch was asked of
         self._opened: Pass | None = None  # the latest
         self._is_epoch_over = False  # whether the state that was loaded has the epoch's end still before it
         self._last_fed = -1
         self._fed = False
-        self._is_closed = self._is_offline = False
-        self._create()
 
     @property
     def spec(self) -> JobSpec:
         """The job's; with if_exists="new" its name may be another than the one that was given."""
-        return self._spec if self._attached is None else self._attached.spec
+        return self._session.spec
+
+    @property
+    def client(self) -> SchedulerClient:
+        """Who calls the service."""
+        return self._session.client
 
     # What a DataLoader calls.
 
@@ -254,7 +249,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         for start in range(0, len(indices), SCORES_CHUNK):
             part = slice(start, start + SCORES_CHUNK)
             message = Scores(indices=np.asarray(indices[part], dtype=np.int64), values=values[part])
-            self._foreground.call(partial(SchedulerClient.scores, name=job, scores=message))
+            self._session.call(partial(SchedulerClient.scores, name=job, scores=message))
 
     @property
     def batches_trained(self) -> int:
@@ -269,26 +264,22 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     @property
     def stats(self) -> Stats:
         """What scheduling cost so far."""
-        return Stats() if self._attached is None else self._attached.stats
+        return self._session.stats
 
     def interrupt(self) -> None:
         """End the iteration at its next batch, and any waiting for the service; safe in a signal handler.
 
         The sampler then gives out nothing more: what is left to do is `state_dict` and `close`.
         """
-        self._foreground.interrupted = True
-        if self._attached is not None:
-            self._attached.interrupt()
+        self._session.interrupt()
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Send all feedback now; False if that did not succeed in `timeout` seconds."""
-        return self._attached is None or self._attached.flush(timeout)
+        return self._session.flush(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Send what is queued, at most for `timeout` seconds, and end the thread."""
-        self._finalizer.detach()
-        self._is_closed = True
-        _close(self._attached, self._own_client, timeout)
+        self._session.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -296,7 +287,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close(5.0 if kind is None and not self._foreground.interrupted else SOON)
+        self.close(5.0 if kind is None and not self._session.is_interrupted else SOON)
 
     # Checkpoints.
 
@@ -314,7 +305,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """
         by_loader = is_asked_by_loader()
         step, is_over = self._pulled() if by_loader else (self.batches_trained, False)
-        if not by_loader and self.world_size > 1 and self._fed and not self._have_all_fed(step):
+        if not by_loader and self.world_size > 1 and self._fed and not self._session.is_fed_back(step):
             warnings.warn(
                 f"a checkpoint of step {step} is taken without the feedback of all ranks, for which the service would "
                 f"wait its patience of {self.spec.patience:g} s after a resumption",
@@ -327,7 +318,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             "epoch_over": is_over,
             "fed": self._fed,
             "unsent": []
-            if self._attached is None
+            if self._session.exchange is None
             else [saved(item, wait=not by_loader) for item in self._unsent(step)],
         }
 
@@ -335,11 +326,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """Go on where `state_dict` was; on any number of ranks. Raises ValueError for another job's state."""
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"version must be {STATE_VERSION}, got {state.get('version')!r}")
-        if not is_named(state["job"], self.spec.name, self._if_exists):
+        if not is_named(state["job"], self.spec.name, self._session.if_exists):
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
-        if self._attached is None:
-            self._spec = self._spec.model_copy(update={"name": state["job"]})
-            self._attach("resume")
+        if self._session.exchange is None:
+            self._session.resume(state["job"])
         self._exchange.reset()
         self._position, self._pass = int(state["step"]), None
         self._is_epoch_over = bool(state.get("epoch_over"))
@@ -357,71 +347,11 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     @property
     def _exchange(self) -> Exchange:
         """The exchange with the service; the first to ask takes this rank's place in the job."""
-        if self._attached is None:
-            if self._is_closed:
-                raise SchedulerError("the sampler is closed")
-            if self._is_offline:
-                self._start_offline()
-            else:
-                self._join()
-        assert self._attached is not None
-        return self._attached
-
-    def _join(self) -> None:
-        answer = self._attach(self._if_exists)
-        if self._if_exists == "resume" and answer.next_step:
-            self._position = answer.fed_back_until if answer.steps_fed_back else answer.next_step
-            log.warning("job %r is resumed without a checkpoint, at step %d", self.spec.name, self._position)
-        self._recall()
-
-    def _attach(self, if_exists: IfExists) -> AttachAnswer:
-        """Take this rank's place, and start the exchange with the service."""
-        self._spec, answer = self._attachment.to(self._spec, if_exists)
-        self._start(Outage(self._on_outage, self._outage_after), answer.next_step)
-        return answer
-
-    def _start_offline(self) -> None:
-        """Start with batches drawn here; the exchange's thread takes the place as soon as it can."""
-        log.warning("scheduler out of reach: job %r begins with batches drawn locally", self._spec.name)
-        outage = Outage(self._on_outage, self._outage_after)
-        outage.failed(since=time.monotonic() - self._outage_after)
-        attachment = Attachment(Foreground(self.client, 0.0), self._attachment.me)
-        self._start(outage, 0, partial(_joined, attachment, self._spec, self._if_exists))
-
-    def _start(self, outage: Outage, handed_out: int, open_job: Callable[[], JobSpec] | None = None) -> None:
-        self._attached = Exchange(
-            self.client,
-            self._spec,
-            self._attachment.me,
-            prefetch=self._prefetch,
-            outage=outage,
-            handed_out=handed_out,
-            open_job=open_job,
-        )
-        self._finalizer.detach()
-        self._finalizer = weakref.finalize(self, _close, self._attached, self._own_client, 5.0)
-
-    def _create(self) -> None:
-        """What is wrong with the job is to be known at once."""
-        try:
-            if self._if_exists == "new":
-                self._foreground.call(lambda once: once.jobs())
-            else:
-                self._foreground.call(lambda once: once.create_job(self._spec))
-        except BaseException as error:
-            # Where an earlier run may be gone on with, its step must be known.
-            is_fresh = self._if_exists == "fail" and not self._foreground.interrupted
-            self._is_offline = isinstance(error, OutageError) and self._on_outage == "local" and is_fresh
-            if not self._is_offline:
-                self._finalizer()
-                raise
-
-    def _have_all_fed(self, step: int) -> bool:
-        """Wait until the feedback of all ranks for the steps before this one has reached the service."""
-        seconds = SOON if self._foreground.interrupted else RANKS_SECONDS
-        backoff = Backoff(seconds=seconds)
-        self.flush(seconds)
-        return self._foreground.is_fed_back(self.spec.name, step, backoff)
+        if self._session.exchange is None:
+            self._position = self._session.join()
+            self._recall()
+        assert self._session.exchange is not None
+        return self._session.exchange
 
     def _open_step(self, step: int) -> ScheduledBatch:
         batch = self._exchange.open_steps().get(step)
@@ -456,7 +386,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def _settle(self) -> None:
         """Before another pass: batches without feedback come again, or count as not measured."""
-        if self._pass is None or self._foreground.interrupted:
+        if self._pass is None or self._session.is_interrupted:
             return
         self._position, self._pass = self._next_step(), None
         self._exchange.abandon(self._position)
@@ -479,27 +409,27 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             while (batch := self._exchange.take(self._position)) is not None:
                 self._send(batch, None)
                 self._position = batch.step + 1
-        if not self._foreground.interrupted:
+        if not self._session.is_interrupted:
             self._position = step
 
     def _recall(self) -> None:
         """Where the local order is wanted, learn what the service handed out of this epoch to an earlier process."""
-        if self._on_outage != "local":
+        if self._session.on_outage != "local":
             return
         epoch = self._calendar.epoch_of(self._position)
         step = self._calendar.epoch_start(max(0, epoch - 1))
         stop = min(self._exchange.prefetch.handed_out, self._calendar.epoch_start(epoch + 1))
         while step < stop:
             call = partial(SchedulerClient.batches, name=self.spec.name, start=step, count=min(RECALLED, stop - step))
-            batches = self._foreground.call(call)
+            batches = self._session.call(call)
             self._exchange.recall(scheduled(batches), self._position)
             step += len(batches.indices)
 
     # How its batches may be shared out: not at all.
 
-    def _tell_of_stray(self) -> None:
+    def _tell_of_stray(self, spec: JobSpec) -> None:
         if self._may_be_stray:
-            warn_if_stray(self._placement, self._spec.batch_size)
+            warn_if_stray(self._placement, spec.batch_size)
         self._may_be_stray = False
 
     def _check_placement(self) -> None:
@@ -509,7 +439,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 f"{now.rank} of {now.world_size} by now: create it after torch.distributed's process group, or give it "
                 "both"
             )
-        self._tell_of_stray()
+        self._tell_of_stray(self.spec)
 
     def _check_sharding(self, rows: Int64, shares: Sequence[Int64]) -> None:
         """What became of a batch that is none of this rank's open ones, if that can be told."""
@@ -519,10 +449,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         strange = self._last_fed < 0 and not any(set(rows.tolist()) <= set(share.tolist()) for share in shares)
         if again or strange:
             raise double_sharding(f"the loop trains on samples {rows[:8]}…, no batch of rank {self.rank}'s")
-
-
-def _joined(attachment: Attachment, spec: JobSpec, if_exists: IfExists) -> JobSpec:
-    return attachment.to(spec, if_exists)[0]
 
 
 def _check_options(spec: JobSpec, world_size: int, prefetch: int, if_exists: str, on_outage: str) -> None:
@@ -544,10 +470,3 @@ def _check_options(spec: JobSpec, world_size: int, prefetch: int, if_exists: str
 def _share(value: float) -> float:
     """A share in [0, 1]; half precision may exceed it a little."""
     return min(1.0, float(value)) if value <= 1.001 else float(value)
-
-
-def _close(exchange: Exchange | None, client: SchedulerClient | None, timeout: float) -> None:
-    if exchange is not None:
-        exchange.close(timeout)
-    if client is not None:
-        client.close()

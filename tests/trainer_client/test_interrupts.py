@@ -247,9 +247,12 @@ def test_loader_workers_that_are_spawned_get_no_sampler(client: SchedulerClient,
             sampler.__reduce__()
 
 
-def test_a_forked_process_is_told_to_make_its_own(client: SchedulerClient, job_name: str) -> None:
+@pytest.mark.parametrize("taken", [0, 1])
+def test_a_forked_process_is_told_to_make_its_own(client: SchedulerClient, job_name: str, taken: int) -> None:
     with ScheduledBatchSampler(spec(job_name), client) as sampler:
         batches = iter(sampler)
+        for _ in range(taken):
+            next(batches)
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
@@ -265,3 +268,4 @@ def test_a_forked_process_is_told_to_make_its_own(client: SchedulerClient, job_n
             assert "create it there" in answer.read()
         os.waitpid(child, 0)
         assert len(next(batches)) == 8
+        assert [trainer.process for trainer in client.job(job_name).trainers] == [os.getpid()]

@@ -73,7 +73,7 @@ class Exchange:
         turn: the step that the loop is at; those before it have had their chance of feedback.
         """
         started = time.monotonic()
-        self._check_process()
+        check_process(self._process)
         with self._changed:
             while (batch := self._available()) is None:
                 if self.prefetch.is_done or self._interrupted:
@@ -95,7 +95,7 @@ class Exchange:
 
     def put(self, item: Item) -> None:
         """Queue something for the service."""
-        self._check_process()
+        check_process(self._process)
         with self._changed:
             self._check_usable()
             if isinstance(item, FeedbackItem) and (batch := self.prefetch.fed(item.step)) is not None:
@@ -242,9 +242,10 @@ class Exchange:
         if self._worker.closed:
             raise SchedulerError("the sampler is closed")
 
-    def _check_process(self) -> None:
-        """The thread, and whoever held the lock, stayed behind in the process that forked."""
-        if os.getpid() != self._process:
-            raise SchedulerError(
-                f"the sampler belongs to process {self._process}, got a call in process {os.getpid()}: create it there"
-            )
+
+def check_process(made_in: int) -> None:
+    """Refuse a child of the process that made a sampler: threads stay behind, and it would be one trainer twice."""
+    if os.getpid() != made_in:
+        raise SchedulerError(
+            f"the sampler belongs to process {made_in}, got a call in process {os.getpid()}: create it there"
+        )

@@ -3,6 +3,7 @@
 import logging
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -256,3 +257,17 @@ def test_a_loop_that_forgets_feedback_is_told_the_line(client: SchedulerClient, 
             UserWarning, match=r"no feedback .* 16 batches .*sampler\.feedback\(index, measure\(\.\.\.\)\)"
         ):
             list(loader)
+
+
+@every_loader
+def test_what_a_loop_lets_go_of_is_gone(sampler: ScheduledBatchSampler, kind: str) -> None:
+    class Model:
+        """Something large of the user's."""
+
+    model = Model()
+    gone = weakref.ref(model)
+    for index, _ in loader_of(sampler, kind):
+        sampler.feedback(index, measured(index))
+        break
+    del model
+    assert gone() is None

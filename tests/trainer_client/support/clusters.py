@@ -28,7 +28,7 @@ def clusters() -> Dataset:
 def job(name: str, policy: str = "balance", parameters: dict[str, Any] | None = None, **fields: Any) -> JobSpec:
     """A job of `EPOCHS` epochs of 7 steps; every tenth sample or so is carried into the next epoch."""
     chosen = PolicySpec(name=policy, parameters=parameters or {})
-    return job_spec(name, clusters(), batch_size=32, epochs=EPOCHS, policy=chosen, **fields)
+    return job_spec(name, clusters(), batch_size=32, epochs=EPOCHS, policy=chosen, tail="carry", **fields)
 
 
 @dataclass

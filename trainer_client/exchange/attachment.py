@@ -25,6 +25,7 @@ IfExists = Literal["fail", "new", "resume"]
 ALIVE: Final = PLACE_SECONDS + 5.0  # beyond a job's patience: a place that is held for so long has somebody in it
 FELLOWS: Final = 60.0  # seconds to wait for rank 0 to name the job
 PAUSE: Final = 0.5
+_ended: Final[set[str]] = set()  # trainers of this process that were closed; the service may not know it yet
 
 
 def this_trainer(placement: Placement) -> Trainer:
@@ -37,6 +38,11 @@ def this_trainer(placement: Placement) -> Trainer:
         machine=_machine(),
         group=_group() if placement.world_size > 1 else "",
     )
+
+
+def note_end(trainer: Trainer) -> None:
+    """Let others of this process take the place of a trainer at once, also where its farewell did not get through."""
+    _ended.add(trainer.client)
 
 
 class Attachment:
@@ -81,7 +87,9 @@ class Attachment:
             self._foreground.sleep(PAUSE)
 
     def _has_ended(self, job: str, client: str) -> bool:
-        """Whether the process of another trainer is known to be gone."""
+        """Whether another trainer, or its process, is known to be gone."""
+        if client in _ended:
+            return True
         state = self._foreground.call(lambda once: once.job(job))
         other = next((trainer for trainer in state.trainers if trainer.client == client), None)
         if other is None or not self.me.machine or other.machine != self.me.machine:

@@ -12,6 +12,7 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import Trainer
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
+from trainer_client.exchange.attachment import note_end
 from trainer_client.exchange.foreground import LOOK
 from trainer_client.exchange.local import LocalOrder
 from trainer_client.exchange.outage import Outage, State
@@ -41,7 +42,7 @@ class Exchange:
         open_job: Callable[[], JobSpec] | None = None,
     ) -> None:
         self.stats = Stats()
-        self._process = os.getpid()
+        self._me, self._process = me, os.getpid()
         self.prefetch = Prefetch(spec, prefetch, handed_out)
         self._outbox = Outbox()
         self._placement = Placement(me.rank, me.world_size)
@@ -162,6 +163,7 @@ class Exchange:
         worker = self._worker
         if worker.closed or os.getpid() != self._process:
             return
+        note_end(self._me)
         if threading.current_thread() is worker.thread:  # the garbage collector ran here
             worker.closed = True
             return

@@ -176,7 +176,7 @@ def test_a_checkpoint_of_one_rank_waits_for_the_feedback_of_all(service: Service
 def test_a_checkpoint_without_the_feedback_of_a_rank_says_so(
     client: SchedulerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer_client.sampler.RANKS_SECONDS", 0.1)
+    monkeypatch.setattr("trainer_client.exchange.session.RANKS_SECONDS", 0.1)
     with ScheduledBatchSampler(spec(f"ddp-{next(NUMBERS)}", policy="uniform"), client, rank=0, world_size=2) as sampler:
         sampler.feedback(next(iter(sampler)))
         with pytest.warns(UserWarning, match="a checkpoint of step 1 is taken without the feedback of all ranks"):

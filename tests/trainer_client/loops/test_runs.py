@@ -218,6 +218,20 @@ class TestATrainerThatDied:
             assert len(train(sampler)) == 3
         assert "s from now if it is heard of no more: waiting for that" in caplog.text
 
+    def test_one_that_was_closed_out_of_reach_is_gone_for_its_own_process(
+        self, start_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        service, job = start_service(), spec("run", samples=SAMPLES, batch_size=8, policy="uniform")
+        with service.client() as client:
+            sampler = ScheduledBatchSampler(job, client)
+            train(sampler, steps=3)
+            service.kill()
+            sampler.close(0.1)
+            service.start()
+            with ScheduledBatchSampler(job, client, if_exists="resume") as again:
+                assert len(train(again)) >= 3
+        assert "waiting for that" not in caplog.text
+
     def test_the_script_run_again_is_refused_for_its_steps(self, client: SchedulerClient, job: JobSpec) -> None:
         with pytest.raises(JobExistsError, match="has handed out"):
             script(job, client)

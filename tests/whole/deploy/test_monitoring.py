@@ -60,6 +60,9 @@ class Prometheus:
         if not self._http.base_url.host:
             self.stop()
             pytest.fail(f"Prometheus did not start: {self.log}")
+        until_true(
+            lambda: self._http.get(self._http.base_url.join("/-/ready")).is_success
+        )  # it listens before it can answer
 
     def _read_log(self, listening: threading.Event) -> None:
         assert self._process.stderr is not None
@@ -111,7 +114,7 @@ def use(client: SchedulerClient, round_: int) -> None:
         client.job("nobody-made-it")
 
 
-def until_true(condition: Callable[[], object], meanwhile: Callable[[int], object]) -> None:
+def until_true(condition: Callable[[], object], meanwhile: Callable[[int], object] = lambda _: None) -> None:
     """Go on with something until a condition holds."""
     for round_ in range(SECONDS):
         if condition():

@@ -221,7 +221,7 @@ class TestATrainerThatDied:
     def test_one_that_was_closed_out_of_reach_is_gone_for_its_own_process(
         self, start_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
     ) -> None:
-        service, job = start_service(), spec("run", samples=SAMPLES, batch_size=8, policy="uniform")
+        service, job = start_service(), spec("run", samples=SAMPLES, batch_size=8, policy="uniform", patience=0.0)
         with service.client() as client:
             sampler = ScheduledBatchSampler(job, client)
             train(sampler, steps=3)

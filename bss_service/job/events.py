@@ -183,11 +183,11 @@ class ValidationReported(JobEvent[ValidationAnswer]):
 
     def apply(self, job: Job) -> Applied[ValidationAnswer]:
         checks.check_report(job.spec, self.report, job.served)
-        steps = [r.step for r in job.history.reports]
-        if steps and self.report.step <= steps[-1]:
-            return Applied(ValidationAnswer(outcome="repeated" if self.report.step in steps else "late"), None)
         heads = {name: self.report.modalities[name] for name in job.spec.heads[:-1]}
-        rewards = job.history.report(self.report.model_copy(update={"modalities": heads}))
+        report, earlier = self.report.model_copy(update={"modalities": heads}), job.history.reports
+        if earlier and report.step <= earlier[-1].step:
+            return Applied(ValidationAnswer(outcome="repeated" if report in earlier else "late"), None)
+        rewards = job.history.report(report)
         return Applied(ValidationAnswer(outcome="applied", rewards=rewards), self)
 
     def fields(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class ValidationReport(Message):
 
 
 class ValidationAnswer(Message):
-    """`repeated`: a report of this step is known and stays; `late`: a later one is known and this is not used."""
+    """`repeated`: this very report is known; `late`: another of this step or a later one is, and this is not used."""
 
     outcome: Annotated[Literal["applied", "repeated", "late"], OrNewer]
     rewards: list[float | None] = []  # of the decisions whose plans ended with this report, in order

@@ -281,7 +281,8 @@ def test_a_report_that_is_repeated_or_late_changes_nothing() -> None:
     trainer.apply(ValidationReported(report(2)))
     trainer.apply(ValidationReported(report(4)))
     before = trainer.state()
-    assert trainer.apply(ValidationReported(report(2).model_copy(update={"loss": 99.0}))).outcome == "repeated"
+    assert trainer.apply(ValidationReported(report(2))).outcome == "repeated"
+    assert trainer.apply(ValidationReported(report(2).model_copy(update={"loss": 99.0}))).outcome == "late"
     assert trainer.apply(ValidationReported(report(3))).outcome == "late"
     assert trainer.state() == before
 

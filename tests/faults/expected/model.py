@@ -196,8 +196,7 @@ class Model:
         if report.step > self.served:
             raise Refused(409)
         if self.reports and report.step <= self.reports[-1].step:
-            known = report.step in [r.step for r in self.reports]
-            return Reply(200, {"outcome": "repeated" if known else "late", "rewards": []})
+            return Reply(200, {"outcome": "repeated" if report in self.reports else "late", "rewards": []})
         self.reports.append(report)
         ended = [not rewarded and first < end <= report.step for first, end, _, rewarded in self.decisions]
         self.decisions = [(*d[:3], d[3] or new) for d, new in zip(self.decisions, ended, strict=True)]

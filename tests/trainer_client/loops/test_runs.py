@@ -202,6 +202,20 @@ def killed(service: Service, job: JobSpec) -> Iterator[None]:
     yield
 
 
+def test_a_second_validation_of_a_step_is_told_to_be_left_out(
+    client: SchedulerClient, job: JobSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ScheduledBatchSampler(job, client) as sampler:
+        train(sampler)
+        modalities = {"audio": (0.5, 0.5), "video": (0.5, 0.5)}
+        sampler.validation(loss=1.0, accuracy=0.5, modalities=modalities)  # the same again
+        assert sampler.flush()
+        assert "left out" not in caplog.text
+        sampler.validation(loss=0.7, accuracy=0.9, modalities=modalities)  # of averaged weights, perhaps
+        assert sampler.flush()
+    assert "the validation at step 6 was left out" in caplog.text
+
+
 @pytest.mark.usefixtures("killed")
 class TestATrainerThatDied:
     def test_its_place_is_free_at_once_on_the_same_machine(self, client: SchedulerClient, job: JobSpec) -> None:

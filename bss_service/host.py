@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
     BssError,
     ConflictError,

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.table import SampleTable
 from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
 from bss_service.job import views
 from bss_service.job.events import JobEvent

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bss_service.core.action import CHOICES, RANGES, Action
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.table import SampleTable
 from bss_service.protocol.validation import ValidationReport
 from envs.run import StudentRun
 

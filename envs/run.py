@@ -9,8 +9,8 @@ from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
 from bss_service.core.interval import draw_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
+from bss_service.core.samples.table import SampleTable
 from bss_service.core.signals import PAPER, Signals
-from bss_service.core.table import SampleTable
 from bss_service.job.history import History
 from bss_service.policies.base import Choice
 from bss_service.protocol.decisions import Decision

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 _NAMES: Final = {
-    "bss_service.core.signals": "Signal",
+    "bss_service.core.signals": "EVIDENCE Signal",
     "bss_service.protocol.jobs": "JobSpec RewardSpec",
     "bss_service.protocol.policies": "PolicySpec",
     "bss_service.protocol.training": "Feedback FeedbackRequest LocalBatches Scores StepsRequest",
@@ -28,6 +28,7 @@ _HOMES: Final = {name: module for module, names in _NAMES.items() for name in na
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from bss_service.core.signals import EVIDENCE as EVIDENCE
     from bss_service.core.signals import Signal as Signal
     from bss_service.protocol.jobs import JobSpec as JobSpec
     from bss_service.protocol.jobs import RewardSpec as RewardSpec

@@ -40,9 +40,10 @@ def measure(
     `ignore_index` where a sample has none. The weights are those of the training loss: by default
     ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j with λ = unimodal_weight, and CE_joint without unimodal heads.
 
-    Returns `loss` (g,), `probability` (g, H) of the true label by each unimodal head in order and the joint head, and
-    with two unimodal heads or more `similarity` (g,), all float32. Loss and probability are NaN, not known, of a sample
-    that is ignored. The formulas are those of `bss_service.core.measurement`. No forward pass, no wait for the device.
+    Returns `loss` (g,), `probability` (g, H) of the true label by each unimodal head in order and the joint head, with
+    two unimodal heads or more `similarity` (g,), and the signals of `bss_service.core.signals.DYNAMICS`, all float32.
+    What needs a label is NaN, not known, of a sample that is ignored. The sampler sends what the job declares.
+    The formulas are those of `bss_service.core.measurement`. No forward pass, no wait for the device.
 
     Raises TypeError or ValueError naming an argument of another type, shape or dtype, with what to do; LabelError, a
     ValueError, naming a label on the CPU that is out of range. One on another device is not waited for: its loss and
@@ -52,11 +53,15 @@ def measure(
     is_unknown = batch.is_ignored | batch.is_outside
     why = torch.full_like(is_unknown, WRONG_LABEL, dtype=torch.int32).view(torch.float32)
     why = why.masked_fill(batch.is_ignored, torch.nan)
-    loss = _loss(batch.at_label, unimodal_weight, joint_weight)
-    measured = {
-        "loss": torch.where(is_unknown, why, loss),
-        "probability": torch.where(is_unknown, why, batch.at_label.exp()).T,
+    by_signal = {
+        "loss": _loss(batch.at_label, unimodal_weight, joint_weight),
+        "probability": batch.at_label.exp().T,
+        "label": batch.labels,
+        **formulas.label_and_rival(batch.logs, batch.labels, torch),
     }
+    predicted = by_signal.pop("predicted_class").float()  # the one that needs no label
+    measured = {name: _marked(values, is_unknown, why) for name, values in by_signal.items()}
+    measured["predicted_class"] = predicted
     if len(unimodal_logits) > 1:
         measured["similarity"] = formulas.similarity(batch.logs[:-1].exp(), torch)
     return measured
@@ -86,7 +91,8 @@ class _Batch(NamedTuple):
     """Of H heads, the joint one last: log-probabilities, in single precision whatever the model computes in."""
 
     logs: Tensor  # (H, g, c)
-    at_label: Tensor  # (H, g), those of the true label; meaningless where one of the following is true
+    labels: Tensor  # (g,) int64 in [0, c)
+    at_label: Tensor  # (H, g), log-probabilities of these; meaningless where one of the following is true
     is_ignored: Tensor  # (g,)
     is_outside: Tensor  # (g,)
 
@@ -99,8 +105,15 @@ def _read(unimodal_logits: Sequence[Tensor], joint_logits: Tensor, labels: Tenso
     if _is_on_host(labels):
         _check_range(labels, is_outside & ~is_ignored, classes, ignore_index)
     logs = formulas.log_softmax(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
-    at_label = formulas.true_label(logs, usable.to(device, non_blocking=True), torch)
-    return _Batch(logs, at_label, is_ignored.to(device, non_blocking=True), is_outside.to(device, non_blocking=True))
+    on_device = [part.to(device, non_blocking=True) for part in (usable, is_ignored, is_outside)]
+    return _Batch(logs, on_device[0], formulas.true_label(logs, on_device[0], torch), *on_device[1:])
+
+
+def _marked(values: Tensor, is_unknown: Tensor, mark: Tensor) -> Tensor:
+    """Values (g,) or (g, H) as float32, with the mark (g,) of why in the rows that are not known."""
+    if values.ndim == 2:
+        is_unknown, mark = is_unknown[:, None], mark[:, None]
+    return torch.where(is_unknown, mark, values.float())
 
 
 def _is_on_host(labels: Tensor) -> bool:

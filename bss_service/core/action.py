@@ -9,8 +9,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from bss_service.core.arrays import Float32, Float64, Floats, Int64
-from bss_service.core.scores import minmax
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.scores import minmax
+from bss_service.core.samples.table import SampleTable
 
 Link = Literal["exponential", "linear"]
 Coverage = Literal["epoch", "subset", "draw"]

@@ -9,8 +9,8 @@ from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.calendar import Calendar
 from bss_service.core.observation import Observation, observe
 from bss_service.core.reward import Report
+from bss_service.core.samples.table import SampleTable
 from bss_service.core.sampling import Drawn, draw_plan
-from bss_service.core.table import SampleTable
 
 
 def observe_interval(

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 Array = Any  # numpy.ndarray or torch.Tensor
+LEAST = 1e30  # −log of the least probability that is told from another
 
 
 def log_softmax(logits: Array, xp: ModuleType) -> Array:
@@ -71,3 +72,27 @@ def total_loss(joint: Array, unimodal: Array, *, joint_weight: float, unimodal_w
     Kinetics-Sounds and (0.1, 0.9) on CREMA-D.
     """
     return -(joint_weight * joint + unimodal_weight * unimodal.sum(axis=0))
+
+
+def label_and_rival(log_probabilities: Array, labels: Array, xp: ModuleType) -> dict[str, Array]:
+    """What all heads together say of each label and of its likeliest rival, by the name of the signal.
+
+    log_probabilities: (H, G, c) of all heads, c ≥ 2; labels: (G,) int64 in [0, c). Their sum over heads is that of the
+    logits but for a constant a sample, so that its softmax and margins are those of the summed logits. The rival is the
+    class other than the label with the highest sum. Returns `summed_probability`, `margin` (Pleiss et al. 2020, section
+    3, of the summed logits), `other_class` (int64) and `summed_other_probability`, each (G,), `other_probability`
+    (G, H), of the rival by each head, and `predicted_class` (G, H), int64.
+    """
+    total = xp.clip(log_probabilities.sum(axis=0), -LEAST, LEAST)  # a class that is masked out stays above the label
+    classes = xp.arange(total.shape[-1], device=labels.device)
+    rival = xp.argmax(xp.where(classes == labels[:, None], -xp.inf, total), axis=-1)
+    logs = log_softmax(total, xp)
+    of_label, of_rival = true_label(logs, labels, xp), true_label(logs, rival, xp)
+    return {
+        "summed_probability": xp.exp(of_label),
+        "margin": of_label - of_rival,
+        "other_class": rival,
+        "summed_other_probability": xp.exp(of_rival),
+        "other_probability": xp.exp(true_label(log_probabilities, rival, xp)).T,
+        "predicted_class": xp.argmax(log_probabilities, axis=-1).T,
+    }

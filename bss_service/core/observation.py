@@ -11,8 +11,8 @@ import numpy as np
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Floats
 from bss_service.core.reward import Report, modality_balance
-from bss_service.core.scores import balance_score, minmax
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.scores import balance_score, minmax
+from bss_service.core.samples.table import SampleTable
 
 QUANTILES: Final = (0.1, 0.5, 0.9)
 

@@ -8,7 +8,7 @@ import numpy as np
 from bss_service.core.action import Action, admitted, log_weights
 from bss_service.core.arrays import Bool, Float32, Float64, Int64
 from bss_service.core.calendar import Calendar
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.table import SampleTable
 
 
 def uniforms(seed: int, stream: int, counter: int, size: int) -> Float64:

@@ -21,8 +21,9 @@ class Signal:
     """A number that is measured of each sample, or one of each of the job's heads.
 
     low, high: its range, both ends included; None: unbounded. per_head: one for each unimodal head in the job's order,
-    and one for the joint head. averaged: the sample table keeps, besides the latest value, a moving average of the
-    values min-max normalised among those measured together.
+    and one for the joint head. whole: only whole numbers, such as that of a class. kept: the sample table keeps the
+    latest value. averaged: it keeps besides a moving average of the values min-max normalised among those measured
+    together.
 
     Raises ValueError naming what is wrong with a declaration.
     """
@@ -33,6 +34,8 @@ class Signal:
     high: float | None = None
     per_head: bool = False
     averaged: bool = False
+    whole: bool = False
+    kept: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(NAME, self.name) or self.name in RESERVED:
@@ -46,9 +49,11 @@ class Signal:
             object.__setattr__(self, end, None if value is None else float(value))
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError(f"low of {self.name} must be less than high = {self.high:g}, got {self.low:g}")
-        for flag in ("per_head", "averaged"):
+        for flag in ("per_head", "averaged", "whole", "kept"):
             if type(getattr(self, flag)) is not bool:
                 raise ValueError(f"{flag} of {self.name} must be true or false, got {getattr(self, flag)!r}")
+        if self.averaged and not self.kept:
+            raise ValueError(f"kept of {self.name} must be true where averaged is, got false")
 
     def check(self, values: Floats) -> None:
         """Raises ValueError where a value is infinite or outside the range; NaN, for unknown, is inside any."""
@@ -59,13 +64,42 @@ class Signal:
         outside = (values < low - ROUNDING) | (values > high + ROUNDING)
         if outside.any():
             raise ValueError(f"{self.name} must lie in [{low:g}, {high:g}], got {_first(values, outside)}")
+        if self.whole and (broken := np.rint(values) != values)[~np.isnan(values)].any():
+            raise ValueError(f"{self.name} must hold whole numbers, got {_first(values, broken & ~np.isnan(values))}")
 
 
 SIMILARITY: Final = Signal("similarity", "mean cosine between the unimodal heads' predictions", -1, 1, averaged=True)
 LOSS: Final = Signal("loss", "training loss", averaged=True)
 PROBABILITY: Final = Signal("probability", "probability of the true label", 0, 1, per_head=True)
 PAPER: Final = (SIMILARITY, LOSS, PROBABILITY)  # those of BSS: what a job sends that declares nothing
-BUILT_IN: Final[Mapping[str, Signal]] = {signal.name: signal for signal in PAPER}
+
+# What tells how far a label is to be trusted. Of it the table keeps training dynamics (core/samples/dynamics.py), not
+# the latest value. "Summed": by the softmax of the sum of all heads' logits. Classes' numbers are exact in float32.
+_LAST_CLASS: Final = 2**24 - 1
+SUMMED_PROBABILITY: Final = Signal("summed_probability", "summed, of the true label", 0, 1, kept=False)
+MARGIN: Final = Signal("margin", "summed logit of the true label − the highest of another", kept=False)
+OTHER_CLASS: Final = Signal(
+    "other_class", "likeliest class other than the label, summed", 0, _LAST_CLASS, whole=True, kept=False
+)
+OTHER_PROBABILITY: Final = Signal(
+    "other_probability", "probability of that other class", 0, 1, per_head=True, kept=False
+)
+SUMMED_OTHER: Final = Signal("summed_other_probability", "summed, of that other class", 0, 1, kept=False)
+PREDICTED_CLASS: Final = Signal(
+    "predicted_class", "likeliest class", 0, _LAST_CLASS, per_head=True, whole=True, kept=False
+)
+LABEL: Final = Signal("label", "the class that the sample is labelled with", 0, _LAST_CLASS, whole=True, kept=False)
+DYNAMICS: Final = (
+    SUMMED_PROBABILITY,
+    MARGIN,
+    OTHER_CLASS,
+    OTHER_PROBABILITY,
+    SUMMED_OTHER,
+    PREDICTED_CLASS,
+    LABEL,
+)
+EVIDENCE: Final = (*PAPER, *DYNAMICS)  # what a job sends whose samples are to have an evidence
+BUILT_IN: Final[Mapping[str, Signal]] = {signal.name: signal for signal in EVIDENCE}
 
 
 class Signals:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 
-from bss_service.core.table import MAX_STEP
+from bss_service.core.samples.table import MAX_STEP
 from bss_service.errors import OldClientError
 from bss_service.host import Host
 from bss_service.http.auth import Needs

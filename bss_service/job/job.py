@@ -9,8 +9,8 @@ from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.interval import draw_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
+from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.sampling import drawn_before
-from bss_service.core.table import MAX_STEP, SampleTable
 from bss_service.errors import InvalidValueError, UnknownStepError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.history import History

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 
 from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt32
 from bss_service.core.observation import FIELDS, Observation
+from bss_service.core.samples.dynamics import Dynamics, are_kept
+from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.signals import Signals
-from bss_service.core.table import MAX_STEP, SampleTable
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.formats import snapshot_of_version_2
 from bss_service.job.job import Job
@@ -43,6 +44,7 @@ class TableState(Message):
     latest: dict[str, Annotated[Float32, ArrayType(np.float32, "n", nan=True, per_head=True)]]
     average: dict[str, Annotated[Float32, ArrayType(np.float32, "n", 0, 1, nan=True, per_head=True)]]
     unknown: dict[str, Annotated[Bool, ArrayType(np.bool_, "n", per_head=True)]]
+    dynamics: dict[str, Annotated[Float32, ArrayType(np.float32, "n", per_head=True)]] = Field(default_factory=dict)
     first_score: Annotated[Float32, ArrayType(np.float32, "n", -1, 1, nan=True)]
     times_measured: Annotated[UInt32, ArrayType(np.uint32, "n")]
     stamp: Annotated[UInt32, ArrayType(np.uint32, "n")]
@@ -167,7 +169,7 @@ class Snapshot(Message):
 
     def _check_table(self, signals: Signals) -> None:
         n, averaged = self.spec.samples, [signal.name for signal in signals if signal.averaged]
-        for group, names in (("latest", [signal.name for signal in signals]), ("average", averaged)):
+        for group, names in (("latest", [signal.name for signal in signals if signal.kept]), ("average", averaged)):
             columns = getattr(self.table, group)
             if sorted(columns) != sorted(names):
                 raise ValueError(f"table.{group} must hold {sorted(names)}, got {sorted(columns)}")
@@ -181,6 +183,13 @@ class Snapshot(Message):
             _check_shape(f"table.unknown.{name}", mask, (n, *signals.shape(name)))
         for name in ("first_score", "times_measured", "stamp"):
             _check_shape(f"table.{name}", getattr(self.table, name), (n,))
+        if are_kept(signals):
+            try:
+                Dynamics.of_arrays(self.table.dynamics, n, signals.heads)
+            except ValueError as error:
+                raise ValueError(f"table.dynamics: {error}") from None
+        elif self.table.dynamics:
+            raise ValueError(f"table.dynamics must be empty for these signals, got {sorted(self.table.dynamics)}")
 
     def _check_versions(self) -> None:
         for field, versions in (("versions", self.versions), ("shadows", self.shadows)):
@@ -273,7 +282,11 @@ def take_snapshot(job: Job) -> Snapshot:
 
 def snapshot_of(job: Job) -> Snapshot:
     """The state of a job that nobody changes as long as the snapshot is in use: they share their arrays."""
-    columns = {field.name: getattr(job.table, field.name) for field in fields(SampleTable) if field.name != "signals"}
+    table = job.table
+    columns: dict[str, Any] = {field.name: getattr(table, field.name) for field in fields(SampleTable)}
+    del columns["signals"]
+    columns["latest"] = {name: column.astype(np.float32, copy=False) for name, column in table.latest.items()}
+    columns["dynamics"] = {} if table.dynamics is None else table.dynamics.to_arrays()
     return Snapshot.model_construct(
         format=3,
         spec=job.spec,
@@ -343,7 +356,7 @@ def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
 def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     """The job of a snapshot, whose policies are yet to be brought to their state."""
     job = Job(snapshot.spec, artefacts)
-    job.table = SampleTable(signals=job.signals, **dict(snapshot.table)).copy()
+    job.table = _table(snapshot.table, job.signals)
     job.plans = [
         Plan(p.first_step, p.indices, p.probabilities, p.policy_version, p.scored_until) for p in snapshot.plans
     ]
@@ -359,6 +372,15 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     job.trainers = {trainer.rank: trainer for trainer in snapshot.trainers}
     _restore_ledger(job.ledger, snapshot.ledger)
     return job
+
+
+def _table(state: TableState, signals: Signals) -> SampleTable:
+    """A table of its own, each column as narrow as the table has it."""
+    n, like = len(state.stamp), SampleTable.empty(0, signals)
+    columns: dict[str, Any] = dict(state)
+    columns["latest"] = {name: column.astype(like.latest[name].dtype) for name, column in state.latest.items()}
+    columns["dynamics"] = None if like.dynamics is None else Dynamics.of_arrays(state.dynamics, n, signals.heads)
+    return SampleTable(signals=signals, **columns).copy()
 
 
 def _with_observations(message: Mapping[str, Any]) -> dict[str, Any]:

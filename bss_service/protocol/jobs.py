@@ -31,6 +31,8 @@ _SIGNAL_SCHEMA: Final = {
                 "high": _NUMBER,
                 "per_head": _FLAG,
                 "averaged": _FLAG,
+                "whole": _FLAG,
+                "kept": {"type": "boolean", "default": True},
             },
             "required": ["name", "meaning"],
             "additionalProperties": False,
@@ -72,8 +74,15 @@ def _declared(value: Any, info: ValidationInfo) -> Any:
 
 
 def _named(signal: Signal) -> str | dict[str, Any]:
-    """A built-in signal by its name, another by its declaration."""
-    return signal.name if signal.name in BUILT_IN else asdict(signal)
+    """A built-in signal by its name, another by its declaration: of what came later, only what is not as it was."""
+    if signal.name in BUILT_IN:
+        return signal.name
+    plain = Signal(signal.name, signal.meaning)
+    return {
+        field: value
+        for field, value in asdict(signal).items()
+        if field not in ("whole", "kept") or value != getattr(plain, field)
+    }
 
 
 SignalField = Annotated[

@@ -16,7 +16,7 @@ from pydantic import (
     WrapValidator,
 )
 
-from bss_service.core.table import MAX_STEP
+from bss_service.core.samples.table import MAX_STEP
 from bss_service.protocol import frames
 
 # Up by one when a request means something else than before, or an answer can't be read by who reads this one. What is

@@ -7,8 +7,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from bss_service.core.arrays import Float32, Int64
+from bss_service.core.samples.table import MAX_STEP
 from bss_service.core.signals import Signals
-from bss_service.core.table import MAX_STEP
 from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import NAME_PATTERN, Message, OrNewer, Step
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bss_service.core import measurement as formulas
+from bss_service.core.signals import BUILT_IN
 from tests.support.simulated import spec
 from trainer_client import LabelError, ScheduledBatchSampler, SchedulerClient, measure, multimodal_loss
 from trainer_client import measurement as module
@@ -40,6 +41,42 @@ def test_torch_measures_what_numpy_measures(logits: Batch) -> None:
     torch.testing.assert_close(measured["probability"], heads)
 
 
+def test_heads_are_summed_and_the_rival_is_the_likeliest_other_class() -> None:
+    """By hand: two heads and three classes; the label is the likeliest of the first sample, and not of the second."""
+    unimodal = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
+    joint = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    measured = measure([unimodal], joint, torch.tensor([0, 2]))
+    summed = torch.softmax(torch.tensor([[3.0, 0.0, 2.0], [1.0, 4.0, 1.0]]), 1)
+    expected = {
+        "label": [0, 2],
+        "margin": [3 - 2, 1 - 4],
+        "other_class": [2, 1],
+        "summed_probability": [summed[0, 0], summed[1, 2]],
+        "summed_other_probability": [summed[0, 2], summed[1, 1]],
+        "predicted_class": [[0, 0], [1, 0]],
+        "other_probability": torch.stack([torch.softmax(x, 1)[[0, 1], [2, 1]] for x in (unimodal, joint)], 1).tolist(),
+    }
+    for name, values in expected.items():
+        torch.testing.assert_close(measured[name], torch.tensor(values, dtype=torch.float32), rtol=1e-5, atol=1e-5)
+
+
+def test_a_class_that_is_masked_out_is_a_rival_all_the_same() -> None:
+    logits = torch.tensor([[1.0, -torch.inf], [-torch.inf, 1.0]])
+    measured = measure([logits], logits, torch.tensor([0, 0]))
+    assert measured["other_class"].tolist() == [1, 1]
+    assert measured["summed_probability"].tolist() == [1.0, 0.0]
+    assert torch.isfinite(measured["margin"]).all()
+
+
+def test_a_hundred_thousand_classes_need_no_square_of_them() -> None:
+    logits = torch.zeros(4, 100_000)
+    logits[range(4), [5, 99_999, 70_000, 1]] = 3.0
+    measured = measure([logits, logits], logits, torch.tensor([5, 0, 1, 1]))
+    assert measured["other_class"][1:3].tolist() == [99_999, 70_000]
+    assert measured["predicted_class"][:, 0].tolist() == [5, 99_999, 70_000, 1]
+    assert (measured["margin"] > 0).tolist() == [True, False, False, True]
+
+
 def test_the_loss_that_is_trained_is_the_loss_that_is_measured(
     logits: Batch,
 ) -> None:
@@ -66,7 +103,8 @@ def test_one_unimodal_head_has_nothing_to_be_similar_to(
 ) -> None:
     unimodal, joint, labels = logits
     measured = measure(unimodal[:1], joint, labels)
-    assert {name: tuple(values.shape) for name, values in measured.items()} == {"loss": (16,), "probability": (16, 2)}
+    assert "similarity" not in measured
+    assert measured["probability"].shape == (16, 2)
     ce = torch.nn.functional.cross_entropy
     expected = 0.5 * ce(joint, labels, reduction="none") + 0.5 * ce(unimodal[0], labels, reduction="none")
     torch.testing.assert_close(measured["loss"], expected)
@@ -77,7 +115,9 @@ def test_without_unimodal_heads_the_loss_is_that_of_the_joint_head(
 ) -> None:
     _, joint, labels = logits
     measured = measure([], joint, labels)
-    assert {name: tuple(values.shape) for name, values in measured.items()} == {"loss": (16,), "probability": (16, 1)}
+    assert "similarity" not in measured
+    assert measured["probability"].shape == (16, 1)
+    torch.testing.assert_close(measured["summed_probability"], measured["probability"][:, 0])
     torch.testing.assert_close(measured["loss"], torch.nn.functional.cross_entropy(joint, labels, reduction="none"))
 
 
@@ -251,23 +291,25 @@ def test_the_loss_and_its_gradients_are_those_of_torch(logits: Batch, ignore_ind
         torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
 
 
-def test_samples_without_a_label_have_a_similarity_and_nothing_else(logits: Batch) -> None:
+def test_samples_without_a_label_have_what_needs_none_and_nothing_else(logits: Batch) -> None:
     unimodal, joint, labels = logits
     labels[3] = -100
     measured = measure(unimodal, joint, labels)
     unknown = [not bool(known) for known in labels != -100]
-    assert measured["loss"].isnan().tolist() == unknown
-    assert measured["probability"].isnan().all(dim=1).tolist() == unknown
-    assert measured["similarity"].isfinite().all()
+    for name in ("similarity", "predicted_class"):
+        assert measured.pop(name).isfinite().all()
+    for name, values in measured.items():
+        assert values.reshape(16, -1).isnan().all(dim=1).tolist() == unknown, name
     assert not any(marks(measured["loss"]))
 
 
 def test_a_batch_of_none_is_measured() -> None:
     measured = measure([LOGITS[:0], LOGITS[:0]], LOGITS[:0], LABELS[:0])
-    assert {name: tuple(x.shape) for name, x in measured.items()} == {
-        "loss": (0,),
-        "probability": (0, 3),
-        "similarity": (0,),
+    assert {name for name, values in measured.items() if values.shape == (0, 3)} == {
+        name for name, signal in BUILT_IN.items() if signal.per_head
+    }
+    assert {name for name, values in measured.items() if values.shape == (0,)} == {
+        name for name, signal in BUILT_IN.items() if not signal.per_head
     }
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bss_service.job.snapshot import Snapshot
 from tests.support.services import Service
-from trainer_client import JobSpec, ScheduledBatchSampler, SchedulerClient, Signal, WithIndex, measure
+from trainer_client import EVIDENCE, JobSpec, ScheduledBatchSampler, SchedulerClient, Signal, WithIndex, measure
 
 SAMPLES, CLASSES = 48, 3
 
@@ -49,3 +49,25 @@ def test_a_signal_is_declared_produced_and_used_outside_the_package(service: Ser
     assert shown["entropy"] == np.float32(expected[7])
     assert list(shown["probability"]) == ["audio", "video", "joint"]  # type: ignore[arg-type]
     assert "similarity" not in shown
+
+
+def test_a_job_that_declares_evidence_keeps_how_its_labels_were_judged(service: Service, job_name: str) -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(SAMPLES, 3, CLASSES), torch.randint(CLASSES, (SAMPLES,))
+    dataset = WithIndex(TensorDataset(logits, labels))
+    job = JobSpec(name=job_name, samples=SAMPLES, modalities=["audio", "video"], batch_size=8, signals=EVIDENCE)
+    with service.client() as client, ScheduledBatchSampler(job, client) as sampler:
+        loader = DataLoader(dataset, batch_sampler=sampler, num_workers=2)
+        for _ in range(3):
+            for index, (heads, label) in loader:
+                audio, video, joint = heads.unbind(1)
+                sampler.feedback(index, measure([audio, video], joint, label))
+        sampler.flush()
+        next(iter(loader))  # the plan of the fourth epoch has learnt from the first three
+        dynamics = Snapshot.from_frame(client.snapshot(job_name)).table.dynamics
+    summed = torch.softmax(logits.sum(1), 1)
+    np.testing.assert_array_equal(dynamics["label"], labels)
+    np.testing.assert_array_equal(dynamics["visits"], np.full(SAMPLES, 3))
+    np.testing.assert_array_equal(dynamics["predicted_class"], logits[:, :2].argmax(2))
+    np.testing.assert_array_equal(dynamics["hits"] == 3, summed.argmax(1) == labels)
+    np.testing.assert_allclose(dynamics["summed_probability"], summed[range(SAMPLES), labels], atol=1e-3)

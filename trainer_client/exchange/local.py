@@ -7,8 +7,8 @@ import numpy as np
 from bss_service.core.action import Action
 from bss_service.core.arrays import Int64
 from bss_service.core.calendar import Calendar
+from bss_service.core.samples.table import SampleTable
 from bss_service.core.sampling import draw_plan, drawn_before
-from bss_service.core.table import SampleTable
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import LOCAL_VERSION
 from trainer_client.exchange.prefetch import ScheduledBatch

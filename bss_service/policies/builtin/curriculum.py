@@ -8,7 +8,7 @@ from pydantic import Field
 
 from bss_service.core.action import Action, Keep
 from bss_service.core.observation import Observation
-from bss_service.core.scores import RANKED_SHARE, admitted_share
+from bss_service.core.samples.scores import RANKED_SHARE, admitted_share
 from bss_service.policies.base import BALANCE, Choice, Policy
 
 

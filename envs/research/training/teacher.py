@@ -13,7 +13,7 @@ import numpy as np
 
 from bss_service.core.action import RANGES, Action, log_weights
 from bss_service.core.arrays import Float32, Float64
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.table import SampleTable
 from envs.tasks import Lesson
 
 # What a sample is worth to the student that trains on it, as found on synthetic tasks: docs/decisions/0011.

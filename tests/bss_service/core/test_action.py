@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bss_service.core.action import CHOICES, DIMENSION, RANGES, Action, admitted, log_weights
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.table import SampleTable
 from tests.bss_service.core.worlds import actions, empty, measure, scored, tables
 
 NAN = float("nan")

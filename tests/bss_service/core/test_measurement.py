@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bss_service.core import measurement as measure
+from bss_service.core.samples.scores import balance_score
 from bss_service.core.sampling import normalised
-from bss_service.core.scores import balance_score
 from tests.conftest import Golden
 
 both = pytest.mark.parametrize("xp", [np, torch], ids=["numpy", "torch"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bss_service.core.action import Action
 from bss_service.core.observation import FIELDS, SCHEMA_HASH, Observation, observe
-from bss_service.core.table import MAX_STEP, SampleTable
+from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.protocol.validation import ValidationReport
 from tests.bss_service.core.worlds import actions, empty, scored, tables, validation
 

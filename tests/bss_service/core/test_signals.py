@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from bss_service.core.signals import BUILT_IN, LOSS, PROBABILITY, SIMILARITY, Signal, Signals
+from bss_service.core.signals import LABEL, LOSS, PAPER, PROBABILITY, SIMILARITY, Signal, Signals
 
 NAN = float("nan")
 ENTROPY = Signal("entropy", "of the joint head's prediction, in nats", low=0)
 
 
-def test_the_built_in_signals_are_those_of_the_paper_and_have_its_ranges() -> None:
-    assert {name: (signal.low, signal.high) for name, signal in BUILT_IN.items()} == {
+def test_the_papers_signals_have_its_ranges_and_are_kept() -> None:
+    assert {signal.name: (signal.low, signal.high) for signal in PAPER if signal.kept} == {
         "similarity": (-1.0, 1.0),
         "loss": (None, None),
         "probability": (0.0, 1.0),
@@ -80,8 +80,18 @@ def test_a_value_out_of_its_range_is_refused_by_name_and_place(signal: Signal, v
         ({"low": 1, "high": 1}, "low of entropy must be less than high = 1, got 1"),
         ({"averaged": 1}, "averaged of entropy must be true or false, got 1"),
         ({"per_head": None}, "per_head of entropy must be true or false, got None"),
+        ({"whole": "no"}, "whole of entropy must be true or false, got 'no'"),
+        ({"averaged": True, "kept": False}, "kept of entropy must be true where averaged is, got false"),
     ],
 )
 def test_a_wrong_declaration_is_refused_by_field(declaration: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Signal(**{"name": "entropy", "meaning": "of the output", **declaration})  # type: ignore[arg-type]
+
+
+def test_whole_numbers_are_held_to_it_and_may_be_unknown() -> None:
+    LABEL.check(np.array([0, 3, NAN, 2**24 - 1], dtype=np.float32))
+    with pytest.raises(ValueError, match=r"label must hold whole numbers, got 2\.5 at \[1\]"):
+        LABEL.check(np.array([NAN, 2.5], dtype=np.float32))
+    with pytest.raises(ValueError, match=r"label must lie in \[0, 1\.67772e\+07\], got -1"):
+        LABEL.check(np.array([-1], dtype=np.float32))

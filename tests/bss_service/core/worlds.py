@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from bss_service.core.action import CHOICES, RANGES, Action
 from bss_service.core.calendar import Calendar
 from bss_service.core.observation import FIELDS, Observation
+from bss_service.core.samples.table import SampleTable
 from bss_service.core.signals import PAPER, Signals
-from bss_service.core.table import SampleTable
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 

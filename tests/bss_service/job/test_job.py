@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bss_service.core.table import MAX_STEP
+from bss_service.core.samples.table import MAX_STEP
 from bss_service.errors import BssError, ConflictError, InvalidValueError, NotReproducibleError, UnknownStepError
 from bss_service.job import checks
 from bss_service.job.events import FeedbackReceived, LocalBatchesAdopted, PlanDrawn, ScoresReceived, ValidationReported

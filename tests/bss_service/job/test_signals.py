@@ -8,7 +8,7 @@ import pytest
 
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
-from bss_service.core.signals import Signal
+from bss_service.core.signals import EVIDENCE, Signal
 from bss_service.errors import InvalidValueError
 from bss_service.job import views
 from bss_service.job.job import Job
@@ -27,7 +27,14 @@ ENTROPY = Signal("entropy", "of the joint head's prediction, in nats", low=0.0, 
 ONE_MODALITY: dict[str, Any] = {"modalities": ["text"]}
 NO_HEADS: dict[str, Any] = {"unimodal_heads": False}
 LOSS_ALONE: dict[str, Any] = {"signals": ["loss"]}
-JOBS = {"one modality": ONE_MODALITY, "no unimodal heads": NO_HEADS, "loss alone": LOSS_ALONE}
+WITH_EVIDENCE: dict[str, Any] = {"signals": [signal.name for signal in EVIDENCE]}
+JOBS = {
+    "one modality": ONE_MODALITY,
+    "no unimodal heads": NO_HEADS,
+    "loss alone": LOSS_ALONE,
+    "evidence": WITH_EVIDENCE,
+    "evidence without unimodal heads": NO_HEADS | {"signals": WITH_EVIDENCE["signals"][1:]},
+}
 
 
 def spec(**fields: Any) -> JobSpec:
@@ -40,6 +47,9 @@ def train(trainer: Trainer, steps: int) -> None:
         trainer.take()
         batch = trainer.batches[step]
         values = np.repeat(np.sin(batch + step)[:, None] / 2 + 0.5, trainer.job.signals.width, axis=1)
+        for signal in trainer.job.signals:
+            if signal.whole:
+                trainer.job.signals.of(signal.name, values)[...] = step + 70_000
         trainer.send(Feedback(step=np.array([step]), values=values[None].astype(np.float32)))
         if trainer.job.calendar.epoch_of(step + 1) > trainer.job.calendar.epoch_of(step):
             heads = {name: {"accuracy": 0.5, "probability": 0.5} for name in trainer.job.spec.heads[:-1]}
@@ -53,6 +63,8 @@ def test_what_is_declared_by_default_depends_on_the_heads() -> None:
         "one modality": ["loss", "probability"],
         "no unimodal heads": ["loss", "probability"],
         "loss alone": ["loss"],
+        "evidence": WITH_EVIDENCE["signals"],
+        "evidence without unimodal heads": WITH_EVIDENCE["signals"][1:],
     }
 
 

@@ -98,8 +98,16 @@ def test_a_list_of_omegaconf_is_a_list() -> None:
 def test_signals_are_shown_by_name_where_they_are_built_in_and_else_by_their_declaration() -> None:
     entropy = Signal("entropy", "of the output", low=0.0)
     shown = spec(signals=["loss", entropy]).model_dump()["signals"]
-    assert shown == ["loss", asdict(entropy)]
+    declaration = {"name": "entropy", "meaning": "of the output", "low": 0.0, "high": None}
+    assert shown == ["loss", declaration | {"per_head": False, "averaged": False}]
     assert spec(signals=shown).signals == [LOSS, entropy]
+
+
+def test_what_is_whole_or_not_kept_is_shown_as_such() -> None:
+    group = Signal("group", "of the speaker", low=0, whole=True, kept=False)
+    shown = spec(signals=["loss", group]).model_dump()["signals"]
+    assert shown == ["loss", asdict(group)]
+    assert spec(signals=shown).signals == [LOSS, group]
 
 
 def test_a_built_in_signal_may_be_explained_in_other_words_but_not_be_another() -> None:

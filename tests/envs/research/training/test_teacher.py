@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import Action
-from bss_service.core.table import SampleTable
+from bss_service.core.samples.table import SampleTable
 from envs.research.training.teacher import advice, importance
 from envs.tasks import Lesson, Part
 from tests.bss_service.core.worlds import empty, scored

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bss_service.core.table import MAX_STEP, SampleTable
+from bss_service.core.samples.table import MAX_STEP, SampleTable
 from tests.bss_service.core.worlds import empty, measure, tables
 
 NAN = float("nan")

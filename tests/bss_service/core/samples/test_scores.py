@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bss_service.core.scores import admitted_share, balance_score, minmax, moving_average
+from bss_service.core.samples.scores import admitted_share, balance_score, minmax, moving_average
 from tests.conftest import Golden
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)

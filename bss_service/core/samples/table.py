@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bss_service.core.arrays import Bool, Float32, Float64, Floats, Int64, UInt32
-from bss_service.core.scores import balance_score, minmax, moving_average
-from bss_service.core.signals import Signal, Signals
+from bss_service.core.samples.dynamics import Dynamics, are_kept
+from bss_service.core.samples.scores import balance_score, minmax, moving_average
+from bss_service.core.signals import PROBABILITY, Signal, Signals
 
 MAX_STEP = 2**31 - 1  # of a job; the last step that a `stamp` holds is the one before
 _FRESH = np.uint32(2**31)
@@ -15,15 +16,16 @@ _FRESH = np.uint32(2**31)
 @dataclass(slots=True)
 class SampleTable:
     """Columns of n rows, those of its signals and four of its own; NaN: not known. 40 bytes a sample with the paper's
-    signals of two modalities.
+    signals of two modalities, 63 with training dynamics.
 
-    `latest` holds the latest value of each signal, (n,) or (n, H). `average` holds, of the signals that ask for it, the
+    `latest` holds the latest value of each signal that is kept, (n,) or (n, H): in single precision, but for the
+    probabilities beside training dynamics in half. `average` holds, of the signals that ask for it, the
     moving average of their min-max normalised values; ŝ = average similarity − average loss is the moving average of
     the balance score.
     """
 
     signals: Signals
-    latest: dict[str, Float32]
+    latest: dict[str, Floats]
     average: dict[str, Float32]  # in [0, 1]
     first_score: Float32  # (n,) balance score when first scored, in [−1, 1]
     times_measured: UInt32  # (n,) in training steps
@@ -31,6 +33,7 @@ class SampleTable:
     # Of averaged signals, (n,) or (n, H): not measured since the last refresh, though others of the sample were. There
     # only where a trainer left something out.
     unknown: dict[str, Bool] = field(default_factory=dict)
+    dynamics: Dynamics | None = None  # where the signals that they need are declared
 
     @classmethod
     def empty(cls, samples: int, signals: Signals) -> "SampleTable":
@@ -39,10 +42,16 @@ class SampleTable:
         def nothing(*shape: int) -> Float32:
             return np.full((samples, *shape), np.nan, dtype=np.float32)
 
+        latest: dict[str, Floats] = {s.name: nothing(*signals.shape(s.name)) for s in signals if s.kept}
+        dynamics = None
+        if are_kept(signals):
+            dynamics = Dynamics.empty(samples, signals.heads)
+            latest[PROBABILITY.name] = latest[PROBABILITY.name].astype(np.float16)
         return cls(
             signals=signals,
-            latest={signal.name: nothing(*signals.shape(signal.name)) for signal in signals},
+            latest=latest,
             average={signal.name: nothing(*signals.shape(signal.name)) for signal in signals if signal.averaged},
+            dynamics=dynamics,
             first_score=nothing(),
             times_measured=np.zeros(samples, dtype=np.uint32),
             stamp=np.zeros(samples, dtype=np.uint32),
@@ -70,7 +79,8 @@ class SampleTable:
     def nbytes(self) -> int:
         """Memory that the columns take."""
         by_signal = [*self.latest.values(), *self.average.values(), *self.unknown.values()]
-        return sum(column.nbytes for column in (*by_signal, self.first_score, self.times_measured, self.stamp))
+        own = sum(column.nbytes for column in (*by_signal, self.first_score, self.times_measured, self.stamp))
+        return own + (0 if self.dynamics is None else self.dynamics.nbytes)
 
     def copy(self) -> "SampleTable":
         """A table of its own."""
@@ -82,6 +92,7 @@ class SampleTable:
             times_measured=self.times_measured.copy(),
             stamp=self.stamp.copy(),
             unknown={name: column.copy() for name, column in self.unknown.items()},
+            dynamics=None if self.dynamics is None else self.dynamics.copy(),
         )
 
     def measure(
@@ -99,7 +110,10 @@ class SampleTable:
             indices, steps, values = indices[current], steps[current], values[current]
         fresh = (self.stamp[indices] & _FRESH) > 0
         for signal in self.signals:
-            self._write(signal, indices, self.signals.of(signal.name, values), fresh)
+            if signal.kept:
+                self._write(signal, indices, self.signals.of(signal.name, values), fresh)
+        if self.dynamics is not None:
+            self.dynamics.measure(self.signals, indices, values)
         self.stamp[indices] = (steps + 1).astype(np.uint32) | _FRESH
 
     def refresh(self, rate: float) -> None:

@@ -33,12 +33,22 @@ class Students:
     """
 
     def __init__(
-        self, number: int, modalities: int, features: int, classes: int, batch_size: int, *, tested: bool = True
+        self,
+        number: int,
+        modalities: int,
+        features: int,
+        classes: int,
+        batch_size: int,
+        *,
+        tested: bool = True,
+        evidence: bool = False,
     ) -> None:
         """number: B; features and classes: the most that any task has; batch_size: G of every task.
 
-        tested: whether test samples are kept, so that `validate("test")` works.
+        tested: whether test samples are kept, so that `validate("test")` works. evidence: whether the signals of
+        `core.signals.EVIDENCE` are measured, not the paper's alone.
         """
+        self.evidence = evidence
         self.number, self.modalities, self.batch_size = number, modalities, batch_size
         self.features, self.classes = features, classes
         rows = number * modalities
@@ -169,15 +179,13 @@ class Students:
             torch.softmax(log_probabilities[:-1], dim=3).transpose(3, 4).reshape(self.modalities, -1, self.classes)
         )
         similarity = measurement.similarity(unimodal, torch).view(labels.shape)
-        loss, probabilities = _loss(own), own.exp().permute(1, 2, 3, 0)
-        return [
-            {
-                "similarity": similarity[:s, b].numpy().copy(),
-                "loss": loss[:s, b].numpy().copy(),
-                "probability": probabilities[:s, b].numpy().copy(),
-            }
-            for b, s in enumerate(steps)
-        ]
+        measured = {"similarity": similarity, "loss": _loss(own), "probability": own.exp().permute(1, 2, 3, 0)}
+        if self.evidence:
+            flat = log_probabilities.transpose(3, 4).reshape(self.modalities + 1, -1, self.classes)
+            for name, values in measurement.label_and_rival(flat, labels.reshape(-1), torch).items():
+                measured[name] = values.float().view(*labels.shape, *values.shape[1:])
+            measured["label"] = labels.float()
+        return [{name: values[:s, b].numpy().copy() for name, values in measured.items()} for b, s in enumerate(steps)]
 
 
 def _of_labels(log_probabilities: Tensor, labels: Tensor) -> Tensor:

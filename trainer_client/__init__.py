@@ -12,8 +12,9 @@ _NAMES: Final = {
     "bss_service.protocol.jobs": "JobSpec RewardSpec",
     "bss_service.protocol.policies": "PolicySpec",
     "bss_service.protocol.training": "Feedback FeedbackRequest LocalBatches Scores StepsRequest",
-    "bss_service.protocol.validation": "ModalityReport ValidationReport",
+    "bss_service.protocol.validation": "Confusion ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
+    "trainer_client.confusion": "ConfusionMeter",
     "trainer_client.errors": "CertificateError ConflictError DoubleShardingError DoubleSkipError ForbiddenError"
     " InvalidValueError JobExistsError LabelError LagError OldClientError OutageError RefusedError SchedulerError"
     " SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
@@ -38,9 +39,11 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from bss_service.protocol.training import LocalBatches as LocalBatches
     from bss_service.protocol.training import Scores as Scores
     from bss_service.protocol.training import StepsRequest as StepsRequest
+    from bss_service.protocol.validation import Confusion as Confusion
     from bss_service.protocol.validation import ModalityReport as ModalityReport
     from bss_service.protocol.validation import ValidationReport as ValidationReport
     from trainer_client.client import SchedulerClient as SchedulerClient
+    from trainer_client.confusion import ConfusionMeter as ConfusionMeter
     from trainer_client.errors import CertificateError as CertificateError
     from trainer_client.errors import ConflictError as ConflictError
     from trainer_client.errors import DoubleShardingError as DoubleShardingError

@@ -12,10 +12,12 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from bss_service.core.arrays import Int64
+from bss_service.core.samples.dynamics import are_kept
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import MAX_COUNT, Scores
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
+from trainer_client.confusion import ConfusionMeter
 from trainer_client.errors import SecondIterationError
 from trainer_client.exchange.attachment import IfExists, is_named
 from trainer_client.exchange.exchange import Exchange
@@ -219,13 +221,15 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         modalities: Mapping[str, tuple[float, float]] | None = None,
         step: int | None = None,
         samples: int | None = None,
+        confusion: ConfusionMeter | None = None,
     ) -> None:
         """Report a validation, from one rank. The reward of the intervals since the last report comes of it.
 
         loss, accuracy: of the joint head; modalities: (accuracy, mean true-label probability) of each unimodal head;
         step: steps trained so far, by default those up to here; samples: how many it rests on (one before the first
-        step that rests on fewer than the next is not a reward's base). It returns at once. A report that is not finite
-        (a diverged model) is left out, with a warning.
+        step that rests on fewer than the next is not a reward's base); confusion: what the samples were taken for, of
+        use to a job that declares the signals of evidence. It returns at once. A report that is not finite (a diverged
+        model) is left out, with a warning.
         """
         exchange, modalities = self._exchange, modalities or {}
         expected = self.spec.heads[:-1]
@@ -238,7 +242,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         heads = {n: ModalityReport(accuracy=_share(a), probability=_share(p)) for n, (a, p) in modalities.items()}
         step = max(self._next_step(), self.batches_trained) if step is None else step
         report = ValidationReport(
-            step=step, loss=float(loss), accuracy=_share(accuracy), modalities=heads, samples=samples
+            step=step,
+            loss=float(loss),
+            accuracy=_share(accuracy),
+            modalities=heads,
+            samples=samples,
+            confusion=confusion.matrix() if confusion is not None and are_kept(self._signals) else None,
         )
         exchange.put(ValidationItem(report))
 

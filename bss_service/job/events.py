@@ -186,9 +186,12 @@ class ValidationReported(JobEvent[ValidationAnswer]):
         heads = {name: self.report.modalities[name] for name in job.spec.heads[:-1]}
         report, earlier = self.report.model_copy(update={"modalities": heads}), job.history.reports
         if earlier and report.step <= earlier[-1].step:
-            return Applied(ValidationAnswer(outcome="repeated" if report in earlier else "late"), None)
-        rewards = job.history.report(report)
-        return Applied(ValidationAnswer(outcome="applied", rewards=rewards), self)
+            is_known = any(r.step == report.step and r.plain() == report.plain() for r in earlier)
+            return Applied(ValidationAnswer(outcome="repeated" if is_known else "late"), None)
+        is_used = job.table.dynamics is not None
+        rewards = job.history.report(report if is_used else report.plain())
+        kept = self if is_used else replace(self, report=self.report.plain())
+        return Applied(ValidationAnswer(outcome="applied", rewards=rewards), kept)
 
     def fields(self) -> dict[str, Any]:
         return self.report.model_dump()

@@ -10,6 +10,7 @@ from bss_service.protocol.jobs import RewardSpec
 from bss_service.protocol.validation import ValidationReport
 
 HISTORY: Final = 100  # earlier gains that a gain is judged by
+CONFUSIONS: Final = 2  # reports that keep their confusion matrix: a plan may not know of the latest yet
 
 
 @dataclass(slots=True)
@@ -29,6 +30,8 @@ class History:
         if self.reports and self.reports[-1].step == 0 and (self.reports[-1].samples or 0) < (report.samples or 0):
             self.reports.pop()
         self.reports.append(report)
+        for k in range(len(self.reports) - CONFUSIONS)[-1:]:
+            self.reports[k] = self.reports[k].plain()
         ended = [
             k
             for k, d in enumerate(self.decisions)

@@ -36,7 +36,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
         steps_fed_back=int(job.ledger.complete.sum()),
         fed_back_until=job.ledger.first_missing,
         samples_measured=int(job.table.measured.sum()),
-        validation=job.history.reports[-1] if job.history.reports else None,
+        validation=job.history.reports[-1].plain() if job.history.reports else None,
         rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],
         trainers=list(job.trainers.values()),
     )

@@ -8,7 +8,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from bss_service.job.snapshot import Snapshot
 from tests.support.services import Service
-from trainer_client import EVIDENCE, JobSpec, ScheduledBatchSampler, SchedulerClient, Signal, WithIndex, measure
+from trainer_client import (
+    EVIDENCE,
+    ConfusionMeter,
+    JobSpec,
+    ScheduledBatchSampler,
+    SchedulerClient,
+    Signal,
+    WithIndex,
+    measure,
+)
 
 SAMPLES, CLASSES = 48, 3
 
@@ -62,9 +71,19 @@ def test_a_job_that_declares_evidence_keeps_how_its_labels_were_judged(service: 
             for index, (heads, label) in loader:
                 audio, video, joint = heads.unbind(1)
                 sampler.feedback(index, measure([audio, video], joint, label))
+            meter = ConfusionMeter()
+            meter.add([logits[:, 0], logits[:, 1]], logits[:, 2], labels)
+            heads_seen = {"audio": (0.5, 0.5), "video": (0.5, 0.5)}
+            sampler.validation(loss=1.0, accuracy=0.5, modalities=heads_seen, confusion=meter)
         sampler.flush()
+        assert client.job(job_name).validation.confusion is None  # it is not for show
         next(iter(loader))  # the plan of the fourth epoch has learnt from the first three
-        dynamics = Snapshot.from_frame(client.snapshot(job_name)).table.dynamics
+        snapshot = Snapshot.from_frame(client.snapshot(job_name))
+        dynamics = snapshot.table.dynamics
+    assert [report.confusion is not None for report in snapshot.reports] == [False, True, True]
+    confusion = snapshot.reports[-1].confusion
+    assert confusion is not None
+    np.testing.assert_allclose(np.bincount(confusion.label, confusion.mass), np.bincount(labels), rtol=1e-4)
     summed = torch.softmax(logits.sum(1), 1)
     np.testing.assert_array_equal(dynamics["label"], labels)
     np.testing.assert_array_equal(dynamics["visits"], np.full(SAMPLES, 3))

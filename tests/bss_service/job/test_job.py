@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from bss_service.core.samples.table import MAX_STEP
+from bss_service.core.signals import EVIDENCE
 from bss_service.errors import BssError, ConflictError, InvalidValueError, NotReproducibleError, UnknownStepError
 from bss_service.job import checks
 from bss_service.job.events import FeedbackReceived, LocalBatchesAdopted, PlanDrawn, ScoresReceived, ValidationReported
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.protocol.training import LOCAL_VERSION, Feedback, LocalBatches, Ranked, Scores
-from bss_service.protocol.validation import ModalityReport, ValidationReport
+from bss_service.protocol.validation import Confusion, ModalityReport, ValidationReport
 from tests.conftest import Trainer, replayed
 from tests.support.simulated import measured, report
 
@@ -285,6 +286,19 @@ def test_a_report_that_is_repeated_or_late_changes_nothing() -> None:
     assert trainer.apply(ValidationReported(report(2).model_copy(update={"loss": 99.0}))).outcome == "late"
     assert trainer.apply(ValidationReported(report(3))).outcome == "late"
     assert trainer.state() == before
+
+
+def test_a_confusion_matrix_is_kept_of_the_latest_reports_by_jobs_that_use_it() -> None:
+    told = Confusion(label=np.array([0]), predicted=np.array([1]), mass=np.ones(1, np.float32))
+    for signals, kept in (([signal.name for signal in EVIDENCE], [False, True, True]), ([], [False] * 3)):
+        trainer = Trainer(samples=8, **({"signals": signals} if signals else {}))
+        trainer.take(6)
+        reports = [report(step).model_copy(update={"confusion": told}) for step in (2, 4, 6)]
+        for each in reports:
+            trainer.apply(ValidationReported(each))
+        assert [r.confusion is not None for r in trainer.job.history.reports] == kept
+        assert [trainer.apply(ValidationReported(each)).outcome for each in reports] == ["repeated"] * 3
+        assert replayed(Job(trainer.job.spec), trainer.journal) == trainer.state()
 
 
 def test_modalities_are_reported_by_name_in_any_order() -> None:

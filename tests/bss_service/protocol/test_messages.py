@@ -76,6 +76,11 @@ BATCHES = {
 }
 POLICY = {"name": "fixed", "parameters": {"kappa_loss": 1.5, "link": "linear"}}
 POLICY_ANSWER = {"policy": POLICY, "policy_version": 2, "first_step": 10, "changed": True}
+CONFUSION: dict[str, Any] = {
+    "label": np.array([0, 3]),
+    "predicted": np.array([1, 3]),
+    "mass": np.array([2.0, 0.5], np.float32),
+}
 REPORT = {"step": 4, "loss": 0.5, "accuracy": 0.25, "modalities": {"audio": {"accuracy": 0.5, "probability": 0.75}}}
 TRAINER = {
     "rank": 1,
@@ -173,6 +178,7 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     training.Batches: BATCHES,
     training.StepsAnswer: {"feedback": ["applied"], "batches": BATCHES, "policy_error": "ValueError: no weights"},
     validation.ModalityReport: {"accuracy": 0.5, "probability": 0.25},
+    validation.Confusion: CONFUSION,
     validation.ValidationReport: REPORT,
     validation.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},
     training.Scores: SCORES,
@@ -495,6 +501,21 @@ def test_a_spec_holds_finite_numbers(value: float) -> None:
     ]:
         with pytest.raises(pydantic.ValidationError, match=name):
             over_json(kind, {**fields, name: value})
+
+
+@both
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"mass": np.ones(3, np.float32)}, "must have the same length, at most 262144, got"),
+        ({"mass": np.array([-1, 1], np.float32)}, "mass"),
+        ({"label": np.array([-1, 1])}, "label"),
+        ({"predicted": np.array([0, 2**24])}, "predicted"),
+    ],
+)
+def test_a_confusion_matrix_that_is_none_is_refused(send: Send, change: dict[str, Any], named: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=named):
+        send(validation.Confusion, {**CONFUSION, **change})
 
 
 @both

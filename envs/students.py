@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bss_service.core import measurement
 from bss_service.core.arrays import Float32, Float64, Int64
-from bss_service.protocol.validation import ModalityReport, ValidationReport
+from bss_service.protocol.validation import Confusion, ModalityReport, ValidationReport
 from envs.tasks import Lesson, Part
 
 HIDDEN: Final = (64, 32)  # units of an encoder's two layers
@@ -116,6 +116,7 @@ class Students:
         correct = own == log_probabilities.amax(2)  # argmax over an axis that is not the last takes ten times as long
         counts = shelf.count[places]
         losses, probabilities, accuracies = (_means(values, counts) for values in (_loss(own), own.exp(), correct))
+        confusions = self._confusions(logits.sum(0), shelf, places) if self.evidence else [None] * len(counts)
         return [
             ValidationReport.model_construct(
                 step=0,
@@ -127,9 +128,21 @@ class Students:
                     )
                     for m in range(self.modalities)
                 },
+                confusion=confusions[b],
             )
             for b in range(len(counts))
         ]
+
+    def _confusions(self, summed: Tensor, shelf: "_Shelf", places: slice) -> list[Confusion]:
+        """What each student's held-out samples are taken for, by summed logits (B, c, N)."""
+        probabilities = torch.softmax(summed, dim=1).transpose(1, 2).numpy()
+        confusions = []
+        for labels, count, of_one in zip(shelf.label[places], shelf.count[places], probabilities, strict=True):
+            mass = np.zeros((self.classes, self.classes), np.float32)
+            np.add.at(mass, labels[:count], of_one[:count])
+            label, predicted = np.nonzero(mass)
+            confusions.append(Confusion.model_construct(label=label, predicted=predicted, mass=mass[label, predicted]))
+        return confusions
 
     def _initialise(self, row: int, features: int, classes: int, rng: np.random.Generator) -> None:
         """He's initialisation of the encoder, half of it for the heads."""

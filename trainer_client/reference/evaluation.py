@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bss_service.core.arrays import Int64
+from trainer_client.confusion import ConfusionMeter
 from trainer_client.measurement import measure
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.model import LateFusion
@@ -26,10 +27,15 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: LateFusion, dataset: Dataset, indices: Int64, device: torch.device, unimodal_weight: float
+    model: LateFusion,
+    dataset: Dataset,
+    indices: Int64,
+    device: torch.device,
+    unimodal_weight: float,
+    confusion: ConfusionMeter | None = None,
 ) -> Evaluation:
-    """Evaluate the samples `indices` (k,) in evaluation mode."""
-    measured, correct = _measured(model, dataset, indices, device, unimodal_weight)
+    """Evaluate the samples `indices` (k,) in evaluation mode; `confusion` takes them in."""
+    measured, correct = _measured(model, dataset, indices, device, unimodal_weight, confusion)
     accuracies = correct.float().mean(dim=0).tolist()
     probabilities = measured["probability"].mean(dim=0).tolist()
     names = list(dataset.modalities)
@@ -55,7 +61,12 @@ def to_device(dataset: Dataset, indices: Int64, device: torch.device) -> tuple[l
 
 
 def _measured(
-    model: LateFusion, dataset: Dataset, indices: Int64, device: torch.device, unimodal_weight: float
+    model: LateFusion,
+    dataset: Dataset,
+    indices: Int64,
+    device: torch.device,
+    unimodal_weight: float,
+    confusion: ConfusionMeter | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Measurements of the samples, and which heads are right on each, (k, M + 1)."""
     was_training = model.training
@@ -65,6 +76,8 @@ def _measured(
         inputs, labels = to_device(dataset, part, device)
         unimodal, joint = model(inputs)
         parts.append(measure(unimodal, joint, labels, unimodal_weight=unimodal_weight))
+        if confusion is not None:
+            confusion.add(unimodal, joint, labels)
         correct.append(torch.stack([*unimodal, joint], dim=1).argmax(dim=2) == labels[:, None])
     model.train(was_training)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(correct)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from bss_service.protocol.jobs import JobSpec
+from trainer_client.confusion import ConfusionMeter
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.prefetch import ScheduledBatch
 from trainer_client.measurement import measure, multimodal_loss
@@ -189,11 +190,16 @@ class Trainer:
     def _validate(self) -> Evaluation:
         indices = self.dataset.indices("validation")
         self._expected_forward_samples += len(indices)
-        return evaluate(self.model, self.dataset, indices, self.device, UNIMODAL_WEIGHT)
+        self._confusion = ConfusionMeter()
+        return evaluate(self.model, self.dataset, indices, self.device, UNIMODAL_WEIGHT, self._confusion)
 
     def _report(self, report: Evaluation) -> None:
         self.sampler.validation(
-            step=self.step, loss=report.loss, accuracy=report.accuracy, modalities=report.modalities
+            step=self.step,
+            loss=report.loss,
+            accuracy=report.accuracy,
+            modalities=report.modalities,
+            confusion=self._confusion,
         )
 
     def _keep_best(self, validation: Evaluation) -> None:

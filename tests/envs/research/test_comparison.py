@@ -6,6 +6,9 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
+from bss_service.core.action import log_weights
+from bss_service.core.samples.table import SampleTable
+from bss_service.core.signals import PAPER, Signals
 from envs.research import comparison
 from envs.research.actors import parse
 from envs.research.comparison import (
@@ -16,6 +19,7 @@ from envs.research.comparison import (
     as_json,
     check_held_out,
     contenders,
+    fixed_actions,
     held_out,
     hindsight,
     judge,
@@ -108,6 +112,7 @@ def test_runs_are_paired_by_task_and_seed(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert made.of["uniform"].shape == (2, 2)
     assert np.array_equal(made.of["again"], made.of["uniform"])
     assert np.array_equal(made.of["oracle"][0], made.of["uniform"][0])  # all samples of a clean task are clean
+    assert not np.array_equal(made.of["oracle"][1], made.of["uniform"][1])
 
 
 def test_runs_are_made_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -123,3 +128,16 @@ def test_runs_are_made_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert reported == ["uniform", "oracle", "anti-curriculum"]
     with pytest.raises(AssertionError, match="made again"):
         play(TASKS, contenders({}), (0, 2), none_again, tmp_path, reported.append)  # other seeds are other runs
+
+
+def test_fixed_actions_prefer_what_their_names_say() -> None:
+    """Of two samples that differ in loss alone, the one with the lower loss gains by "− 6·loss"."""
+    table = SampleTable.empty(2, Signals(PAPER, 3))
+    values = {"similarity": np.zeros(2), "loss": np.array([0.0, 1.0]), "probability": np.zeros((2, 3))}
+    table.measure(np.arange(2), np.zeros(2, np.int64), table.signals.joined(values, (2,)))
+    table.refresh(1.0)
+    actions = {name: entry.actor(0).action for name, entry in fixed_actions().items()}  # type: ignore[attr-defined]
+    low, high = log_weights(actions["draw by 0·similarity − 6·loss"], table)
+    assert low > high
+    low, high = log_weights(actions["draw by 0·similarity − -2·loss"], table)
+    assert low < high

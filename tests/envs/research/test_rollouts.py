@@ -1,11 +1,16 @@
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
 from bss_service.core.action import Action
+from bss_service.core.observation import Observation
+from bss_service.policies.base import Choice
+from bss_service.protocol.decisions import Decision
 from envs.research.actors import FixedActor, of_artefact, of_name, parse
 from envs.research.rollouts import Episode, play, pool
+from envs.run import StudentRun
 from envs.tasks import Task
 from tests.support.trained import made_up
 
@@ -37,11 +42,62 @@ def test_what_a_run_comes_to_does_not_depend_on_where_it_is_made() -> None:
 
 def test_the_oracle_uses_clean_samples_alone_and_shuffled_scores_change_what_is_drawn() -> None:
     keep = partial(FixedActor, Action(share=0.5, rank_by="loss", coverage="subset"))
-    plain, oracle, shuffled = play(
-        [Episode(TASK, 7, keep), Episode(TASK, 7, UNIFORM, "oracle"), Episode(TASK, 7, keep, "shuffled")]
+    plain, shuffled, uniform, oracle = play(
+        [
+            Episode(TASK, 7, keep),
+            Episode(TASK, 7, keep, "shuffled"),
+            Episode(TASK, 7, UNIFORM),
+            Episode(TASK, 7, UNIFORM, "oracle"),
+        ]
     )
-    assert not np.array_equal(plain.observations[-1], oracle.observations[-1])
     assert not np.array_equal(plain.observations[-1], shuffled.observations[-1])
+    assert not np.array_equal(uniform.observations[-1], oracle.observations[-1])
+
+
+def test_the_oracle_of_a_clean_task_is_uniform() -> None:
+    clean = replace(TASK, noisy_labels=0.0)
+    uniform, oracle = play([Episode(clean, 7, UNIFORM), Episode(clean, 7, UNIFORM, "oracle")])
+    np.testing.assert_array_equal(uniform.observations, oracle.observations)
+
+
+class Pupil:
+    """Acts uniformly and writes down what it was taught."""
+
+    def __init__(self, seed: int) -> None:
+        self.taught: list[Decision] = []
+
+    def act(self, observation: Observation) -> Choice:
+        return Choice(Action())
+
+    def learn(self, decision: Decision) -> None:
+        self.taught.append(decision)
+
+
+def test_an_actor_is_taught_by_every_interval_but_the_last() -> None:
+    pupils: list[Pupil] = []
+
+    def enter(seed: int) -> Pupil:
+        pupils.append(Pupil(seed))
+        return pupils[-1]
+
+    play([Episode(TASK, 7, enter)])
+    steps = TASK.samples // 32
+    assert [decision.first_step for decision in pupils[0].taught] == [0, steps, 2 * steps]
+    assert all(decision.reward is not None for decision in pupils[0].taught)
+
+
+def test_a_policy_of_the_service_learns_what_its_actor_is_taught() -> None:
+    """After a reward that is as high as can be, the bandit's arm is likelier than before."""
+    untaught, taught = of_name("bandit", {"warm_up": 0}, 3), of_name("bandit", {"warm_up": 0}, 3)
+    run = StudentRun(samples=96, modalities=2, batch_size=32, intervals=4, seed=0)
+    observation = run.observe()
+    first = [actor.act(observation) for actor in (untaught, taught)]
+    assert first[0] == first[1]
+    decision = Decision.model_construct(
+        **first[0].fields(), first_step=0, end_step=3, epoch=0, policy_version=1, policy="bandit", reward=1.0
+    )
+    taught.learn(decision)
+    assert taught.act(observation).detail != untaught.act(observation).detail
 
 
 def test_policies_that_learn_and_artefacts_are_run_as_in_the_service() -> None:

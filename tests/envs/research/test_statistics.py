@@ -9,6 +9,7 @@ from envs.research.statistics import (
     Interval,
     aggregate_gain,
     aggregate_score,
+    expanded_percentiles,
     interquartile_mean,
     probability_of_improvement,
     share_of_oracle,
@@ -140,3 +141,25 @@ def test_the_interval_of_the_share_of_the_oracle_covers_the_truth() -> None:
 def test_scores_that_tell_nothing_are_refused(scores: np.ndarray, sentence: str, rng: np.random.Generator) -> None:
     with pytest.raises(ValueError, match=sentence):
         aggregate_score(scores, rng)
+
+
+@pytest.mark.parametrize(("seeds", "tail"), [(5, 0.0010), (10, 0.0086), (20, 0.0159), (1000, 0.0248)])
+def test_percentiles_of_few_seeds_are_widened_as_published(seeds: int, tail: float) -> None:
+    """Hesterberg 2015, section 5.3: Student's quantile times √(n/(n − 1)), as a normal's tail."""
+    low, high = expanded_percentiles(1, seeds)
+    assert (low, high) == pytest.approx((tail, 1 - tail), abs=6e-5)
+
+
+def test_an_interval_has_its_low_end_below_and_its_high_end_above(rng: np.random.Generator) -> None:
+    gain = aggregate_gain(rng.normal(1.0, 0.5, (3, 6)), np.zeros((3, 6)), rng)
+    assert gain.low < gain.value < gain.high
+    assert gain.low > 0
+
+
+def test_the_interval_of_few_seeds_is_wider_than_the_spread_of_resamples_says() -> None:
+    """Of five values the plain percentile interval is too narrow."""
+    gains = np.array([[0.0, 1.0, 2.0, 3.0, 4.0]])
+    interval = aggregate_score(gains, np.random.default_rng(0))
+    resampled = [interquartile_mean(np.random.default_rng(k).choice(gains[0], 5)) for k in range(2000)]
+    plain = np.quantile(resampled, 0.975) - np.quantile(resampled, 0.025)
+    assert interval.high - interval.low > 1.15 * plain

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bss_service.job.snapshot import Snapshot
 from tests.support.services import Service
 from tests.trainer_client.support.clusters import EPOCHS, clusters
 from trainer_client import JobExistsError, PolicySpec, ScheduledBatchSampler, SchedulerClient
+from trainer_client.reference import training
 from trainer_client.reference.checkpoint import read_checkpoint
 from trainer_client.reference.data import Dataset
+from trainer_client.reference.evaluation import Evaluation
 from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 
 
@@ -39,7 +43,8 @@ def run(
     **fields: object,
 ) -> tuple[TrainingResult, dict[str, torch.Tensor], list[StepRecord]]:
     """Train, at most up to a step; the result, the final weights and what a watcher saw."""
-    spec = job_spec(name, dataset, batch_size=32, epochs=EPOCHS, policy=PolicySpec(name=policy), **fields)
+    epochs = fields.pop("epochs", EPOCHS)
+    spec = job_spec(name, dataset, batch_size=32, epochs=epochs, policy=PolicySpec(name=policy), **fields)
     seen: list[StepRecord] = []
     with ScheduledBatchSampler(spec, client) as sampler:
         trainer = Trainer(dataset, sampler, config or TrainingConfig(epochs=EPOCHS))
@@ -131,12 +136,44 @@ def test_every_interval_is_rewarded(client: SchedulerClient, dataset: Dataset, j
     assert all(row.gain is not None and row.reward is not None for row in log.decisions)
 
 
-def test_the_test_set_is_looked_at_with_the_best_validation_weights(
-    client: SchedulerClient, dataset: Dataset, job_name: str
-) -> None:
-    result, _, _ = run(client, dataset, job_name)
-    accuracies = [record.validation.accuracy for record in result.epochs]
-    assert result.best_epoch == int(np.argmax(accuracies))
+class TestTheBestEpoch:
+    """Where the accuracy of every checkpoint is written down: before the first step, and after each epoch."""
+
+    VALIDATION = (0.9, 0.4, 0.7, 0.7, 0.6)
+    TEST = (0.1, 0.9, 0.2, 0.95, 0.8)
+
+    @pytest.fixture
+    def looked(self, dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, torch.Tensor]]]:
+        """Which split was evaluated, and with which weights."""
+        looked: list[tuple[str, dict[str, torch.Tensor]]] = []
+
+        def evaluate(model: torch.nn.Module, _: Dataset, indices: np.ndarray, *rest: object) -> Evaluation:
+            split = next(name for name in ("validation", "test") if np.array_equal(indices, dataset.indices(name)))
+            looked.append((split, {name: value.clone() for name, value in model.state_dict().items()}))
+            validated = sum(name == "validation" for name, _ in looked) - 1
+            accuracy = (self.VALIDATION if split == "validation" else self.TEST)[validated]
+            return Evaluation(loss=1.0, accuracy=accuracy, modalities=dict.fromkeys(dataset.modalities, (0.5, 0.5)))
+
+        monkeypatch.setattr(training, "evaluate", evaluate)
+        return looked
+
+    def test_is_the_first_that_is_best_on_validation_and_its_weights_are_tested(
+        self, client: SchedulerClient, dataset: Dataset, job_name: str, looked: list[Any]
+    ) -> None:
+        result, last, _ = run(client, dataset, job_name, config=TrainingConfig(epochs=4), epochs=4)
+        assert result.best_epoch == 1
+        assert [split for split, _ in looked] == [*5 * ["validation"], "test"]
+        (_, best), (_, tested) = looked[2], looked[-1]
+        assert equal(best, tested)
+        assert not equal(best, last)
+
+    def test_is_reported_with_the_steps_that_were_trained(
+        self, client: SchedulerClient, dataset: Dataset, job_name: str, looked: list[Any]
+    ) -> None:
+        run(client, dataset, job_name, config=TrainingConfig(epochs=4), epochs=4)
+        reports = Snapshot.from_frame(client.snapshot(job_name)).reports
+        steps = [client.job(job_name).spec.calendar().epoch_start(epoch) for epoch in range(5)]
+        assert [(report.step, report.accuracy) for report in reports] == [*zip(steps, self.VALIDATION, strict=True)]
 
 
 def test_a_checkpoint_holds_nothing_that_can_execute(

@@ -5,7 +5,16 @@ import pytest
 
 from benchmarks.known_values import GaussianPolicy, LinearGaussian, Tabular, TabularPolicy, World
 from envs.research.offline.episodes import Episode, Episodes
-from envs.research.offline.estimators import Estimate, effective_sample_size, estimates, gather
+from envs.research.offline.estimators import (
+    Estimate,
+    Evidence,
+    _mean,
+    doubly_robust,
+    effective_sample_size,
+    estimates,
+    gather,
+    percentile_t,
+)
 from envs.research.offline.fitted_q import standard_features
 from envs.research.offline.verdict import Verdict, judge
 from envs.research.statistics import Interval
@@ -230,3 +239,46 @@ def test_no_runs_and_runs_without_decisions_are_refused() -> None:
         Episodes.of([])
     with pytest.raises(ValueError, match="with a decision"):
         Episodes.of([Episode(np.zeros((0, 2)), np.zeros((0, 1)), np.zeros(0), np.zeros(0))])
+
+
+class Fit:
+    """In place of a fitted Q function: one feature, and weights that tell which runs they were fitted to."""
+
+    def __init__(self, q: np.ndarray, v: np.ndarray, of_run: np.ndarray) -> None:
+        self.features, self.expected, self._of_run = q[:, :, None], v[:, :, None], of_run
+
+    def weights(self, counts: np.ndarray) -> np.ndarray:
+        return counts @ self._of_run[:, None] / counts.sum(axis=1, keepdims=True)
+
+
+def doubly_robust_by_hand(ratios: np.ndarray, fit: Fit, rewards: np.ndarray) -> np.ndarray:
+    log = np.log(np.full(rewards.shape[1], 0.5))
+    episodes = Episodes.of(
+        [Episode(np.zeros((len(r), 2)), np.zeros((len(r), 1)), np.array(r), log) for r in rewards.tolist()]
+    )
+    evidence = Evidence(episodes, ratios, ratios, fit, 1.0)  # type: ignore[arg-type]
+    return doubly_robust(evidence, np.random.default_rng(0))
+
+
+def test_doubly_robust_weighs_each_value_by_the_decisions_before_it() -> None:
+    """Σ_t ρ_{0:t}·(r_t − Q) + ρ_{0:t−1}·V with Q = 1 and V = 2 everywhere, by hand."""
+    ratios, rewards = np.array([[2.0, 6.0], [0.5, 0.25]]), np.array([[3.0, 5.0], [1.0, 4.0]])
+    fit = Fit(np.ones((2, 2)), np.full((2, 2), 2.0), np.ones(2))
+    first = 2.0 * (3 - 1) + 1 * 2.0 + 6.0 * (5 - 1) + 2.0 * 2.0
+    second = 0.5 * (1 - 1) + 1 * 2.0 + 0.25 * (4 - 1) + 0.5 * 2.0
+    assert doubly_robust_by_hand(ratios, fit, rewards) == pytest.approx([first, second])
+
+
+def test_doubly_robust_judges_no_run_by_a_fit_to_itself() -> None:
+    """Fitted to run 0 alone V is 10, to run 1 alone 20; rewards and Q are 0, weights 1."""
+    fit = Fit(np.zeros((2, 1)), np.ones((2, 1)), np.array([10.0, 20.0]))
+    assert doubly_robust_by_hand(np.ones((2, 1)), fit, np.zeros((2, 1))) == pytest.approx([20.0, 10.0])
+
+
+def test_a_percentile_t_interval_follows_the_skew() -> None:
+    """Of values with a long tail upwards the interval reaches further up than down."""
+    values = np.exp(np.random.default_rng(0).normal(0, 1, 60))
+    counts = np.random.default_rng(1).multinomial(60, np.full(60, 1 / 60), size=2000).astype(float)
+    interval = percentile_t(_mean(values), counts)
+    assert interval.low < interval.value < interval.high
+    assert interval.high - interval.value > 1.2 * (interval.value - interval.low)

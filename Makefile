@@ -5,11 +5,12 @@
 # make check          lint, types, import directions, known vulnerabilities of dependencies
 # make bench          times beside what one would use otherwise
 # make faults         random programs and kill -9 against the service, held against a model of it
+# make mutants        a hundred faults planted in the code one by one, and whether the tests notice each
 # make fuzz           a million wrong frames, messages and artefacts
 # make schemathesis   13,000 requests made from the OpenAPI document
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
-.PHONY: demo test test-gpu compose-test check bench faults fuzz schemathesis load soak clean
+.PHONY: demo test test-gpu compose-test check bench faults mutants fuzz schemathesis load soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,6 +30,9 @@ compose-test:
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --programs 2000 --kills 200
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants
 
 check: $(READY)
 	$(BIN)/ruff check .

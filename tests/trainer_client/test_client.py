@@ -1,6 +1,8 @@
 """Where a client finds its service, and the token for it."""
 
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
@@ -54,3 +56,37 @@ def test_the_shells_own_service_does_not_reach_the_tests(service: Service) -> No
     assert httpx.get(f"{service.url}/v1/jobs").is_success
     with service.client() as client:
         assert "authorization" not in client._http.headers
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Answers so many requests with a status that passes, and the next with an empty list of jobs."""
+
+    status, left = 503, 0
+
+    def do_GET(self) -> None:
+        passing = Busy.left > 0
+        Busy.left -= 1
+        body = b"busy" if passing else b'{"jobs": []}'
+        self.send_response(Busy.status if passing else 200)
+        self.send_header("content-type", "text/plain" if passing else "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
+def test_an_answer_that_passes_is_asked_for_again(status: int) -> None:
+    Busy.status, Busy.left = status, 2
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with SchedulerClient(f"http://127.0.0.1:{server.server_port}", retries=2) as client:
+                assert client.jobs().jobs == []
+        finally:
+            server.shutdown()
+            thread.join()
+    assert Busy.left == -1

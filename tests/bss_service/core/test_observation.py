@@ -151,3 +151,10 @@ def test_the_schema_hash_is_that_of_the_fields_in_their_order() -> None:
 
 def test_the_schema_is_the_one_that_policies_were_trained_on() -> None:
     assert SCHEMA_HASH == "b1f41f5a96b2ea7e8d0a2449b7f0228d574804f9a45757903d59f125b075b724"
+
+
+def test_what_half_precision_let_out_of_its_range_is_clipped() -> None:
+    table = scored([1.0, 0.0], [0.0, 1.0], 2 * [3 * [1.0005]])
+    observed = seen(table)
+    assert observed["training_probability"] == 1.0
+    assert observed.vector.max() == 1.0

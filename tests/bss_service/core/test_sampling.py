@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from bss_service.core import sampling
-from bss_service.core.action import Action, admitted, log_weights
+from bss_service.core.action import Action, Coverage, admitted, log_weights
 from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import draw_plan, drawn_before, normalised, uniforms, weighted_draws, weighted_order
 from tests.bss_service.core.worlds import actions, calendars, empty, random_table, scored, tables
@@ -301,10 +301,11 @@ def test_a_plan_is_a_function_of_its_arguments(calendar: Calendar, action: Actio
     assert plan() == plan()
 
 
-def test_another_seed_or_another_step_gives_another_order() -> None:
+@pytest.mark.parametrize("coverage", ["epoch", "subset", "draw"])
+def test_another_seed_or_another_step_gives_another_order(coverage: Coverage) -> None:
     calendar, table, none = Calendar(100, 10, "carry", None), empty(100), np.zeros(100, bool)
     orders = [
-        draw_plan(calendar, first, first + 10, Action(), table, none, seed).indices.tobytes()
+        draw_plan(calendar, first, first + 10, Action(coverage=coverage), table, none, seed).indices.tobytes()
         for first, seed in [(0, 0), (0, 1), (10, 0), (10, 1)]
     ]
     assert len(set(orders)) == 4

@@ -1,9 +1,12 @@
 """Tokens in the store, and `bss token`, which makes, lists and revokes them."""
 
+import hmac
 import re
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -46,6 +49,31 @@ def test_a_token_is_found_by_its_text_alone(tokens: Tokens) -> None:
     assert find([token], text) == token
     assert find([token], text[:-1]) is find([token], "") is find([], text) is None
     assert (token.name, token.scope, token.created) == ("trainer", Scope.TRAIN, NOW)
+
+
+def test_every_token_is_compared_in_constant_time(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digests that refuse to be compared in any other way; the search does not end with the one that it is."""
+
+    class Digest(bytes):
+        def __eq__(self, other: object) -> NoReturn:
+            raise AssertionError("compared by ==, which takes longer the more is right")
+
+        __hash__ = bytes.__hash__
+
+    compared: list[bytes] = []
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.append(a)
+        return bytes(a).hex() == bytes(b).hex()
+
+    text = tokens.create("first", Scope.TRAIN)
+    tokens.create("second", Scope.READ)
+    stored = [replace(token, digest=Digest(token.digest)) for token in tokens.all()]
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    match = find(stored, text)
+    assert match is not None
+    assert match.name == "first"
+    assert len(compared) == 2
 
 
 def test_no_file_of_the_store_holds_the_token(tokens: Tokens, tmp_path: Path) -> None:

@@ -119,3 +119,14 @@ def test_what_is_refused_has_changed_nothing() -> None:
         with pytest.raises(BssError):
             trainer.apply(event)
     assert trainer.state() == before
+
+
+@pytest.mark.parametrize(("world_size", "group", "left"), [(2, "a", [0, 1]), (4, "a", [1]), (2, "b", [1])])
+def test_ranks_of_another_run_or_of_another_number_of_ranks_lose_their_places(
+    world_size: int, group: str, left: list[int]
+) -> None:
+    loop = Loop()
+    one = Trainer(rank=0, world_size=2, client="c0ffee", host="gpu-1", process=4711, group="a")
+    loop.apply(TrainerAttached(one))
+    loop.apply(TrainerAttached(one.model_copy(update={"rank": 1, "world_size": world_size, "group": group})))
+    assert sorted(loop.job.trainers) == left

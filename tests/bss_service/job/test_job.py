@@ -445,6 +445,17 @@ def test_local_batches_may_reach_into_the_next_epoch() -> None:
     assert_covered(trainer)
 
 
+def test_local_batches_are_waited_for_though_those_in_their_place_were_given_up() -> None:
+    trainer = Trainer(samples=40, interval=2)
+    trainer.take(6)  # without feedback: it was waited for in vain
+    [local] = left(trainer, 3, 1)
+    trainer.adopt(3, [local])
+    trainer.batches[3] = local
+    assert not trainer.job.is_ready(4)
+    trainer.feed(3)
+    assert trainer.job.is_ready(4)
+
+
 def test_local_batches_reported_twice_change_nothing() -> None:
     trainer = Trainer(samples=40)
     trainer.take(3)

@@ -7,6 +7,7 @@ import pytest
 
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
+from bss_service.core.sampling import uniforms
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
@@ -285,3 +286,12 @@ def test_a_policy_that_cannot_be_made_any_more_is_one_that_fails(
         event.apply(again)
     again.restore_policy()
     assert Trainer(job=again).state() == trainer.state()
+
+
+def test_what_a_policy_draws_is_never_what_a_plan_draws() -> None:
+    passes = [(step, number) for step in range(100) for number in range(3)]
+    of_plans = {round(u * 2**52 - 0.5) for step, number in passes for u in uniforms(JOB.seed, step, number, 4)}
+    for version in versions(0, 5, 10).versions:
+        for number in range(100):
+            drawn = versions(0)._rng(version, number).bit_generator.random_raw(4)
+            assert of_plans.isdisjoint(int(bits) >> 12 for bits in drawn)

@@ -50,11 +50,11 @@ def test_the_first_visit_is_taken_as_it_is() -> None:
 
 
 def test_later_visits_move_the_averages_by_their_rate() -> None:
-    dynamics = visited(visit(0.5, 1.0), visit(1.0, -1.0), visit(0.0, 3.0))
+    dynamics = visited(visit(0.5, 1.0), visit(1.0, -1.0), visit(0.0, 6.0))
     assert dynamics.summed_probability[2] == pytest.approx(0.7 * (0.7 * 0.5 + 0.3 * 1.0), abs=1e-3)
-    assert dynamics.margin[2] == pytest.approx(0.7 * (0.7 * 1.0 + 0.3 * -1.0) + 0.3 * 3.0, abs=1e-3)
-    assert dynamics.mean_margin[2] == pytest.approx(1.0, abs=1e-3)
-    assert (dynamics.last_probability[2], dynamics.last_margin[2]) == (0.0, 3.0)
+    assert dynamics.margin[2] == pytest.approx(0.7 * (0.7 * 1.0 + 0.3 * -1.0) + 0.3 * 6.0, abs=2e-3)
+    assert dynamics.mean_margin[2] == pytest.approx((1 - 1 + 6) / 3, abs=2e-3)
+    assert (dynamics.last_probability[2], dynamics.last_margin[2]) == (0.0, 6.0)
     assert (dynamics.visits[2], dynamics.hits[2]) == (3, 2)
 
 

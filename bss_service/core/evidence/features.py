@@ -4,7 +4,7 @@ Most is of the sample's training dynamics; the rest is the same for all samples 
 on the number of samples, classes or modalities, so that a judge that learnt in one world is of use in another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Protocol
@@ -61,6 +61,19 @@ FIELDS: Final = (
     "correlation",  # of the strongest and the weakest head's logits of the label
 )
 
+MODALITY_FIELDS: Final = (
+    # Of the sample, by the unimodal head of one modality.
+    "probability",  # of the label, moving average, as logit / 3
+    "rival_probability",
+    "lead",  # probability − mean of those of the other unimodal heads
+    "predicts_label",
+    "predicts_rival",
+    "differs",  # share of the other unimodal heads that predict another class
+    # Of the run.
+    "strength",  # mean probability of the head − mean of all unimodal heads'
+    "heads",  # log of the number of unimodal heads
+)
+
 
 class Confusion(Protocol):
     """What validation samples of each class are taken for: entries (k,) of a matrix, the others are 0."""
@@ -78,22 +91,38 @@ class Confusion(Protocol):
         """How many samples, counted or as the sum of the probabilities given to the predicted class."""
 
 
-def features(table: SampleTable, reports: Sequence[Report], confusion: Confusion | None) -> tuple[Int64, Float32]:
-    """The samples that were visited, (k,) ascending, and their features, (k, len(FIELDS)) in [−LIMIT, LIMIT].
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What is read of the samples that were visited; all in [−LIMIT, LIMIT]."""
 
-    table: with training dynamics. reports: of validations so far. confusion: of the last of them, if it tells one.
-    """
+    visited: Int64  # (k,) ascending
+    of_sample: Float32  # (k, len(FIELDS))
+    of_modality: Float32  # (k, U, len(MODALITY_FIELDS))
+
+
+def features(table: SampleTable, reports: Sequence[Report], confusion: Confusion | None) -> Features:
+    """Of a table with training dynamics. reports: of validations so far; confusion: that of the last, if it has one."""
     assert table.dynamics is not None
     visited = np.flatnonzero(table.dynamics.visits)
+    unimodal = table.dynamics.predicted_class.shape[1]
     if not len(visited):
-        return visited, np.empty((0, len(FIELDS)), np.float32)
+        of_modality = np.empty((0, unimodal, len(MODALITY_FIELDS)), np.float32)
+        return Features(visited, np.empty((0, len(FIELDS)), np.float32), of_modality)
     read = _Reading(table, table.dynamics, visited)
     columns = {**_of_samples(read), **_of_classes(read, confusion), **_of_run(read, reports)}
     columns["knows_confusion"] = float(confusion is not None)
-    values = np.empty((len(visited), len(FIELDS)), np.float32)
-    for k, name in enumerate(FIELDS):
+    of_modality = np.empty((len(visited), unimodal, len(MODALITY_FIELDS)), np.float32)
+    for head in range(unimodal):
+        of_modality[:, head] = _laid_out(_of_modality(read, head), MODALITY_FIELDS, len(visited))
+    return Features(visited, _laid_out(columns, FIELDS, len(visited)), of_modality)
+
+
+def _laid_out(columns: Mapping[str, Floats | float], names: Sequence[str], rows: int) -> Float32:
+    """Columns by name side by side, (rows, len(names))."""
+    values = np.empty((rows, len(names)), np.float32)
+    for k, name in enumerate(names):
         values[:, k] = columns[name]
-    return visited, np.clip(values, -LIMIT, LIMIT, out=values)
+    return np.clip(values, -LIMIT, LIMIT, out=values)
 
 
 @dataclass(frozen=True)
@@ -145,9 +174,14 @@ class _Reading:
         return self.column("margin")
 
     @cached_property
+    def predicted(self) -> Int64:
+        """(k, U) by each unimodal head."""
+        return self.dynamics.predicted_class[self.visited].astype(np.int64)
+
+    @cached_property
     def agreed(self) -> tuple[Bool, Bool]:
         """On which samples the unimodal heads agree on another class than the label, and on the label."""
-        predicted = self.dynamics.predicted_class[self.visited]
+        predicted = self.predicted
         if predicted.shape[1] < 2:
             none = np.zeros(len(self.visited), np.bool_)
             return none, none
@@ -185,6 +219,23 @@ def _of_samples(read: _Reading) -> dict[str, Floats | float]:
         "joint_lead": joint - read.heads.max(axis=1),
         "agree_against": against,
         "agree_with": with_it,
+    }
+
+
+def _of_modality(read: _Reading, head: int) -> dict[str, Floats | float]:
+    """What one unimodal head says, beside the others."""
+    own, predicted = read.heads[:, head], read.predicted
+    others = [other for other in range(predicted.shape[1]) if other != head]
+    means = read.heads.mean(axis=0, dtype=np.float64)
+    return {
+        "probability": _logit(own),
+        "rival_probability": read.rival_probability[:, head],
+        "lead": own - read.heads[:, others].mean(axis=1) if others else 0.0,
+        "predicts_label": predicted[:, head] == read.label,
+        "predicts_rival": predicted[:, head] == read.rival,
+        "differs": (predicted[:, others] != predicted[:, [head]]).mean(axis=1) if others else 0.0,
+        "strength": float(means[head] - means.mean()),
+        "heads": float(np.log(len(means))),
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bss_service.core.arrays import Floats, Int64
-from bss_service.core.evidence.features import FIELDS, LIMIT, features
+from bss_service.core.evidence.features import FIELDS, LIMIT, MODALITY_FIELDS, features
 from bss_service.core.samples.table import SampleTable
 from bss_service.core.signals import EVIDENCE, Signals
 from bss_service.protocol.validation import ModalityReport, ValidationReport
@@ -60,7 +60,7 @@ def read(made: SampleTable, *names: str, confusion: Matrix | None = None, accura
         "video": ModalityReport(accuracy=0.4, probability=0.3),
     }
     report = ValidationReport(step=1, loss=1.0, accuracy=accuracy or 0.0, modalities=heads)
-    _, values = features(made, [] if accuracy is None else [report], confusion)
+    values = features(made, [] if accuracy is None else [report], confusion).of_sample
     return [values[:, FIELDS.index(name)] for name in names]
 
 
@@ -166,12 +166,13 @@ def test_reports_tell_of_the_run() -> None:
 
 def test_only_visited_samples_have_features() -> None:
     made = SampleTable.empty(10, SIGNALS)
-    visited, values = features(made, [], None)
-    assert (len(visited), values.shape) == (0, (0, len(FIELDS)))
+    nothing = features(made, [], None)
+    assert nothing.of_sample.shape == (0, len(FIELDS))
+    assert nothing.of_modality.shape == (0, 2, len(MODALITY_FIELDS))
     made.measure(np.array([7, 2]), np.zeros(2, np.int64), SIGNALS.joined(_one(), (2,)))
-    visited, values = features(made, [], None)
-    assert visited.tolist() == [2, 7]
-    assert values.shape == (2, len(FIELDS))
+    read_of = features(made, [], None)
+    assert read_of.visited.tolist() == [2, 7]
+    assert read_of.of_sample.shape == (2, len(FIELDS))
 
 
 def _one() -> dict[str, np.ndarray]:
@@ -182,9 +183,10 @@ def test_nothing_is_beyond_the_limit_or_unknown() -> None:
     rng = np.random.default_rng(0)
     made = table(200, margin=rng.standard_cauchy(200) * 1e4, summed_probability=rng.random(200) ** 20)
     made.latest["similarity"][3] = np.nan
-    _, values = features(made, [], None)
-    assert np.isfinite(values).all()
-    assert np.abs(values).max() <= LIMIT
+    made_of = features(made, [], None)
+    for values in (made_of.of_sample, made_of.of_modality):
+        assert np.isfinite(values).all()
+        assert np.abs(values).max() <= LIMIT
 
 
 def test_the_same_samples_in_another_order_have_the_same_features() -> None:
@@ -198,9 +200,25 @@ def test_the_same_samples_in_another_order_have_the_same_features() -> None:
         "other_class": rng.integers(5, 9, size=50),
     }
     order = rng.permutation(50)
-    _, values = features(table(50, **columns), [], None)
-    _, moved = features(table(50, **{name: column[order] for name, column in columns.items()}), [], None)
-    np.testing.assert_allclose(moved, values[order], rtol=1e-5, atol=1e-6)
+    values = features(table(50, **columns), [], None)
+    moved = features(table(50, **{name: column[order] for name, column in columns.items()}), [], None)
+    np.testing.assert_allclose(moved.of_sample, values.of_sample[order], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(moved.of_modality, values.of_modality[order], rtol=1e-5, atol=1e-6)
+
+
+def test_each_head_is_seen_beside_the_others() -> None:
+    """Labels 0, 1, …: the first head predicts class 0 everywhere, the second the label."""
+    predicted = np.stack([np.zeros(6), np.arange(6) % 2, np.zeros(6)], axis=1)
+    seen = features(table(predicted_class=predicted), [], None).of_modality
+    of = {name: seen[:, :, k] for k, name in enumerate(MODALITY_FIELDS)}
+    assert of["probability"][0].tolist() == pytest.approx([logit(0.6) / 3, logit(0.4) / 3], abs=1e-3)
+    assert of["rival_probability"][0].tolist() == pytest.approx([0.3, 0.2], abs=3e-3)
+    assert of["lead"][0].tolist() == pytest.approx([0.2, -0.2], abs=1e-3)
+    assert of["predicts_label"].T.tolist() == [[1, 0] * 3, [1] * 6]
+    assert of["predicts_rival"].T.tolist() == [[0, 1] * 3, [0] * 6]
+    assert of["differs"].T.tolist() == 2 * [[0, 1] * 3]
+    assert of["strength"][0].tolist() == pytest.approx([0.1, -0.1], abs=1e-3)
+    assert of["heads"] == pytest.approx(np.log(2))
 
 
 def test_without_unimodal_heads_the_joint_head_stands_for_them() -> None:
@@ -209,6 +227,7 @@ def test_without_unimodal_heads_the_joint_head_stands_for_them() -> None:
     values = {signal.name: np.full((2, *signals.shape(signal.name)), 0.0, np.float32) for signal in signals}
     values["probability"][:] = 0.9
     made.measure(np.arange(2), np.zeros(2, np.int64), signals.joined(values, (2,)))
-    _, seen = features(made, [], None)
-    assert seen[:, FIELDS.index("strongest_probability")] == pytest.approx(logit(0.9) / 3, abs=1e-2)
-    assert seen[:, FIELDS.index("similarity")] == pytest.approx(0)
+    seen = features(made, [], None)
+    assert seen.of_modality.shape == (2, 0, len(MODALITY_FIELDS))
+    assert seen.of_sample[:, FIELDS.index("strongest_probability")] == pytest.approx(logit(0.9) / 3, abs=1e-2)
+    assert seen.of_sample[:, FIELDS.index("similarity")] == pytest.approx(0)

@@ -21,6 +21,7 @@ from bss_service.job.plans import Plan, plan_of
 from bss_service.policies.versions import PolicyVersion, check_action, choice_from_outside, is_same
 from bss_service.protocol.actions import ActionAnswer, ActionRequest
 from bss_service.protocol.jobs import JobChange, JobSpec
+from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
 from bss_service.protocol.training import (
     LOCAL_VERSION,
@@ -78,6 +79,22 @@ class JobEvent(ABC, Generic[A_co]):
     def versions(self) -> list[PolicyVersion]:
         """The policy versions that it made."""
         return []
+
+
+class MessageEvent(JobEvent[A_co]):
+    """A change whose one field is a message, and which is journaled as that."""
+
+    carries: ClassVar[type[Message]]
+
+    def fields(self) -> dict[str, Any]:
+        [field] = dataclasses.fields(self)
+        message: Message = getattr(self, field.name)
+        return message.model_dump()
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        [field] = dataclasses.fields(cls)
+        return cls(**{field.name: cls.carries.model_validate(fields)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +168,11 @@ class ScoresReceived(JobEvent[ScoresAnswer]):
 
 
 @dataclass(frozen=True, slots=True)
-class TrainerAttached(JobEvent[None]):
+class TrainerAttached(MessageEvent[None]):
     """A process takes, or leaves, the place of a rank; those of another run or number of ranks have lost theirs."""
 
     kind: ClassVar[str] = "attach"
+    carries: ClassVar[type[Message]] = Trainer
 
     trainer: Trainer
 
@@ -165,19 +183,13 @@ class TrainerAttached(JobEvent[None]):
         job.trainers = fellows | {self.trainer.rank: self.trainer}
         return Applied(None, self)
 
-    def fields(self) -> dict[str, Any]:
-        return self.trainer.model_dump()
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls(Trainer.model_validate(fields))
-
 
 @dataclass(frozen=True, slots=True)
-class ValidationReported(JobEvent[ValidationAnswer]):
+class ValidationReported(MessageEvent[ValidationAnswer]):
     """A validation report; the decisions whose plans it ends are rewarded."""
 
     kind: ClassVar[str] = "validation"
+    carries: ClassVar[type[Message]] = ValidationReport
 
     report: ValidationReport
 
@@ -192,13 +204,6 @@ class ValidationReported(JobEvent[ValidationAnswer]):
         rewards = job.history.report(report if is_used else report.plain())
         kept = self if is_used else replace(self, report=self.report.plain())
         return Applied(ValidationAnswer(outcome="applied", rewards=rewards), kept)
-
-    def fields(self) -> dict[str, Any]:
-        return self.report.model_dump()
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls(ValidationReport.model_validate(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,10 +270,11 @@ class PolicySwapped(JobEvent[PolicyAnswer]):
 
 
 @dataclass(frozen=True, slots=True)
-class JobChanged(JobEvent[None]):
+class JobChanged(MessageEvent[None]):
     """Another horizon, or another patience; what is planned stays."""
 
     kind: ClassVar[str] = "change"
+    carries: ClassVar[type[Message]] = JobChange
 
     change: JobChange
 
@@ -278,13 +284,6 @@ class JobChanged(JobEvent[None]):
             return Applied(None, None)
         job.spec = changed
         return Applied(None, self)
-
-    def fields(self) -> dict[str, Any]:
-        return self.change.model_dump()
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls(JobChange.model_validate(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,10 +300,11 @@ class ShadowEnded(JobEvent[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class ActionSet(JobEvent[ActionAnswer]):
+class ActionSet(MessageEvent[ActionAnswer]):
     """The action for the next interval from outside; until the interval is planned, another replaces it."""
 
     kind: ClassVar[str] = "action"
+    carries: ClassVar[type[Message]] = ActionRequest
 
     request: ActionRequest
 
@@ -343,19 +343,13 @@ class ActionSet(JobEvent[ActionAnswer]):
             value=self.request.first_step,
         )
 
-    def fields(self) -> dict[str, Any]:
-        return self.request.model_dump()
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls(ActionRequest.model_validate(fields))
-
 
 @dataclass(frozen=True, slots=True)
-class LocalBatchesAdopted(JobEvent[LocalBatchesAnswer]):
+class LocalBatchesAdopted(MessageEvent[LocalBatchesAnswer]):
     """What a client drew by itself; it has trained on that, so it takes the place of what was drawn for these steps."""
 
     kind: ClassVar[str] = "local"
+    carries: ClassVar[type[Message]] = LocalBatches
     draws: ClassVar[bool] = True
 
     local: LocalBatches
@@ -380,13 +374,6 @@ class LocalBatchesAdopted(JobEvent[LocalBatchesAnswer]):
         job.append(Plan(local.start, local.indices, probabilities, LOCAL_VERSION, job.ledger.first_missing))
         job.served = stop
         return Applied(LocalBatchesAnswer(outcome="applied"), self)
-
-    def fields(self) -> dict[str, Any]:
-        return self.local.model_dump()
-
-    @classmethod
-    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
-        return cls(LocalBatches.model_validate(fields))
 
 
 @dataclass(frozen=True, slots=True)

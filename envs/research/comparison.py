@@ -122,8 +122,13 @@ def check_held_out(policies: Mapping[str, Reference], tasks: Sequence[HeldOut]) 
     """Raises ValueError where a policy was trained on the data of a task."""
     for name, policy in policies.items():
         for task in tasks:
-            if task.source in policy.trained_on or task.source.startswith("synthetic:"):
+            if _data(task.source) in map(_data, policy.trained_on) or task.source.startswith("synthetic:"):
                 raise ValueError(f"{task.source} is no held-out data for {name}, which was trained on it")
+
+
+def _data(source: str) -> str:
+    """What a source is made of: a file wherever it lies, and whichever of its views are taken."""
+    return source.rsplit("/", 1)[-1].partition(":")[0]
 
 
 def fixed_actions() -> dict[str, Contender]:

@@ -93,6 +93,14 @@ def test_a_policy_is_not_judged_on_data_that_it_was_trained_on() -> None:
         check_held_out({"mine": trained}, held_out(["watch", "emoji"]))
 
 
+@pytest.mark.parametrize("source", ["sets/digits.npz", "./digits.npz", "digits.npz:fou,zer"])
+def test_a_file_is_the_same_data_wherever_it_lies_and_whichever_views_are_taken(source: str) -> None:
+    trained = replace(parse("balance"), trained_on=("digits.npz:kar,fou",))
+    with pytest.raises(ValueError, match=f"{source} is no held-out data for mine"):
+        check_held_out({"mine": trained}, held_out([source]))
+    check_held_out({"mine": trained}, held_out(["sets/others.npz"]))
+
+
 def test_what_is_said_of_one_contender_depends_on_no_other() -> None:
     alone = judge(scores(oracle=10.0, mine=5.0), seed=0)[1]
     beside = judge(scores(oracle=10.0, other=1.0, mine=5.0), seed=0)[2]

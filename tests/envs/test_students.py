@@ -8,18 +8,23 @@ import torch
 
 from benchmarks.plain_student import PlainStudent
 from bss_service.core import measurement
+from bss_service.core.signals import EVIDENCE
 from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Students
 from envs.tasks import Lesson
 from tests.envs.lessons import lesson_of
+from trainer_client import ConfusionMeter, measure
 
 G = 8
 UNEQUAL = [lesson_of((7, 5), 3, 40), lesson_of((4, 9), 5, 60, seed=1, rate=0.05), lesson_of((9, 9), 2, 24, seed=2)]
 THREE_VIEWS = [lesson_of((7, 5, 2), 3), lesson_of((4, 9, 9), 4, 50, seed=1, rate=0.3)]
 
 
-def enrolled(lessons: Sequence[Lesson], seeds: Sequence[int] | None = None, tested: bool = True) -> Students:
+def enrolled(
+    lessons: Sequence[Lesson], seeds: Sequence[int] | None = None, tested: bool = True, evidence: bool = False
+) -> Students:
     """A student for each lesson, whose weights depend on its seed alone."""
-    students = Students(len(lessons), len(lessons[0].train.modalities), 9, 5, G, tested=tested)
+    modalities = len(lessons[0].train.modalities)
+    students = Students(len(lessons), modalities, 9, 5, G, tested=tested, evidence=evidence)
     for place, lesson in enumerate(lessons):
         students.enrol(place, lesson, np.random.default_rng(seeds[place] if seeds else place))
     return students
@@ -75,6 +80,38 @@ def test_what_is_measured_is_what_core_makes_of_a_plain_network_s_logits(lessons
         np.testing.assert_allclose(
             measured["probability"][0], np.exp(measurement.true_label(logs, labels, np)).T, rtol=2e-5
         )
+
+
+@pytest.mark.parametrize("lessons", [UNEQUAL, THREE_VIEWS], ids=["2 modalities", "3 modalities"])
+def test_the_signals_of_evidence_are_those_of_a_plain_network_too(lessons: list[Lesson]) -> None:
+    students = enrolled(lessons, evidence=True)
+    plain = [PlainStudent.of(students, b, lesson) for b, lesson in enumerate(lessons)]
+    batches = [batches_of(lesson, 1) for lesson in lessons]
+    reports = students.validate()
+    for student, batch, measured, report in zip(plain, batches, students.train(batches), reports, strict=True):
+        labels = torch.from_numpy(student.lesson.train.labels[batch[0]])
+        with torch.no_grad():
+            joint, unimodal = student.network([torch.from_numpy(x[batch[0]]) for x in student.lesson.train.modalities])
+        assert set(measured) == {signal.name for signal in EVIDENCE}
+        for name, values in measure(unimodal, joint, labels).items():
+            np.testing.assert_allclose(measured[name][0], values, rtol=1e-4, atol=1e-5, err_msg=name)
+        meter = ConfusionMeter()
+        with torch.no_grad():
+            joint, unimodal = student.network([torch.from_numpy(x) for x in student.lesson.validation.modalities])
+        meter.add(unimodal, joint, torch.from_numpy(student.lesson.validation.labels))
+        assert report.confusion is not None
+        expected, got = (
+            {(int(t), int(k)): float(m) for t, k, m in zip(c.label, c.predicted, c.mass, strict=True)}
+            for c in (meter.matrix(), report.confusion)
+        )
+        assert got == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_network_that_gives_all_classes_the_same_is_never_right() -> None:
+    students = enrolled(UNEQUAL)
+    for tensor in students._weights:
+        tensor.zero_()
+    assert [report.accuracy for report in students.validate()] == [0.0] * 3
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

@@ -4,7 +4,7 @@
 # make compose-test   build the containers and train in them; needs a container engine, and nothing else
 # make check          lint, types, import directions, known vulnerabilities of dependencies
 # make bench          times beside what one would use otherwise
-# make faults         random programs and kill -9 against the service, held against a model of it
+# make faults         random programs and kill -9 against the service, held against a model of it; then against sick ones
 # make mutants        a hundred faults planted in the code one by one, and whether the tests notice each
 # make fuzz           a million wrong frames, messages and artefacts
 # make schemathesis   13,000 requests made from the OpenAPI document
@@ -30,6 +30,7 @@ compose-test:
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --programs 2000 --kills 200
+	BSS_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults/test_planted.py
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants

@@ -1,16 +1,17 @@
 # make demo           set everything up, start the service, train on real data, write a report (about three minutes)
 # make test           set everything up and run the tests
+# make test-long      the tests that take their time for what shorter ones show in part
 # make test-gpu       the tests that need a CUDA device
 # make compose-test   build the containers and train in them; needs a container engine, and nothing else
 # make check          lint, types, import directions, known vulnerabilities of dependencies
 # make bench          times beside what one would use otherwise
-# make faults         random programs and kill -9 against the service, held against a model of it; then against sick ones
+# make faults         random programs and kill -9 against the service, held against a model of it
 # make mutants        a hundred faults planted in the code one by one, and whether the tests notice each
 # make fuzz           a million wrong frames, messages and artefacts
 # make schemathesis   13,000 requests made from the OpenAPI document
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
-.PHONY: demo test test-gpu compose-test check bench faults mutants fuzz schemathesis load soak clean
+.PHONY: demo test test-long test-gpu compose-test check bench faults mutants fuzz schemathesis load soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -22,6 +23,9 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2
 
+test-long: $(READY)
+	$(BIN)/python -m pytest -m long
+
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu
 
@@ -30,7 +34,6 @@ compose-test:
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --programs 2000 --kills 200
-	BSS_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults/test_planted.py
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants

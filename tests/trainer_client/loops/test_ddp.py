@@ -119,7 +119,9 @@ def test_the_ranks_batches_are_together_those_of_one_rank(
     assert counted_once(client, world)
 
 
-@pytest.mark.parametrize(("first", "then"), [(2, 4), (4, 1), (2, 1)])
+@pytest.mark.parametrize(
+    ("first", "then"), [(2, 1), pytest.param(2, 4, marks=pytest.mark.long), pytest.param(4, 1, marks=pytest.mark.long)]
+)
 def test_a_run_goes_on_in_an_epoch_with_another_number_of_ranks(
     world: World, client: SchedulerClient, alone: Batches, first: int, then: int
 ) -> None:

@@ -224,6 +224,7 @@ class TestATrainerThatDied:
             assert len(train(sampler)) == 3
         assert time.monotonic() - started < 20
 
+    @pytest.mark.long
     def test_its_place_is_free_after_a_time_out_elsewhere(
         self, client: SchedulerClient, job: JobSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

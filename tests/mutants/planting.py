@@ -53,7 +53,7 @@ class Copy:
     """A copy of the tree, in which one fault at a time is planted."""
 
     def __init__(self, folder: Path, root: Path = ROOT, parts: Iterable[str] = PARTS) -> None:
-        self.folder = folder
+        self.folder, self.root = folder, root
         for part in parts:
             source, target = root / part, folder / part
             if source.is_dir():
@@ -76,6 +76,7 @@ class Copy:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         # A file that is changed twice within a second, and to the same size, would be taken for its compiled form.
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment.setdefault("BSS_SHARED", str(self.root.parent / "shared"))  # where tests of the tree itself look
         try:
             done = subprocess.run(
                 command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=SECONDS

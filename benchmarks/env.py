@@ -125,7 +125,7 @@ def plain_seconds(number: int, intervals: int) -> float:
         student, run = plain_run(seed)
         start = time.perf_counter()
         for _ in range(intervals):
-            run.finish(student.train(run.plan(choice)), student.validate())
+            run.finish(student.train(run.plan(choice).indices), student.validate())
             _ = run.observe().vector
         seconds += time.perf_counter() - start
     return seconds

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bss_cli import tokens
-from bss_cli.jobs import decisions, delete, jobs, samples, show
+from bss_cli.jobs import decisions, delete, jobs, samples, show, suspects
 from bss_cli.policies import end_shadow, policies, swap, upload
 from bss_cli.research import app as research
 from bss_cli.serving import backup, serve
@@ -35,7 +35,8 @@ def _bss(
     """Serves samples to multi-modal training jobs, shows the jobs, and swaps their policies."""
 
 
-for command in (serve, backup, jobs, show, decisions, samples, watch, delete, swap, end_shadow, policies, upload):
+OF_JOBS = (jobs, show, decisions, samples, suspects, watch, delete)
+for command in (serve, backup, *OF_JOBS, swap, end_shadow, policies, upload):
     app.command()(command)
 app.add_typer(tokens.app, name="token")
 app.add_typer(research, name="research")

@@ -1,14 +1,16 @@
 """The commands that show jobs, and `bss delete`."""
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from bss_cli.rendering import decisions_view, job_view, jobs_view, sample_view
+from bss_cli.rendering import decisions_view, job_view, jobs_view, sample_view, suspects_view
 from bss_cli.service import Job, Url, checked_name, connect, latest_decisions
-from bss_cli.terminal import AsJson, Yes, confirm, tell
+from bss_cli.terminal import MISUSED, AsJson, Yes, confirm, fail, tell
 from bss_service.protocol.decisions import DecisionLog
+from bss_service.protocol.samples import MAX_LISTED, csv_of
 from trainer_client.client import SchedulerClient
 
 PART: Final = 1000  # decisions in one answer: what the service gives at most
@@ -49,6 +51,30 @@ def samples(
         tell(state, as_json, partial(sample_view, state))
 
 
+def suspects(
+    job: Job,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Suspect pairs of modalities, not labels.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED, help="How many.")] = 30,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them to a file.", show_default=False)] = None,
+    names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What to call samples: a line each, in order.", show_default=False),
+    ] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the samples whose labels, or pairs, are the least likely right."""
+    called = None if names is None else _lines(names)
+    with connect(url) as client:
+        state = client.job(checked_name(job))
+        if called is not None and len(called) != state.spec.samples:
+            fail(f"--names must have a line for each of {state.spec.samples} samples, got {len(called)}", MISUSED)
+        listed = client.samples(job, "pair" if pairs else "label", limit)
+    if csv is not None:
+        _write(csv, csv_of(listed, called))
+    tell(listed, as_json, lambda: suspects_view(listed, state, called))
+
+
 def delete(job: Job, yes: Yes = False, url: Url = None) -> None:
     """Delete a job and all that is known of it."""
     checked_name(job)
@@ -63,3 +89,17 @@ def _whole_log(client: SchedulerClient, job: str) -> DecisionLog:
     while part := client.decisions(job, len(log.decisions), PART).decisions:
         log.decisions += part
     return log.model_copy(update={"total": len(log.decisions)})
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"--names {str(file)!r} can't be read: {error}", MISUSED)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        fail(f"--csv {str(file)!r} can't be written: {error.strerror}")

@@ -15,7 +15,7 @@ from bss_service.protocol.decisions import Chosen, Decision
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList
-from bss_service.protocol.samples import SampleState
+from bss_service.protocol.samples import SampleEvidence, SampleList, SampleState
 from bss_service.protocol.validation import ValidationReport
 
 REWARDS_SHOWN: Final = 6
@@ -61,9 +61,32 @@ def sample_view(sample: SampleState) -> RenderableType:
         *((name, _of_signal(value)) for name, value in sample.signals.items()),
         ("balance score", f"{_number(sample.balance_score)}, at first {_number(sample.first_score)}"),
         ("times measured", _measured(sample)),
+        *([] if sample.evidence is None else _of_sample(sample.evidence)),
         ("drawn", "\n".join(f"step {d.step:,}, probability {d.probability:.3g}" for d in sample.draws) or "–"),
     ]
     return _panel(f"sample {sample.index}", _facts(facts))
+
+
+def suspects_view(listed: SampleList, state: JobState, names: Sequence[str] | None = None) -> RenderableType:
+    """The samples that are the least likely right, and how many there are estimated to be. names: of all samples."""
+    if not listed.samples:
+        return Text("nothing is known of any sample yet")
+    heads = state.spec.heads[:-1]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    what = "pair" if listed.order == "pair" else "label"
+    shown = ["sample", *([] if names is None else ["name"]), f"P({what} right)", "label", "likeliest", *heads, "draws"]
+    for column in shown:
+        table.add_column(column, justify="left" if column == "name" else "right", overflow="fold")
+    for row in listed.samples:
+        if (known := row.evidence) is not None:
+            first = [str(row.index), *([] if names is None else [names[row.index]])]
+            right = known.pair if listed.order == "pair" else known.right
+            opinions = [str(known.predicted[head]) for head in heads]
+            if listed.order == "pair":
+                opinions = [f"{known.predicted[head]} ({known.wrong_modality[head]:.0%} wrong)" for head in heads]
+            table.add_row(*first, f"{right:.3f}", str(known.label), str(known.likeliest), *opinions, f"{row.draws:,}")
+    estimated = _of_evidence(state)
+    return Group(table, "", _facts(estimated)) if estimated else table
 
 
 def decisions_view(rows: Sequence[Decision]) -> RenderableType:
@@ -157,6 +180,7 @@ def _of_state(state: JobState, decisions: Sequence[Decision]) -> list[tuple[str,
         *([] if state.shadow is None else [("shadow", _shadow(state.shadow))]),
         ("fed back", f"{state.steps_fed_back:,} steps, {state.samples_measured:,} of {state.spec.samples:,} samples"),
         *_of_validation(state.validation),
+        *_of_evidence(state),
         ("rewards", Text.assemble(_rewards(state.rewards, REWARDS_SHOWN), ("  newest last", "dim"))),
     ]
 
@@ -226,6 +250,29 @@ def _shown(value: Any) -> str:
 def _measured(sample: SampleState) -> str:
     last = "" if sample.last_measured is None else f", last with step {sample.last_measured:,}"
     return f"{sample.times_measured:,}{last}"
+
+
+def _of_evidence(state: JobState) -> list[tuple[str, str | Text]]:
+    """What is estimated of the whole of a job's samples."""
+    told = state.evidence
+    if told is None:
+        return []
+    shares = {"wrong labels": told.wrong_labels, "wrong pairs": told.wrong_pairs}
+    return [
+        *((name, f"about {s.share:.0%} ({s.low:.0%} to {s.high:.0%})") for name, s in shares.items()),
+        ("left out", f"{told.left_out:,} samples from step {told.step:,} on"),
+        *([("weakest modality", told.weakest_modality)] if told.weakest_modality else []),
+    ]
+
+
+def _of_sample(known: SampleEvidence) -> list[tuple[str, str | Text]]:
+    opinions = ", ".join(f"{head} {predicted}" for head, predicted in known.predicted.items())
+    wrong = ", ".join(f"{head} {share:.3f}" for head, share in known.wrong_modality.items())
+    return [
+        ("label", f"{known.label}, right with {known.right:.3f}; {known.likeliest} with {known.rival:.3f}"),
+        ("heads say", opinions or "–"),
+        ("pair", f"right with {known.pair:.3f}" + (f"; wrong: {wrong}" if wrong else "")),
+    ]
 
 
 def _number(value: float | None) -> str:

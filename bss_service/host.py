@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 import structlog
 
+from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
     BssError,
@@ -43,15 +43,15 @@ from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.metrics import Metrics
 from bss_service.policies import artefact
-from bss_service.policies.artefact import Artefact
+from bss_service.policies.artefact import Artefacts
 from bss_service.policies.versions import check_policy
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
-from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.artefacts import ArtefactManifest, JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
-from bss_service.protocol.samples import DrawRow, SampleState
+from bss_service.protocol.samples import DrawRow, Order, SampleList, SampleState
 from bss_service.protocol.training import (
     PLACE_SECONDS,
     AttachAnswer,
@@ -267,32 +267,56 @@ class Host:
 
     async def sample(self, name: str, index: int, draws: int) -> SampleState:
         """Why a sample is drawn as it is."""
+        evidence = await self._evidence(name)
         async with self._jobs.open(name) as live:
             if index >= live.job.spec.samples:
                 raise NotFoundError(
                     f"sample must be less than samples = {live.job.spec.samples}, got {index}", field="i", value=index
                 )
-            state, served = views.sample(live.job, index), live.job.served
+            state, served = views.sample(live.job, evidence, index), live.job.served
         latest = await asyncio.to_thread(self._draws, name, served, index, draws)
         return state.model_copy(update={"draws": latest})
+
+    async def samples(self, name: str, order: Order, limit: int) -> SampleList:
+        """The first samples in an order."""
+        evidence = await self._evidence(name)
+        async with self._jobs.open(name) as live:
+            look = partial(views.samples, live.job, evidence, order, limit)
+            return await asyncio.to_thread(look) if live.job.spec.samples >= THREADED_SAMPLES else look()
+
+    async def _evidence(self, name: str) -> Evidence | None:
+        """That of a job's samples, computed while the job goes on, and kept until it plans or is reported to again."""
+        async with self._jobs.open(name) as live:
+            state = (live.job.planned_until, len(live.job.history.reports), len(live.job.versions.versions))
+            if live.evidence is not None and live.evidence[0] == state:
+                return live.evidence[1]
+            judge = live.job.judging()
+        evidence = await asyncio.to_thread(judge)
+        live.evidence = (state, evidence)
+        return evidence
 
     # Artefacts.
 
     async def policies(self) -> PolicyList:
         """Installed policies and artefacts."""
         installed = await asyncio.to_thread(views.policies)
-        return PolicyList(policies=installed, artefacts=await asyncio.to_thread(self._store.manifests))
+        manifests = await asyncio.to_thread(self._store.manifests)
+        return PolicyList(
+            policies=installed,
+            artefacts=[manifest for manifest in manifests if isinstance(manifest, PolicyManifest)],
+            judges=[manifest for manifest in manifests if isinstance(manifest, JudgeManifest)],
+        )
 
-    async def upload(self, data: bytes) -> tuple[PolicyManifest, bool]:
+    async def upload(self, data: bytes) -> tuple[ArtefactManifest, bool]:
         """Store an artefact; what it is, and whether it is new."""
-        uploaded = await asyncio.to_thread(artefact.read, data)
+        uploaded = await asyncio.to_thread(artefact.read_any, data)
         new = await asyncio.to_thread(self._store.manifest, uploaded.sha256) is None
         if new:
             await self._jobs.committed(self._store.commit(Transaction("", artefacts=[uploaded])))
             log.info("artefact stored", name=uploaded.manifest.name, sha256=uploaded.sha256)
         return uploaded.manifest, new
 
-    async def manifest(self, sha256: str) -> PolicyManifest:
+    async def manifest(self, sha256: str) -> ArtefactManifest:
         """What an artefact is."""
         manifest = await asyncio.to_thread(self._store.manifest, sha256)
         if manifest is None:
@@ -493,7 +517,7 @@ def _unknown_artefact(sha256: str) -> NotFoundError:
     return NotFoundError(f"artefact {sha256!r} is not known", field="sha256", value=sha256)
 
 
-def _new(spec: JobSpec, artefacts: Mapping[str, Artefact]) -> Job:
+def _new(spec: JobSpec, artefacts: Artefacts) -> Job:
     check_policy(spec.policy, spec, artefacts)
     return Job(spec, artefacts)
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
 from bss_service.job import views
@@ -53,6 +54,7 @@ class LiveJob:
     planning_since_snapshot: float = 0.0  # seconds
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
+    evidence: tuple[Any, Evidence | None] | None = None  # computed last, and of which state
     table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from bss_service.core.arrays import Float32
+from bss_service.core.sampling import Drawn, loss_weights
 from bss_service.policies.base import Choice
 from bss_service.protocol.jobs import RewardSpec
 from bss_service.protocol.validation import ValidationReport
@@ -50,7 +51,7 @@ class Cohort:
     ) -> None:
         """modalities: M of every task; classes: the most that one has."""
         self.number, self.modalities, self.judged, self.reward = number, modalities, judged, reward
-        self._students = Students(number, modalities, FEATURES, classes, BATCH_SIZE, tested=judged)
+        self._students = Students(number, modalities, FEATURES, classes, BATCH_SIZE, tested=judged, evidence=True)
         self._places: list[_Place | None] = [None] * number
 
     @classmethod
@@ -93,11 +94,10 @@ class Cohort:
         """Draw and train one interval everywhere, but where the choice is None."""
         if all(choice is None for choice in choices):
             return [None] * self.number
-        plans = [
-            np.empty((0, BATCH_SIZE), np.int64) if choice is None else self._at(b).run.plan(choice)
-            for b, choice in enumerate(choices)
-        ]
-        measured = self._students.train(plans)
+        nothing = Drawn(np.empty((0, BATCH_SIZE), np.int64), np.empty((0, BATCH_SIZE), np.float32))
+        plans = [nothing if choice is None else self._at(b).run.plan(choice) for b, choice in enumerate(choices)]
+        pulls = [0.0 if choice is None else choice.action.pull for choice in choices]
+        measured = self._students.train([plan.indices for plan in plans], [_weights(plan) for plan in plans], pulls)
         reports = self._students.validate()
         tests = self._students.validate("test") if self.judged else reports
         return [
@@ -131,6 +131,15 @@ class Cohort:
     def _summary(self, place: _Place) -> dict[str, Any]:
         summary = {"best_validation_accuracy": place.best}
         return summary if place.test_accuracy is None else {**summary, "test_accuracy": place.test_accuracy}
+
+
+def _weights(plan: Drawn) -> Float32 | None:
+    """Of the losses of a plan's rows, (s, G) or (s, G, H) of each head's; None: 1 each."""
+    weights = None if plan.probes is None else loss_weights(plan.probes)
+    if plan.masked is None:
+        return weights
+    of_heads = (~plan.masked).astype(np.float32)
+    return of_heads if weights is None else of_heads * weights[:, :, None]
 
 
 def _seen(run: StudentRun) -> Float32:

@@ -1,18 +1,22 @@
 """The training run of a student as the scheduler sees it: what a served job does, in memory and without a service."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.calendar import Calendar
-from bss_service.core.interval import draw_interval, learn_interval, observe_interval
+from bss_service.core.evidence.posterior import Evidence, Judge
+from bss_service.core.interval import draw_interval, judge_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
 from bss_service.core.samples.table import SampleTable
-from bss_service.core.signals import PAPER, Signals
+from bss_service.core.sampling import Drawn
+from bss_service.core.signals import EVIDENCE, Signals
 from bss_service.job.history import History
 from bss_service.policies.base import Choice
+from bss_service.policies.shipped import usual_judge
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import RewardSpec
 from bss_service.protocol.validation import ValidationReport
@@ -39,9 +43,11 @@ class StudentRun:
         horizon_known: bool = True,
         shuffled: bool = False,
         reward: RewardSpec = REWARD,
+        judge: Judge | None = None,
     ) -> None:
+        """judge: what reads the evidence of samples; by default the one that comes with the package."""
         self.calendar = Calendar(samples, batch_size, "drop", None)
-        self.signals = Signals(PAPER, modalities + 1)
+        self.signals = Signals(EVIDENCE, modalities + 1)
         self.table = SampleTable.empty(samples, self.signals)
         self.history = History(reward)
         self.seed = seed
@@ -50,6 +56,8 @@ class StudentRun:
         self.intervals = intervals
         self.interval = 0  # the next to be drawn
         self._observation: Observation | None = None
+        self._evidence: Evidence | None = None
+        self._judge = judge or usual_judge()
         self._plan: Int64 | None = None
 
     def start(self, report: ValidationReport) -> None:
@@ -60,6 +68,7 @@ class StudentRun:
         """What a policy sees before the next interval."""
         if self._observation is None:
             decisions = self.history.decisions
+            self._evidence = self._judged()
             self._observation = observe_interval(
                 self.table,
                 self.calendar,
@@ -67,15 +76,24 @@ class StudentRun:
                 horizon=self.calendar.epoch_start(self.intervals) if self.horizon_known else None,
                 reports=self.history.reports,
                 previous=decisions[-1].action if decisions else None,
+                evidence=self._evidence,
             )
         return self._observation
 
-    def plan(self, choice: Choice) -> Int64:
-        """Draw the next interval: indices (s, G)."""
+    @property
+    def evidence(self) -> Evidence:
+        """Of the samples before the next interval."""
+        self.observe()
+        assert self._evidence is not None
+        return self._evidence
+
+    def plan(self, choice: Choice) -> Drawn:
+        """Draw the next interval, of arrays (s, G, …)."""
         first, end = self.calendar.interval_bounds(self.calendar.epoch_start(self.interval))
         observation = self.observe()
         none = np.zeros(len(self.table), dtype=np.bool_)
-        indices = draw_interval(self.table, self.calendar, first, end, choice.action, none, self.seed).indices
+        action = choice.action
+        drawn = draw_interval(self.table, self.calendar, first, end, action, none, self.seed, self._evidence)
         self.history.decisions.append(
             Decision.model_construct(
                 **choice.fields(),
@@ -88,9 +106,10 @@ class StudentRun:
             )
         )
         if self.shuffled:
-            indices = np.random.default_rng([self.seed, first]).permutation(len(self.table))[indices]
-        self._plan = indices
-        return indices
+            others = np.random.default_rng([self.seed, first]).permutation(len(self.table))
+            drawn = replace(drawn, indices=others[drawn.indices])
+        self._plan = drawn.indices
+        return drawn
 
     def finish(self, measured: Mapping[str, Float32], report: ValidationReport) -> Decision:
         """Take in what the interval measured, arrays (s, G) or (s, G, H) by signal, and the report at its end.
@@ -103,6 +122,10 @@ class StudentRun:
         steps = np.repeat(np.arange(first, first + len(self._plan)), self.calendar.batch_size)
         learn_interval(self.table, self._plan.reshape(-1), steps, values)
         self.interval += 1
-        self._plan = self._observation = None
+        self._plan = self._observation = self._evidence = None
         self.history.report(report.model_copy(update={"step": self.calendar.epoch_start(self.interval)}))
         return self.history.decisions[-1]
+
+    def _judged(self) -> Evidence | None:
+        reports = self.history.reports
+        return judge_interval(self.table, self._judge, reports, reports[-1].confusion if reports else None)

@@ -66,7 +66,7 @@ class BalanceScheduling(gymnasium.Env[Any, Any]):
 
     ## Action Space
 
-    `Box(-1, 1, (11,), float32)`: `bss_service.core.action.Action.to_vector`. Ranges are mapped linearly, choices lie in
+    `Box(-1, 1, (16,), float32)`: `bss_service.core.action.Action.to_vector`. Ranges are mapped linearly, choices lie in
     equal bins of [-1, 1], in their order. Numbers outside [-1, 1] are clipped; NaN is refused with a ValueError.
 
     A sample's score is κ_sim·similarity − κ_loss·loss + κ_weak·weakness + κ_stale·staleness; the higher, the
@@ -81,17 +81,22 @@ class BalanceScheduling(gymnasium.Env[Any, Any]):
     | 4 | `share` | share of the samples that may be drawn; not under `epoch` | 0.001 | 1 |
     | 5 | `floor` | added to every weight, whose mean is 1 | 0 | 1 |
     | 6 | `ema` | rate at which new measurements enter the moving averages; 0: not this time | 0 | 1 |
+    | 7 | `belief` | samples whose label is right with less are disbelieved | 0 | 1 |
+    | 8 | `left_out` | share of the disbelieved that is left out | 0 | 1 |
+    | 9 | `probes` | share of the draws that look at samples left out, without training on them | 0 | 0.5 |
+    | 10 | `pull` | how strongly heads are drawn towards what they said of a sample before | 0 | 3 |
 
     | Num | Component | Meaning | Choices |
     |---|---|---|---|
-    | 7 | `link` | from scores to weights | `exponential`, `linear` |
-    | 8 | `coverage` | all samples once; some, as often as it takes; drawn anew each time | `epoch`, `subset`, `draw` |
-    | 9 | `rank_by` | by what `share` picks | `balance`, `first_balance`, `loss`, `weight` |
-    | 10 | `keep` | from which end of that ranking | `top`, `bottom` |
+    | 11 | `link` | from scores to weights | `exponential`, `linear` |
+    | 12 | `coverage` | all samples once; some, as often as it takes; drawn anew each time | `epoch`, `subset`, `draw` |
+    | 13 | `rank_by` | by what `share` picks | `balance`, `first_balance`, `loss`, `weight` |
+    | 14 | `keep` | from which end of that ranking | `top`, `bottom` |
+    | 15 | `wrong_pairs` | what becomes of samples with a disbelieved modality | `keep`, `leave_out`, `mask` |
 
     ## Observation Space
 
-    `Box(-1, 1, (42,), float32)`: `bss_service.core.observation.FIELDS`, in that order, where each is explained. What is
+    `Box(-1, 1, (50,), float32)`: `bss_service.core.observation.FIELDS`, in that order, where each is explained. What is
     not known yet is 0. Nothing in it tells which samples are clean, nor anything of the test samples.
 
     | Fields | Meaning | Min | Max |
@@ -113,6 +118,9 @@ measurements | -1 | 1 |
     | `loss_mean`, `loss_deviation`, `loss_q10`, `loss_q50`, `loss_q90` | of the same, min-max normalised | 0 | 1 |
     | `score_mean`, `score_deviation`, `similarity_loss_correlation` | of the same | -1 | 1 |
     | `previous_kappa_similarity`, `previous_kappa_loss`, `previous_share` | the action before | -1 | 1 |
+    | `has_evidence`, `right_labels`, `rival_labels`, `certainty`, `disbelieved_labels`, `right_pairs`, \
+`disbelieved_pairs` | how far labels and pairs are to be trusted, as `bss_service.core.evidence` judges | 0 | 1 |
+    | `previous_belief` | the action before | 0 | 1 |
 
     ## Rewards
 

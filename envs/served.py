@@ -14,6 +14,7 @@ from gymnasium.error import ResetNeeded
 from numpy.typing import NDArray
 from pydantic import SecretStr
 
+from bss_service.core.action import Action
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import SCHEMA_HASH
 from bss_service.policies.builtin.external import EXTERNAL
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 DRIVEN: Final = PolicySpec(name=EXTERNAL)
 PATIENCE: Final = 3600.0  # seconds that a trainer of this environment's own waits for an action
+ANY: Final = Action(kappa_similarity=1, kappa_loss=1, kappa_weak=1, belief=1)  # needs all that any action may
 OWN_POLL: Final = 0.2  # seconds between two looks at whether a run has ended; an action that is awaited is seen at once
 JOINED_POLL: Final = 2.0
 
@@ -292,6 +294,11 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         state = client.job(job)
         if _is_handed_out(state):
             raise RuntimeError(f"job {job!r} at {self._address} is over: all {state.next_step} steps are handed out")
+        if lacking := state.spec.lacks(ANY.needs()):
+            raise RuntimeError(
+                f"job {job!r} must declare all that an action may need (signals=trainer_client.EVIDENCE), it lacks "
+                + ", ".join(lacking)
+            )
         newest = _newest_policy(state)
         if newest != DRIVEN:
             client.swap(job, EXTERNAL)

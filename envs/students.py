@@ -89,10 +89,10 @@ class Students:
     ) -> list[dict[str, Float32]]:
         """Train student b on the batches (s_b, G) of indices.
 
-        weights: (s_b, G) of each row's loss, with mean 1 over a batch; a row of weight 0 is looked at and not trained
-        on. None: ones. pull: λ ≥ 0 of each student's early-learning regularisation (Liu et al. 2020, section 4). Each
-        head then learns y + λ·p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), where p is its softmax and t the moving average of those
-        from earlier calls with a pull, and nothing on the first visit.
+        weights: (s_b, G) of each row's loss, with mean 1 over a batch, or (s_b, G, M + 1) of each head's; a row of
+        weight 0 is looked at and not trained on. None: ones. pull: λ ≥ 0 of each student's early-learning
+        regularisation (Liu et al. 2020, section 4). Each head then learns y + λ·p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), where p is
+        its softmax and t the moving average of those from earlier calls with a pull, and nothing on the first visit.
 
         What each measured on the way, before each step: the built-in signals, (s_b, G) or (s_b, G, M + 1).
         """
@@ -186,11 +186,13 @@ class Students:
         return logits
 
     def _of_rows(self, weights: Sequence[Float32 | None], steps: Sequence[int]) -> Tensor:
-        """Loss weights laid out for a step's gradients, (s, B, 1, G)."""
-        of_row = torch.ones(max(steps), self.number, 1, self.batch_size)
+        """Loss weights laid out for a step's gradients, (s, M + 1 or 1, B, 1, G)."""
+        by_head = any(of_one is not None and of_one.ndim == 3 for of_one in weights)
+        of_row = torch.ones(max(steps), self.modalities + 1 if by_head else 1, self.number, 1, self.batch_size)
         for b, (of_one, number) in enumerate(zip(weights, steps, strict=True)):
             if of_one is not None:
-                of_row[:number, b, 0] = torch.from_numpy(of_one)
+                heads = of_one[:, None] if of_one.ndim == 2 else of_one.transpose(0, 2, 1)
+                of_row[:number, :, b, 0] = torch.from_numpy(heads)
         return of_row
 
     def _places(self, indices: Int64, memory: Tensor) -> Tensor:

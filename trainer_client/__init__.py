@@ -14,14 +14,15 @@ _NAMES: Final = {
     "bss_service.protocol.training": "Feedback FeedbackRequest LocalBatches Scores StepsRequest",
     "bss_service.protocol.validation": "Confusion ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
-    "trainer_client.confusion": "ConfusionMeter",
+    "trainer_client.logits.confusion": "ConfusionMeter",
     "trainer_client.errors": "CertificateError ConflictError DoubleShardingError DoubleSkipError ForbiddenError"
     " InvalidValueError JobExistsError LabelError LagError OldClientError OutageError RefusedError SchedulerError"
     " SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
     "trainer_client.exchange.stats": "Stats",
-    "trainer_client.measurement": "Measurement measure multimodal_loss",
+    "trainer_client.logits.losses": "Pull multimodal_loss weighted",
+    "trainer_client.logits.measurement": "Measurement measure",
     "trainer_client.sampler": "ScheduledBatchSampler",
     "trainer_client.with_index": "WithIndex",
 }
@@ -43,7 +44,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from bss_service.protocol.validation import ModalityReport as ModalityReport
     from bss_service.protocol.validation import ValidationReport as ValidationReport
     from trainer_client.client import SchedulerClient as SchedulerClient
-    from trainer_client.confusion import ConfusionMeter as ConfusionMeter
     from trainer_client.errors import CertificateError as CertificateError
     from trainer_client.errors import ConflictError as ConflictError
     from trainer_client.errors import DoubleShardingError as DoubleShardingError
@@ -65,9 +65,12 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.exchange.outage import OnOutage as OnOutage
     from trainer_client.exchange.prefetch import ScheduledBatch as ScheduledBatch
     from trainer_client.exchange.stats import Stats as Stats
-    from trainer_client.measurement import Measurement as Measurement
-    from trainer_client.measurement import measure as measure
-    from trainer_client.measurement import multimodal_loss as multimodal_loss
+    from trainer_client.logits.confusion import ConfusionMeter as ConfusionMeter
+    from trainer_client.logits.losses import Pull as Pull
+    from trainer_client.logits.losses import multimodal_loss as multimodal_loss
+    from trainer_client.logits.losses import weighted as weighted
+    from trainer_client.logits.measurement import Measurement as Measurement
+    from trainer_client.logits.measurement import measure as measure
     from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
     from trainer_client.with_index import WithIndex as WithIndex
 else:

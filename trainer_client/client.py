@@ -18,12 +18,12 @@ import pydantic
 
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
-from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
-from bss_service.protocol.samples import SampleState
+from bss_service.protocol.samples import Order, SampleList, SampleState
 from bss_service.protocol.training import (
     AttachAnswer,
     AttachRequest,
@@ -238,9 +238,17 @@ class SchedulerClient:
         """Upload a trained policy; a job runs it as the policy `artefact` with the parameter `sha256`."""
         return self._read(PolicyManifest, self._send("POST", "/v1/policies", artefact, _BYTES))
 
+    def upload_judge(self, artefact: bytes) -> JudgeManifest:
+        """Upload a judge, which the policy `evidence` reads by where its parameter `judge` is the sha256."""
+        return self._read(JudgeManifest, self._send("POST", "/v1/policies", artefact, _BYTES))
+
     def policy_file(self, sha256: str) -> bytes:
         """An artefact as it was uploaded."""
         return self._send("GET", f"/v1/policies/{_quoted(sha256)}/file").content
+
+    def samples(self, name: str, order: Order = "label", limit: int = 100) -> SampleList:
+        """The first samples in an order: "label" or "pair" (least likely right), "loss" or "draws" (highest)."""
+        return self._call(SampleList, "GET", f"/v1/jobs/{_quoted(name)}/samples?order={order}&limit={limit}")
 
     def observation(self, name: str, wait: float = 0.0) -> ObservationAnswer:
         """What the policy sees that draws the next interval. wait: seconds to be held until an action is awaited."""

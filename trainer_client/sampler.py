@@ -17,7 +17,6 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import MAX_COUNT, Scores
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
-from trainer_client.confusion import ConfusionMeter
 from trainer_client.errors import SecondIterationError
 from trainer_client.exchange.attachment import IfExists, is_named
 from trainer_client.exchange.exchange import Exchange
@@ -30,7 +29,8 @@ from trainer_client.exchange.session import SOON, Session
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.iteration import Batches, Pass, is_asked_by_loader
-from trainer_client.measurement import Measurement
+from trainer_client.logits.confusion import ConfusionMeter
+from trainer_client.logits.measurement import Measurement
 from trainer_client.with_index import rows_of
 
 STATE_VERSION: Final = 1
@@ -95,6 +95,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._is_epoch_over = False  # whether the state that was loaded has the epoch's end still before it
         self._last_fed = -1
         self._fed = False
+        self._weighed: set[int] = set()  # steps whose weights the loop could see, and that have no feedback yet
 
     @property
     def spec(self) -> JobSpec:
@@ -170,11 +171,15 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self.feedback(index)
 
     def batch_of(self, index: Tensor | Sequence[int] | Int64) -> ScheduledBatch:
-        """The batch with these sample indices (g,), in the order in which `WithIndex` gave them, or with some of them.
+        """What is known of the samples of a batch: their `indices`, `weights` (see `weighted`), and its step.
 
-        TypeError if they are no indices, ValueError if this rank was given no such batch, or its feedback is in.
+        index: (g,), as `WithIndex` gave them with the batch, or some of them; so are its arrays. TypeError if they are
+        no indices, ValueError if this rank was given no such batch, or its feedback is in.
         """
-        return self._matched(index)[0]
+        batch, places = self._matched(index)
+        self._weighed.add(batch.step)
+        share = self._placement.rows(np.arange(len(batch.indices)))
+        return batch.part(share if places is None else share[places])
 
     def _matched(self, index: Tensor | Sequence[int] | Int64) -> tuple[ScheduledBatch, Int64 | None]:
         """The oldest batch that has all of some samples, and their places in this rank's share; None: they are all."""
@@ -207,6 +212,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             batch, rows = self._open_step(int(index)), None
         else:
             batch, rows = self._matched(index)
+        self._check_weighed(batch, measurement)
         share = self.spec.batch_size // self.world_size
         values = None if measurement is None else packed(measurement, self._signals, share, rows)
         self._fed = True
@@ -433,6 +439,16 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             batches = self._session.call(call)
             self._exchange.recall(scheduled(batches), self._position)
             step += len(batches.indices)
+
+    def _check_weighed(self, batch: ScheduledBatch, measurement: Measurement | None) -> None:
+        """A loop that never looks at weights trains on what it was to look at alone."""
+        is_seen = batch.step in self._weighed
+        self._weighed.discard(batch.step)
+        if measurement is not None and not is_seen and batch.weights is not None:
+            raise ValueError(
+                f"the batch of step {batch.step} has samples of weight 0, which this loop trained on: average its loss "
+                "by weighted(losses, sampler.batch_of(index)), or create the job without weighted=True"
+            )
 
     # How its batches may be shared out: not at all.
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Final, Literal, get_args
 
 import numpy as np
 
 from bss_service.core.arrays import Float32, Float64, Floats, Int64
+from bss_service.core.samples.dynamics import NEEDED
 from bss_service.core.samples.scores import minmax
 from bss_service.core.samples.table import SampleTable
 
@@ -16,6 +17,7 @@ Link = Literal["exponential", "linear"]
 Coverage = Literal["epoch", "subset", "draw"]
 RankBy = Literal["balance", "first_balance", "loss", "weight"]
 Keep = Literal["top", "bottom"]
+WrongPairs = Literal["keep", "leave_out", "mask"]
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "kappa_similarity": (-6.0, 6.0),
@@ -25,14 +27,22 @@ RANGES: Final[dict[str, tuple[float, float]]] = {
     "share": (0.001, 1.0),
     "floor": (0.0, 1.0),
     "ema": (0.0, 1.0),
+    "belief": (0.0, 1.0),
+    "left_out": (0.0, 1.0),
+    "probes": (0.0, 0.5),
+    "pull": (0.0, 3.0),
 }
 CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "link": get_args(Link),
     "coverage": get_args(Coverage),
     "rank_by": get_args(RankBy),
     "keep": get_args(Keep),
+    "wrong_pairs": get_args(WrongPairs),
 }
-DIMENSION: Final = len(RANGES) + len(CHOICES)
+COMPONENTS: Final = (*RANGES, *CHOICES)  # of an action's vector, in order
+DIMENSION: Final = len(COMPONENTS)
+_LATER: Final = ("belief", "left_out", "probes", "pull", "wrong_pairs")
+BEFORE_EVIDENCE: Final = tuple(name for name in COMPONENTS if name not in _LATER)  # what vectors held then, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,13 @@ class Action:
     `link` turns scores into weights, `floor` is added to each weight (exponential weights have mean 1 first).
     `share` keeps that part of the samples, from the top or bottom of the ranking `rank_by` (not under `epoch`, which
     uses every sample). `ema` is the rate at which new measurements enter the moving averages; 0: not this time.
+
+    By evidence (core/evidence): a sample whose label is right with a probability below `belief` is disbelieved, and
+    left out of the plan with a probability of `left_out`, under any coverage; the others take its place. `wrong_pairs`
+    says what becomes of those with a modality that belongs to them with a probability below `belief`: nothing, they are
+    left out too, or the losses of that modality's head and of the joint head are masked. `probes` is the share of the
+    rows that look at samples left out, without training on them, so that they can come back. `pull` is how strongly a
+    trainer that can is to draw its heads towards what they said of a sample before (trainer_client.Pull).
     Raises ValueError naming the field where a value lies outside its range.
     """
 
@@ -57,6 +74,11 @@ class Action:
     coverage: Coverage = "epoch"
     rank_by: RankBy = "balance"
     keep: Keep = "top"
+    belief: float = 0.0  # nothing is below it
+    left_out: float = 1.0
+    probes: float = 0.0
+    pull: float = 0.0
+    wrong_pairs: WrongPairs = "keep"
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -74,18 +96,17 @@ class Action:
         return np.array(scaled + chosen, dtype=np.float32)
 
     @classmethod
-    def from_vector(cls, vector: Floats) -> "Action":
-        """The inverse of `to_vector`; components outside [−1, 1] are clipped. Raises ValueError on NaN or shape."""
-        if np.shape(vector) != (DIMENSION,):
-            raise ValueError(f"an action vector has shape ({DIMENSION},), got {np.shape(vector)}")
+    def from_vector(cls, vector: Floats, components: Sequence[str] = COMPONENTS) -> "Action":
+        """The inverse of `to_vector`; components outside [−1, 1] are clipped. Raises ValueError on NaN or shape.
+
+        components: what the vector holds, if not all; the others are as by default.
+        """
+        if np.shape(vector) != (len(components),):
+            raise ValueError(f"an action vector has shape ({len(components)},), got {np.shape(vector)}")
         if np.isnan(vector).any():
             raise ValueError(f"an action vector must not hold NaN, got {vector}")
         unit = (np.clip(np.asarray(vector, dtype=np.float64), -1, 1) + 1) / 2
-        values: dict[str, float | str] = {
-            name: low + float(u) * (high - low) for (name, (low, high)), u in zip(RANGES.items(), unit, strict=False)
-        }
-        for (name, choices), u in zip(CHOICES.items(), unit[len(RANGES) :], strict=True):
-            values[name] = choices[min(int(u * len(choices)), len(choices) - 1)]
+        values = {name: _component(name, float(u)) for name, u in zip(components, unit, strict=True)}
         return cls(**values)  # type: ignore[arg-type]
 
     def needs(self) -> dict[str, int]:
@@ -95,11 +116,26 @@ class Action:
             needed["probability"] = 2
         if self.coverage != "epoch" and self.share < 1 and self.rank_by != "weight":
             needed |= dict.fromkeys(("loss",) if self.rank_by == "loss" else ("similarity", "loss"), 0)
+        if self.belief:
+            needed |= dict.fromkeys(NEEDED, 0)
         return needed
+
+    def unweighted(self) -> "Action":
+        """The action for a trainer that can't weigh its losses: no probes, and pairs left out rather than masked."""
+        return replace(self, probes=0.0, wrong_pairs="keep" if self.wrong_pairs == "keep" else "leave_out")
 
     def as_dict(self) -> dict[str, float | str]:
         """The fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _component(name: str, unit: float) -> float | str:
+    """The value of a component of which `unit`, in [0, 1], is that in the vector."""
+    if name in RANGES:
+        low, high = RANGES[name]
+        return low + unit * (high - low)
+    choices = CHOICES[name]
+    return choices[min(int(unit * len(choices)), len(choices) - 1)]
 
 
 def needs_of(actions: Iterable[Action]) -> dict[str, int]:
@@ -121,6 +157,9 @@ NAMED_ACTIONS: Final[Mapping[str, Action]] = {
 ACTION_SCHEMA_HASH: Final = hashlib.sha256(
     json.dumps([RANGES, CHOICES, {name: action.as_dict() for name, action in NAMED_ACTIONS.items()}]).encode()
 ).hexdigest()
+# That a policy may have been trained on. An artefact names the components that it sets; those that there were before
+# evidence are what they were.
+ACTION_SCHEMAS: Final = (ACTION_SCHEMA_HASH, "e78e46521e473fff683a5fed26aba38af22e9a3a7b95f67cdca60a06ec8c5590")
 
 
 def admitted(action: Action, table: SampleTable) -> Int64:

@@ -1,16 +1,29 @@
 """An interval of a run: observe, draw, learn. What a job that is served does, and a student in an environment."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from bss_service.core.action import Action
 from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.calendar import Calendar
+from bss_service.core.evidence.features import Confusion, features
+from bss_service.core.evidence.posterior import Evidence, Judge
 from bss_service.core.observation import Observation, observe
 from bss_service.core.reward import Report
 from bss_service.core.samples.table import SampleTable
 from bss_service.core.sampling import Drawn, draw_plan
+
+
+def judge_interval(
+    table: SampleTable, judge: Judge, reports: Sequence[Report], confusion: Confusion | None
+) -> Evidence | None:
+    """The evidence of all samples before an interval; None of a table without training dynamics.
+
+    reports: of validations so far; confusion: that of the last, if it has one.
+    """
+    return None if table.dynamics is None else judge.judge(len(table), features(table, reports, confusion))
 
 
 def observe_interval(
@@ -21,6 +34,7 @@ def observe_interval(
     horizon: int | None,
     reports: Sequence[Report],
     previous: Action | None,
+    evidence: Evidence | None = None,
 ) -> Observation:
     """What a policy sees before the interval that begins at `first_step`. previous: the action of the one before."""
     return observe(
@@ -31,20 +45,34 @@ def observe_interval(
         horizon=horizon,
         reports=reports,
         previous=previous,
+        evidence=evidence,
     )
 
 
 def draw_interval(
-    table: SampleTable, calendar: Calendar, first_step: int, end_step: int, action: Action, drawn: Bool, seed: int
+    table: SampleTable,
+    calendar: Calendar,
+    first_step: int,
+    end_step: int,
+    action: Action,
+    drawn: Bool,
+    seed: int,
+    evidence: Evidence | None = None,
 ) -> Drawn:
     """Refresh the moving averages as the action says, and draw the batches of the steps [first_step, end_step).
 
-    drawn: (n,) samples that have come in the epoch already. Returns arrays of shape (end_step − first_step, G).
+    drawn: (n,) samples that have come in the epoch already. Returns arrays of shape (end_step − first_step, G, …).
     """
     table.refresh(action.ema)
-    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed)
+    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed, evidence)
     shape = (end_step - first_step, calendar.batch_size)
-    return Drawn(rows.indices.reshape(shape), rows.probabilities.reshape(shape))
+    return replace(
+        rows,
+        indices=rows.indices.reshape(shape),
+        probabilities=rows.probabilities.reshape(shape),
+        probes=None if rows.probes is None else rows.probes.reshape(shape),
+        masked=None if rows.masked is None else rows.masked.reshape(*shape, -1),
+    )
 
 
 def learn_interval(table: SampleTable, indices: Int64, steps: Int64, values: Float32) -> None:

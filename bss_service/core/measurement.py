@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 Array = Any  # numpy.ndarray or torch.Tensor
+NEAREST = 0.05  # 1 − ⟨p, t⟩ at least: the slope stays bounded
 LEAST = 1e30  # −log of the least probability that is told from another
 
 
@@ -72,6 +73,15 @@ def total_loss(joint: Array, unimodal: Array, *, joint_weight: float, unimodal_w
     Kinetics-Sounds and (0.1, 0.9) on CREMA-D.
     """
     return -(joint_weight * joint + unimodal_weight * unimodal.sum(axis=0))
+
+
+def pull_term(probabilities: Array, before: Array, xp: ModuleType) -> Array:
+    """Early-learning regularisation of each sample (Liu et al. 2020, equation 6), (…, G): log(1 − ⟨p, t⟩).
+
+    probabilities: p (…, G, c), the softmax now; before: t, the moving average of those so far, all 0 of a sample that
+    was not seen. Its slope by the logits, −p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), draws the softmax towards what it was.
+    """
+    return xp.log(1 - xp.clip((probabilities * before).sum(axis=-1), 0.0, 1 - NEAREST))
 
 
 def label_and_rival(log_probabilities: Array, labels: Array, xp: ModuleType) -> dict[str, Array]:

@@ -1,7 +1,7 @@
 """The observation: one bounded float32 vector, the same for every n, M and data set."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -10,6 +10,7 @@ import numpy as np
 
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Floats
+from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.reward import Report, modality_balance
 from bss_service.core.samples.scores import balance_score, minmax
 from bss_service.core.samples.table import SampleTable
@@ -60,9 +61,22 @@ FIELDS: Final = (
     "previous_kappa_similarity",  # action of the plan before, scaled to [−1, 1]; 0 before the first
     "previous_kappa_loss",
     "previous_share",
+    "has_evidence",  # some sample has
+    "right_labels",  # mean P(label right)
+    "rival_labels",  # mean P(the likeliest other class is the true one)
+    "certainty",  # mean |2·P(label right) − 1|
+    "disbelieved_labels",  # samples with P(label right) < 0.5
+    "right_pairs",  # mean P(pair right)
+    "disbelieved_pairs",  # samples with P(pair right) < 0.5
+    "previous_belief",  # of the plan before
 )
 
-SCHEMA_HASH: Final = hashlib.sha256("\n".join(("2", *FIELDS)).encode()).hexdigest()
+SCHEMA_HASH: Final = hashlib.sha256("\n".join(("3", *FIELDS)).encode()).hexdigest()
+BEFORE_EVIDENCE: Final = 42  # fields that an observation had, the first of today's
+SCHEMAS: Final[Mapping[str, int]] = {  # that a policy may have been trained on: how many fields of today's
+    SCHEMA_HASH: len(FIELDS),
+    "b1f41f5a96b2ea7e8d0a2449b7f0228d574804f9a45757903d59f125b075b724": BEFORE_EVIDENCE,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +105,12 @@ def observe(
     horizon: int | None,
     reports: Sequence[Report],
     previous: Action | None,
+    evidence: Evidence | None = None,
 ) -> Observation:
     """Build the observation for the plan that begins at `step`. horizon: total steps of the run, if known."""
     values = dict.fromkeys(FIELDS, 0.0)
     values["progress"] = min(1.0, step / horizon) if horizon else epoch / (epoch + 30)
-    values |= _of_reports(reports) | _of_gains(reports) | _of_previous(previous)
+    values |= _of_reports(reports) | _of_gains(reports) | _of_previous(previous) | _of_evidence(evidence)
     measured = _of_table(table, step, steps_per_epoch)
     values |= measured
     if reports and "training_loss" in measured:
@@ -146,6 +161,25 @@ def _of_previous(previous: Action | None) -> dict[str, float]:
         "previous_kappa_similarity": float(similarity),
         "previous_kappa_loss": float(loss),
         "previous_share": float(share),
+        "previous_belief": previous.belief,
+    }
+
+
+def _of_evidence(evidence: Evidence | None) -> dict[str, float]:
+    if evidence is None:
+        return {}
+    known = ~np.isnan(evidence.right)
+    if not known.any():
+        return {}
+    right, rival, pair = evidence.right[known], evidence.rival[known], evidence.pair[known]
+    return {
+        "has_evidence": 1.0,
+        "right_labels": float(right.mean(dtype=np.float64)),
+        "rival_labels": float(rival.mean(dtype=np.float64)),
+        "certainty": float(np.abs(2 * right - 1).mean(dtype=np.float64)),
+        "disbelieved_labels": float((right < 0.5).mean()),
+        "right_pairs": float(pair.mean(dtype=np.float64)),
+        "disbelieved_pairs": float((pair < 0.5).mean()),
     }
 
 

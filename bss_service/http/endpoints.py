@@ -3,7 +3,8 @@
 import inspect
 from collections.abc import Callable
 from functools import cached_property, partial, wraps
-from typing import Annotated, Any, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from fastapi import Depends, Response
 from fastapi.routing import APIRoute
@@ -63,5 +64,9 @@ def _from_dependency(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 def is_message(kind: Any) -> bool:
-    """Whether a type is one of messages."""
+    """Whether a type is one of messages, or a union of them."""
+    if get_origin(kind) is Annotated:
+        kind = kind.__origin__
+    if get_origin(kind) in (Union, UnionType):
+        return all(map(is_message, get_args(kind)))
     return isinstance(kind, type) and issubclass(kind, Message)

@@ -1,6 +1,6 @@
 """The HTTP interface: each endpoint takes a message, calls the host once, and returns what it answers."""
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 
@@ -10,17 +10,17 @@ from bss_service.host import Host
 from bss_service.http.auth import Needs
 from bss_service.http.bodies import BINARY, MessageResponse
 from bss_service.http.endpoints import GuardedRoute
-from bss_service.http.openapi import binary, example, failures
+from bss_service.http.openapi import Responses, binary, example, failures
 from bss_service.http.tokens import Scope
 from bss_service.job.snapshot import Snapshot
 from bss_service.protocol import frames
 from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
-from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.artefacts import ArtefactManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import NAME_PATTERN, OLDEST_PROTOCOL, PROTOCOL, PROTOCOL_HEADER, SHA256_PATTERN
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
-from bss_service.protocol.samples import SampleState
+from bss_service.protocol.samples import MAX_LISTED, Order, SampleList, SampleState, csv_of
 from bss_service.protocol.training import (
     MAX_COUNT,
     AttachAnswer,
@@ -36,6 +36,8 @@ from bss_service.protocol.training import (
     StepsRequest,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
+
+CSV: Final[Responses] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
 async def host_of(request: Request) -> Host:
@@ -302,6 +304,24 @@ async def read_decisions(
     return await host.decisions(name, start, count)
 
 
+@router.get("/jobs/{job}/samples", summary="Which samples are suspect?", dependencies=READ, responses=CSV)
+async def list_samples(
+    host: TheHost,
+    name: JobName,
+    order: Order = "label",
+    limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
+    form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+) -> SampleList:
+    """Those first whose label, or whose pair of modalities, is the least likely right, or by loss or draws.
+
+    As CSV, a header and a line for each; a class is told by its number.
+    """
+    listed = await host.samples(name, order, limit)
+    if form == "csv":
+        return Response(csv_of(listed), media_type="text/csv; charset=utf-8")  # type: ignore[return-value]
+    return listed
+
+
 @router.get("/jobs/{job}/samples/{i}", summary="Why is this sample drawn?", dependencies=READ)
 async def read_sample(
     host: TheHost,
@@ -339,22 +359,23 @@ async def list_policies(host: TheHost) -> PolicyList:
 
 @router.post(
     "/policies",
-    summary="Upload a trained policy",
+    summary="Upload a trained policy or judge",
     dependencies=ADMIN,
-    response_model=PolicyManifest,
-    responses={201: {"model": PolicyManifest}},
+    response_model=ArtefactManifest,
+    responses={201: {"model": ArtefactManifest}},
 )
 async def upload_policy(host: TheHost, data: Annotated[bytes, Body(media_type=BINARY)]) -> MessageResponse:
     """An artefact is one safetensors file of float32 tensors with a manifest (201); a known one changes nothing (200).
 
-    A job runs it as the policy `artefact` with the parameter `sha256`.
+    A job runs a policy as the policy `artefact` with the parameter `sha256`, and a judge, which reads evidence of
+    samples, by the parameter `judge` of the policy `evidence`.
     """
     manifest, new = await host.upload(data)
     return MessageResponse(manifest, 201 if new else 200)
 
 
 @router.get("/policies/{sha256}", summary="What a trained policy is", dependencies=READ)
-async def read_policy_manifest(host: TheHost, sha256: Sha256) -> PolicyManifest:
+async def read_policy_manifest(host: TheHost, sha256: Sha256) -> ArtefactManifest:
     """The manifest of an artefact."""
     return await host.manifest(sha256)
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Int64
-from bss_service.core.interval import draw_interval, learn_interval, observe_interval
+from bss_service.core.evidence.posterior import Evidence
+from bss_service.core.interval import draw_interval, judge_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.sampling import drawn_before
@@ -15,7 +16,7 @@ from bss_service.errors import InvalidValueError, UnknownStepError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.history import History
 from bss_service.job.plans import Plan, batches
-from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
+from bss_service.policies.artefact import NO_ARTEFACTS, AnyArtefact, Artefacts
 from bss_service.policies.shadows import Shadows, check_shadow
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, check_policy, choice_from_outside
 from bss_service.protocol.actions import ActionRequest
@@ -40,7 +41,7 @@ class Job:
         self.table = SampleTable.empty(spec.samples, self.signals)
         self.ledger = FeedbackLedger(spec.batch_size)
         self.history = History(spec.reward)
-        self.artefacts: dict[str, Artefact] = dict(artefacts)
+        self.artefacts: dict[str, AnyArtefact] = dict(artefacts)
         self.versions = PolicyVersions(spec, [PolicyVersion(1, spec.policy, 0)], self.artefacts)
         self.shadows = Shadows(spec, self.artefacts)
         self.plans: list[Plan] = []  # those that reach into the epoch being drawn or the one before
@@ -70,12 +71,22 @@ class Job:
         cut = self._cut(self.planned_until)
         table, fed_back, passes = self.table.copy(), self.ledger.waiting_before(cut), list(self.passes)
         observed = self._observer(self.planned_until, self._reports_until(cut))
+        judged = self._judge(self.planned_until, self._reports_until(cut))
 
         def look() -> Observation:
             _learn(table, fed_back, passes, cut)
-            return observed(table)
+            return observed(table, evidence=judged(table))
 
         return look
+
+    def judging(self) -> Callable[[], Evidence | None]:
+        """Gives the evidence of what the latest plan was drawn from, without the job's lock; None where there is none.
+
+        The table changes by planning alone; reports that came since are taken into account.
+        """
+        if self.table.dynamics is None:
+            return lambda: None
+        return partial(self._judge(self.planned_until, self.planned_until), self.table.copy())
 
     def check_start(self, step: int) -> None:
         """Raises UnknownStepError for a step beyond the next one to be handed out."""
@@ -119,13 +130,27 @@ class Job:
         cut = self._cut(first)
         _learn(self.table, self.ledger.take_before(cut), self.passes, cut)
         self.passes = []
-        decision = self._decide(first, end, self._reports_until(cut))
+        evidence = self._judge(first, self._reports_until(cut))(self.table)
+        decision = self._decide(first, end, self._reports_until(cut), evidence)
         before = drawn_before(((p.first_step, p.indices) for p in self.plans), self.calendar, first)
-        drawn = draw_interval(self.table, self.calendar, first, end, decision.action, before, self.spec.seed)
+        action = decision.action if self.spec.weighted else decision.action.unweighted()
+        drawn = draw_interval(self.table, self.calendar, first, end, action, before, self.spec.seed, evidence)
         scored_until = min(cut, self.ledger.first_missing)
         self.ledger.stop_waiting(cut)
-        self.history.decisions.append(decision)
-        return self.append(Plan(first, drawn.indices, drawn.probabilities, decision.policy_version, scored_until))
+        self.history.decisions.append(decision.model_copy(update={"left_out": drawn.left_out}))
+        version = decision.policy_version
+        return self.append(
+            Plan(
+                first,
+                drawn.indices,
+                drawn.probabilities,
+                version,
+                scored_until,
+                drawn.probes,
+                drawn.masked,
+                action.pull,
+            )
+        )
 
     def append(self, plan: Plan) -> Plan:
         """Take in the next plan, and let go of those of epochs long past."""
@@ -168,11 +193,21 @@ class Job:
         # Where the loader runs ahead, a report made at the cut itself races with the request for the interval.
         return cut if self.spec.lag == 0 else cut - 1
 
-    def _decide(self, first: int, end: int, reports_until: int) -> Decision:
+    def _judge(self, first: int, reports_until: int) -> Callable[[SampleTable], Evidence | None]:
+        """What reads the evidence of a table for the interval that begins at `first`."""
+        reports = self.history.reports_until(reports_until)
+        return partial(
+            judge_interval,
+            judge=self.versions.judge(self.versions.in_force(first)),
+            reports=reports,
+            confusion=reports[-1].confusion if reports else None,
+        )
+
+    def _decide(self, first: int, end: int, reports_until: int, evidence: Evidence | None) -> Decision:
         version = self.versions.in_force(first)
         own = self.history.decisions_of(version.version)
         rewarded = [d for d in self.history.rewarded(reports_until) if d.policy_version == version.version]
-        observation = self._observer(first, reports_until)(self.table)
+        observation = self._observer(first, reports_until)(self.table, evidence=evidence)
         if version.waits_for_action:
             choice = choice_from_outside(self.action, self._previous_action())
         else:
@@ -189,7 +224,7 @@ class Job:
             shadow=self.shadows.watch(observation, self.history.decisions),
         )
 
-    def _observer(self, first: int, reports_until: int) -> Callable[[SampleTable], Observation]:
+    def _observer(self, first: int, reports_until: int) -> Callable[..., Observation]:
         return partial(
             observe_interval,
             calendar=self.calendar,

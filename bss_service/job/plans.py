@@ -4,14 +4,18 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from bss_service.core.arrays import Float32, Int64
+from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.calendar import Calendar
+from bss_service.core.sampling import loss_weights
 from bss_service.protocol.samples import DrawRow
 from bss_service.protocol.training import Batches
+
+FLAGS: Final = ("probes", "masked")
+ARRAYS: Final = ("indices", "probabilities", *FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +27,23 @@ class Plan:
     probabilities: Float32  # (K, G)
     policy_version: int
     scored_until: int  # drawn from the feedback of all steps before this one
+    probes: Bool | None = None  # (K, G) rows that are only looked at; None: no row is
+    masked: Bool | None = None  # (K, G, H) losses that do not count; None: none at all
+    pull: float = 0.0  # of all of its steps
 
     @classmethod
     def of_fields(cls, first_step: int, fields: Mapping[str, Any]) -> "Plan":
         """The inverse of `fields`."""
-        indices = fields["indices"].astype("<i8")
-        return cls(first_step, indices, fields["probabilities"], fields["policy_version"], fields["scored_until"])
+        flags = {name: fields[name].astype(np.bool_) for name in FLAGS if fields.get(name) is not None}
+        return cls(
+            first_step,
+            fields["indices"].astype("<i8"),
+            fields["probabilities"],
+            fields["policy_version"],
+            fields["scored_until"],
+            **flags,
+            pull=fields.get("pull", 0.0),
+        )
 
     def fields(self) -> dict[str, Any]:
         """All but its first step. Indices are narrowed where they fit: plans are most of what a store holds."""
@@ -38,6 +53,8 @@ class Plan:
             "probabilities": self.probabilities,
             "policy_version": self.policy_version,
             "scored_until": self.scored_until,
+            **({"pull": self.pull} if self.pull else {}),
+            **{name: flags.astype(np.uint8) for name in FLAGS if (flags := getattr(self, name)) is not None},
         }
 
     @property
@@ -47,18 +64,12 @@ class Plan:
 
     def cut(self, end_step: int) -> "Plan":
         """The plan up to a step."""
-        keep = end_step - self.first_step
-        return replace(self, indices=self.indices[:keep], probabilities=self.probabilities[:keep])
+        return self._rows(self.first_step, slice(0, end_step - self.first_step))
 
     def since(self, step: int) -> "Plan":
         """The plan from a step on; empty where it ends before."""
         skip = max(0, step - self.first_step)
-        return replace(
-            self,
-            first_step=self.first_step + skip,
-            indices=self.indices[skip:],
-            probabilities=self.probabilities[skip:],
-        )
+        return self._rows(self.first_step + skip, slice(skip, None))
 
     def draws_of(self, sample: int) -> list[DrawRow]:
         """The draws of one sample, newest first."""
@@ -73,8 +84,18 @@ class Plan:
         ]
 
     def checksum(self) -> int:
-        """CRC-32 of the indices."""
-        return zlib.crc32(np.ascontiguousarray(self.indices).data)
+        """CRC-32 of the indices, and of what is to be done with them but for plain training."""
+        checksum = zlib.crc32(np.ascontiguousarray(self.indices).data)
+        if self.pull:
+            checksum = zlib.crc32(np.float64(self.pull).tobytes(), checksum)
+        for flags in (self.probes, self.masked):
+            if flags is not None:
+                checksum = zlib.crc32(np.ascontiguousarray(flags).data, checksum)
+        return checksum
+
+    def _rows(self, first_step: int, rows: slice) -> "Plan":
+        parts = {name: part[rows] for name in ARRAYS if (part := getattr(self, name)) is not None}
+        return replace(self, first_step=first_step, **parts)
 
 
 def plan_of(plans: Sequence[Plan], step: int) -> Plan | None:
@@ -87,19 +108,37 @@ def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) ->
     """The batches of the steps [start, stop), all of which the plans hold."""
     parts = plans[_position(plans, start) : _position(plans, stop - 1) + 1]
 
-    def rows(name: str) -> list[np.ndarray]:
-        return [getattr(p, name)[max(0, start - p.first_step) : stop - p.first_step] for p in parts]
-
-    indices = rows("indices")
-    lengths = [len(part) for part in indices]
+    parts = [part.since(start).cut(stop) for part in parts]
+    lengths = [len(part.indices) for part in parts]
+    probes, masked = (_flags(name, parts) for name in FLAGS)
     return Batches(
         start=start,
-        indices=np.concatenate(indices),
-        probabilities=np.concatenate(rows("probabilities")),
+        indices=np.concatenate([part.indices for part in parts]),
+        probabilities=np.concatenate([part.probabilities for part in parts]),
         policy_version=np.repeat(np.array([p.policy_version for p in parts], dtype=np.int64), lengths),
         epoch=np.array([calendar.epoch_of(step) for step in range(start, stop)], dtype=np.int64),
         scored_until=np.repeat(np.array([p.scored_until for p in parts], dtype=np.int64), lengths),
+        weights=None if probes is None else loss_weights(probes),
+        modality_weights=None if masked is None else (~masked).astype(np.float32),
+        pull=_pulls(parts, lengths),
     )
+
+
+def _pulls(parts: Sequence[Plan], lengths: Sequence[int]) -> Float32 | None:
+    """Of each step; None if there is none."""
+    if not any(part.pull for part in parts):
+        return None
+    return np.repeat(np.array([part.pull for part in parts], dtype=np.float32), lengths)
+
+
+def _flags(name: str, parts: Sequence[Plan]) -> Bool | None:
+    """Flags of consecutive plans, of which some may have none; None if none has."""
+    flags: list[Bool | None] = [getattr(part, name) for part in parts]
+    some = next((own for own in flags if own is not None), None)
+    if some is None:
+        return None
+    none = [np.zeros((len(part.indices), *some.shape[1:]), np.bool_) for part in parts]
+    return np.concatenate([other if own is None else own for own, other in zip(flags, none, strict=True)])
 
 
 def _position(plans: Sequence[Plan], step: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt32
-from bss_service.core.observation import FIELDS, Observation
+from bss_service.core.observation import BEFORE_EVIDENCE, FIELDS, Observation
 from bss_service.core.samples.dynamics import Dynamics, are_kept
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.signals import Signals
@@ -20,7 +20,7 @@ from bss_service.job.formats import snapshot_of_version_2
 from bss_service.job.job import Job
 from bss_service.job.plans import Plan
 from bss_service.policies import artefact
-from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
+from bss_service.policies.artefact import NO_ARTEFACTS, AnyArtefact, Artefacts
 from bss_service.policies.builtin.artefact import named
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, make_policy
 from bss_service.protocol import frames
@@ -58,6 +58,9 @@ class PlanState(Message):
     probabilities: Annotated[Float32, ArrayType(np.float32, "K, G", 0, 1)]
     policy_version: Number
     scored_until: Step
+    probes: Annotated[Bool, ArrayType(np.bool_, "K, G")] | None = None
+    masked: Annotated[Bool, ArrayType(np.bool_, "K, G, H")] | None = None
+    pull: Annotated[float, Field(ge=0, le=3)] = 0.0
 
 
 class VersionState(Message):
@@ -208,6 +211,10 @@ class Snapshot(Message):
                 raise ValueError(f"plans.first_step must follow the plan before, {expected}, got {plan.first_step}")
             _check_shape("plans.indices", plan.indices, (len(plan.indices), self.spec.batch_size))
             _check_shape("plans.probabilities", plan.probabilities, plan.indices.shape)
+            if plan.probes is not None:
+                _check_shape("plans.probes", plan.probes, plan.indices.shape)
+            if plan.masked is not None:
+                _check_shape("plans.masked", plan.masked, (*plan.indices.shape, len(self.spec.heads)))
             _check_samples("plans.indices", plan.indices, self.spec.samples)
             self._check_version("plans.policy_version", plan.policy_version, LOCAL_VERSION)
             expected = plan.first_step + len(plan.indices)
@@ -318,7 +325,7 @@ def policies_of(snapshot: Snapshot) -> list[PolicySpec]:
     return [snapshot.spec.policy, *(v.policy for v in (*snapshot.versions, *snapshot.shadows))]
 
 
-def artefacts_in(snapshot: Snapshot) -> dict[str, Artefact]:
+def artefacts_in(snapshot: Snapshot) -> dict[str, AnyArtefact]:
     """The artefacts in a snapshot; raises artefact.ArtefactError.
 
     Those that don't fit this code are left out unless the job is going to draw with them.
@@ -327,7 +334,7 @@ def artefacts_in(snapshot: Snapshot) -> dict[str, Artefact]:
     carried = {}
     for sha256, data in snapshot.artefacts.items():
         try:
-            read = artefact.read(data.tobytes())
+            read = artefact.read_any(data.tobytes())
         except artefact.ArtefactError:
             if sha256 in needed:
                 raise
@@ -358,7 +365,8 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     job = Job(snapshot.spec, artefacts)
     job.table = _table(snapshot.table, job.signals)
     job.plans = [
-        Plan(p.first_step, p.indices, p.probabilities, p.policy_version, p.scored_until) for p in snapshot.plans
+        Plan.of_fields(plan.first_step, {field.name: getattr(plan, field.name) for field in fields(Plan)})
+        for plan in snapshot.plans
     ]
     job.planned_until = job.plans[-1].end_step if job.plans else 0
     job.served = snapshot.served
@@ -390,6 +398,8 @@ def _with_observations(message: Mapping[str, Any]) -> dict[str, Any]:
     rest = {name: value for name, value in message.items() if name != "observations"}
     if not isinstance(decisions, list) or not all(isinstance(decision, dict) for decision in decisions):
         return rest
+    if vectors.shape == (len(decisions), BEFORE_EVIDENCE):
+        vectors = np.pad(vectors, ((0, 0), (0, len(FIELDS) - BEFORE_EVIDENCE)))  # nothing was known of the rest
     _check_shape("observations", vectors, (len(decisions), len(FIELDS)))
     joined = [
         {**decision, "observation": Observation(vector.copy(), decision.get("first_step", 0), decision.get("epoch", 0))}

@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from bss_service.core.arrays import Floats
+from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
+from bss_service.core.samples.dynamics import NEEDED
+from bss_service.core.samples.table import SampleTable
+from bss_service.errors import InvalidValueError
 from bss_service.job.job import Job
 from bss_service.policies.base import policy_class, policy_names
 from bss_service.protocol.actions import ObservationAnswer
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobState
+from bss_service.protocol.jobs import EvidenceState, JobState, ShareEstimate
 from bss_service.protocol.policies import PolicyRow
-from bss_service.protocol.samples import SampleState
+from bss_service.protocol.samples import Order, SampleEvidence, SampleList, SampleRow, SampleState
 
 LATEST_REWARDS = 20
 
@@ -39,7 +44,33 @@ def state(job: Job, *, created: bool = False) -> JobState:
         validation=job.history.reports[-1].plain() if job.history.reports else None,
         rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],
         trainers=list(job.trainers.values()),
+        evidence=_shares(job),
     )
+
+
+def _shares(job: Job) -> EvidenceState | None:
+    """What the latest plan was drawn by, summed up."""
+    latest = job.history.decisions[-1] if job.history.decisions else None
+    if latest is None or not latest.observation["has_evidence"]:
+        return None
+    seen = latest.observation
+    judged = max(1, round(seen["measured_share"] * job.spec.samples))
+    error = job.versions.judge(job.versions.in_force(latest.first_step)).calibration_error
+    report = job.history.reports[-1] if job.history.reports else None
+    heads = {} if report is None else {name: head.accuracy for name, head in report.modalities.items()}
+    return EvidenceState(
+        step=latest.first_step,
+        wrong_labels=_estimated(1 - seen["right_labels"], judged, error),
+        wrong_pairs=_estimated(1 - seen["right_pairs"], judged, error),
+        left_out=latest.left_out,
+        weakest_modality=min(heads, key=heads.__getitem__) if len(heads) > 1 else None,
+    )
+
+
+def _estimated(share: float, samples: int, error: float) -> ShareEstimate:
+    """With 95 % of what chance does to a share of so many samples, and the judge's error of calibration on top."""
+    reach = 1.96 * float(np.sqrt(share * (1 - share) / samples)) + error
+    return ShareEstimate(share=share, low=max(0.0, share - reach), high=min(1.0, share + reach))
 
 
 def observation(job: Job, *, trainer_waiting: bool) -> Callable[[], ObservationAnswer]:
@@ -76,10 +107,9 @@ def policies() -> list[PolicyRow]:
     return [_policy(name) for name in policy_names()]
 
 
-def sample(job: Job, index: int) -> SampleState:
+def sample(job: Job, evidence: Evidence | None, index: int) -> SampleState:
     """One sample's row of the table; when it was drawn is added by who knows."""
     table = job.table
-    measured = bool(table.measured[index])
     scored = {"similarity", "loss"} <= set(table.average)
     return SampleState(
         index=index,
@@ -87,9 +117,73 @@ def sample(job: Job, index: int) -> SampleState:
         balance_score=_known(table.score[index]) if scored else None,
         first_score=_known(table.first_score[index]),
         times_measured=int(table.times_measured[index]),
-        last_measured=int(table.last_step[index]) if measured else None,
+        last_measured=_last_measured(table, index),
+        evidence=sample_evidence(job, evidence, index),
         draws=[],
     )
+
+
+def samples(job: Job, evidence: Evidence | None, order: Order, limit: int) -> SampleList:
+    """The first samples in an order. The caller holds the job's lock, and evidence is that of the table."""
+    table = job.table
+    rank = _rank(job, evidence, order)
+    known = np.flatnonzero(~np.isnan(rank))
+    first = known[np.argsort(rank[known], kind="stable")[:limit]]
+    loss = table.latest.get("loss")
+    rows = [
+        SampleRow(
+            index=int(i),
+            evidence=sample_evidence(job, evidence, int(i)),
+            loss=None if loss is None else _known(loss[i]),
+            draws=int(table.times_measured[i]),
+            last_measured=_last_measured(table, int(i)),
+        )
+        for i in first
+    ]
+    return SampleList(order=order, step=job.planned_until, known=len(known), samples=rows)
+
+
+def _rank(job: Job, evidence: Evidence | None, order: Order) -> Floats:
+    """What an order sorts by, ascending, (n,); NaN of a sample that is not to be listed."""
+    table = job.table
+    if order == "draws":
+        return np.where(table.times_measured > 0, -table.times_measured.astype(np.float64), np.nan)
+    if order == "loss":
+        if "loss" not in table.latest:
+            raise InvalidValueError(f"order must not be loss: {_sends(job)}", field="order", value=order)
+        return -table.latest["loss"]
+    if evidence is None:
+        lacking = ", ".join(job.spec.lacks(dict.fromkeys(NEEDED, 0)))
+        raise InvalidValueError(
+            f"order must be loss or draws: {_sends(job)}, and evidence needs {lacking} too", field="order", value=order
+        )
+    return evidence.right if order == "label" else evidence.pair
+
+
+def _sends(job: Job) -> str:
+    declared = ", ".join(signal.name for signal in job.spec.signals)
+    return f"job {job.spec.name!r} declares the signals {declared}"
+
+
+def sample_evidence(job: Job, evidence: Evidence | None, index: int) -> SampleEvidence | None:
+    """That of one sample; None where nothing is known."""
+    dynamics = job.table.dynamics
+    if evidence is None or dynamics is None or np.isnan(evidence.right[index]):
+        return None
+    heads = job.spec.heads[:-1]
+    return SampleEvidence(
+        right=float(evidence.right[index]),
+        rival=float(evidence.rival[index]),
+        pair=float(evidence.pair[index]),
+        wrong_modality=dict(zip(heads, evidence.wrong_modality[index].tolist(), strict=True)),
+        label=int(dynamics.label[index]),
+        likeliest=int(dynamics.other_class[index]),
+        predicted=dict(zip(heads, dynamics.predicted_class[index].tolist(), strict=True)),
+    )
+
+
+def _last_measured(table: SampleTable, index: int) -> int | None:
+    return int(table.last_step[index]) if table.measured[index] else None
 
 
 def _signal(job: Job, value: Any) -> float | dict[str, float | None] | None:

@@ -1,7 +1,7 @@
 """Loading: jobs out of the store, and back into it what was found damaged and could be saved."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 
 import structlog
@@ -14,7 +14,7 @@ from bss_service.journal.store import Store
 from bss_service.journal.stored import Damage, Stored
 from bss_service.journal.transaction import Fence, Transaction
 from bss_service.metrics import Metrics
-from bss_service.policies.artefact import Artefact, ArtefactError
+from bss_service.policies.artefact import AnyArtefact, ArtefactError, Artefacts
 from bss_service.policies.builtin.artefact import named
 from bss_service.protocol.policies import PolicySpec
 
@@ -66,14 +66,14 @@ class Loader:
         log.warning("damaged plan drawn anew", job=name, first_step=plan.first_step, end_step=plan.end_step)
         await asyncio.wrap_future(self._store.commit(Transaction(name, fence, plans=[plan])))
 
-    async def artefacts(self, policies: Iterable[PolicySpec]) -> dict[str, Artefact]:
+    async def artefacts(self, policies: Iterable[PolicySpec]) -> dict[str, AnyArtefact]:
         """The stored artefacts among those that policies name; of the others their parameters are wrong."""
         artefacts = [await asyncio.to_thread(self._store.artefact, sha256) for sha256 in named(policies)]
         return {artefact.sha256: artefact for artefact in artefacts if artefact is not None}
 
-    async def readable(self, policies: Iterable[PolicySpec]) -> dict[str, Artefact]:
+    async def readable(self, policies: Iterable[PolicySpec]) -> dict[str, AnyArtefact]:
         """The same without those that don't fit the code any more: a job may have named them long ago."""
-        readable: dict[str, Artefact] = {}
+        readable: dict[str, AnyArtefact] = {}
         for sha256 in named(policies):
             try:
                 artefact = await asyncio.to_thread(self._store.artefact, sha256)
@@ -83,13 +83,13 @@ class Loader:
                 readable |= {} if artefact is None else {sha256: artefact}
         return readable
 
-    async def _parts(self, stored: Stored) -> tuple[Snapshot | None, dict[str, Artefact]]:
+    async def _parts(self, stored: Stored) -> tuple[Snapshot | None, dict[str, AnyArtefact]]:
         snapshot = None
         if stored.snapshot is not None:
             snapshot = await asyncio.to_thread(Snapshot.from_frame, stored.snapshot)
         return snapshot, await self.readable(policies_in(stored, snapshot))
 
-    def _restored(self, stored: Stored, snapshot: Snapshot | None, known: Mapping[str, Artefact]) -> tuple[Job, int]:
+    def _restored(self, stored: Stored, snapshot: Snapshot | None, known: Artefacts) -> tuple[Job, int]:
         seq = stored.entries[-1].seq if stored.entries else stored.seq
         try:
             job = replayed(stored, snapshot, known)

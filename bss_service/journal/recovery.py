@@ -13,7 +13,7 @@ from bss_service.job.snapshot import Snapshot, policies_of, snapshot_of, unpacke
 from bss_service.journal.schema import checksum
 from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
 from bss_service.journal.transaction import Entry, Transaction, parts_of
-from bss_service.policies.artefact import Artefact
+from bss_service.policies.artefact import Artefacts
 from bss_service.policies.versions import PolicyVersion
 from bss_service.protocol.policies import PolicySpec
 
@@ -26,7 +26,7 @@ def policies_in(stored: Stored, snapshot: Snapshot | None) -> list[PolicySpec]:
     return specs + [policy for event in swaps for policy in event.policies]
 
 
-def replayed(stored: Stored, snapshot: Snapshot | None, artefacts: Mapping[str, Artefact]) -> Job:
+def replayed(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts) -> Job:
     """The job as far as its journal can be believed; its policies are yet to be brought to their state."""
     job = _beginning(stored, snapshot, artefacts)
     for entry in stored.entries:
@@ -34,7 +34,7 @@ def replayed(stored: Stored, snapshot: Snapshot | None, artefacts: Mapping[str, 
     return job
 
 
-def redrawn(stored: Stored, snapshot: Snapshot | None, artefacts: Mapping[str, Artefact], step: int) -> Plan | None:
+def redrawn(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts, step: int) -> Plan | None:
     """The plan that holds a step, drawn anew by the whole journal; None where the journal does not tell of it."""
     job = _beginning(stored, snapshot, artefacts)
     plan = plan_of(job.plans, step)
@@ -107,7 +107,7 @@ def _versions(
     return versions, unknown
 
 
-def _beginning(stored: Stored, snapshot: Snapshot | None, artefacts: Mapping[str, Artefact]) -> Job:
+def _beginning(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts) -> Job:
     return Job(stored.spec, artefacts) if snapshot is None else unpacked(snapshot, artefacts)
 
 

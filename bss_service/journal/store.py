@@ -19,8 +19,8 @@ from bss_service.journal.schema import checksum, journal, plans, snapshots
 from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
 from bss_service.journal.transaction import Entry, SnapshotPart, Transaction
 from bss_service.policies import artefact
-from bss_service.policies.artefact import Artefact
-from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.policies.artefact import AnyArtefact
+from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
 from bss_service.protocol.jobs import JobSpec
 
 _Item = tuple[Transaction, Future[None]]
@@ -156,24 +156,24 @@ class Store:
         with self._reading() as connection:
             return list(connection.scalars(query.order_by(plans.c.first_step.desc())))
 
-    def manifests(self) -> list[PolicyManifest]:
+    def manifests(self) -> list[ArtefactManifest]:
         """What the artefacts are, by name."""
         with self._reading() as connection:
             texts = connection.scalars(
                 sa.select(schema.artefacts.c.manifest).order_by(schema.artefacts.c.name, schema.artefacts.c.sha256)
             )
-            return [PolicyManifest.model_validate_json(text) for text in texts]
+            return [MANIFESTS.validate_json(text) for text in texts]
 
-    def manifest(self, sha256: str) -> PolicyManifest | None:
+    def manifest(self, sha256: str) -> ArtefactManifest | None:
         """What an artefact is; None if it is not stored."""
         with self._reading() as connection:
             text = connection.scalar(sa.select(schema.artefacts.c.manifest).where(schema.artefacts.c.sha256 == sha256))
-        return None if text is None else PolicyManifest.model_validate_json(text)
+        return None if text is None else MANIFESTS.validate_json(text)
 
-    def artefact(self, sha256: str) -> Artefact | None:
+    def artefact(self, sha256: str) -> AnyArtefact | None:
         """An artefact; None if it is not stored. Raises ArtefactError where it does not fit the code."""
         body = self.artefact_bytes(sha256)
-        return None if body is None else artefact.read(body)
+        return None if body is None else artefact.read_any(body)
 
     def artefact_bytes(self, sha256: str) -> bytes | None:
         """An artefact as it was uploaded; None if it is not stored."""
@@ -257,7 +257,7 @@ def _fail(batch: list[_Item], error: Exception) -> None:
         future.set_exception(StoreError(f"the change was not stored: {reason(error)}"))
 
 
-def _put_artefact(connection: sa.Connection, known: Artefact) -> None:
+def _put_artefact(connection: sa.Connection, known: AnyArtefact) -> None:
     artefacts = schema.artefacts
     if connection.scalar(sa.select(artefacts.c.name).where(artefacts.c.sha256 == known.sha256)) is None:
         manifest = known.manifest

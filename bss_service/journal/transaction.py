@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 from bss_service.job.events import Event, JobEvent, read_event
 from bss_service.job.plans import Plan
-from bss_service.policies.artefact import Artefact
+from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol import frames
 from bss_service.protocol.jobs import JobSpec
 
@@ -71,7 +71,7 @@ class Transaction:
     truncated: int | None = None  # plans from this step on are void
     damaged_from: int | None = None  # journal entries from this one on are set aside
     snapshot: list[SnapshotPart] = field(default_factory=list)
-    artefacts: list[Artefact] = field(default_factory=list)  # stored unless they are already
+    artefacts: list[AnyArtefact] = field(default_factory=list)  # stored unless they are already
     created: JobSpec | None = None
     deleted: bool = False
 

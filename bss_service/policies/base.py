@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from bss_service.core.action import Action
+from bss_service.core.evidence.posterior import Judge
 from bss_service.core.observation import Observation
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefacts
 from bss_service.protocol.decisions import Decision
@@ -49,6 +50,10 @@ class Policy(BaseModel, ABC):
     def needs(self) -> Mapping[str, int]:
         """The signals that a job must have for it, and of how many unimodal heads at least."""
         return {}
+
+    def own_judge(self) -> Judge | None:
+        """What reads the evidence of samples while it is in force; None: the judge that comes with this package."""
+        return None
 
     @abstractmethod
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:

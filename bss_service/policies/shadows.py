@@ -6,7 +6,7 @@ from typing import Final
 
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
-from bss_service.policies.artefact import Artefact
+from bss_service.policies.artefact import AnyArtefact
 from bss_service.policies.base import Choice, Policy
 from bss_service.policies.versions import PolicyVersion, consult, failed, is_same, make_policy, stream, to_ask_again
 from bss_service.protocol.decisions import Decision, ShadowChoice
@@ -25,7 +25,7 @@ class Shadows:
     """
 
     job: JobSpec
-    artefacts: dict[str, Artefact]  # those that the policies name
+    artefacts: dict[str, AnyArtefact]  # those that the policies name
     versions: list[PolicyVersion] = field(default_factory=list)
     watching: bool = False
     _live: tuple[int, Policy | Exception] | None = field(default=None, init=False)  # or why there is none

@@ -10,9 +10,10 @@ import numpy as np
 import pydantic
 
 from bss_service.core.action import Action
+from bss_service.core.evidence.posterior import Judge
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
-from bss_service.policies.artefact import NO_ARTEFACTS, Artefact, Artefacts
+from bss_service.policies.artefact import NO_ARTEFACTS, AnyArtefact, Artefacts
 from bss_service.policies.base import (
     BrokenPolicyError,
     Choice,
@@ -21,6 +22,7 @@ from bss_service.policies.base import (
     create_policy,
     policy_class,
 )
+from bss_service.policies.shipped import usual_judge
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.decisions import Chosen, Decision
 from bss_service.protocol.jobs import JobSpec
@@ -56,7 +58,7 @@ class PolicyVersions:
 
     job: JobSpec
     versions: list[PolicyVersion]
-    artefacts: dict[str, Artefact] = field(default_factory=dict)  # those that the policies name
+    artefacts: dict[str, AnyArtefact] = field(default_factory=dict)  # those that the policies name
     _live: tuple[int, Policy] | None = field(default=None, init=False)
 
     def in_force(self, step: int) -> PolicyVersion:
@@ -94,6 +96,14 @@ class PolicyVersions:
             return failed(error)
         learned = own[-1].learned if own else 0
         return consult(policy, self.job, self._rng(version, len(own)), observation, rewarded[learned:])
+
+    def judge(self, version: PolicyVersion) -> Judge:
+        """What reads the evidence of samples while a version is in force; of a policy that can't be made the usual."""
+        try:
+            own = make_policy(version.spec, self.artefacts).own_judge()
+        except InvalidValueError:
+            own = None
+        return own or usual_judge()
 
     def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:
         """Have a policy in the state in which it acted last. Raises as `restore` does, but not for one that can't be

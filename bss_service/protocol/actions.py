@@ -6,12 +6,13 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
+from bss_service.core.action import BEFORE_EVIDENCE, COMPONENTS, DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.arrays import Float32
 from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import FLOAT32_MAX, FreeJson, Message, OrNewer, Step
 
 MAX_WAIT: Final = 600  # seconds that a request for an observation may be held
+LENGTHS: Final = {DIMENSION: COMPONENTS, len(BEFORE_EVIDENCE): BEFORE_EVIDENCE}  # components of a vector, by length
 MAX_DETAIL: Final = 4096  # bytes of JSON that may come with an action
 
 
@@ -19,7 +20,7 @@ def _check_action(value: Any) -> Any:
     """The action as it came, if it is one; raises ValueError whose sentence holds what was wrong."""
     if isinstance(value, list):
         wrong = [v for v in value if type(v) not in (int, float) or not abs(v) <= FLOAT32_MAX]
-        if wrong or len(value) != DIMENSION:
+        if wrong or len(value) not in LENGTHS:
             got = f"{wrong[0]!r:.40}" if wrong else len(value)
             raise ValueError(f"a vector must hold {DIMENSION} finite numbers, got {got}")
     elif isinstance(value, str):
@@ -53,8 +54,9 @@ def _check_detail(detail: dict[str, Any]) -> dict[str, Any]:
 class ActionRequest(Message):
     """The action for the interval that begins at `first_step`, for a job under the policy `external`.
 
-    action: a vector of DIMENSION numbers, of which those outside [−1, 1] are clipped; the name of an action; or fields
-    of an action, the others as in plain shuffling. propensity: the probability, or density, with which it was picked.
+    action: a vector of DIMENSION numbers, of which those outside [−1, 1] are clipped, or one of the components that
+    there were before evidence; the name of an action; or fields of an action, the others as in plain shuffling.
+    propensity: the probability, or density, with which it was picked.
     """
 
     first_step: Step
@@ -65,7 +67,7 @@ class ActionRequest(Message):
     def resolved(self) -> Action:
         """The action itself."""
         if isinstance(self.action, list):
-            return Action.from_vector(np.array(self.action))
+            return Action.from_vector(np.array(self.action), LENGTHS[len(self.action)])
         return NAMED_ACTIONS[self.action] if isinstance(self.action, str) else action_of(self.action)
 
 

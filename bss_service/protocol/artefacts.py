@@ -1,10 +1,12 @@
-"""What a trained policy is, beside its numbers."""
+"""What a trained policy or judge is, beside its numbers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, TypeAdapter
 
 from bss_service.protocol.message import NAME_PATTERN, SHA256_PATTERN, Message
+
+Widths = Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=8)]  # of the hidden layers
 
 
 class BoxAction(Message):
@@ -26,7 +28,7 @@ class NetworkSpec(Message):
     """A multi-layer perceptron and the distribution that its last layer parametrises."""
 
     activation: Literal["tanh", "relu"]
-    hidden: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(max_length=8)]  # width of each layer
+    hidden: Widths
     distribution: Literal["gaussian", "squashed_gaussian", "categorical"]
 
 
@@ -53,3 +55,23 @@ class PolicyManifest(Message):
     training: dict[str, JsonValue] = {}  # the command, tasks and seeds
     evaluation: dict[str, JsonValue] | None = None  # figures
     sha256: Annotated[str, Field(pattern=SHA256_PATTERN)]
+
+
+class JudgeManifest(Message):
+    """What a judge, trained networks that read evidence of samples, is; its numbers stand beside it.
+
+    sha256: as of a policy.
+    """
+
+    format: Literal["bss-judge/1"]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    feature_schema: Annotated[str, Field(pattern=SHA256_PATTERN)]  # core.evidence.features.SCHEMA_HASH
+    label: Widths  # of the network that judges labels
+    modality: Widths  # of the one that judges the part of each modality
+    training: dict[str, JsonValue] = {}  # the command, tasks and seeds
+    evaluation: dict[str, JsonValue] | None = None  # figures
+    sha256: Annotated[str, Field(pattern=SHA256_PATTERN)]
+
+
+ArtefactManifest = Annotated[PolicyManifest | JudgeManifest, Field(discriminator="format")]
+MANIFESTS: Final[TypeAdapter[ArtefactManifest]] = TypeAdapter(ArtefactManifest)

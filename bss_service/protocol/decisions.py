@@ -104,6 +104,7 @@ class Decision(Chosen):
     reward: Annotated[float, Field(ge=-11, le=1e39)] | None = None
     rewarded_at: Step | None = None  # step of the validation report that tells
     shadow: ShadowChoice | None = None
+    left_out: Annotated[int, Field(ge=0, lt=2**40)] = 0  # samples that the plan only looks at, if at all
 
 
 class DecisionLog(Message):

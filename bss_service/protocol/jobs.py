@@ -127,6 +127,7 @@ class JobSpec(Message):
     horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None  # steps of the whole run, if known
     patience: Annotated[float, Field(ge=0, le=3600)] = 30.0  # seconds to wait for feedback before an interval is drawn
     reward: RewardSpec = RewardSpec()
+    weighted: bool = False  # whether the trainer weighs its losses by a batch's weights; else it gets no probes
     signals: Annotated[list[SignalField], Field(min_length=1, max_length=64)] = Field(default_factory=_usual_signals)
 
     if TYPE_CHECKING:  # what is taken is more than what the fields are
@@ -204,6 +205,24 @@ class JobChange(Message):
         return cls(**{name: value for name, value in fields.items() if value != getattr(spec, name)})
 
 
+class ShareEstimate(Message):
+    """A share of the samples, estimated: most likely, and the ends of its interval."""
+
+    share: Unit
+    low: Unit
+    high: Unit
+
+
+class EvidenceState(Message):
+    """What the latest interval was drawn by, as far as it comes of evidence."""
+
+    step: int  # first of the interval
+    wrong_labels: ShareEstimate
+    wrong_pairs: ShareEstimate
+    left_out: int  # samples
+    weakest_modality: str | None  # by accuracy of its head in the latest validation
+
+
 class JobState(Message):
     """Where a job is."""
 
@@ -221,6 +240,7 @@ class JobState(Message):
     validation: ValidationReport | None = None  # the latest
     rewards: list[float | None] = []  # of the latest decisions, up to 20
     trainers: list[Trainer] = []  # who took each rank's place last
+    evidence: EvidenceState | None = None  # of jobs that send what it is read from, once something was
 
 
 class JobList(Message):

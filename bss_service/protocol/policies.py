@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
 from bss_service.protocol.message import FreeJson, Message
 
 
@@ -63,3 +63,4 @@ class PolicyList(Message):
 
     policies: list[PolicyRow]
     artefacts: list[PolicyManifest]
+    judges: list[JudgeManifest] = []  # that the policy `evidence` may read by

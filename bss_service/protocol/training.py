@@ -127,6 +127,12 @@ class Batches(Message):
     policy_version: Annotated[Int64, ArrayType(np.int64, "K")]  # 0: drawn by the client during an outage
     epoch: Annotated[Int64, ArrayType(np.int64, "K")]
     scored_until: Annotated[Int64, ArrayType(np.int64, "K")]  # drawn from the feedback of all steps before this one
+    # Of the samples' losses, 1 on average over a batch; 0: a probe, to be measured and not trained on. null: 1 each.
+    weights: Annotated[Float32, ArrayType(np.float32, "K, G", 0)] | None = None
+    # Of each head's loss besides, the joint head's last; null: 1 each.
+    modality_weights: Annotated[Float32, ArrayType(np.float32, "K, G, H", 0)] | None = None
+    # How strongly a trainer that can is to pull its heads towards what they said of a sample before; null: not at all.
+    pull: Annotated[Float32, ArrayType(np.float32, "K", 0)] | None = None
 
 
 class StepsAnswer(FeedbackAnswer):

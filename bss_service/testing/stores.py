@@ -15,7 +15,7 @@ from bss_service.job.plans import Plan
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
 from bss_service.policies import artefact
-from bss_service.policies.builtin.learned import shipped
+from bss_service.policies.shipped import shipped_policy
 from bss_service.protocol.jobs import JobSpec
 
 SECONDS: Final = 30  # for a commit
@@ -138,7 +138,7 @@ class StoreContract(ABC):
             assert list(store.plan_rows("job", 0)) == []
 
     def test_an_artefact_is_stored_once_and_is_read_as_it_was_uploaded(self) -> None:
-        uploaded = artefact.read(shipped().data)
+        uploaded = artefact.read(shipped_policy().data)
         with self._fresh() as store:
             for _ in range(2):
                 store.commit(Transaction("", artefacts=[uploaded])).result(SECONDS)

@@ -15,7 +15,7 @@ from bss_service.core.observation import Observation
 from bss_service.policies import artefact
 from bss_service.policies.base import Choice, Policy, create_policy
 from bss_service.policies.builtin.artefact import choose
-from bss_service.policies.builtin.learned import shipped
+from bss_service.policies.shipped import shipped_policy
 from bss_service.protocol.decisions import Decision
 from envs.research.rollouts import Actor
 
@@ -125,7 +125,7 @@ def parse(reference: str) -> Reference:
         raise ValueError(f"parameters of {name!r} must be a JSON object, got {parameters!r}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"parameters of {name!r} must be JSON, got {parameters!r}: {error}") from None
-    sources = _sources(shipped()) if name == "learned" else ()
+    sources = _sources(shipped_policy()) if name == "learned" else ()
     return Reference(partial(of_name, name, values), f"{name} {json.dumps(values, sort_keys=True)}", sources)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bss_service.core.action import ACTION_SCHEMA_HASH, DIMENSION, NAMED_ACTIONS
+from bss_service.core.action import ACTION_SCHEMA_HASH, COMPONENTS, DIMENSION, NAMED_ACTIONS
 from bss_service.core.observation import SCHEMA_HASH
 
 
@@ -13,7 +13,7 @@ def manifest(
     from bss_service.policies import artefact
 
     discrete = {"kind": "discrete", "names": list(NAMED_ACTIONS)}
-    box = {"kind": "box", "dimension": DIMENSION, "fields": list(artefact.ACTION_FIELDS)}
+    box = {"kind": "box", "dimension": DIMENSION, "fields": list(COMPONENTS)}
     return {
         "format": artefact.FORMAT,
         "name": name,

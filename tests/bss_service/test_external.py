@@ -12,7 +12,7 @@ import numpy as np
 import pydantic
 import pytest
 
-from bss_service.core.action import DIMENSION, NAMED_ACTIONS, Action
+from bss_service.core.action import BEFORE_EVIDENCE, NAMED_ACTIONS, Action
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.errors import ConflictError
 from bss_service.job.events import ActionSet, PlanDrawn, StepsServed
@@ -38,9 +38,12 @@ def driven(name: str, **fields: Any) -> JobSpec:
     return spec(name, policy="external", **{"interval": INTERVAL, "patience": 30.0, **fields})
 
 
+WIDTH = len(BEFORE_EVIDENCE)  # of vectors that any job can be drawn by
+
+
 def vectors(count: int) -> np.ndarray:
     """Raw actions, some components of which must be clipped."""
-    return np.random.default_rng(0).uniform(-1.5, 1.5, (count, DIMENSION)).astype(np.float32)
+    return np.random.default_rng(0).uniform(-1.5, 1.5, (count, WIDTH)).astype(np.float32)
 
 
 def drive(client: SchedulerClient, name: str, actions: np.ndarray) -> list[ObservationAnswer]:
@@ -261,7 +264,7 @@ def test_both_calls_need_the_token(start_service: Callable[..., Service]) -> Non
                 call()
 
 
-ZEROS = [0.0] * DIMENSION
+ZEROS = [0.0] * WIDTH
 BAD: list[tuple[str, str, Any, int, str]] = [
     ("PUT", "/action", {"first_step": 7, "action": ZEROS}, 409, "first_step"),
     ("PUT", "/action", {"first_step": -1, "action": ZEROS}, 422, "first_step"),
@@ -366,7 +369,7 @@ def test_a_journal_with_actions_replays() -> None:
     rng = np.random.default_rng(0)
     for k in range(12):
         if k % 4 != 3:
-            trainer.act(rng.uniform(-1, 1, DIMENSION).tolist(), propensity=0.5, detail={"k": k})
+            trainer.act(rng.uniform(-1, 1, WIDTH).tolist(), propensity=0.5, detail={"k": k})
         trainer.train(3)
     trainer.swap("balance", "next_interval")
     trainer.train(3)
@@ -383,7 +386,7 @@ def test_a_snapshot_in_the_middle_of_a_driven_run_goes_on_alike() -> None:
     for name in ("hard", "balance"):
         trainer.act(name)
         trainer.train(3)
-    trainer.act([0.25] * DIMENSION, detail={"deep": {"list": [1, None, "x"]}})
+    trainer.act([0.25] * WIDTH, detail={"deep": {"list": [1, None, "x"]}})
     again = Trainer(job=restore(Snapshot.from_frame(trainer.state())))
     again.batches = dict(trainer.batches)
     assert again.state() == trainer.state()
@@ -450,7 +453,7 @@ def test_only_one_action_is_awaited_for_an_interval_drawn_anew() -> None:
     assert not trainer.job.awaits_action()  # not before the feedback of steps 2 and 3
 
 
-@pytest.mark.parametrize("action", [vectors(1)[0].tolist(), [1] * DIMENSION, "balance", {"share": 1, "link": "linear"}])
+@pytest.mark.parametrize("action", [vectors(1)[0].tolist(), [1] * WIDTH, "balance", {"share": 1, "link": "linear"}])
 def test_a_repetition_is_told_from_the_log_too(action: Any) -> None:
     trainer = Trainer("external", samples=40, interval=4)
     request = ActionRequest(first_step=0, action=action, propensity=3, detail={"a": 1})

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bss_service.core.action import Action
+from bss_service.core.action import DIMENSION, Action
+from bss_service.core.sampling import Drawn
+from bss_service.core.signals import EVIDENCE
 from bss_service.job.events import PlanDrawn, StepsServed
 from bss_service.job.job import Job
+from bss_service.job.plans import Plan
 from bss_service.policies.base import Choice
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec, RewardSpec
@@ -20,7 +23,7 @@ from envs.run import REWARD, StudentRun
 from tests.bss_service.core.worlds import measure
 from tests.conftest import Trainer
 
-SAMPLES, BATCH_SIZE, INTERVALS, SEED = 61, 8, 6, 2**40 + 3  # 7 steps an epoch, 5 samples left over
+SAMPLES, BATCH_SIZE, INTERVALS, SEED = 61, 8, 8, 2**40 + 3  # 7 steps an epoch, 5 samples left over
 HEADS = ("audio", "video", "touch")
 
 ACTIONS = {
@@ -30,11 +33,12 @@ ACTIONS = {
     "ranked by weight": Action(
         kappa_loss=4.0, kappa_weak=1.0, share=0.4, coverage="draw", rank_by="weight", keep="bottom", link="linear"
     ),
+    "evidence": Action(belief=0.45, left_out=0.8, probes=0.2),
+    "wrong pairs": Action(belief=0.5, probes=0.1, wrong_pairs="mask", coverage="subset"),
     "no refresh": Action(kappa_loss=3.0, ema=0.0, coverage="draw", rank_by="first_balance", share=0.7),
 }
-RANDOM = [
-    Action.from_vector(vector) for vector in np.random.default_rng(5).uniform(-1, 1, (INTERVALS, 11)).astype(np.float32)
-]
+VECTORS = np.random.default_rng(5).uniform(-1, 1, (INTERVALS, DIMENSION)).astype(np.float32)
+RANDOM = [Action.from_vector(vector) for vector in VECTORS]
 SCHEDULES = {name: [action] * INTERVALS for name, action in ACTIONS.items()} | {
     "all in turn": [*ACTIONS.values(), Action()],
     "random": RANDOM,
@@ -46,7 +50,7 @@ class Passed:
     """What is known of an interval afterwards."""
 
     seen: bytes
-    indices: list[list[int]]
+    drawn: tuple[list[Any], ...]  # indices, probes, masked losses
     decision: Decision
 
 
@@ -54,7 +58,21 @@ def measured(rng: np.random.Generator, steps: int, modalities: int) -> dict[str,
     def unit(*shape: int) -> np.ndarray:
         return rng.random((steps, BATCH_SIZE, *shape), np.float32)
 
-    return {"similarity": unit(), "loss": 5 * unit(), "probability": unit(modalities + 1)}
+    def classes(*shape: int) -> np.ndarray:
+        return rng.integers(0, 4, (steps, BATCH_SIZE, *shape)).astype(np.float32)
+
+    return {
+        "similarity": unit(),
+        "loss": 5 * unit(),
+        "probability": unit(modalities + 1),
+        "summed_probability": unit(),
+        "margin": 4 * unit() - 2,
+        "other_class": classes(),
+        "other_probability": unit(modalities + 1),
+        "summed_other_probability": unit(),
+        "predicted_class": classes(modalities + 1),
+        "label": classes(),
+    }
 
 
 def reports(modalities: int) -> list[ValidationReport]:
@@ -68,7 +86,11 @@ def reports(modalities: int) -> list[ValidationReport]:
         modality = {name: ModalityReport(accuracy=a, probability=p) for name, a, p in heads}
         return ValidationReport(step=0, loss=loss, accuracy=accuracy, modalities=modality)
 
-    return [report() for _ in range(7)]
+    return [report() for _ in range(INTERVALS + 1)]
+
+
+def drawn(plan: Drawn | Plan) -> tuple[list[Any], ...]:
+    return tuple([] if part is None else part.tolist() for part in (plan.indices, plan.probes, plan.masked))
 
 
 def by_run(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_known: bool) -> Iterator[Passed]:
@@ -87,7 +109,7 @@ def by_run(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_
     for action, report in zip(schedule, later, strict=True):
         seen = run.observe().vector.tobytes()
         plan = run.plan(Choice(action))
-        yield Passed(seen, plan.tolist(), run.finish(measured(rng, len(plan), modalities), report))
+        yield Passed(seen, drawn(plan), run.finish(measured(rng, len(plan.indices), modalities), report))
 
 
 def by_job(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_known: bool) -> Iterator[Passed]:
@@ -103,6 +125,8 @@ def by_job(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_
             tail="drop",
             horizon=INTERVALS * steps if horizon_known else None,
             reward=reward,
+            signals=list(EVIDENCE),
+            weighted=True,
         )
     )
     trainer = Trainer(job=job)
@@ -116,13 +140,13 @@ def by_job(schedule: list[Action], modalities: int, reward: RewardSpec, horizon_
         trainer.apply(StepsServed(plan.end_step))
         trainer.send(Feedback(step=np.arange(plan.first_step, plan.end_step), **measured(rng, steps, modalities)))
         trainer.validate(report.model_copy(update={"step": plan.end_step}))
-        yield Passed(seen, plan.indices.tolist(), job.history.decisions[-1])
+        yield Passed(seen, drawn(plan), job.history.decisions[-1])
 
 
 def assert_alike(schedule: list[Action], **conditions: Any) -> None:
     for run, job in zip(by_run(schedule, **conditions), by_job(schedule, **conditions), strict=True):
         assert run.seen == job.seen == run.decision.observation.vector.tobytes()
-        assert run.indices == job.indices
+        assert run.drawn == job.drawn
         for name in ("first_step", "end_step", "gain", "reward", "rewarded_at"):
             assert getattr(run.decision, name) == getattr(job.decision, name)
         assert run.decision.action == job.decision.action
@@ -163,8 +187,8 @@ def test_the_control_draws_as_unevenly_as_the_policy_but_other_samples() -> None
         run = StudentRun(samples=SAMPLES, modalities=2, batch_size=8, intervals=2, seed=0, shuffled=shuffled)
         every = np.arange(SAMPLES)
         measure(run.table, 0, every, similarity=np.zeros(SAMPLES), loss=every)
-        drawn = run.plan(Choice(Action(kappa_loss=10.0, coverage="draw")))
-        counts.append(np.bincount(drawn.reshape(-1), minlength=SAMPLES))
+        plan = run.plan(Choice(Action(kappa_loss=10.0, coverage="draw")))
+        counts.append(np.bincount(plan.indices.reshape(-1), minlength=SAMPLES))
     assert sorted(counts[0]) == sorted(counts[1])
     assert counts[0][: SAMPLES // 2].sum() > 50  # of 56, those with a low loss
     assert counts[1][: SAMPLES // 2].sum() < 45

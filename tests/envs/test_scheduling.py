@@ -352,7 +352,7 @@ def test_a_discrete_action_out_of_range_is_refused(wrong: int) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (np.zeros(3, np.float32), r"an action vector has shape \(11,\), got \(3,\)"),
+        (np.zeros(3, np.float32), r"an action vector has shape \(16,\), got \(3,\)"),
         (np.full(DIMENSION, np.nan, np.float32), "must not hold NaN"),
     ],
 )

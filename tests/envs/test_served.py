@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 import envs  # noqa: F401  # registers what gymnasium.make finds
 from bss_service.core.action import DIMENSION, Action
+from bss_service.core.signals import EVIDENCE
 from bss_service.protocol.training import StepsRequest
 from envs.served import ServedScheduling
 from tests.support.services import Service
@@ -363,7 +364,14 @@ def elsewhere(client: SchedulerClient, job_name: str) -> Iterator[Callable[..., 
     with ThreadPoolExecutor(1) as pool:
 
         def begin(steps: int = 18, policy: str = "balance", pause: float = 0.0, **fields: Any) -> "Future[Any]":
-            job = spec(job_name, policy=policy, horizon=steps, patience=fields.pop("patience", 20.0), **fields)
+            job = spec(
+                job_name,
+                policy=policy,
+                signals=list(EVIDENCE),
+                horizon=steps,
+                patience=fields.pop("patience", 20.0),
+                **fields,
+            )
             client.create_job(job)
             return pool.submit(train, client, job, range(steps), 1)
 
@@ -400,7 +408,7 @@ def test_it_takes_over_from_another_policy_and_gives_it_back(
     make: Callable[..., ServedScheduling], service: Service, client: SchedulerClient, job_name: str, elsewhere: Any
 ) -> None:
     name = job_name
-    client.create_job(spec(name, policy="balance", horizon=30, patience=600.0))
+    client.create_job(spec(name, policy="balance", signals=list(EVIDENCE), horizon=30, patience=600.0))
     client.steps(name, StepsRequest(start=0))
     env = joined(make, service, name)
     training = elsewhere(30, patience=600.0)
@@ -447,11 +455,20 @@ def test_an_action_that_comes_too_late_is_told(
 def test_a_job_that_nobody_trains_runs_into_the_timeout(
     make: Callable[..., ServedScheduling], service: Service, client: SchedulerClient, job_name: str
 ) -> None:
-    client.create_job(spec(job_name, policy="uniform", horizon=30))
+    client.create_job(spec(job_name, policy="uniform", signals=list(EVIDENCE), horizon=30))
     env = joined(make, service, job_name, timeout=0.5)
     with pytest.raises(TimeoutError, match=f"the trainer of job '{job_name}' at {service.url} has made no progress"):
         env.reset(seed=0)
     env.close()
+    assert client.policy(job_name).policy.name == "uniform"
+
+
+def test_a_job_that_lacks_what_an_action_may_need_is_refused(
+    make: Callable[..., ServedScheduling], service: Service, client: SchedulerClient, job_name: str
+) -> None:
+    client.create_job(spec(job_name, policy="uniform", horizon=30))
+    with pytest.raises(RuntimeError, match=r"signals=trainer_client.EVIDENCE\), it lacks summed_probability, margin"):
+        joined(make, service, job_name).reset(seed=0)
     assert client.policy(job_name).policy.name == "uniform"
 
 

@@ -9,6 +9,7 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
+from bss_service.core.action import DIMENSION
 from envs.scheduling import BalanceScheduling, DiscreteBalanceScheduling
 from envs.tasks import Distribution
 from envs.workers import StudentsVecEnv
@@ -32,7 +33,7 @@ def make() -> Iterator[Callable[..., StudentsVecEnv]]:
 
 
 def actions(number: int, step: int) -> np.ndarray:
-    return np.random.default_rng(step).uniform(-1, 1, (number, 11)).astype(np.float32)
+    return np.random.default_rng(step).uniform(-1, 1, (number, DIMENSION)).astype(np.float32)
 
 
 def trajectory(env: StudentsVecEnv, seed: int = 0, steps: int = 9) -> list[Step]:

@@ -2,34 +2,54 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
 import numpy as np
 
-from bss_service.core.arrays import Int64
+from bss_service.core.arrays import Float32, Int64
+from bss_service.core.sampling import importance_weights
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import Batches
 from trainer_client.errors import LagError
 
 KEPT: Final = 4096  # batches: feedback that is further behind than so is not waited for, nor its batch kept
+ROWS: Final = ("indices", "probabilities", "weights", "modality_weights")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ScheduledBatch:
-    """The global batch of a step."""
+    """The global batch of a step, or the rows of it that were asked for."""
 
     step: int
-    indices: Int64  # (G,)
+    indices: Int64  # (g,)
     epoch: int
     policy_version: int  # 0: drawn by this client during an outage
     scored_until: int  # drawn from the feedback of all steps before this one
+    probabilities: Float32 | None = None  # (g,) of each draw in its plan; None: drawn by this client
+    weights: Float32 | None = None  # (g,) of the losses, 1 on average over the global batch; None: 1 each
+    modality_weights: Float32 | None = None  # (g, H) of each head's loss besides, the joint one's last; None: 1 each
+    pull: float = 0.0  # λ of the `Pull`, if there is one
 
     @property
     def age(self) -> int:
         """Steps between the latest feedback that it was drawn from and this one."""
         return self.step - self.scored_until
+
+    def importance(self, samples: int) -> Float32:
+        """1/(n·p) of each row, (g,), for n samples; 1 each where this client drew.
+
+        Under coverage `draw` a mean of losses that it weighs is, in expectation, one over all samples.
+        """
+        if self.probabilities is None:
+            return np.ones(len(self.indices), dtype=np.float32)
+        return importance_weights(self.probabilities, samples)
+
+    def part(self, rows: Int64) -> "ScheduledBatch":
+        """Some rows of it."""
+        arrays = {name: values[rows] for name in ROWS if (values := getattr(self, name)) is not None}
+        return replace(self, **arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +176,16 @@ class Prefetch:
 
 def scheduled(batches: Batches) -> list[ScheduledBatch]:
     """The batches of an answer, one by one."""
+    nothing = [None] * len(batches.indices)
     columns = zip(
         np.asarray(batches.indices),
         batches.epoch.tolist(),
         batches.policy_version.tolist(),
         batches.scored_until.tolist(),
+        batches.probabilities,
+        nothing if batches.weights is None else batches.weights,
+        nothing if batches.modality_weights is None else batches.modality_weights,
+        [0.0] * len(nothing) if batches.pull is None else batches.pull.tolist(),
         strict=True,
     )
     return [ScheduledBatch(batches.start + k, *row) for k, row in enumerate(columns)]

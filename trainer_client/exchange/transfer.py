@@ -7,7 +7,7 @@ from torch import Tensor
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import BUILT_IN, Signals
 from trainer_client.errors import LabelError
-from trainer_client.measurement import WRONG_LABEL, Measurement
+from trainer_client.logits.measurement import WRONG_LABEL, Measurement
 
 
 class Transfer:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bss_service.core.arrays import Int64
-from trainer_client.confusion import ConfusionMeter
-from trainer_client.measurement import measure
+from trainer_client.logits.confusion import ConfusionMeter
+from trainer_client.logits.measurement import measure
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.model import LateFusion
 

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from bss_service.core.signals import EVIDENCE
 from bss_service.protocol.jobs import JobSpec
-from trainer_client.confusion import ConfusionMeter
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.prefetch import ScheduledBatch
-from trainer_client.measurement import measure, multimodal_loss
+from trainer_client.logits.confusion import ConfusionMeter
+from trainer_client.logits.losses import multimodal_loss, weighted
+from trainer_client.logits.measurement import measure
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.evaluation import Evaluation, evaluate, measuring_pass
@@ -158,7 +160,7 @@ class Trainer:
             self.model.train()
             for index, (inputs, labels) in loader:
                 batch = self.sampler.batch_of(index)
-                loss = self._train_step(index, inputs, labels)
+                loss = self._train_step(batch, index, inputs, labels)
                 self.policy_version = batch.policy_version
                 self.step = batch.step + 1
                 watch(StepRecord(batch, loss))
@@ -174,13 +176,14 @@ class Trainer:
         self._keep_best(validation)
         self._save()
 
-    def _train_step(self, index: Tensor, inputs: list[Tensor], labels: Tensor) -> Tensor:
+    def _train_step(self, batch: ScheduledBatch, index: Tensor, inputs: list[Tensor], labels: Tensor) -> Tensor:
         inputs = [x.to(self.device, non_blocking=True) for x in inputs]
         labels = labels.to(self.device, non_blocking=True)
         self._expected_forward_samples += len(index)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             unimodal, joint = self.model(inputs)
-        loss = multimodal_loss(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT).mean()
+        losses = multimodal_loss(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT, batch=batch)
+        loss = weighted(losses, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
@@ -255,7 +258,11 @@ class Trainer:
 
 
 def job_spec(name: str, dataset: Dataset, *, batch_size: int, epochs: int, **fields: Any) -> JobSpec:
-    """The job of a run over a data set's training samples; `fields` are those of JobSpec."""
+    """The job of a run over a data set's training samples; `fields` are those of JobSpec.
+
+    It sends all of evidence, and weighs its losses.
+    """
+    fields = {"signals": EVIDENCE, "weighted": True, **fields}
     samples = len(dataset.indices("train"))
     spec = JobSpec(name=name, samples=samples, modalities=list(dataset.modalities), batch_size=batch_size, **fields)
     return spec.model_copy(update={"horizon": spec.calendar().epoch_start(epochs)})

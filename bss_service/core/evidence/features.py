@@ -4,6 +4,7 @@ Most is of the sample's training dynamics; the rest is the same for all samples 
 on the number of samples, classes or modalities, so that a judge that learnt in one world is of use in another.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,8 @@ MODALITY_FIELDS: Final = (
     "strength",  # mean probability of the head − mean of all unimodal heads'
     "heads",  # log of the number of unimodal heads
 )
+
+SCHEMA_HASH: Final = hashlib.sha256("\n".join(("1", *FIELDS, "", *MODALITY_FIELDS)).encode()).hexdigest()
 
 
 class Confusion(Protocol):

@@ -28,6 +28,12 @@ class Evidence:
     rival: Float32  # (n,) P(the likeliest other class is the true one)
     wrong_modality: Float32  # (n, U) P(what this modality shows belongs to another sample, or is nothing)
 
+    @property
+    def pair(self) -> Float32:
+        """P(every modality belongs to the sample), (n,): at most that of the least likely, and taken for it."""
+        worst: Float32 = self.wrong_modality.max(axis=1, initial=0.0)
+        return 1 - worst
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:
@@ -39,6 +45,7 @@ class Judge:
 
     label: Layers
     modality: Layers
+    calibration_error: float = 0.1  # by which shares of its probabilities may be wrong, as far as was measured
 
     def __post_init__(self) -> None:
         _check("label", self.label, len(FIELDS), OUTCOMES)

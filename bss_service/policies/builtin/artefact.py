@@ -15,7 +15,8 @@ from bss_service.policies.base import Choice, Policy
 from bss_service.protocol.message import SHA256_PATTERN
 from bss_service.protocol.policies import PolicySpec
 
-ARTEFACT: Final = "artefact"  # the policy whose parameter sha256 names one
+ARTEFACT: Final = "artefact"
+PARAMETERS: Final = {ARTEFACT: "sha256", "evidence": "judge"}  # by policy: what names an artefact
 _LOG_LARGEST: Final = float(np.log(sys.float_info.max)) - 1
 
 
@@ -36,8 +37,8 @@ class ArtefactPolicy(Policy):
     @field_validator("sha256")
     @classmethod
     def _is_known(cls, sha256: str, info: ValidationInfo) -> str:
-        if sha256 not in (info.context or {}).get("artefacts", {}):
-            raise ValueError("must be the hash of an artefact that was uploaded to this service")
+        if not isinstance((info.context or {}).get("artefacts", {}).get(sha256), Artefact):
+            raise ValueError("must be the hash of a trained policy that was uploaded to this service")
         return sha256
 
     def model_post_init(self, context: Any) -> None:
@@ -52,7 +53,7 @@ class ArtefactPolicy(Policy):
 
 def named(policies: Iterable[PolicySpec]) -> set[str]:
     """The hashes of the artefacts that policies name."""
-    hashes = [spec.parameters.get("sha256") for spec in policies if spec.name == ARTEFACT]
+    hashes = [spec.parameters.get(PARAMETERS[spec.name]) for spec in policies if spec.name in PARAMETERS]
     return {sha256 for sha256 in hashes if isinstance(sha256, str)}
 
 
@@ -64,7 +65,8 @@ def choose(artefact: Artefact, observation: Observation, rng: np.random.Generato
         raw: Any = artefact.manifest.action.names[picked]  # type: ignore[union-attr]
         action = NAMED_ACTIONS[raw]
     else:
-        raw, action = picked.tolist(), Action.from_vector(picked)  # type: ignore[union-attr, arg-type]
+        raw = picked.tolist()  # type: ignore[union-attr]
+        action = Action.from_vector(picked, artefact.manifest.action.fields)  # type: ignore[union-attr, arg-type]
     detail = {
         "artefact": artefact.sha256,
         "deterministic": rng is None,

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from bss_service.core.action import Action, Coverage, Keep, Link, RankBy
+from bss_service.core.action import Action, Coverage, Keep, Link, RankBy, WrongPairs
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice, Policy
 
@@ -25,6 +25,11 @@ class Fixed(Policy):
     coverage: Coverage = "draw"
     rank_by: RankBy = "balance"
     keep: Keep = "top"
+    belief: float = 0.0
+    left_out: float = 1.0
+    probes: float = 0.0
+    pull: float = 0.0
+    wrong_pairs: WrongPairs = "keep"
 
     @model_validator(mode="after")
     def _lies_in_the_action_space(self) -> Self:

@@ -1,16 +1,14 @@
 """The trained policy that comes with this package."""
 
 from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
 from typing import ClassVar
 
 import numpy as np
 
 from bss_service.core.observation import Observation
-from bss_service.policies import artefact
 from bss_service.policies.base import Choice, Policy
 from bss_service.policies.builtin.artefact import choose
+from bss_service.policies.shipped import shipped_policy
 
 
 class Learned(Policy):
@@ -21,13 +19,7 @@ class Learned(Policy):
     deterministic: bool = False
 
     def needs(self) -> Mapping[str, int]:
-        return shipped().needs()
+        return shipped_policy().needs()
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
-        return choose(shipped(), observation, None if self.deterministic else rng)
-
-
-@cache
-def shipped() -> artefact.Artefact:
-    """The artefact in this package. Raises ArtefactError where it does not fit the code."""
-    return artefact.read(files(__package__).joinpath("learned.safetensors").read_bytes())
+        return choose(shipped_policy(), observation, None if self.deterministic else rng)

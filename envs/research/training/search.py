@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from bss_service.core.action import Action
+from bss_service.core.action import COMPONENTS, Action
 from bss_service.core.arrays import Float64
 from bss_service.core.observation import FIELDS
 from bss_service.policies import artefact
@@ -173,12 +173,12 @@ class Search:
         self, state: SearchState, matrix: Float64, *, name: str = "search", training: dict[str, Any] | None = None
     ) -> bytes:
         """The policy of a matrix (moves, 1 + features)."""
-        weight = np.zeros((len(artefact.ACTION_FIELDS), len(FIELDS)))
+        weight = np.zeros((len(COMPONENTS), len(FIELDS)))
         bias = np.arctanh(np.clip(self.space.base.to_vector(), -0.999, 0.999)).astype(np.float64)
         columns = [FIELDS.index(name) for name in self.space.features]
         for row, move in zip(matrix, self.space.moves, strict=True):
-            weight[artefact.ACTION_FIELDS.index(move), columns] = row[1:]
-            bias[artefact.ACTION_FIELDS.index(move)] += row[0]
+            weight[COMPONENTS.index(move), columns] = row[1:]
+            bias[COMPONENTS.index(move)] += row[0]
         return artefact.write(
             {**manifest(name, "squashed_gaussian", [], "tanh", NORMALISER), "training": training or {}},
             {

@@ -1,5 +1,6 @@
 """Chance is checked against exact distributions by χ² tests on fixed seeds, each passing by odds of 10,000 to 1."""
 
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -11,7 +12,17 @@ from hypothesis.extra.numpy import arrays
 from bss_service.core import sampling
 from bss_service.core.action import Action, Coverage, admitted, log_weights
 from bss_service.core.calendar import Calendar
-from bss_service.core.sampling import draw_plan, drawn_before, normalised, uniforms, weighted_draws, weighted_order
+from bss_service.core.evidence.posterior import Evidence
+from bss_service.core.sampling import (
+    draw_plan,
+    drawn_before,
+    importance_weights,
+    loss_weights,
+    normalised,
+    uniforms,
+    weighted_draws,
+    weighted_order,
+)
 from tests.bss_service.core.worlds import actions, calendars, empty, random_table, scored, tables
 
 # χ² exceeds these once in ten thousand, by degrees of freedom.
@@ -339,3 +350,112 @@ def test_only_the_epoch_of_the_first_position_counts_as_drawn() -> None:
     assert np.flatnonzero(drawn_before(plans, calendar, 2)).tolist() == [0, 1, 2, 3]
     assert np.flatnonzero(drawn_before(plans, calendar, 3)).tolist() == [0]
     assert np.flatnonzero(drawn_before(plans, calendar, 4)).tolist() == [0, 1, 2]
+
+
+# Plans that leave samples out by their evidence.
+
+WRONG = np.arange(40) % 4 == 0  # 10 of 40
+LEAVING = Action(belief=0.5, probes=0.1)
+
+
+def evidence(right: np.ndarray, modalities: int = 2) -> Evidence:
+    return Evidence(right.astype(np.float32), np.zeros(len(right), np.float32), np.zeros((len(right), modalities)))
+
+
+SURE = evidence(np.where(WRONG, 0.1, 0.9))
+
+
+def plan_of(action: Action, known: Evidence, drawn: np.ndarray | None = None, seed: int = 0) -> sampling.Drawn:
+    """One epoch of 5 batches of 8 samples."""
+    drawn = np.zeros(40, bool) if drawn is None else drawn
+    return draw_plan(Calendar(40, 8, "carry", None), 0, 5, action, empty(40), drawn, seed, known)
+
+
+@pytest.mark.parametrize("coverage", ["epoch", "subset", "draw"])
+def test_what_is_left_out_comes_as_probes_alone(coverage: Coverage) -> None:
+    rows = plan_of(replace(LEAVING, coverage=coverage), SURE)
+    assert rows.probes is not None
+    assert (WRONG[rows.indices] == rows.probes).all()
+    assert rows.probes.sum() == 4
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 0.3, 0.5]), calendars(), st.sampled_from(["epoch", "subset"]))
+def test_passes_over_the_kept_follow_one_another(
+    seed: int, probes: float, calendar: Calendar, coverage: Coverage
+) -> None:
+    right = np.random.default_rng(seed).random(calendar.samples)
+    action = Action(belief=0.4, probes=probes, coverage=coverage)
+    none, known = np.zeros(calendar.samples, bool), evidence(right)
+    rows = draw_plan(calendar, 0, 9, action, empty(calendar.samples), none, seed, known)
+    kept = right >= np.float32(0.4) if (right >= 0.4).any() else np.ones(len(right), bool)
+    is_probe = np.zeros(len(rows.indices), bool) if rows.probes is None else rows.probes
+    trained = rows.indices[~is_probe]
+    if calendar.interval is None and coverage == "subset":
+        for start in range(0, len(trained), int(kept.sum())):
+            one_pass = trained[start : start + int(kept.sum())]
+            assert len(set(one_pass)) == len(one_pass)
+    assert kept[trained].all()
+    assert not kept[rows.indices[is_probe]].any()
+    assert (is_probe.reshape(-1, calendar.batch_size).sum(1) < calendar.batch_size).all()
+
+
+def test_under_epoch_the_kept_come_at_least_once_an_epoch() -> None:
+    rows = plan_of(LEAVING, SURE)
+    counts = np.bincount(rows.indices, minlength=40)
+    assert set(counts[~WRONG]) == {1, 2}  # 36 rows for 30 samples
+    assert set(counts[WRONG]) == {0, 1}
+
+
+def test_the_rest_of_an_epoch_begins_with_what_has_not_come() -> None:
+    drawn = np.arange(40) < 16
+    rows = draw_plan(Calendar(40, 8, "carry", None), 2, 5, Action(belief=0.5), empty(40), drawn, 0, SURE)
+    assert sorted(rows.indices[:18]) == np.flatnonzero(~WRONG & ~drawn).tolist()
+
+
+def test_probes_are_spread_evenly_over_batches_and_their_rows() -> None:
+    probes = draw_plan(
+        Calendar(400, 100, "carry", None), 0, 4, Action(belief=0.5, probes=0.125), empty(400), np.zeros(400, bool), 0,
+        evidence(np.where(np.arange(400) % 4 == 0, 0.1, 0.9)),
+    ).probes  # fmt: skip
+    assert probes is not None
+    per_batch = probes.reshape(4, 100)
+    assert per_batch.sum(1).tolist() == [12, 13, 12, 13]
+    assert per_batch.reshape(4, 4, 25).sum(2).min() == 3  # on each of four ranks
+
+
+def test_a_batch_of_one_is_no_probe() -> None:
+    rows = draw_plan(Calendar(40, 1, "carry", None), 0, 40, LEAVING, empty(40), np.zeros(40, bool), 0, SURE)
+    assert rows.probes is None
+
+
+def test_loss_weights_are_0_of_probes_and_1_on_average() -> None:
+    weights = loss_weights(np.array([[True, False, False, True], [False] * 4]))
+    assert weights.tolist() == [[0, 2, 2, 0], [1, 1, 1, 1]]
+    assert weights.dtype == np.float32
+
+
+def test_importance_weights_make_means_over_draws_unbiased() -> None:
+    table = scored([0.0, 1.0, 0.6, 0.3, 0.8], [0.0] * 5)
+    action = Action(kappa_similarity=2, coverage="draw")
+    rows = draw_plan(Calendar(5, 5, "carry", 4000), 0, 4000, action, table, np.zeros(5, bool), 0)
+    values = np.array([1.0, 20.0, 4.0, 8.0, 16.0])
+    weighted = values[rows.indices] * importance_weights(rows.probabilities, 5)
+    assert weighted.mean() == pytest.approx(values.mean(), abs=4 * weighted.std() / len(weighted) ** 0.5)
+    assert values[rows.indices].mean() != pytest.approx(values.mean(), abs=1)
+
+
+def test_masked_losses_are_those_of_the_sample_in_each_row() -> None:
+    wrong = np.zeros((40, 2), np.float32)
+    wrong[5, 1] = wrong[4, 0] = 0.9
+    known = Evidence(SURE.right, SURE.rival, wrong)
+    rows = plan_of(replace(LEAVING, wrong_pairs="mask"), known)
+    assert rows.masked is not None
+    assert {int(i) for i in rows.indices[rows.masked.any(axis=1)]} == {5}  # 4 is left out
+    assert rows.masked[rows.indices == 5].tolist() == [[False, True, True]] * int((rows.indices == 5).sum())
+
+
+def test_the_part_left_out_differs_between_plans() -> None:
+    action = Action(belief=0.5, left_out=0.5)
+    held = [set(plan_of(action, SURE, seed=seed).indices) & set(np.flatnonzero(WRONG)) for seed in range(3)]
+    assert all(0 < len(some) < 10 for some in held)
+    assert held[0] != held[1]

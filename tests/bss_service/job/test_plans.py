@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,3 +66,29 @@ def test_the_checksum_tells_orders_apart() -> None:
 
 def test_the_checksum_of_a_plan_that_was_cut_is_that_of_its_rows() -> None:
     assert plan(0, [[0, 1], [2, 3]]).cut(1).checksum() == plan(0, [[0, 1]]).checksum()
+
+
+FLAGGED = replace(
+    PLANS[1],
+    probes=np.array([[True, False], [False, False]]),
+    masked=np.array([[[False] * 3, [True, False, True]], [[False] * 3] * 2]),
+)
+
+
+def test_weights_are_told_of_a_plan_with_probes_and_of_its_neighbours() -> None:
+    answer = batches([PLANS[0], FLAGGED], CALENDAR, 1, 4)
+    assert answer.weights is not None and answer.modality_weights is not None
+    assert answer.weights.tolist() == [[1, 1], [0, 2], [1, 1]]
+    assert answer.modality_weights[0].tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert answer.modality_weights[1].tolist() == [[1, 1, 1], [0, 1, 0]]
+    alone = batches([PLANS[0], FLAGGED], CALENDAR, 0, 2)
+    assert (alone.weights, alone.modality_weights) == (None, None)
+
+
+def test_a_plan_with_probes_is_stored_cut_and_proven_whole() -> None:
+    again = Plan.of_fields(2, FLAGGED.fields())
+    for name in ("indices", "probabilities", "probes", "masked"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(FLAGGED, name))
+    assert again.checksum() == FLAGGED.checksum() != PLANS[1].checksum()
+    assert FLAGGED.since(3).probes.tolist() == [[False, False]]  # type: ignore[union-attr]
+    assert FLAGGED.cut(3).masked.shape == (1, 2, 3)  # type: ignore[union-attr]

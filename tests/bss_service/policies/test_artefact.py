@@ -19,14 +19,16 @@ import torch
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
-from bss_service.core.action import DIMENSION, NAMED_ACTIONS
+from bss_service.core.action import NAMED_ACTIONS
+from bss_service.core.evidence import features
 from bss_service.core.network import Categorical, Gaussian, SquashedGaussian
 from bss_service.core.observation import FIELDS
+from bss_service.core.samples.dynamics import NEEDED
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact, ArtefactError
 from envs.research.export import of_ppo, of_sac
 from envs.spaces import action_space, discrete_action_space, observation_space
-from tests.support.trained import BOX, DISCRETE, made_up, manifest, observations, tensors
+from tests.support.trained import BOX, DISCRETE, WIDTH, made_up, manifest, observations, tensors
 
 SEEN = observations(10_000)
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -143,7 +145,7 @@ def test_densities_of_sac_are_the_same() -> None:
     theirs = model.policy.actor.action_dist.proba_distribution(
         *(torch.tensor(t).double() for t in (ours.unbounded.mean, ours.unbounded.log_std))
     )
-    u = np.random.default_rng(0).uniform(-2, 2, (len(SEEN), DIMENSION))  # further out their 10⁻⁶ in the logarithm shows
+    u = np.random.default_rng(0).uniform(-2, 2, (len(SEEN), WIDTH))  # further out their 10⁻⁶ in the logarithm shows
     expected = theirs.log_prob(torch.tanh(torch.tensor(u)), torch.tensor(u))
     np.testing.assert_allclose(ours.log_density(u), expected, atol=2e-4)
 
@@ -270,8 +272,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "too wide a layer": (described(network={**NETWORK, "hidden": [2**31]}), "manifest.network.hidden.0"),
     "actions that mean something else": (described(action_schema="0" * 64), "manifest.action_schema"),
     "another observation": (described(observation_schema="0" * 64), "manifest.observation_schema"),
-    "another dimension": (described(action={**BOX, "dimension": DIMENSION + 1}), "manifest.action.dimension"),
-    "other action fields": (described(action={**BOX, "fields": BOX["fields"][::-1]}), "manifest.action.fields"),
+    "another dimension": (described(action={**BOX, "dimension": WIDTH + 1}), "manifest.action.dimension"),
+    "other action fields": (described(action={**BOX, "fields": [*BOX["fields"][:-1], "x"]}), "manifest.action.fields"),
+    "a field twice": (described(action={**BOX, "fields": ["ema", *BOX["fields"][1:]]}), "manifest.action.fields"),
     "a distribution over something else": (described(action=DISCRETE), "manifest.network.distribution"),
     "another hash": (described(sha256="0" * 64), "manifest.sha256"),
     "another name under the same hash": (described(name="other"), "manifest.sha256"),
@@ -312,12 +315,74 @@ def test_an_artefact_may_use_some_of_the_named_actions() -> None:
 
 def test_what_would_not_be_read_is_not_written() -> None:
     with pytest.raises(ArtefactError, match=r"tensors.log_std must have shape"):
-        artefact.write(FIELDS_OF, {**NUMBERS, "log_std": np.zeros(DIMENSION + 1)})
+        artefact.write(FIELDS_OF, {**NUMBERS, "log_std": np.zeros(WIDTH + 1)})
 
 
 def test_a_network_that_overflows_fails_with_a_sentence() -> None:
     fields = manifest("gaussian", [])
-    numbers = {**tensors(fields), "mean.weight": np.full((DIMENSION, len(FIELDS)), 3e38, np.float32)}
+    numbers = {**tensors(fields), "mean.weight": np.full((WIDTH, len(FIELDS)), 3e38, np.float32)}
     known: Artefact = artefact.read(artefact.write(fields, numbers))
     with pytest.raises(ValueError, match="the network gave"):
         known.distribution(np.ones(len(FIELDS), np.float32))
+
+
+# Judges.
+
+JUDGE = {
+    "format": "bss-judge/1",
+    "name": "judge",
+    "feature_schema": features.SCHEMA_HASH,
+    "label": [5],
+    "modality": [],
+    "training": {"command": "bss research train evidence"},
+}
+
+
+def judge(**changes: Any) -> bytes:
+    fields = {**JUDGE, **changes}
+    return artefact.write(fields, tensors(fields))
+
+
+def test_a_judge_is_read_with_its_networks() -> None:
+    read = artefact.read_judge(judge())
+    assert [weight.shape for weight, _ in read.judge().label] == [(5, len(features.FIELDS)), (3, 5)]
+    inputs = len(features.FIELDS) + len(features.MODALITY_FIELDS)
+    assert [weight.shape for weight, _ in read.judge().modality] == [(1, inputs)]
+    assert read.manifest.training == JUDGE["training"]
+    assert artefact.read_any(read.data).sha256 == read.sha256
+
+
+def test_a_judge_of_other_features_is_refused() -> None:
+    with pytest.raises(ArtefactError, match="feature_schema must be this service's"):
+        judge(feature_schema="0" * 64)
+
+
+def test_a_judge_is_no_policy_and_a_policy_no_judge() -> None:
+    with pytest.raises(ArtefactError, match=r"format must be bss-policy/1, got 'bss-judge/1'"):
+        artefact.read(judge())
+    with pytest.raises(ArtefactError, match=r"format must be bss-judge/1, got 'bss-policy/1'"):
+        artefact.read_judge(made_up())
+
+
+@pytest.mark.parametrize("name", ["label_1.bias", "modality_0.weight"])
+def test_a_judge_without_a_tensor_is_refused(name: str) -> None:
+    numbers = tensors(JUDGE)
+    del numbers[name]
+    with pytest.raises(ArtefactError, match="tensors must be"):
+        artefact.write(JUDGE, numbers)
+
+
+# Policies that set a part of the action.
+
+
+def test_a_policy_may_set_some_components_and_leave_the_others() -> None:
+    data = made_up(action={"kind": "box", "dimension": 2, "fields": ["keep", "ema"]})
+    assert artefact.read(data).distribution(SEEN).mode().shape[-1] == 2  # type: ignore[union-attr]
+    assert artefact.read(data).needs() == {}
+
+
+def test_a_policy_needs_the_signals_of_the_components_that_it_sets() -> None:
+    loss = made_up(action={"kind": "box", "dimension": 1, "fields": ["kappa_loss"]})
+    assert set(artefact.read(loss).needs()) == {"loss"}
+    belief = made_up(action={"kind": "box", "dimension": 1, "fields": ["belief"]})
+    assert set(artefact.read(belief).needs()) == set(NEEDED)

@@ -135,6 +135,16 @@ SAMPLE = {
     "last_measured": 7,
     "draws": [{"step": 7, "probability": 0.5, "policy_version": 1}],
 }
+EVIDENCE_OF_ONE: dict[str, Any] = {
+    "right": 0.25,
+    "rival": 0.5,
+    "pair": 0.75,
+    "wrong_modality": {"audio": 0.25, "video": 0.0},
+    "label": 3,
+    "likeliest": 1,
+    "predicted": {"audio": 1, "video": 3},
+}
+SAMPLE_ROW = {"index": 3, "evidence": EVIDENCE_OF_ONE, "loss": None, "draws": 2, "last_measured": 7}
 MANIFEST: dict[str, Any] = {
     "format": "bss-policy/1",
     "name": "trained",
@@ -145,6 +155,16 @@ MANIFEST: dict[str, Any] = {
     "normaliser": {"clip": 10.0, "epsilon": 1e-8},
     "training": {"command": "train", "seeds": [0, 1], "tasks": {"noisy": None}},
     "evaluation": {"return": -0.5},
+    "sha256": "f" * 64,
+}
+JUDGE: dict[str, Any] = {
+    "format": "bss-judge/1",
+    "name": "judge",
+    "feature_schema": "0" * 64,
+    "label": [32, 32],
+    "modality": [16],
+    "training": {"command": "train"},
+    "evaluation": None,
     "sha256": "f" * 64,
 }
 POLICY_ROW = {"name": "fixed", "description": "One action.", "parameters": {"ema": {"default": 0.5}}, "error": None}
@@ -194,6 +214,14 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     training.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
     training.LocalBatchesAnswer: {"outcome": "repeated"},
     jobs.JobState: STATE,
+    jobs.ShareEstimate: {"share": 0.25, "low": 0.125, "high": 0.5},
+    jobs.EvidenceState: {
+        "step": 12,
+        "wrong_labels": {"share": 0.25, "low": 0.125, "high": 0.5},
+        "wrong_pairs": {"share": 0.0, "low": 0.0, "high": 0.125},
+        "left_out": 3,
+        "weakest_modality": "audio",
+    },
     jobs.JobChange: {"horizon": 100, "patience": 2.5},
     jobs.JobList: {"jobs": [STATE]},
     decisions.Chosen: {key: DECISION[key] for key in ("action", "propensity", "detail")},
@@ -201,13 +229,17 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     decisions.DecisionLog: {"start": 0, "total": 1, "decisions": [DECISION, {**DECISION, "shadow": SHADOW}]},
     samples.DrawRow: {"step": 7, "probability": 0.5, "policy_version": 1},
     samples.SampleState: SAMPLE,
+    samples.SampleEvidence: EVIDENCE_OF_ONE,
+    samples.SampleRow: SAMPLE_ROW,
+    samples.SampleList: {"order": "label", "step": 12, "known": 6, "samples": [SAMPLE_ROW, SAMPLE_ROW]},
     artefacts.BoxAction: {"kind": "box", "dimension": 2, "fields": ["share", "ema"]},
     artefacts.DiscreteAction: MANIFEST["action"],
     artefacts.NetworkSpec: MANIFEST["network"],
     artefacts.NormaliserSpec: MANIFEST["normaliser"],
     artefacts.PolicyManifest: MANIFEST,
+    artefacts.JudgeManifest: JUDGE,
     policies.PolicyRow: POLICY_ROW,
-    policies.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST]},
+    policies.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST], "judges": [JUDGE]},
     decisions.ShadowChoice: SHADOW,
 }
 
@@ -223,8 +255,10 @@ ANSWERS = (
     policies.PolicyAnswer,
     policies.PolicyList,
     artefacts.PolicyManifest,
+    artefacts.JudgeManifest,
     decisions.DecisionLog,
     samples.SampleState,
+    samples.SampleList,
     jobs.JobState,
     jobs.JobList,
 )

@@ -6,10 +6,10 @@ import torch
 
 from bss_service.core.signals import PAPER, Signal, Signals
 from trainer_client import LabelError, measure
-from trainer_client import measurement as module
 from trainer_client.exchange.outbox import FeedbackItem, feedback_request, restored, saved
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.transfer import Transfer, packed
+from trainer_client.logits import measurement as module
 
 SIGNALS = Signals(PAPER, heads=3)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bss_service.core.action import Action
+from bss_service.core.action import COMPONENTS, Action
 from bss_service.policies import artefact
 from envs.research.rollouts import Pool, pool
 from envs.research.training.search import NARROW, SPACES, WIDE, Search, SearchState, Space
@@ -37,7 +37,7 @@ def test_a_matrix_moves_only_what_the_space_lets_it(runs: Pool) -> None:
     state = search.begin(runs)
     matrix = np.random.default_rng(0).normal(0, 1, state.mean.shape)
     modes = artefact.read(search.artefact(state, matrix)).distribution(observations(50)).mode()
-    moved = {name for name, spread in zip(artefact.ACTION_FIELDS, np.ptp(modes, axis=0), strict=True) if spread > 1e-6}
+    moved = {name for name, spread in zip(COMPONENTS, np.ptp(modes, axis=0), strict=True) if spread > 1e-6}
     assert moved == set(NARROW.moves)
 
 

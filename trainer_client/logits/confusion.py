@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bss_service.core import measurement as formulas
 from bss_service.protocol.validation import MAX_CONFUSIONS, Confusion
-from trainer_client.forms import check_labels, check_logits
+from trainer_client.logits.forms import check_labels, check_logits
 
 DENSE: Final = 256  # classes up to which probabilities are summed; of more, samples are counted
 

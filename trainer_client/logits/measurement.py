@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bss_service.core import measurement as formulas
 from trainer_client.errors import LabelError
-from trainer_client.forms import check_labels, check_logits
+from trainer_client.logits.forms import check_labels, check_logits
 
 # What was measured of the g samples of a batch: by signal a tensor or array (g,), or (g, H) with one value a head.
 Measurement = Mapping[str, Tensor | NDArray[Any]]
@@ -49,12 +49,12 @@ def measure(
     ValueError, naming a label on the CPU that is out of range. One on another device is not waited for: its loss and
     probability are NaN, and once feedback is given the sampler's next call raises LabelError with step and sample.
     """
-    batch = _read(unimodal_logits, joint_logits, labels, ignore_index)
+    batch = read(unimodal_logits, joint_logits, labels, ignore_index)
     is_unknown = batch.is_ignored | batch.is_outside
     why = torch.full_like(is_unknown, WRONG_LABEL, dtype=torch.int32).view(torch.float32)
     why = why.masked_fill(batch.is_ignored, torch.nan)
     by_signal = {
-        "loss": _loss(batch.at_label, unimodal_weight, joint_weight),
+        "loss": loss_of(batch.at_label, unimodal_weight, joint_weight),
         "probability": batch.at_label.exp().T,
         "label": batch.labels,
         **formulas.label_and_rival(batch.logs, batch.labels, torch),
@@ -67,27 +67,7 @@ def measure(
     return measured
 
 
-def multimodal_loss(
-    unimodal_logits: Sequence[Tensor],
-    joint_logits: Tensor,
-    labels: Tensor,
-    *,
-    unimodal_weight: float = 0.5,
-    joint_weight: float | None = None,
-    ignore_index: int = -100,
-) -> Tensor:
-    """The training loss of each sample, (g,) float32, to be averaged and differentiated; arguments as for `measure`.
-
-    A sample that is ignored has loss 0 and no gradient, as by torch's `cross_entropy(…, reduction="none")`; the mean
-    over the others is the sum divided by their number. Raises what `measure` raises. A label out of range on another
-    device than the CPU gives NaN and no gradient.
-    """
-    batch = _read(unimodal_logits, joint_logits, labels, ignore_index)
-    loss = _loss(batch.at_label, unimodal_weight, joint_weight)
-    return loss.masked_fill(batch.is_outside, torch.nan).masked_fill(batch.is_ignored, 0.0)
-
-
-class _Batch(NamedTuple):
+class Logs(NamedTuple):
     """Of H heads, the joint one last: log-probabilities, in single precision whatever the model computes in."""
 
     logs: Tensor  # (H, g, c)
@@ -97,7 +77,8 @@ class _Batch(NamedTuple):
     is_outside: Tensor  # (g,)
 
 
-def _read(unimodal_logits: Sequence[Tensor], joint_logits: Tensor, labels: Tensor, ignore_index: int) -> _Batch:
+def read(unimodal_logits: Sequence[Tensor], joint_logits: Tensor, labels: Tensor, ignore_index: int) -> Logs:
+    """Raises what `measure` raises."""
     check_logits(unimodal_logits, joint_logits)
     check_labels(labels, joint_logits)
     classes, device = joint_logits.shape[1], joint_logits.device
@@ -106,7 +87,7 @@ def _read(unimodal_logits: Sequence[Tensor], joint_logits: Tensor, labels: Tenso
         _check_range(labels, is_outside & ~is_ignored, classes, ignore_index)
     logs = formulas.log_softmax(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
     on_device = [part.to(device, non_blocking=True) for part in (usable, is_ignored, is_outside)]
-    return _Batch(logs, on_device[0], formulas.true_label(logs, on_device[0], torch), *on_device[1:])
+    return Logs(logs, on_device[0], formulas.true_label(logs, on_device[0], torch), *on_device[1:])
 
 
 def _marked(values: Tensor, is_unknown: Tensor, mark: Tensor) -> Tensor:
@@ -130,7 +111,7 @@ def _check_range(labels: Tensor, is_wrong: Tensor, classes: int, ignore_index: i
         )
 
 
-def _loss(at_label: Tensor, unimodal_weight: float, joint_weight: float | None) -> Tensor:
+def loss_of(at_label: Tensor, unimodal_weight: float, joint_weight: float | None) -> Tensor:
     """(g,) of log-probabilities (H, g)."""
     if joint_weight is None:
         joint_weight = 1 - unimodal_weight if len(at_label) > 1 else 1.0

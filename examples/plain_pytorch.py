@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from trainer_client import JobSpec, ScheduledBatchSampler, SchedulerClient, WithIndex, measure  # +
+from trainer_client import (  # +  # +
+    EVIDENCE,
+    ConfusionMeter,
+    JobSpec,
+    ScheduledBatchSampler,
+    SchedulerClient,
+    WithIndex,
+    measure,
+    multimodal_loss,
+    weighted,
+)
 
 CLASSES, TRAIN = 10, 2048
 
@@ -48,11 +58,12 @@ def judge(logits: Tensor, label: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def validate(model: Net, val_set: TensorDataset) -> tuple[float, float, dict[str, tuple[float, float]]]:
+def validate(model: Net, val_set: TensorDataset, confusion: ConfusionMeter) -> tuple[float, float, dict[str, tuple]]:
     """Loss and accuracy of the joint head, and what the two others are judged to be."""
     model.eval()
     audio, video, label = val_set.tensors
     audio_logits, video_logits, joint_logits = model(audio, video)
+    confusion.add([audio_logits, video_logits], joint_logits, label)  # +
     heads = {"audio": judge(audio_logits, label), "video": judge(video_logits, label)}
     return cross_entropy(joint_logits, label).item(), judge(joint_logits, label)[0], heads
 
@@ -69,7 +80,8 @@ def main() -> None:
     model = Net()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
 
-    spec = JobSpec(name=args.job, samples=TRAIN, modalities=["audio", "video"], batch_size=64, policy="balance")  # +
+    shape = {"samples": TRAIN, "modalities": ["audio", "video"], "batch_size": 64}  # +
+    spec = JobSpec(name=args.job, **shape, signals=EVIDENCE, weighted=True, policy="balance")  # +
     client = SchedulerClient(args.url)  # +
     sampler = ScheduledBatchSampler(spec, client)  # +
     loader = DataLoader(WithIndex(train_set), batch_sampler=sampler, num_workers=2, persistent_workers=True)  # +
@@ -87,14 +99,15 @@ def main() -> None:
         model.train()
         for index, (audio, video, label) in loader:  # +
             audio_logits, video_logits, joint_logits = model(audio, video)
-            unimodal_loss = cross_entropy(audio_logits, label) + cross_entropy(video_logits, label)
-            loss = 0.5 * cross_entropy(joint_logits, label) + 0.5 * unimodal_loss  # `measure` takes these weights, too
+            losses = multimodal_loss([audio_logits, video_logits], joint_logits, label)  # + 0.5 · (joint + unimodal)
+            loss = weighted(losses, sampler.batch_of(index))  # +
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             sampler.feedback(index, measure([audio_logits, video_logits], joint_logits, label))  # +
-        val_loss, val_accuracy, heads = validate(model, val_set)
-        sampler.validation(loss=val_loss, accuracy=val_accuracy, modalities=heads)  # +
+        confusion = ConfusionMeter()  # +
+        val_loss, val_accuracy, heads = validate(model, val_set, confusion)
+        sampler.validation(loss=val_loss, accuracy=val_accuracy, modalities=heads, confusion=confusion)  # +
         decisions = client.decisions(args.job, start=epoch).decisions  # +
         drawn_by = " then ".join(dict.fromkeys(d.policy for d in decisions if d.epoch == epoch))  # +
         print(f"epoch {epoch}: validation accuracy {val_accuracy:.3f}, drawn by {drawn_by}")

@@ -84,7 +84,7 @@ def test_no_interval_is_planned_without_the_action_given_for_it(
     assert [row.detail for row in log] == [
         {"raw_action": action.tolist(), "agent": {"number": k}} for k, action in enumerate(actions)
     ]
-    assert [row.action for row in log] == [Action.from_vector(action) for action in actions]
+    assert [row.action for row in log] == [Action.from_vector(action, BEFORE_EVIDENCE) for action in actions]
     assert [row.propensity for row in log] == [0.5 + k for k in range(50)]
     assert [row.observation.vector.tolist() for row in log] == [answer.vector.tolist() for answer in seen]
 

@@ -23,7 +23,7 @@ class Scripted:
     def enrol(self, *_: object) -> None:
         """Nobody learns."""
 
-    def train(self, plans: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def train(self, plans: list[np.ndarray], *_: object) -> list[dict[str, np.ndarray]]:
         self.interval += 1
         shapes = [plan.shape for plan in plans]
         one = [np.zeros(shape, np.float32) for shape in shapes]

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from bss_service.core.signals import EVIDENCE
 from bss_service.errors import StoreError
 from bss_service.job.job import Job
 from bss_service.journal.store import Store
@@ -28,8 +29,9 @@ def test_a_killed_service_draws_what_an_undisturbed_one_draws(start_service: Sta
     names = [name for name in policy_names() if name != "artefact"]  # which needs one: test_uploads.py
     with service.client() as client:
         # Without patience, since nobody acts on the job whose policy is external.
-        undisturbed = [spec(f"{policy}-undisturbed", policy=policy, patience=0.0) for policy in names]
-        disturbed = [spec(f"{policy}-disturbed", policy=policy, patience=0.0) for policy in names]
+        fields = {"patience": 0.0, "signals": list(EVIDENCE)}
+        undisturbed = [spec(f"{policy}-undisturbed", policy=policy, **fields) for policy in names]
+        disturbed = [spec(f"{policy}-disturbed", policy=policy, **fields) for policy in names]
         for job in (*undisturbed, *disturbed):
             client.create_job(job)
         expected = [order(train(client, job, range(33))) for job in undisturbed]

@@ -166,7 +166,7 @@ def test_a_signal_of_one_s_own_goes_all_the_way() -> None:
     table, index = trainer.job.table, int(trainer.batches[0][0])
     assert table.latest["entropy"][index] == np.float32(np.sin(index) / 2 + 0.5)
     assert np.ptp(table.average["entropy"]) == 1
-    assert views.sample(trainer.job, index).signals == {
+    assert views.sample(trainer.job, None, index).signals == {
         "loss": pytest.approx(table.latest["loss"][index]),
         "entropy": pytest.approx(table.latest["entropy"][index]),
     }

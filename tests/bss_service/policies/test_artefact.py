@@ -145,7 +145,7 @@ def test_densities_of_sac_are_the_same() -> None:
     theirs = model.policy.actor.action_dist.proba_distribution(
         *(torch.tensor(t).double() for t in (ours.unbounded.mean, ours.unbounded.log_std))
     )
-    u = np.random.default_rng(0).uniform(-2, 2, (len(SEEN), WIDTH))  # further out their 10⁻⁶ in the logarithm shows
+    u = np.random.default_rng(0).uniform(-2, 2, ours.mode().shape)  # further out their 10⁻⁶ in the logarithm shows
     expected = theirs.log_prob(torch.tanh(torch.tensor(u)), torch.tensor(u))
     np.testing.assert_allclose(ours.log_density(u), expected, atol=2e-4)
 

@@ -1,6 +1,5 @@
 """What is measured of a step's logits."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ from bss_service.core.signals import BUILT_IN
 from tests.support.simulated import spec
 from trainer_client import (
     LabelError,
-    ScheduledBatch,
     ScheduledBatchSampler,
     SchedulerClient,
     measure,
     multimodal_loss,
-    weighted,
 )
 from trainer_client.logits import measurement as module
 
@@ -379,52 +376,3 @@ def test_on_a_gpu_a_wrong_label_marks_its_row_alone() -> None:
     torch.testing.assert_close(measured["loss"].cpu()[right], expected["loss"][right])
     assert marks(measured["loss"].cpu()) == [row in (2, 5) for row in range(8)]
     assert multimodal_loss([logits], logits, labels.cuda()).isnan().tolist() == [row in (2, 5) for row in range(8)]
-
-
-# Weights of a batch.
-
-
-def batch_of(weights: list[float] | None, modality_weights: list[list[float]] | None = None) -> ScheduledBatch:
-    weights_of = None if weights is None else np.array(weights, np.float32)
-    by_head = None if modality_weights is None else np.array(modality_weights, np.float32)
-    return ScheduledBatch(0, np.arange(3), 0, 1, 0, np.full(3, 0.25, np.float32), weights_of, by_head)
-
-
-def test_a_weighted_loss_is_the_mean_of_losses_times_weights() -> None:
-    losses = torch.tensor([1.0, 2.0, 6.0], requires_grad=True)
-    weighted(losses, batch_of([1.5, 0.0, 1.5])).backward()
-    assert weighted(losses, batch_of([1.5, 0.0, 1.5])).item() == pytest.approx(3.5)
-    assert losses.grad is not None
-    assert losses.grad.tolist() == pytest.approx([0.5, 0.0, 0.5])
-    assert weighted(losses, batch_of(None)).item() == pytest.approx(3.0)
-
-
-@pytest.mark.parametrize("strange", [float("inf"), float("nan")])
-def test_a_probe_whose_loss_is_not_finite_changes_nothing(strange: float) -> None:
-    losses = torch.tensor([1.0, strange, 6.0], requires_grad=True)
-    loss = weighted(losses, batch_of([1.5, 0.0, 1.5]))
-    loss.backward()
-    assert loss.item() == pytest.approx(3.5)
-    assert losses.grad is not None
-    assert losses.grad.tolist() == pytest.approx([0.5, 0.0, 0.5])
-
-
-def test_losses_of_another_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"losses must be one of each sample, \(3,\), got \(\)"):
-        weighted(torch.tensor(1.0), batch_of([1.0, 1.0, 1.0]))
-
-
-def test_losses_of_masked_heads_do_not_count() -> None:
-    torch.manual_seed(0)
-    audio, video, joint = torch.randn(3, 3, 4)
-    labels = torch.tensor([0, 1, 2])
-    masked = batch_of(None, [[1, 1, 1], [0, 1, 0], [0, 0, 0]])
-    losses = multimodal_loss([audio, video], joint, labels, unimodal_weight=0.5, batch=masked)
-    whole = multimodal_loss([audio, video], joint, labels, unimodal_weight=0.5)
-    of_video = torch.nn.functional.cross_entropy(video, labels, reduction="none")
-    assert losses.tolist() == pytest.approx([whole[0].item(), 0.5 * of_video[1].item(), 0.0])
-
-
-def test_importance_weights_are_the_inverse_of_how_likely_each_draw_was() -> None:
-    assert batch_of(None).importance(8).tolist() == [0.5, 0.5, 0.5]
-    assert replace(batch_of(None), probabilities=None).importance(8).tolist() == [1.0, 1.0, 1.0]

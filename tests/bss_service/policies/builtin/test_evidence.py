@@ -17,15 +17,22 @@ from tests.support.observations import observation
 from tests.support.trained import artefacts, made_up, tensors
 
 
-def seen(epoch: int, has_evidence: float = 1.0) -> Observation:
+def seen(epoch: int, has_evidence: float = 1.0, right: float = 0.95) -> Observation:
     known = observation(epoch)
     vector = known.vector.copy()
-    vector[FIELDS.index("has_evidence")] = has_evidence
+    vector[[FIELDS.index("has_evidence"), FIELDS.index("right_labels")]] = has_evidence, right
     return replace(known, vector=vector, epoch=epoch)
 
 
-def act(epoch: int, has_evidence: float = 1.0, **parameters: Any) -> Action:
-    return create_policy("evidence", parameters).act(seen(epoch, has_evidence), np.random.default_rng(0)).action
+def act(epoch: int, has_evidence: float = 1.0, right: float = 0.95, **parameters: Any) -> Action:
+    policy = create_policy("evidence", parameters)
+    return policy.act(seen(epoch, has_evidence, right), np.random.default_rng(0)).action
+
+
+@pytest.mark.parametrize(("right", "pull"), [(0.95, 0.0), (0.91, 0.0), (0.89, 1.5), (0.5, 1.5)])
+def test_heads_are_pulled_where_many_labels_seem_wrong(right: float, pull: float) -> None:
+    assert act(9, right=right).pull == pull
+    assert act(9, right=right, pull=0.5).pull == pull / 3
 
 
 def test_it_shuffles_for_some_epochs_and_then_leaves_out_more_and_more() -> None:

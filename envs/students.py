@@ -21,6 +21,8 @@ HIDDEN: Final = (64, 32)  # units of an encoder's two layers
 JOINT_WEIGHT: Final = 0.5  # (1 − λ) and λ of the paper's ℓ_total
 UNIMODAL_WEIGHT: Final = 0.5
 REGISTER: Final = 16  # floats in the widest vector register
+MEMORY_RATE: Final = 0.3  # of the moving average of what a head says of a sample
+LEAST_DOUBT: Final = 0.05  # 1 − ⟨p, t⟩ is taken for no less: no head is pulled further once it is sure
 _threshold_backward: Final = torch.ops.aten.threshold_backward  # of relu: as far as something came through
 _IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
 
@@ -62,6 +64,7 @@ class Students:
         ]
         self._biases = [torch.zeros(rows, 1, first), torch.zeros(rows, 1, second), torch.zeros(rows, 2 * classes, 1)]
         self._rates = torch.zeros(number)
+        self._memory: Tensor | None = None  # (B, n, (M + 1)·c) moving averages of softmaxes; 0 of what was not seen
         self._lessons: list[Lesson | None] = [None] * number
         self._training = _Shelf(number, modalities, features)
         self._held_out = {name: _Shelf(number, modalities, features) for name in ("validation", "test")[: 1 + tested]}
@@ -69,6 +72,8 @@ class Students:
     def enrol(self, place: int, lesson: Lesson, rng: np.random.Generator) -> None:
         """Put a new network, its weights drawn from `rng`, before a task."""
         self._lessons[place] = lesson
+        if self._memory is not None:
+            self._memory[place] = 0
         self._rates[place] = lesson.learning_rate
         self._training.put(place, lesson.train)
         for name, shelf in self._held_out.items():
@@ -76,8 +81,18 @@ class Students:
         for m in range(self.modalities):
             self._initialise(place * self.modalities + m, lesson.train.modalities[m].shape[1], lesson.classes, rng)
 
-    def train(self, batches: Sequence[Int64]) -> list[dict[str, Float32]]:
+    def train(
+        self,
+        batches: Sequence[Int64],
+        weights: Sequence[Float32 | None] | None = None,
+        pull: Sequence[float] | None = None,
+    ) -> list[dict[str, Float32]]:
         """Train student b on the batches (s_b, G) of indices.
+
+        weights: (s_b, G) of each row's loss, with mean 1 over a batch; a row of weight 0 is looked at and not trained
+        on. None: ones. pull: λ ≥ 0 of each student's early-learning regularisation (Liu et al. 2020, section 4). Each
+        head then learns y + λ·p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), where p is its softmax and t the moving average of those
+        from earlier calls with a pull, and nothing on the first visit.
 
         What each measured on the way, before each step: the built-in signals, (s_b, G) or (s_b, G, M + 1).
         """
@@ -92,11 +107,17 @@ class Students:
         targets.scatter_(2, labels[:, :, None], 1.0)
         active = torch.from_numpy(np.arange(longest)[:, None] < np.array(steps)).to(torch.float32)  # (s, B)
         scale = (active * self._rates)[:, None, :, None, None]
-        weights = torch.full((self.modalities + 1, 1, 1, 1), UNIMODAL_WEIGHT / self.batch_size)
-        weights[-1] = JOINT_WEIGHT / self.batch_size
+        of_head = torch.full((self.modalities + 1, 1, 1, 1), UNIMODAL_WEIGHT / self.batch_size)
+        of_head[-1] = JOINT_WEIGHT / self.batch_size
+        of_row = None if weights is None else self._of_rows(weights, steps)
+        pulls = None if pull is None or not any(pull) else torch.tensor(pull, dtype=torch.float32)
         seen = torch.empty(self.modalities + 1, longest, self.number, self.classes, self.batch_size)
         for step in range(longest):
-            self._step(rows[step], targets[step], weights * scale[step], seen[:, step])
+            rates = of_head * scale[step] if of_row is None else of_head * scale[step] * of_row[step]
+            memory = None if pulls is None else self._remembered(indices[step])
+            self._step(rows[step], targets[step], rates, seen[:, step], memory, pulls)
+            if memory is not None and pulls is not None:
+                self._remember(indices[step], memory, seen[:, step], active[step] * (pulls > 0))
         return self._measured(torch.log_softmax(seen, dim=3), labels, steps)
 
     def validate(self, split: str = "validation", place: int | None = None) -> list[ValidationReport]:
@@ -164,7 +185,45 @@ class Students:
         torch.sum(out[:, :, 1], dim=1, out=logits[-1])
         return logits
 
-    def _step(self, rows: Tensor, targets: Tensor, scale: Tensor, logits: Tensor) -> None:
+    def _of_rows(self, weights: Sequence[Float32 | None], steps: Sequence[int]) -> Tensor:
+        """Loss weights laid out for a step's gradients, (s, B, 1, G)."""
+        of_row = torch.ones(max(steps), self.number, 1, self.batch_size)
+        for b, (of_one, number) in enumerate(zip(weights, steps, strict=True)):
+            if of_one is not None:
+                of_row[:number, b, 0] = torch.from_numpy(of_one)
+        return of_row
+
+    def _places(self, indices: Int64, memory: Tensor) -> Tensor:
+        """Rows (B·G,) of the memory laid flat, of the samples (B, G)."""
+        return torch.from_numpy((np.arange(self.number)[:, None] * memory.shape[1] + indices).reshape(-1))
+
+    def _remembered(self, indices: Int64) -> Tensor:
+        """What the heads said of the samples (B, G) before, (M + 1, B, c, G)."""
+        width = (self.modalities + 1) * self.classes
+        if self._memory is None:
+            self._memory = torch.zeros(self.number, self._training.size, width)
+        if self._memory.shape[1] < self._training.size:  # a larger lesson came
+            self._memory = torch.nn.functional.pad(self._memory, (0, 0, 0, self._training.size - self._memory.shape[1]))
+        kept = self._memory.view(-1, width).index_select(0, self._places(indices, self._memory))
+        return kept.view(self.number, self.batch_size, self.modalities + 1, self.classes).permute(2, 0, 3, 1)
+
+    def _remember(self, indices: Int64, memory: Tensor, logits: Tensor, active: Tensor) -> None:
+        """Fold what the heads say now into the memory of active students (B,); of a sample seen first, it is that."""
+        assert self._memory is not None
+        rate = torch.where(memory.sum(dim=2, keepdim=True) == 0, 1.0, MEMORY_RATE) * active[:, None, None]
+        fresh = torch.lerp(memory, torch.softmax(logits, dim=2), rate)
+        flat = fresh.permute(1, 3, 0, 2).reshape(self.number * self.batch_size, -1)
+        self._memory.view(-1, flat.shape[1]).index_copy_(0, self._places(indices, self._memory), flat)
+
+    def _step(
+        self,
+        rows: Tensor,
+        targets: Tensor,
+        scale: Tensor,
+        logits: Tensor,
+        memory: Tensor | None = None,
+        pulls: Tensor | None = None,
+    ) -> None:
         """One step of SGD; the logits (M + 1, B, c, G) before it are written down."""
         layers = [
             self._training.data.view(-1, self.features).index_select(0, rows).view(-1, self.batch_size, self.features)
@@ -172,6 +231,8 @@ class Students:
         for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
             layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
         probabilities = torch.softmax(self._logits(layers[-1], slice(None), logits), dim=2)
+        if memory is not None and pulls is not None:
+            targets = targets + _pulled(probabilities, memory) * pulls[:, None, None]
         slope = probabilities.sub_(targets).mul_(scale)  # ∂ℓ/∂logits times the learning rate
         gradient = torch.empty(self.number, self.modalities, 2, self.classes, self.batch_size)
         gradient[:, :, 0] = slope[:-1].transpose(0, 1)
@@ -201,6 +262,12 @@ class Students:
                 measured[name] = values.float().view(*labels.shape, *values.shape[1:])
             measured["label"] = labels.float()
         return [{name: values[:s, b].numpy().copy() for name, values in measured.items()} for b, s in enumerate(steps)]
+
+
+def _pulled(probabilities: Tensor, memory: Tensor) -> Tensor:
+    """p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩) over the classes of (M + 1, B, c, G); 0 where t is."""
+    agreement = (probabilities * memory).sum(dim=2, keepdim=True)
+    return probabilities * (memory - agreement) / (1 - agreement).clamp(min=LEAST_DOUBT)
 
 
 def _of_labels(log_probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class Lesson:
     learning_rate: float
     clean: Bool  # (n,) training samples whose label and modalities are right
     wrong_label: Bool  # (n,)
+    truth: Int64  # (n,) true class of each training sample
+    wrong_modality: Bool  # (n, M) what this modality shows belongs to another sample, or is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,9 @@ def lesson(task: Task) -> Lesson:
     worse = corruption.dataset
     training = worse.indices("train")
     wrong_label = worse.labels != dataset.labels
-    clean = ~wrong_label & ~corruption.is_mispaired & ~corruption.is_blank
+    wrong_modality = np.zeros((len(worse), len(worse.modalities)), np.bool_)
+    wrong_modality[:, 1:] = (corruption.is_mispaired | corruption.is_blank)[:, None]  # the first is always kept
+    clean = ~wrong_label & ~wrong_modality.any(axis=1)
     return Lesson(
         train=_part(worse, "train"),
         validation=_part(worse, "validation"),
@@ -124,6 +128,8 @@ def lesson(task: Task) -> Lesson:
         learning_rate=task.learning_rate,
         clean=clean[training],
         wrong_label=wrong_label[training],
+        truth=dataset.labels[training],
+        wrong_modality=wrong_modality[training],
     )
 
 
@@ -136,7 +142,14 @@ def oracle(whole: Lesson) -> Lesson:
         raise ValueError(f"clean must hold a sample at least, got none of {len(whole.clean)}")
     clean = np.resize(np.flatnonzero(whole.clean), len(whole.clean))
     train = Part(tuple(values[clean] for values in whole.train.modalities), whole.train.labels[clean])
-    return replace(whole, train=train, clean=whole.clean[clean], wrong_label=whole.wrong_label[clean])
+    return replace(
+        whole,
+        train=train,
+        clean=whole.clean[clean],
+        wrong_label=whole.wrong_label[clean],
+        truth=whole.truth[clean],
+        wrong_modality=whole.wrong_modality[clean],
+    )
 
 
 def _part(dataset: Dataset, split: str) -> Part:

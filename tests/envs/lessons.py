@@ -30,4 +30,5 @@ def lesson_of(
 
     train, validation, test = part(samples), part(samples // 2), part(samples // 3)
     clean = np.ones(samples, dtype=np.bool_)
-    return Lesson(train, validation, test, classes, rate, clean, wrong_label=~clean)
+    none_wrong = np.zeros((samples, len(widths)), np.bool_)
+    return Lesson(train, validation, test, classes, rate, clean, ~clean, truth=train.labels, wrong_modality=none_wrong)

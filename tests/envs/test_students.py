@@ -9,7 +9,7 @@ import torch
 from benchmarks.plain_student import PlainStudent
 from bss_service.core import measurement
 from bss_service.core.signals import EVIDENCE
-from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Students
+from envs.students import JOINT_WEIGHT, LEAST_DOUBT, UNIMODAL_WEIGHT, Students
 from envs.tasks import Lesson
 from tests.envs.lessons import lesson_of
 from trainer_client import ConfusionMeter, measure
@@ -105,6 +105,84 @@ def test_the_signals_of_evidence_are_those_of_a_plain_network_too(lessons: list[
             for c in (meter.matrix(), report.confusion)
         )
         assert got == pytest.approx(expected, rel=1e-4)
+
+
+def row_weights(steps: int, seed: int = 0) -> np.ndarray:
+    """Loss weights (s, G) with mean 1 over a batch, some of them 0."""
+    weights = np.random.default_rng(seed).random((steps, G)).astype(np.float32)
+    weights[:, :2] = 0
+    weights /= weights.mean(axis=1, keepdims=True)
+    return weights
+
+
+@pytest.mark.parametrize("lessons", [UNEQUAL, THREE_VIEWS], ids=["2 modalities", "3 modalities"])
+def test_weights_and_pull_are_those_of_a_plain_loss(lessons: list[Lesson]) -> None:
+    """Whose slope is that of λ·log(1 − ⟨p, t⟩) (Liu et al. 2020, equation 3), but for 1 / 0 where a head is sure."""
+    students = enrolled(lessons)
+    plain = [PlainStudent.of(students, b, lesson) for b, lesson in enumerate(lessons)]
+    batches = [batches_of(lesson, 9) for lesson in lessons]
+    weights, pulls = [row_weights(9, b) for b in range(len(lessons))], [0.7, 1.5, 3.0][: len(lessons)]
+    students.train(batches, weights, pulls)
+    for b, student in enumerate(plain):
+        train_with_pull(student, batches[b], weights[b], pulls[b])
+        after = parameters(PlainStudent.of(students, b, lessons[b]))
+        np.testing.assert_allclose(after, parameters(student), atol=5e-6)
+
+
+def train_with_pull(student: PlainStudent, batches: np.ndarray, weights: np.ndarray, pull: float) -> None:
+    lesson, memory = student.lesson, dict[int, torch.Tensor]()
+    for batch, of_row in zip(batches, torch.from_numpy(weights), strict=True):
+        modalities = [torch.from_numpy(view[batch]) for view in lesson.train.modalities]
+        labels = torch.from_numpy(lesson.train.labels[batch])
+        joint, unimodal = student.network(modalities)
+        p = torch.softmax(torch.stack([*unimodal, joint]), dim=2)  # (M + 1, G, c)
+        t = torch.stack([memory.get(int(i), torch.zeros_like(p[:, 0])) for i in batch], dim=1)
+        own = p[:, torch.arange(G), labels]
+        agreement = (p * t).sum(2)
+        loss = -own.log() - pull * agreement / (1 - agreement.detach()).clamp(min=LEAST_DOUBT)
+        shares = torch.tensor([UNIMODAL_WEIGHT] * len(unimodal) + [JOINT_WEIGHT])
+        student.optimiser.zero_grad()
+        (shares @ loss @ of_row / G).backward()
+        student.optimiser.step()
+        for i in set(batch.tolist()):
+            now, before = p[:, batch.tolist().index(i)].detach(), memory.get(i)
+            memory[i] = now if before is None else 0.7 * before + 0.3 * now
+
+
+def test_a_row_of_weight_0_is_measured_and_changes_nothing() -> None:
+    students = enrolled(UNEQUAL[:1])
+    before = parameters(PlainStudent.of(students, 0, UNEQUAL[0]))
+    measured = students.train([batches_of(UNEQUAL[0])], [np.zeros((4, G), np.float32)])[0]
+    assert (measured["loss"] > 0).all()
+    np.testing.assert_array_equal(parameters(PlainStudent.of(students, 0, UNEQUAL[0])), before)
+
+
+def test_without_weights_and_pull_nothing_changes_bit_for_bit_and_no_memory_is_taken() -> None:
+    plain, weighted, beside = (enrolled(UNEQUAL) for _ in range(3))
+    for interval in range(3):
+        batches = [batches_of(lesson, seed=interval) for lesson in UNEQUAL]
+        ones = [None, np.ones((4, G), np.float32), None]
+        results = (plain.train(batches), weighted.train(batches, ones, [0.0] * 3))
+        others = beside.train(batches, [*ones[:2], row_weights(4)], [0.0, 0.0, 1.5])
+        for b in range(3):
+            assert_same(results[0][b], results[1][b])
+        for b in range(2):
+            assert_same(results[0][b], others[b])
+    assert plain._memory is None
+    assert weighted._memory is None
+
+
+def test_what_a_student_remembers_goes_with_it() -> None:
+    """Who comes to its place, and beside it, begins as one who is alone does."""
+    alone, anew = enrolled([UNEQUAL[0]], [7]), enrolled(UNEQUAL[:2])
+    anew.train([batches_of(lesson) for lesson in UNEQUAL[:2]], pull=[1.5, 1.5])
+    anew.enrol(0, UNEQUAL[0], np.random.default_rng(7))
+    anew.enrol(1, lesson_of((9, 9), 5, 200, seed=5), np.random.default_rng(9))
+    for interval in range(2):
+        batches = batches_of(UNEQUAL[0], seed=interval)
+        assert_same(
+            alone.train([batches], pull=[1.5])[0], anew.train([batches, batches_of(UNEQUAL[1])], pull=[1.5, 0.0])[0]
+        )
 
 
 def test_a_network_that_gives_all_classes_the_same_is_never_right() -> None:

@@ -24,6 +24,8 @@ def everything(of: Lesson) -> list[bytes]:
         *content(of.test),
         of.clean.tobytes(),
         of.wrong_label.tobytes(),
+        of.truth.tobytes(),
+        of.wrong_modality.tobytes(),
     ]
 
 
@@ -83,6 +85,7 @@ def test_other_views_are_wrong_or_gone_exactly_where_a_sample_is_not_clean(kind:
     assert second.sum() == 50
     assert not worse.wrong_label.any()
     np.testing.assert_array_equal(worse.clean, ~second)
+    np.testing.assert_array_equal(worse.wrong_modality, np.stack([first, second], axis=1))
     if kind == "blank":
         assert not worse.train.modalities[1][second].any()
 
@@ -105,6 +108,13 @@ def test_two_kinds_of_harm_leave_clean_what_neither_touched() -> None:
     np.testing.assert_array_equal(worse.clean, right)
 
 
+def test_the_true_class_is_told_where_the_label_is_wrong() -> None:
+    whole, worse = harmed(noisy_labels=0.3, flipped_labels=0.2)
+    np.testing.assert_array_equal(worse.truth, whole.train.labels)
+    np.testing.assert_array_equal(worse.truth != worse.train.labels, worse.wrong_label)
+    assert not worse.wrong_modality.any()
+
+
 def test_the_oracle_has_the_clean_samples_alone_and_as_many_as_before() -> None:
     _, worse = harmed(flipped_labels=0.3, mispaired=0.3)
     known = oracle(worse)
@@ -112,6 +122,8 @@ def test_the_oracle_has_the_clean_samples_alone_and_as_many_as_before() -> None:
     assert len(known.train.labels) == len(known.clean) == 200
     assert known.clean.all()
     assert not known.wrong_label.any()
+    assert not known.wrong_modality.any()
+    np.testing.assert_array_equal(known.truth, known.train.labels)
     np.testing.assert_array_equal(known.train.labels[: len(clean)], worse.train.labels[clean])
     np.testing.assert_array_equal(known.train.modalities[1][len(clean)], worse.train.modalities[1][clean[0]])
     assert content(known.validation) == content(worse.validation)

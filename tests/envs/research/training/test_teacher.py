@@ -14,7 +14,8 @@ NOBODY = Part((), np.zeros(0, np.int64))
 
 
 def lesson(wrong_label: np.ndarray, wrong_pair: np.ndarray) -> Lesson:
-    return Lesson(NOBODY, NOBODY, NOBODY, 2, 0.1, clean=~(wrong_label | wrong_pair), wrong_label=wrong_label)
+    clean, wrong_modality = ~(wrong_label | wrong_pair), np.stack([np.zeros_like(wrong_pair), wrong_pair], axis=1)
+    return Lesson(NOBODY, NOBODY, NOBODY, 2, 0.1, clean, wrong_label, NOBODY.labels, wrong_modality)
 
 
 def world(wrong_label: float = 0.0, wrong_pair: float = 0.0) -> tuple[SampleTable, Lesson]:

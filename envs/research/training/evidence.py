@@ -5,7 +5,7 @@ it leaves out changes what it sees next.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,10 +14,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from bss_service.core.arrays import Bool, Float32, Float64
+from bss_service.core.arrays import Bool, Float32
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.evidence.posterior import OUTCOMES, Judge, Layers
 from envs.research.training.judging import BELIEF, PULL, JudgedRun, Rows, train_judged
@@ -43,7 +43,7 @@ RATE: Final = 3e-3
 DECAY: Final = 1e-5
 
 # Learning rates by optimiser, lowest and highest.
-RATES: Final = {"sgd": (0.03, 0.3), "momentum": (0.005, 0.05), "adam": (5e-4, 1e-2)}
+RATES: Final = {"sgd": (0.04, 0.25), "momentum": (0.005, 0.05), "adam": (5e-4, 5e-3)}
 KINDS: Final = (
     (0.5, Kind("sgd", HIDDEN)),
     (0.06, Kind("sgd", (32,))),
@@ -69,13 +69,11 @@ class Group:
     rate: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, largest: int = 5000) -> "Group":
-        """largest: samples of a run at most."""
-        shares = [share for share, _ in KINDS]
-        kind = KINDS[int(rng.choice(len(KINDS), p=shares))][1]
-        top = 1500 if rng.random() < 0.85 else largest
-        samples = round(np.exp(rng.uniform(np.log(300), np.log(top)))) if largest > 300 else largest
-        epochs = int(rng.integers(3, 11)) if rng.random() < 0.2 else int(rng.integers(12, 31 if samples <= 1500 else 16))
+    def draw(cls, rng: np.random.Generator) -> "Group":
+        """Small runs for the most part, some of them large, short, or of other kinds of students."""
+        kind = KINDS[int(rng.choice(len(KINDS), p=[share for share, _ in KINDS]))][1]
+        samples = round(np.exp(rng.uniform(np.log(300), np.log(1500 if rng.random() < 0.85 else 5000))))
+        epochs = rng.integers(3, 11) if rng.random() < 0.2 else rng.integers(12, 31 if samples <= 1500 else 16)
         low, high = np.log(RATES[kind.optimiser])
         return cls(
             size=Size(
@@ -87,7 +85,7 @@ class Group:
             kind=kind,
             number=max(2, min(MOST, SAMPLES // samples)),
             batch_size=int(rng.choice([16, 32, 64], p=[0.15, 0.65, 0.2])),
-            epochs=epochs,
+            epochs=int(epochs),
             rate=float(np.exp(rng.uniform(low, high))),
         )
 
@@ -100,29 +98,26 @@ def train_judge(
     scale: of the number of runs and steps. Twenty minutes of one core at 1.
     """
     rows: list[Rows] = []
-    judge, losses = None, {}
+    judge: Judge | None = None
+    known: dict[str, float] = {}
     for number in range(ROUNDS):
-        for group in range(max(1, round(scale * GROUPS))):
-            rows.append(simulate([seed, number, group], judge, largest=5000 if scale >= 1 else 1500))
+        groups = range(max(1, round(scale * GROUPS)))
+        rows.extend(simulate([seed, number, group], judge) for group in groups)
         steps = round(scale * STEPS) // (1 if number == ROUNDS - 1 else 3)
         judge, losses = fit(Rows.joined(rows), max(50, steps), seed + number)
         known = {"rows": sum(len(part.outcome) for part in rows), **losses}
         progress(f"round {number + 1}/{ROUNDS}  " + "  ".join(f"{name} {value:.4g}" for name, value in known.items()))
     assert judge is not None
-    fresh = Rows.joined(
-        [simulate([seed, ROUNDS, k], judge, acting=1.0) for k in range(max(1, round(scale * FRESH)))]
-    )
+    fresh = Rows.joined([simulate([seed, ROUNDS, k], judge, acting=1.0) for k in range(max(1, round(scale * FRESH)))])
     training = {"seed": seed, "scale": scale, **known, **judged_on(judge, fresh)}
     progress("fresh runs  " + "  ".join(f"{name} {training[name]:.4g}" for name in judged_on(judge, fresh)))
     return judge, training
 
 
-def simulate(
-    seed: list[int], judge: Judge | None, *, acting: float = ACTING, largest: int = 5000
-) -> Rows:
+def simulate(seed: list[int], judge: Judge | None, *, acting: float = ACTING) -> Rows:
     """The rows of a group of runs. Without a judge all samples are drawn alike."""
     rng = np.random.default_rng(seed)
-    group = Group.draw(rng, largest)
+    group = Group.draw(rng)
     lessons = [replace(world(group.size, rng), learning_rate=group.rate) for _ in range(group.number)]
     classes = max(lesson.classes for lesson in lessons)
     shape = (group.number, group.size.modalities, FEATURES, classes, group.batch_size)
@@ -162,7 +157,7 @@ def fit(rows: Rows, steps: int, seed: int) -> tuple[Judge, dict[str, float]]:
         both = torch.cat([seen, of_modality[chosen]], dim=1)
         of_pair = binary_cross_entropy_with_logits(modality(both)[:, 0], wrong[chosen])
         optimiser.zero_grad()
-        (of_label + of_pair).backward()
+        (of_label + of_pair).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         losses[step] = of_label.item(), of_pair.item()

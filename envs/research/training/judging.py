@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from bss_service.core.arrays import Bool, Float32, Float64, Int64
+from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features, features
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.interval import learn_interval

@@ -5,6 +5,7 @@ By autograd, side by side as those of `envs.students` are: a product, or a convo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -34,23 +35,19 @@ class Kind:
 class Networks(Students):
     """Students of one kind that all take the same number of steps."""
 
-    def __init__(
-        self, kind: Kind, number: int, modalities: int, features: int, classes: int, batch_size: int
-    ) -> None:
+    def __init__(self, kind: Kind, number: int, modalities: int, features: int, classes: int, batch_size: int) -> None:
         super().__init__(number, modalities, features, classes, batch_size, tested=False, evidence=True)
         self.kind = kind
         rows = number * modalities
         widths = (features, *kind.hidden)
-        self._shapes = [(before, after) for before, after in zip(widths, widths[1:], strict=False)]
+        self._shapes = [(before, after) for before, after in pairwise(widths)]
         if kind.convolutions:
             self._shapes = [(1 * KERNELS[0], CHANNELS[0]), (CHANNELS[0] * KERNELS[1], CHANNELS[1])]
         last = CHANNELS[-1] * POOLED if kind.convolutions else widths[-1]
         layers = [*self._shapes, (last, 2 * classes)]
         self._weights = [torch.zeros(rows, *shape) for shape in layers]
         self._biases = [torch.zeros(rows, 1, outputs) for _, outputs in layers]
-        self._running = [
-            (torch.zeros(rows * c), torch.ones(rows * c)) for c in (CHANNELS if kind.convolutions else ())
-        ]
+        self._running = [(torch.zeros(rows * c), torch.ones(rows * c)) for c in (CHANNELS if kind.convolutions else ())]
         self._first = [torch.zeros_like(p) for p in self._parameters()]
         self._second = [torch.zeros_like(p) for p in self._parameters()] if kind.optimiser == "adam" else []
         self._steps = 0

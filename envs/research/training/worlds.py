@@ -10,11 +10,12 @@ from typing import Final
 import numpy as np
 
 from bss_service.core.arrays import Bool, Float32, Float64, Int64
-from envs.sources import FEATURES
+from envs.sources import FEATURES, Synthetic
 from envs.tasks import Lesson, Part
 
 KINDS: Final = {"clean": 0.2, "random": 0.26, "flipped": 0.26, "mispaired": 0.1, "blank": 0.05, "two": 0.13}
 SPOILT: Final = 0.15  # share of the worlds whose validation labels are as wrong as the training labels
+TAME: Final = 0.65  # share of the worlds of vectors that policies could have been trained on
 OF_CLASS: Final = 12  # samples at least on average
 NO_TEST: Final = 1  # nobody asks for it
 
@@ -31,13 +32,9 @@ class Size:
 
 def world(size: Size, rng: np.random.Generator) -> Lesson:
     """A lesson, harmed or not. Its learning rate is 1: whoever trains chooses one."""
-    classes = _number_of_classes(size, rng)
     validation = int(rng.integers(150, 601))
-    priors = rng.dirichlet(np.full(classes, rng.choice([1.0, 3.0, 10.0, 1000.0])))
-    total = size.samples + validation + NO_TEST
-    truth = rng.choice(classes, size=total, p=priors)
-    truth[:classes] = truth[size.samples : size.samples + classes] = np.arange(classes)
-    views = _signals(truth, size.modalities, rng) if size.signals else _vectors(truth, size.modalities, rng)
+    truth, views = _seen_of(size, size.samples + validation + NO_TEST, rng)
+    classes = int(truth.max()) + 1
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     training = slice(0, size.samples)
     known = truth[training].copy()
@@ -60,12 +57,24 @@ def world(size: Size, rng: np.random.Generator) -> Lesson:
     )
 
 
+# What is seen.
+
+
+def _seen_of(size: Size, total: int, rng: np.random.Generator) -> tuple[Int64, list[Float32]]:
+    """True classes (n,) and views (n, d) of so many samples, the first of them of every class."""
+    if not size.signals and size.classes <= Synthetic.classes and rng.random() < TAME:
+        dataset = Synthetic(size.modalities).sample((total - 2, 1, 1), rng)
+        return dataset.labels, list(dataset.modalities.values())
+    classes = _number_of_classes(size, rng)
+    truth = rng.choice(classes, size=total, p=rng.dirichlet(np.full(classes, rng.choice([1.0, 3.0, 10.0, 1000.0]))))
+    truth[:classes] = np.arange(classes)
+    views = _signals(truth, size.modalities, rng) if size.signals else _vectors(truth, size.modalities, rng)
+    return truth, views
+
+
 def _number_of_classes(size: Size, rng: np.random.Generator) -> int:
     most = min(size.classes, size.samples // OF_CLASS)
-    return round(np.exp(rng.uniform(np.log(2 if most <= 10 else 8), np.log(most))))
-
-
-# What is seen.
+    return int(rng.integers(2 if most <= 10 else 8, most, endpoint=True))
 
 
 def _vectors(truth: Int64, modalities: int, rng: np.random.Generator) -> list[Float32]:
@@ -82,7 +91,7 @@ def _vectors(truth: Int64, modalities: int, rng: np.random.Generator) -> list[Fl
     other = centres[rng.integers(classes, size=len(between)), rng.integers(clusters, size=len(between))]
     points[between] += rng.uniform(0.2, 0.6, size=(len(between), 1)) * (other - points[between])
     points = points + rng.uniform(0.1, 0.8) * rng.standard_normal(points.shape)
-    ease = rng.uniform(-0.5, 1.5)  # of the whole world: a world is hard for all its modalities
+    ease = rng.uniform(-0.3, 1.7)  # of the whole world: a world is hard for all its modalities
     return [_seen(points, ease, rng) for _ in range(modalities)]
 
 
@@ -110,7 +119,7 @@ def _signals(truth: Int64, modalities: int, rng: np.random.Generator) -> list[Fl
     """A class is a few motifs that come somewhere in a signal, (n, FEATURES) each."""
     classes, motifs = int(truth.max()) + 1, int(rng.integers(1, 4))
     place = rng.integers(motifs, size=len(truth))
-    ease = rng.uniform(-0.5, 1.5)
+    ease = rng.uniform(-0.3, 1.7)
     return [_heard(truth * motifs + place, classes * motifs, ease, rng) for _ in range(modalities)]
 
 

@@ -28,32 +28,32 @@ from envs.students import HIDDEN, Students
 
 FORMAT: Final = "bss-judge/1"
 ROUNDS: Final = 3
-GROUPS: Final = 120  # of students trained side by side, a round
+GROUPS: Final = 100  # of students trained side by side, a round
 FRESH: Final = 24  # groups on which the judge is tried in the end
 SAMPLES: Final = 16_000  # of all students of a group together
 MOST: Final = 24  # students in a group
 ROWS: Final = 50  # learnt of a run before each of a few epochs
 ACTING: Final = 0.75  # share of the runs that are under the judge of the round before
 PULLED: Final = 0.6  # share of those whose trainer pulls
-CONFUSED: Final = 0.85  # share of the runs whose validation reports tell a confusion
+CONFUSED: Final = 0.9  # share of the runs whose validation reports tell a confusion
 WIDTH: Final = 32  # units of a judge's two layers
-STEPS: Final = 12_000  # of the last round's fit; a third in the others
+STEPS: Final = 24_000  # of the last round's fit; a quarter in the others
 BATCH: Final = 2048
 RATE: Final = 3e-3
 DECAY: Final = 1e-5
 
 # Learning rates by optimiser, lowest and highest.
-RATES: Final = {"sgd": (0.04, 0.25), "momentum": (0.005, 0.05), "adam": (5e-4, 5e-3)}
+RATES: Final = {"sgd": (0.05, 0.2), "momentum": (0.005, 0.04), "adam": (5e-4, 4e-3)}
 KINDS: Final = (
-    (0.5, Kind("sgd", HIDDEN)),
-    (0.06, Kind("sgd", (32,))),
+    (0.6, Kind("sgd", HIDDEN)),
+    (0.05, Kind("sgd", (32,))),
     (0.06, Kind("momentum", HIDDEN)),
-    (0.06, Kind("momentum", (128, 64))),
+    (0.05, Kind("momentum", (128, 64))),
     (0.06, Kind("adam", HIDDEN)),
-    (0.06, Kind("adam", (128, 64))),
-    (0.06, Kind("adam", (16,))),
-    (0.07, Kind("adam", convolutions=True)),
-    (0.07, Kind("momentum", convolutions=True)),
+    (0.05, Kind("adam", (128, 64))),
+    (0.05, Kind("adam", (16,))),
+    (0.04, Kind("adam", convolutions=True)),
+    (0.04, Kind("momentum", convolutions=True)),
 )
 
 
@@ -73,18 +73,18 @@ class Group:
         """Small runs for the most part, some of them large, short, or of other kinds of students."""
         kind = KINDS[int(rng.choice(len(KINDS), p=[share for share, _ in KINDS]))][1]
         samples = round(np.exp(rng.uniform(np.log(300), np.log(1500 if rng.random() < 0.85 else 5000))))
-        epochs = rng.integers(3, 11) if rng.random() < 0.2 else rng.integers(12, 31 if samples <= 1500 else 16)
+        epochs = rng.integers(3, 11) if rng.random() < 0.12 else rng.integers(12, 31 if samples <= 1500 else 16)
         low, high = np.log(RATES[kind.optimiser])
         return cls(
             size=Size(
                 samples,
-                modalities=int(rng.choice([2, 3, 4], p=[0.65, 0.2, 0.15])),
-                classes=int(rng.choice([10, 25, 50], p=[0.8, 0.12, 0.08])),
-                signals=kind.convolutions or rng.random() < 0.05,
+                modalities=int(rng.choice([2, 3, 4], p=[0.75, 0.15, 0.1])),
+                classes=int(rng.choice([10, 25, 50], p=[0.86, 0.09, 0.05])),
+                signals=kind.convolutions or rng.random() < 0.04,
             ),
             kind=kind,
-            number=max(2, min(MOST, SAMPLES // samples)),
-            batch_size=int(rng.choice([16, 32, 64], p=[0.15, 0.65, 0.2])),
+            number=max(2, min(MOST, SAMPLES // samples) // (2 if kind.convolutions else 1)),
+            batch_size=int(rng.choice([16, 32, 64], p=[0.1, 0.75, 0.15])),
             epochs=int(epochs),
             rate=float(np.exp(rng.uniform(low, high))),
         )
@@ -103,7 +103,7 @@ def train_judge(
     for number in range(ROUNDS):
         groups = range(max(1, round(scale * GROUPS)))
         rows.extend(simulate([seed, number, group], judge) for group in groups)
-        steps = round(scale * STEPS) // (1 if number == ROUNDS - 1 else 3)
+        steps = round(scale * STEPS) // (1 if number == ROUNDS - 1 else 4)
         judge, losses = fit(Rows.joined(rows), max(50, steps), seed + number)
         known = {"rows": sum(len(part.outcome) for part in rows), **losses}
         progress(f"round {number + 1}/{ROUNDS}  " + "  ".join(f"{name} {value:.4g}" for name, value in known.items()))

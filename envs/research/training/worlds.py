@@ -14,8 +14,8 @@ from envs.sources import FEATURES, Synthetic
 from envs.tasks import Lesson, Part
 
 KINDS: Final = {"clean": 0.2, "random": 0.26, "flipped": 0.26, "mispaired": 0.1, "blank": 0.05, "two": 0.13}
-SPOILT: Final = 0.15  # share of the worlds whose validation labels are as wrong as the training labels
-TAME: Final = 0.65  # share of the worlds of vectors that policies could have been trained on
+SPOILT: Final = 0.08  # share of the worlds whose validation labels are as wrong as the training labels
+TAME: Final = 0.85  # share of the worlds of vectors that policies could have been trained on
 OF_CLASS: Final = 12  # samples at least on average
 NO_TEST: Final = 1  # nobody asks for it
 
@@ -91,7 +91,7 @@ def _vectors(truth: Int64, modalities: int, rng: np.random.Generator) -> list[Fl
     other = centres[rng.integers(classes, size=len(between)), rng.integers(clusters, size=len(between))]
     points[between] += rng.uniform(0.2, 0.6, size=(len(between), 1)) * (other - points[between])
     points = points + rng.uniform(0.1, 0.8) * rng.standard_normal(points.shape)
-    ease = rng.uniform(-0.3, 1.7)  # of the whole world: a world is hard for all its modalities
+    ease = rng.uniform(0, 2)  # of the whole world: a world is hard for all its modalities
     return [_seen(points, ease, rng) for _ in range(modalities)]
 
 
@@ -119,7 +119,7 @@ def _signals(truth: Int64, modalities: int, rng: np.random.Generator) -> list[Fl
     """A class is a few motifs that come somewhere in a signal, (n, FEATURES) each."""
     classes, motifs = int(truth.max()) + 1, int(rng.integers(1, 4))
     place = rng.integers(motifs, size=len(truth))
-    ease = rng.uniform(-0.3, 1.7)
+    ease = rng.uniform(0, 2)
     return [_heard(truth * motifs + place, classes * motifs, ease, rng) for _ in range(modalities)]
 
 

@@ -236,7 +236,7 @@ class Students:
             layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
         probabilities = torch.softmax(self._logits(layers[-1], slice(None), logits), dim=2)
         if memory is not None and pulls is not None:
-            targets = targets + _pulled(probabilities, memory) * pulls[:, None, None]
+            targets = targets + pulled(probabilities, memory) * pulls[:, None, None]
         slope = probabilities.sub_(targets).mul_(scale)  # ∂ℓ/∂logits times the learning rate
         gradient = torch.empty(self.number, self.modalities, 2, self.classes, self.batch_size)
         gradient[:, :, 0] = slope[:-1].transpose(0, 1)
@@ -268,7 +268,7 @@ class Students:
         return [{name: values[:s, b].numpy().copy() for name, values in measured.items()} for b, s in enumerate(steps)]
 
 
-def _pulled(probabilities: Tensor, memory: Tensor) -> Tensor:
+def pulled(probabilities: Tensor, memory: Tensor) -> Tensor:
     """p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩) over the classes of (M + 1, B, c, G); 0 where t is."""
     agreement = (probabilities * memory).sum(dim=2, keepdim=True)
     return probabilities * (memory - agreement) / (1 - agreement).clamp(min=LEAST_DOUBT)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, batch_norm, conv1d, relu
 
-from envs.students import Students, _pulled
+from envs.students import Students, pulled
 from envs.tasks import Lesson
 
 CHANNELS: Final = (8, 16)
@@ -42,7 +42,7 @@ class Networks(Students):
         widths = (features, *kind.hidden)
         self._shapes = [(before, after) for before, after in pairwise(widths)]
         if kind.convolutions:
-            self._shapes = [(1 * KERNELS[0], CHANNELS[0]), (CHANNELS[0] * KERNELS[1], CHANNELS[1])]
+            self._shapes = [(KERNELS[0], CHANNELS[0]), (CHANNELS[0] * KERNELS[1], CHANNELS[1])]
         last = CHANNELS[-1] * POOLED if kind.convolutions else widths[-1]
         layers = [*self._shapes, (last, 2 * classes)]
         self._weights = [torch.zeros(rows, *shape) for shape in layers]
@@ -55,6 +55,7 @@ class Networks(Students):
 
     def enrol(self, place: int, lesson: Lesson, rng: np.random.Generator) -> None:
         super().enrol(place, lesson, rng)
+        # The last to enrol seeds them for all: they are enrolled together.
         self._shifts = np.random.default_rng(int(rng.integers(2**63)))
 
     def _parameters(self) -> list[Tensor]:
@@ -121,7 +122,7 @@ class Networks(Students):
         logits.copy_(out.detach())
         probabilities = torch.softmax(out.detach(), dim=2)
         if memory is not None and pulls is not None:
-            targets = targets + _pulled(probabilities, memory) * pulls[:, None, None]
+            targets = targets + pulled(probabilities, memory) * pulls[:, None, None]
         slope = (probabilities - targets) * scale / self._rates[:, None, None]
         gradients = torch.autograd.grad(out, parameters, slope)
         for parameter in parameters:

@@ -128,11 +128,8 @@ class Students:
         shelf = self._held_out[split]
         places = slice(0, self.number) if place is None else slice(place, place + 1)
         rows = slice(places.start * self.modalities, places.stop * self.modalities)
-        hidden = shelf.data[places].view(-1, shelf.size, self.features)
-        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
-            hidden = torch.baddbmm(bias[rows], hidden, weight[rows]).relu_()
-        logits = torch.empty(self.modalities + 1, places.stop - places.start, self.classes, shelf.size)
-        log_probabilities = torch.log_softmax(self._logits(hidden, rows, logits), dim=2)
+        logits = self._predicted(shelf.data[places].view(-1, shelf.size, self.features), rows)
+        log_probabilities = torch.log_softmax(logits, dim=2)
         own = _of_labels(log_probabilities, torch.from_numpy(shelf.label[places]))  # (M + 1, B, N)
         # No other class is as likely: a network that gives all the same knows nothing. Not by argmax, which takes torch
         # ten times as long over an axis that is not the last.
@@ -176,6 +173,13 @@ class Students:
         for bias in self._biases:
             bias[row] = 0
         self._biases[-1][row].view(2, self.classes)[:, classes:] = _IMPOSSIBLE
+
+    def _predicted(self, data: Tensor, rows: slice) -> Tensor:
+        """Held-out samples (B·M, k, F) of some rows -> logits (M + 1, B, c, k)."""
+        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
+            data = torch.baddbmm(bias[rows], data, weight[rows]).relu_()
+        logits = torch.empty(self.modalities + 1, len(data) // self.modalities, self.classes, data.shape[1])
+        return self._logits(data, rows, logits)
 
     def _logits(self, hidden: Tensor, rows: slice, logits: Tensor) -> Tensor:
         """Embeddings (B·M, k, H) of some rows -> logits (M + 1, B, c, k), written where they are wanted."""
@@ -234,7 +238,7 @@ class Students:
             layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
         probabilities = torch.softmax(self._logits(layers[-1], slice(None), logits), dim=2)
         if memory is not None and pulls is not None:
-            targets = targets + _pulled(probabilities, memory) * pulls[:, None, None]
+            targets = targets + pulled(probabilities, memory) * pulls[:, None, None]
         slope = probabilities.sub_(targets).mul_(scale)  # ∂ℓ/∂logits times the learning rate
         gradient = torch.empty(self.number, self.modalities, 2, self.classes, self.batch_size)
         gradient[:, :, 0] = slope[:-1].transpose(0, 1)
@@ -266,7 +270,7 @@ class Students:
         return [{name: values[:s, b].numpy().copy() for name, values in measured.items()} for b, s in enumerate(steps)]
 
 
-def _pulled(probabilities: Tensor, memory: Tensor) -> Tensor:
+def pulled(probabilities: Tensor, memory: Tensor) -> Tensor:
     """p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩) over the classes of (M + 1, B, c, G); 0 where t is."""
     agreement = (probabilities * memory).sum(dim=2, keepdim=True)
     return probabilities * (memory - agreement) / (1 - agreement).clamp(min=LEAST_DOUBT)

@@ -12,7 +12,7 @@ from bss_cli.research.dataset import dataset
 from bss_cli.research.evaluate import evaluate
 from bss_cli.research.export import export
 from bss_cli.research.ope import ope
-from bss_cli.research.train import train
+from bss_cli.research.train import app as train
 from bss_cli.terminal import fail
 
 
@@ -30,5 +30,6 @@ class _Research(TyperGroup):
 
 app = typer.Typer(cls=_Research, no_args_is_help=True, help="Train, judge and export scheduling policies offline.")
 
-for command in (train, evaluate, export, dataset, ope):
+app.add_typer(train, name="train")
+for command in (evaluate, export, dataset, ope):
     app.command()(command)

@@ -2,14 +2,28 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bss_cli.terminal import fail
 
 
-def train(
+class _Train(TyperGroup):
+    """Trains a policy where nothing else is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # typer's context may be click's, or typer's own
+        if args and args[0] not in ("--help", *self.commands):
+            args = ["policy", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_Train, no_args_is_help=True, help="Train a policy, or what judges samples.")
+
+
+@app.command()
+def policy(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.", show_default=False)],
     algorithm: Annotated[str, typer.Option(help="imitation, ppo, sac, search or search-narrow.")] = "imitation",
     iterations: Annotated[int, typer.Option(min=1, help="Iterations to have made in the end.")] = 12,
@@ -56,3 +70,28 @@ def train(
             shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
             took = time.perf_counter() - began
             typer.echo(f"{learner.iteration}/{iterations}  {learner.intervals} intervals  {took:.0f} s  {shown}")
+
+
+@app.command()
+def evidence(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.safetensors).", show_default=False)],
+    seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
+    scale: Annotated[float, typer.Option(min=0.0, help="Of the number of runs; at 1 it takes 20 minutes.")] = 1.0,
+) -> None:
+    """Train the judge that reads how far the label and the pair of each sample are to be trusted.
+
+    It learns in simulated runs, where the harm is known; no real data.
+    """
+    import torch
+
+    from envs.research.export import of_judge
+    from envs.research.training.evidence import train_judge
+
+    torch.set_num_threads(1)
+    judge, known = train_judge(seed, scale=scale, progress=typer.echo)
+    command = f"bss research train evidence {out.name} --seed {seed} --scale {scale:g}"
+    evaluation = {"calibration_error": known["calibration_error"]}
+    try:
+        out.write_bytes(of_judge(judge, training={"command": command, **known}, evaluation=evaluation))
+    except OSError as error:
+        fail(str(error))

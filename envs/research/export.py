@@ -3,6 +3,8 @@
 from typing import Any
 
 from bss_service.core.action import ACTION_SCHEMA_HASH, COMPONENTS, DIMENSION, NAMED_ACTIONS
+from bss_service.core.evidence.features import SCHEMA_HASH as FEATURE_SCHEMA
+from bss_service.core.evidence.posterior import Judge
 from bss_service.core.observation import SCHEMA_HASH
 
 
@@ -54,6 +56,24 @@ def of_sac(model: Any, normaliser: Any = None, *, name: str = "sac", training: d
     numbers = _layers(actor.latent_pi) | _linear("mean", actor.mu) | _linear("log_std", actor.log_std)
     fields = manifest(name, "squashed_gaussian", _hidden(numbers), _activation(actor.latent_pi), None)
     return artefact.write(*_with_normaliser({**fields, "training": training or {}}, numbers, normaliser))
+
+
+def of_judge(
+    judge: Judge, *, name: str = "evidence", training: dict[str, Any], evaluation: dict[str, Any] | None = None
+) -> bytes:
+    """The artefact of a judge. training: the command that made it, and what is known of that."""
+    from bss_service.policies import artefact
+
+    networks = {"label": judge.label, "modality": judge.modality}
+    numbers = {
+        f"{network}_{k}.{part}": values
+        for network, layers in networks.items()
+        for k, layer in enumerate(layers)
+        for part, values in zip(("weight", "bias"), layer, strict=True)
+    }
+    hidden = {network: [len(bias) for _, bias in layers[:-1]] for network, layers in networks.items()}
+    fields = {"format": artefact.JUDGE_FORMAT, "name": name, "feature_schema": FEATURE_SCHEMA, **hidden}
+    return artefact.write({**fields, "training": training, "evaluation": evaluation}, numbers)
 
 
 def _with_normaliser(

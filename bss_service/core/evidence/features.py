@@ -41,6 +41,9 @@ FIELDS: Final = (
     "rank",  # of the probability among all samples, in [0, 1]
     "class_rank",  # among those with this label
     "asymmetry",  # log of how much more this label's samples look like the rival than the other way round
+    "class_size",  # log of how many samples have this label, as a multiple of the average, / 2
+    "class_probability",  # mean over the samples with this label, at the last visit
+    "class_excess",  # the same in validation, by the confusion, − class_probability; 0 without a confusion
     "excess",  # log of how much more they look like it than validation samples of this class do; 0 without a confusion
     "visits",  # log(1 + visits) / 2
     "head_gap",  # strongest − weakest probability
@@ -54,7 +57,10 @@ FIELDS: Final = (
     "validation_weakest",
     "training_accuracy",  # share of the samples whose label was first at the last visit
     "generalisation",  # validation − training accuracy
+    "mean_generalisation",  # mean of all validation accuracies but the first − mean of hits
+    "fall",  # best validation accuracy so far − the last
     "mean_probability",
+    "spread",  # deviation of the probability
     "classes",  # log of the number of labels, / 2
     "share_against",  # of the samples on which the unimodal heads agree against the label
     "share_with",
@@ -177,6 +183,11 @@ class _Reading:
         return self.column("margin")
 
     @cached_property
+    def hits(self) -> Float32:
+        """Share of the visits with the label first."""
+        return self.column("hits") / self.column("visits")
+
+    @cached_property
     def predicted(self) -> Int64:
         """(k, U) by each unimodal head."""
         return self.dynamics.predicted_class[self.visited].astype(np.int64)
@@ -214,7 +225,7 @@ def _of_samples(read: _Reading) -> dict[str, Floats | float]:
         "mean_margin": read.column("mean_margin") / spread,
         "margin": read.margin / spread,
         "margin_trend": (read.column("last_margin") - read.margin) / spread,
-        "hits": read.column("hits") / visits,
+        "hits": read.hits,
         "similarity": 0.0 if similarity is None else np.nan_to_num(similarity[read.visited]),
         "rank": _ranks(read.probability),
         "visits": np.log1p(visits) / 2,
@@ -248,15 +259,34 @@ def _of_classes(read: _Reading, confusion: Confusion | None) -> dict[str, Floats
     seen = _Sums(width, read.label, read.rival, read.rival_probability[:, -1])
     towards, back = seen.at(read.label, read.rival), seen.at(read.rival, read.label)
     sizes = np.bincount(read.label, minlength=width)
+    number = np.count_nonzero(sizes)
+    own = np.bincount(read.label, read.column("last_probability"), minlength=width) / np.maximum(1, sizes)
     excess: Floats | float = 0.0
+    class_excess: Floats | float = 0.0
     if confusion is not None:
         excess = np.log((towards / sizes[read.label] + FLOOR) / (_confused(read, confusion) + FLOOR))
+        class_excess = (_recognised(confusion, width) - own)[read.label]
     return {
+        "class_size": (np.log(np.maximum(1, sizes) * (number / len(read.label))) / 2)[read.label],
+        "class_probability": own[read.label],
+        "class_excess": class_excess,
         "asymmetry": np.log((towards + 1) / (back + 1)),
         "excess": excess,
         "class_rank": _class_ranks(read.probability, read.label, sizes),
-        "classes": float(np.log(np.count_nonzero(sizes)) / 2),
+        "classes": float(np.log(number) / 2),
     }
+
+
+def _recognised(confusion: Confusion, width: int) -> Float64:
+    """The mean probability of their class over the validation samples of each, (width,).
+
+    With two samples more of each class, as well recognised as all are on average.
+    """
+    label, mass = confusion.label.astype(np.int64), confusion.mass.astype(np.float64)
+    right = np.where(label == confusion.predicted, mass, 0.0)
+    of_label, recognised = (np.bincount(label, values, minlength=width)[:width] for values in (mass, right))
+    shares: Float64 = (recognised + 2 * right.sum() / max(1e-9, mass.sum())) / (of_label + 2)
+    return shares
 
 
 def _confused(read: _Reading, confusion: Confusion) -> Float64:
@@ -284,9 +314,13 @@ def _of_run(read: _Reading, reports: Sequence[Report]) -> dict[str, Floats | flo
         values["validation_accuracy"] = last.accuracy
         values["validation_strongest"], values["validation_weakest"] = max(accuracies), min(accuracies)
         values["generalisation"] = last.accuracy - training
+        values["fall"] = max(report.accuracy for report in reports) - last.accuracy
+        later = [report.accuracy for report in reports[1:]] or [last.accuracy]
+        values["mean_generalisation"] = sum(later) / len(later) - float(read.hits.mean())
     return values | {
         "training_accuracy": training,
         "mean_probability": float(read.probability.mean(dtype=np.float64)),
+        "spread": float(read.probability.std(dtype=np.float64)),
         "share_against": against,
         "share_with": with_it,
         "against_of_disputed": against / max(1e-3, 1 - with_it),

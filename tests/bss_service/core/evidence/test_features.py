@@ -132,12 +132,44 @@ def test_excess_is_what_validation_does_not_show() -> None:
     assert not known.any()
 
 
+def test_a_class_is_set_beside_how_validation_samples_of_it_are_recognised() -> None:
+    """Four of class 0, two of class 1; eighteen of twenty are recognised in validation, and sixteen of twenty."""
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    made = table(label=labels, summed_probability=[0.1, 0.2, 0.3, 0.4, 0.6, 0.8])
+    shown = Matrix.of([[18.0, 2.0], [4.0, 16.0]])
+    size, own, excess = read(made, "class_size", "class_probability", "class_excess", confusion=shown)
+    assert size == pytest.approx(np.log(np.array([4, 2])[labels] * 2 / 6) / 2)
+    assert own == pytest.approx(np.array([0.25, 0.7])[labels], abs=1e-3)
+    recognised = (np.array([18, 16]) + 2 * 34 / 40) / 22
+    assert excess == pytest.approx((recognised - [0.25, 0.7])[labels], abs=1e-3)
+    [without] = read(made, "class_excess")
+    assert not without.any()
+
+
+def test_what_was_learnt_is_set_beside_what_held_over_the_whole_run() -> None:
+    """Validation accuracies 0.3, 0.8, 0.6, the first before anything was learnt; at two of four visits all are hit."""
+    reports = [ValidationReport(step=k, loss=1.0, accuracy=a, modalities={}) for k, a in enumerate([0.3, 0.8, 0.6])]
+    made = table(margin=-1.0)
+    for step, margin in enumerate([1.0, 1.0, -1.0], start=1):
+        values = {signal.name: np.full((6, *SIGNALS.shape(signal.name)), margin, np.float32) for signal in EVIDENCE}
+        made.measure(np.arange(6), np.full(6, step), SIGNALS.joined(values, (6,)))
+    columns = features(made, reports, None).of_sample
+    of = {name: columns[0, k] for k, name in enumerate(FIELDS)}
+    assert of["mean_generalisation"] == pytest.approx(0.7 - 0.5)
+    assert of["fall"] == pytest.approx(0.2)
+
+
+def test_a_run_tells_how_far_its_probabilities_spread() -> None:
+    [spread] = read(table(summed_probability=[0.25, 0.75] * 3), "spread")
+    assert spread.tolist() == pytest.approx([0.25] * 6, abs=1e-3)
+
+
 def test_many_classes_are_read_as_few_are() -> None:
     few, confusion = table(), Matrix.of([[18.0, 2.0], [4.0, 16.0]])
     far = 90_000  # the second class
     many = table(label=np.arange(6) % 2 * far, other_class=(1 - np.arange(6) % 2) * far)
     spread = Matrix(confusion.label * far, confusion.predicted * far, confusion.mass)
-    for name in ("asymmetry", "excess", "class_rank", "classes"):
+    for name in ("asymmetry", "excess", "class_excess", "class_rank", "classes"):
         [expected], [got] = read(few, name, confusion=confusion), read(many, name, confusion=spread)
         np.testing.assert_allclose(got, expected)
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from bss_service.core.arrays import Float32
+from bss_service.core.evidence.posterior import Judge
 from bss_service.core.sampling import Drawn, loss_weights
 from bss_service.policies.base import Choice
 from bss_service.protocol.jobs import RewardSpec
@@ -36,7 +37,8 @@ class _Place:
     task: Task
     run: StudentRun
     best: float
-    test_accuracy: float | None  # of the checkpoint with the best validation accuracy
+    # Of the checkpoint with the best validation accuracy, by name.
+    test: dict[str, float]
 
 
 class Cohort:
@@ -60,14 +62,21 @@ class Cohort:
         return cls(number, modalities=tasks.modalities, classes=tasks.classes, judged=judged)
 
     def start(
-        self, place: int, task: Task, made: Lesson, rng: np.random.Generator, *, shuffled: bool = False
+        self,
+        place: int,
+        task: Task,
+        made: Lesson,
+        rng: np.random.Generator,
+        *,
+        shuffled: bool = False,
+        judge: Judge | None = None,
     ) -> tuple[Float32, dict[str, Any]]:
         """Begin the run of a task, whose weights and draws come from `rng`; the first observation, and the task.
 
         made: the lesson of the task.
 
         shuffled: what is known of one sample decides about another, a control that leaves a policy its effort but not
-        its knowledge.
+        its knowledge. judge: what reads evidence; by default the one that comes with the package.
         """
         self._students.enrol(place, made, rng)
         run = StudentRun(
@@ -79,10 +88,11 @@ class Cohort:
             horizon_known=task.horizon_known,
             shuffled=shuffled,
             reward=self.reward,
+            judge=judge,
         )
         report = self._students.validate(place=place)[0]
         run.start(report)
-        test = self._students.validate("test", place)[0].accuracy if self.judged else None
+        test = {"test_accuracy": self._students.validate("test", place)[0].accuracy} if self.judged else {}
         self._places[place] = _Place(task, run, report.accuracy, test)
         return _seen(run), {"task": asdict(task)}
 
@@ -99,10 +109,20 @@ class Cohort:
         pulls = [0.0 if choice is None else choice.action.pull for choice in choices]
         measured = self._students.train([plan.indices for plan in plans], [_weights(plan) for plan in plans], pulls)
         reports = self._students.validate()
-        tests = self._students.validate("test") if self.judged else reports
+        tests = self._tests()
         return [
-            None if choice is None else self._finish(self._at(b), measured[b], reports[b], tests[b].accuracy)
+            None if choice is None else self._finish(self._at(b), measured[b], reports[b], tests[b])
             for b, choice in enumerate(choices)
+        ]
+
+    def _tests(self) -> list[dict[str, float]]:
+        """Test accuracies of all students by the joint head, and by the sum of all heads."""
+        if not self.judged:
+            return [{}] * self.number
+        joint, summed = self._students.validate("test"), self._students.summed_accuracies("test")
+        return [
+            {"test_accuracy": report.accuracy, "summed_test_accuracy": float(of_sum)}
+            for report, of_sum in zip(joint, summed, strict=True)
         ]
 
     def _at(self, place: int) -> _Place:
@@ -112,7 +132,7 @@ class Cohort:
         return held
 
     def _finish(
-        self, place: _Place, measured: Mapping[str, Float32], report: ValidationReport, test_accuracy: float
+        self, place: _Place, measured: Mapping[str, Float32], report: ValidationReport, test: dict[str, float]
     ) -> Outcome:
         run = place.run
         if not np.isfinite([report.loss, *(float(values.sum()) for values in measured.values())]).all():
@@ -120,7 +140,7 @@ class Cohort:
         decision = run.finish(measured, report)
         if report.accuracy > place.best:
             place.best = report.accuracy
-            place.test_accuracy = test_accuracy if self.judged else None
+            place.test = test
         truncated = run.interval == run.intervals
         info = {"validation_accuracy": report.accuracy, "action": decision.action.as_dict()}
         if truncated:
@@ -129,8 +149,7 @@ class Cohort:
         return Outcome(_seen(run), reward, terminated=False, truncated=truncated, info=info)
 
     def _summary(self, place: _Place) -> dict[str, Any]:
-        summary = {"best_validation_accuracy": place.best}
-        return summary if place.test_accuracy is None else {**summary, "test_accuracy": place.test_accuracy}
+        return {"best_validation_accuracy": place.best, **place.test}
 
 
 def _weights(plan: Drawn) -> Float32 | None:

@@ -136,7 +136,8 @@ class Students:
         correct = (log_probabilities >= own[:, :, None]).sum(2) == 1
         counts = shelf.count[places]
         losses, probabilities, accuracies = (_means(values, counts) for values in (_loss(own), own.exp(), correct))
-        confusions = self._confusions(logits.sum(0), shelf, places) if self.evidence else [None] * len(counts)
+        told = self.evidence and split == "validation"
+        confusions = self._confusions(logits.sum(0), shelf, places) if told else [None] * len(counts)
         return [
             ValidationReport.model_construct(
                 step=0,
@@ -152,6 +153,14 @@ class Students:
             )
             for b in range(len(counts))
         ]
+
+    def summed_accuracies(self, split: str) -> Float64:
+        """Accuracy of each student by the sum of all heads' logits on the samples of a split, (B,)."""
+        shelf = self._held_out[split]
+        everyone = slice(0, self.number * self.modalities)
+        summed = self._predicted(shelf.data.view(-1, shelf.size, self.features), everyone).sum(0)
+        own = _of_labels(summed[None], torch.from_numpy(shelf.label))[0]  # (B, N)
+        return _means((summed >= own[:, None]).sum(1) == 1, shelf.count)
 
     def _confusions(self, summed: Tensor, shelf: "_Shelf", places: slice) -> list[Confusion]:
         """What each student's held-out samples are taken for, by summed logits (B, c, N)."""

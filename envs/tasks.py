@@ -51,6 +51,7 @@ class Task:
     flipped_labels: float = 0.0  # share with the label of the next class
     mispaired: float = 0.0  # share with the other modalities of another sample
     blank: float = 0.0  # share without the other modalities
+    spoiled_validation: bool = False  # whether validation labels are as wrong as training labels
     dimmed: float = 0.0  # deviation of noise on one modality, in every split
 
 
@@ -96,13 +97,13 @@ class Distribution:
             seed=int(rng.integers(2**63)),
             horizon_known=bool(rng.random() >= self.horizon_unknown),
             dimmed=dimmed,
-            **harms,
+            **harms,  # type: ignore[arg-type]  # shares, all of them
         )
 
 
 def lesson(task: Task) -> Lesson:
     """Raises ValueError naming argument and value if the task can't be made of its source."""
-    sample_rng, harm_rng = np.random.default_rng(task.seed).spawn(2)
+    sample_rng, harm_rng, spoil_rng = np.random.default_rng(task.seed).spawn(3)
     dataset = source(task.source).sample((task.samples, task.validation, TEST), sample_rng)
     dimmed = list(dataset.modalities)[int(harm_rng.integers(len(dataset.modalities)))]
     corruption = corrupt(
@@ -115,6 +116,8 @@ def lesson(task: Task) -> Lesson:
         seed=int(harm_rng.integers(2**63)),
     )
     worse = corruption.dataset
+    if task.spoiled_validation:
+        worse = replace(worse, labels=_spoiled(worse, task, spoil_rng))
     training = worse.indices("train")
     wrong_label = worse.labels != dataset.labels
     wrong_modality = np.zeros((len(worse), len(worse.modalities)), np.bool_)
@@ -131,6 +134,17 @@ def lesson(task: Task) -> Lesson:
         truth=dataset.labels[training],
         wrong_modality=wrong_modality[training],
     )
+
+
+def _spoiled(dataset: Dataset, task: Task, rng: np.random.Generator) -> Int64:
+    """All labels, with those of the validation samples harmed as the training labels are."""
+    labels, classes = dataset.labels.copy(), len(dataset.classes)
+    chosen = rng.permutation(dataset.indices("validation"))
+    noisy = chosen[: round(task.noisy_labels * len(chosen))]
+    labels[noisy] = rng.integers(classes, size=len(noisy))
+    flipped = rng.permutation(chosen)[: round(task.flipped_labels * len(chosen))]
+    labels[flipped] = (labels[flipped] + 1) % classes
+    return labels
 
 
 def oracle(whole: Lesson) -> Lesson:

@@ -28,12 +28,17 @@ def evaluate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Paired seeds of each task.")] = 10,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them; other seeds are other data.")] = 0,
+    samples: Annotated[int, typer.Option(min=50, help="Training samples of a task, where its data has as many.")] = 600,
+    spoiled: Annotated[
+        bool, typer.Option("--spoiled", help="Validation labels are as wrong as training labels.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
 ) -> None:
     """Compare policies on held-out tasks: real data, and harms that training never saw besides those that it did.
 
-    Beside the policies run uniform sampling, an oracle that uses the clean
-    samples alone, the anti-curriculum, the first policy with its scores
+    Beside the policies run uniform sampling, alone and with the pull, an
+    oracle that uses the clean samples alone, the anti-curriculum, a control
+    that keeps what the heads find likeliest, the first policy with its scores
     shuffled, and a grid of fixed actions of which the best is chosen in
     hindsight. Accuracies are of the test set, at the checkpoint that is best
     on validation. Runs are kept in the directory, so that the command goes on
@@ -47,7 +52,7 @@ def evaluate(
     from envs.research.rollouts import pool
     from envs.sources import source
 
-    tasks = held_out([*BUILT_IN, *(data or [])])
+    tasks = held_out([*BUILT_IN, *(data or [])], samples, spoiled=spoiled)
     try:
         _ = [source(task.source) for task in tasks]
         actors = {_label(reference): parse(reference) for reference in policies}
@@ -62,7 +67,7 @@ def evaluate(
         paired = range(first_seed, first_seed + seeds)
         scores = play(tasks, entered, paired, runs, out / "runs", lambda name: status.update(f"runs of {name}"))
     verdicts = judge(scores, seed=0)
-    for table in (_summary(verdicts), _oracle_shares(verdicts), _by_task(scores, verdicts)):
+    for table in (_summary(verdicts), _oracle_shares(verdicts), _by_task(scores, verdicts), _detection(verdicts)):
         screen.print(table)
     judged = {"policies": {name: actor.identity for name, actor in actors.items()}, **as_json(scores, verdicts)}
     (out / "evaluation.json").write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n")
@@ -84,9 +89,14 @@ def _summary(verdicts: "list[Verdict]") -> "Table":
     table = Table(title="Against uniform, over all tasks and seeds (95 % intervals)")
     table.add_column("policy")
     table.add_column("gain in points, interquartile mean", justify="right")
+    table.add_column("by summed heads", justify="right")
     table.add_column("probability of improvement", justify="right")
     for verdict in verdicts:
-        table.add_row(verdict.name, _told(verdict.gain, "+.2f"), _told(verdict.improvement, ".2f"))
+        table.add_row(
+            verdict.name,
+            *(_told(own, "+.2f") for own in (verdict.gain, verdict.summed_gain)),
+            _told(verdict.improvement, ".2f"),
+        )
     return table
 
 
@@ -102,6 +112,25 @@ def _oracle_shares(verdicts: "list[Verdict]") -> "Table":
         if verdict.name != "oracle":
             table.add_row(verdict.name, *(_told(verdict.oracle_shares[harm], ".0%") for harm in harms))
     return table
+
+
+def _detection(verdicts: "list[Verdict]") -> "Table":
+    from rich.table import Table
+
+    table = Table(title="Wrong labels found at the end of a run: AUC, precision, recall, left out, calibration error")
+    harms = list(verdicts[0].oracle_shares)
+    table.add_column("policy")
+    for harm in harms:
+        table.add_column(harm, justify="right")
+    for verdict in verdicts:
+        if verdict.detection:
+            found = [verdict.detection[harm] for harm in harms]
+            table.add_row(verdict.name, *("  ".join(_number(value) for value in of.values()) for of in found))
+    return table
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"
 
 
 def _by_task(scores: "Scores", verdicts: "list[Verdict]") -> "Table":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +11,15 @@ import numpy as np
 
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32
+from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS
+from bss_service.core.evidence.posterior import OUTCOMES, Judge
 from bss_service.core.observation import Observation
 from bss_service.policies import artefact
 from bss_service.policies.base import Choice, Policy, create_policy
 from bss_service.policies.builtin.artefact import choose
 from bss_service.policies.shipped import shipped_policy
 from bss_service.protocol.decisions import Decision
+from envs.research.export import of_judge
 from envs.research.rollouts import Actor
 
 WARM_UP: Final = 0.2  # of a run
@@ -28,6 +31,10 @@ class PolicyActor:
 
     policy: Policy
     rng: np.random.Generator
+
+    @property
+    def judge(self) -> Judge | None:
+        return self.policy.own_judge()
 
     def act(self, observation: Observation) -> Choice:
         return self.policy.act(observation, self.rng)
@@ -43,6 +50,7 @@ class ArtefactActor:
 
     artefact: artefact.Artefact
     rng: np.random.Generator | None
+    judge: Judge | None = None
 
     def act(self, observation: Observation) -> Choice:
         return choose(self.artefact, observation, self.rng)
@@ -73,6 +81,25 @@ def of_artefact(data: bytes, seed: int) -> ArtefactActor:
     return ArtefactActor(_read(data), np.random.default_rng([seed, 1]))
 
 
+def of_likeliest(seed: int) -> PolicyActor:
+    """A simple control: keeps samples whose label is the class that the heads, summed and averaged, find likeliest."""
+    trained = _likeliest()
+    parameters = {"judge": trained.sha256, "pull": 0.0}
+    return PolicyActor(create_policy("evidence", parameters, {trained.sha256: trained}), np.random.default_rng(seed))
+
+
+@cache
+def _likeliest() -> artefact.JudgeArtefact:
+    """A judge that is sure of a label as soon as it leads before its rival, and of nothing else."""
+    weight = np.zeros((OUTCOMES, len(FIELDS)), np.float32)
+    weight[0, FIELDS.index("lead")] = 1000.0
+    modality = np.zeros((1, len(FIELDS) + len(MODALITY_FIELDS)), np.float32)
+    nothing, never = np.zeros(OUTCOMES, np.float32), np.full(1, -20.0, np.float32)
+    nothing[2] = -1000.0  # neither: of the others the rival is the likelier
+    judge = Judge([(weight, nothing)], [(modality, never)])
+    return artefact.read_judge(of_judge(judge, name="likeliest", training={}))
+
+
 @lru_cache(maxsize=256)
 def _read(data: bytes) -> artefact.Artefact:
     return artefact.read(data)
@@ -84,6 +111,7 @@ class FixedActor:
 
     action: Action
     seed: int  # not used: it has no chance in it
+    judge: Judge | None = None
 
     def act(self, observation: Observation) -> Choice:
         return Choice(self.action if observation["progress"] >= WARM_UP else Action(ema=self.action.ema))

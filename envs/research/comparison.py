@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
@@ -14,10 +14,11 @@ import numpy as np
 
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float64
+from bss_service.policies.shipped import shipped_judge
 from envs.research import statistics
-from envs.research.actors import FixedActor, Reference, parse
+from envs.research.actors import FixedActor, Reference, of_likeliest, parse
 from envs.research.files import written_whole
-from envs.research.rollouts import Actor, Control, Episode, Pool
+from envs.research.rollouts import Actor, Control, Episode, Pool, Rollout
 from envs.research.statistics import Interval
 from envs.tasks import Task
 
@@ -28,9 +29,13 @@ HARMS: Final[Mapping[str, dict[str, float]]] = {
     "mispaired 40 %": {"mispaired": 0.4},
     "blank 40 %": {"blank": 0.4},  # never in training
 }
+Kept = Mapping[str, Any]  # what is kept of a run, as JSON values
+DETECTION: Final = ("auc", "precision", "recall", "left_out")  # as rollouts.Detection has them
 BUILT_IN: Final = ("emoji", "watch")
 SAMPLES, VALIDATION, INTERVALS, LEARNING_RATE = 600, 300, 25, 0.1
 ORACLE, UNIFORM, ANTI, HINDSIGHT = "oracle", "uniform", "anti-curriculum", "best fixed in hindsight"
+LIKELIEST, PULL = "label likeliest", "uniform with pull"
+KEPT_AS: Final = 2  # version of what is kept of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class HeldOut:
 
     source: str
     harm: str
+    samples: int = SAMPLES
+    spoiled: bool = False  # whether validation labels are as wrong as training labels
 
     def task(self, seed: int) -> Task:
         """The task's data for one of the paired seeds."""
@@ -47,11 +54,12 @@ class HeldOut:
         own = int.from_bytes(digest[:7], "little")
         plain = Task(
             source=self.source,
-            samples=SAMPLES,
+            samples=self.samples,
             learning_rate=LEARNING_RATE,
             intervals=INTERVALS,
             seed=own,
             validation=VALIDATION,
+            spoiled_validation=self.spoiled,
         )
         return replace(plain, **HARMS[self.harm])  # type: ignore[arg-type]  # the harms are shares
 
@@ -83,6 +91,8 @@ class Scores:
     seeds: tuple[int, ...]
     of: Mapping[str, Float64]
     fixed: Mapping[str, Float64]  # of the fixed actions that hindsight chooses from
+    summed: Mapping[str, Float64] = field(default_factory=dict)  # the same by the sum of all heads
+    detected: Mapping[str, list[list[Kept]]] = field(default_factory=dict)  # [task][seed]: what else is kept of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +104,14 @@ class Verdict:
     improvement: Interval  # probability of improvement over uniform
     task_gains: tuple[Interval, ...]
     oracle_shares: Mapping[str, Interval]  # by harm
+    summed_gain: Interval
+    summed_shares: Mapping[str, Interval]
+    detection: Mapping[str, Mapping[str, float]]  # by harm: means over runs, and the calibration error over all of them
 
 
-def held_out(sources: Sequence[str]) -> list[HeldOut]:
+def held_out(sources: Sequence[str], samples: int = SAMPLES, *, spoiled: bool = False) -> list[HeldOut]:
     """Every source with every harm."""
-    return [HeldOut(source, harm) for source in sources for harm in HARMS]
+    return [HeldOut(source, harm, samples, spoiled) for source in sources for harm in HARMS]
 
 
 def contenders(policies: Mapping[str, Reference]) -> dict[str, Contender]:
@@ -109,6 +122,9 @@ def contenders(policies: Mapping[str, Reference]) -> dict[str, Contender]:
     uniform, reverse = parse("uniform"), parse('curriculum:{"reverse": true}')
     chosen = {UNIFORM: Contender(uniform.actor, UNIFORM), ORACLE: Contender(uniform.actor, ORACLE, "oracle")}
     chosen[ANTI] = Contender(reverse.actor, reverse.identity)
+    chosen[LIKELIEST] = Contender(of_likeliest, LIKELIEST)
+    pulled = parse('fixed:{"coverage": "epoch", "pull": 1.5}')
+    chosen[PULL] = Contender(pulled.actor, pulled.identity)
     for name, policy in policies.items():
         if name in (*chosen, HINDSIGHT, ""):
             raise ValueError(f"a policy can't be called {name!r}, as a control or another policy is")
@@ -167,35 +183,71 @@ def play(
 
     kept: a directory. told: is called with a contender's name before its runs.
     """
-    of: dict[str, Float64] = {}
+    runs: dict[str, list[list[Kept]]] = {}
     fixed: dict[str, Float64] = {}
-    for scores, group in ((of, entered), (fixed, fixed_actions())):
-        for name, contender in group.items():
-            report(name)
-            scores[name] = _accuracies(tasks, contender, seeds, pool, kept)
-    return Scores(tuple(tasks), tuple(seeds), of, fixed)
+    for name, contender in entered.items():
+        report(name)
+        runs[name] = _runs(tasks, contender, seeds, pool, kept)
+    for name, contender in fixed_actions().items():
+        report(name)
+        fixed[name] = _percent(_runs(tasks, contender, seeds, pool, kept), "test_accuracy")
+    of, summed = (
+        {name: _percent(made, field) for name, made in runs.items()}
+        for field in ("test_accuracy", "summed_test_accuracy")
+    )
+    return Scores(tuple(tasks), tuple(seeds), of, fixed, summed, runs)
 
 
-def _accuracies(
+def _percent(runs: list[list[Kept]], name: str) -> Float64:
+    """(tasks, seeds)."""
+    return 100 * np.array([[run[name] for run in of_task] for of_task in runs], dtype=np.float64)
+
+
+def _runs(
     tasks: Sequence[HeldOut], contender: Contender, seeds: Sequence[int], pool: Pool, kept: Path
-) -> Float64:
-    """Test accuracies (tasks, seeds) in percent."""
+) -> list[list[Kept]]:
+    """What is kept of the runs of a contender, [task][seed]."""
     episodes = [
         Episode(task.task(seed), task.task(seed).seed, contender.actor, contender.control)
         for task in tasks
         for seed in seeds
     ]
-    identity = [version("bss-scheduler"), contender.identity, [asdict(episode.task) for episode in episodes]]
+    known = [version("bss-scheduler"), KEPT_AS, shipped_judge().sha256, contender.identity]
+    identity = [*known, [asdict(episode.task) for episode in episodes]]
     path = kept / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.json"
     if path.exists():
         made = json.loads(path.read_text())
     else:
-        made = [result.test_accuracy for result in pool(episodes)]
+        made = [_kept(result) for result in pool(episodes)]
         kept.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as temporary:
             temporary.write_text(json.dumps(made))
-    accuracies: Float64 = 100 * np.array(made).reshape(len(tasks), len(seeds))
-    return accuracies
+    return [made[start : start + len(seeds)] for start in range(0, len(made), len(seeds))]
+
+
+def _kept(result: Rollout) -> Kept:
+    """As JSON values; null where there is nothing to tell."""
+    found = asdict(result.detection)
+    numbers = {name: None if np.isnan(found[name]) else found[name] for name in DETECTION}
+    bins = {name: found[name].round(4).tolist() for name in ("said", "right", "number")}
+    accuracies = {"test_accuracy": result.test_accuracy, "summed_test_accuracy": result.summed_test_accuracy}
+    return {**accuracies, **numbers, **bins}
+
+
+def detection(runs: Sequence[Kept]) -> dict[str, float]:
+    """Means over runs in which there is something to tell, and the expected calibration error over all of them."""
+    means = {}
+    for name in DETECTION:
+        known = [run[name] for run in runs if run[name] is not None]
+        means[name] = float(np.mean(known)) if known else float("nan")
+    said, right, number = (np.sum([run[name] for run in runs], axis=0) for name in ("said", "right", "number"))
+    return {**means, "calibration_error": float(np.abs(said - right).sum() / max(1.0, number.sum()))}
+
+
+def reliability(runs: Sequence[Kept]) -> list[tuple[float, float, int]]:
+    """Of each bin that has samples: mean P(label right), the share that is right, and how many they are."""
+    said, right, number = (np.sum([run[name] for run in runs], axis=0) for name in ("said", "right", "number"))
+    return [(float(s / n), float(r / n), int(n)) for s, r, n in zip(said, right, number, strict=True) if n]
 
 
 def hindsight(scores: Scores) -> Float64:
@@ -221,10 +273,36 @@ def judge(scores: Scores, seed: int) -> list[Verdict]:
             statistics.probability_of_improvement(own, uniform, np.random.default_rng([seed, 1])),
             tuple(statistics.task_gains(own, uniform)),
             statistics.shares_of_oracle(everyone, name, harms, np.random.default_rng([seed, 2])),
+            *_by_summed_heads(scores, name, harms, seed),
+            _detections(scores, name, harms),
         )
         for name, own in everyone.items()
         if name != UNIFORM
     ]
+
+
+def _by_summed_heads(
+    scores: Scores, name: str, harms: Sequence[str], seed: int
+) -> tuple[Interval, Mapping[str, Interval]]:
+    """Gain and shares of the oracle; nothing of a contender of which only the joint head is known."""
+    if name not in scores.summed:
+        return statistics.UNKNOWN, {}
+    rngs = [np.random.default_rng([seed, stream]) for stream in (3, 4)]
+    return (
+        statistics.aggregate_gain(scores.summed[name], scores.summed[UNIFORM], rngs[0]),
+        statistics.shares_of_oracle(scores.summed, name, harms, rngs[1]),
+    )
+
+
+def _detections(scores: Scores, name: str, harms: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By harm; nothing of a contender whose runs are not kept."""
+    if name not in scores.detected:
+        return {}
+    of_tasks = list(zip(harms, scores.detected[name], strict=True))
+    return {
+        harm: detection([run for other, runs in of_tasks if other == harm for run in runs])
+        for harm in dict.fromkeys(harms)
+    }
 
 
 def as_json(scores: Scores, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -233,12 +311,22 @@ def as_json(scores: Scores, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "tasks": [task.name for task in scores.tasks],
         "seeds": list(scores.seeds),
         "test_accuracy": {name: own.round(4).tolist() for name, own in scores.of.items()},
+        "summed_test_accuracy": {name: own.round(4).tolist() for name, own in scores.summed.items()},
+        "reliability": {
+            name: reliability([run for of_task in runs for run in of_task]) for name, runs in scores.detected.items()
+        },
         "fixed": {name: own.mean(axis=1).round(4).tolist() for name, own in scores.fixed.items()},
         "verdicts": {
             verdict.name: {
                 "gain": _interval(verdict.gain),
                 "probability_of_improvement": _interval(verdict.improvement),
                 "share_of_oracle": {harm: _interval(share) for harm, share in verdict.oracle_shares.items()},
+                "summed_gain": _interval(verdict.summed_gain),
+                "summed_share_of_oracle": {harm: _interval(share) for harm, share in verdict.summed_shares.items()},
+                "detection": {
+                    harm: {name: None if np.isnan(value) else round(value, 4) for name, value in found.items()}
+                    for harm, found in verdict.detection.items()
+                },
                 "task_gains": [_interval(gain) for gain in verdict.task_gains],
             }
             for verdict in verdicts

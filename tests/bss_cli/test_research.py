@@ -57,7 +57,7 @@ def test_a_policy_is_not_judged_on_what_it_was_trained_on(played: list[Any], tmp
 def test_only_what_the_interval_tells_from_0_is_starred() -> None:
     tasks = tuple(HeldOut(source, "clean") for source in ("better", "worse", "unclear"))
     gains = (Interval(1.0, 0.5, 1.5), Interval(-1.0, -1.5, -0.5), Interval(1.0, -0.5, 2.5))
-    verdict = Verdict("mine", UNKNOWN, UNKNOWN, gains, {})
+    verdict = Verdict("mine", UNKNOWN, UNKNOWN, gains, {}, UNKNOWN, {}, {})
     scores = Scores(tasks, (0, 1), {"uniform": np.full((3, 2), 50.0)}, {})
     cells = list(_by_task(scores, [verdict]).columns[-1].cells)
     assert cells == ["+1.0*", "-1.0*", "+1.0 "]

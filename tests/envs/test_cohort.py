@@ -32,6 +32,9 @@ class Scripted:
             for x, shape in zip(one, shapes, strict=True)
         ]
 
+    def summed_accuracies(self, split: str) -> np.ndarray:
+        return np.array([TEST[self.interval] / 2])
+
     def validate(self, split: str = "validation", place: int | None = None) -> list[ValidationReport]:
         accuracy = (VALIDATION if split == "validation" else TEST)[self.interval]
         heads = {f"modality {m}": ModalityReport(accuracy=accuracy, probability=0.5) for m in (1, 2)}
@@ -50,3 +53,4 @@ def test_a_run_is_judged_by_the_test_accuracy_of_the_first_best_validated_checkp
     assert [outcome.truncated for outcome in outcomes] == [False, False, False, True]
     assert outcomes[-1].info["best_validation_accuracy"] == pytest.approx(0.70)
     assert outcomes[-1].info["test_accuracy"] == pytest.approx(0.30)  # not 0.90, the best, nor 0.80, the last
+    assert outcomes[-1].info["summed_test_accuracy"] == pytest.approx(0.15)

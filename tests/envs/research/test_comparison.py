@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import log_weights
+from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.samples.table import SampleTable
 from bss_service.core.signals import PAPER, Signals
 from envs.research import comparison
-from envs.research.actors import parse
+from envs.research.actors import of_likeliest, parse
 from envs.research.comparison import (
     HARMS,
     HINDSIGHT,
@@ -66,9 +67,22 @@ def test_the_results_are_json_without_nan() -> None:
     assert reported["tasks"] == ["synthetic:2, clean", "synthetic:2, noisy 40 %"]
 
 
+CONTROLS = ["uniform", "oracle", "anti-curriculum", "label likeliest", "uniform with pull"]
+
+
+def test_the_simple_control_keeps_what_the_heads_find_likeliest() -> None:
+    judge = of_likeliest(0).judge
+    assert judge is not None
+    leads = np.array([0.3, -0.01, 0.002])
+    of_sample = np.zeros((3, len(FIELDS)), np.float32)
+    of_sample[:, FIELDS.index("lead")] = leads
+    right = judge.judge(3, Features(np.arange(3), of_sample, np.zeros((3, 2, len(MODALITY_FIELDS)), np.float32))).right
+    assert (right > 0.5).tolist() == [True, False, True]
+
+
 def test_every_policy_meets_the_same_controls() -> None:
     entered = contenders({"mine": parse("balance")})
-    assert list(entered) == ["uniform", "oracle", "anti-curriculum", "mine", "mine, shuffled scores"]
+    assert list(entered) == [*CONTROLS, "mine", "mine, shuffled scores"]
     assert entered["oracle"].control == "oracle"
 
 
@@ -133,7 +147,7 @@ def test_runs_are_made_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     reported: list[str] = []
     again = play(TASKS, contenders({}), (0, 1), none_again, tmp_path, reported.append)
     assert all(np.array_equal(again.of[name], made.of[name]) for name in made.of)
-    assert reported == ["uniform", "oracle", "anti-curriculum"]
+    assert reported == CONTROLS
     with pytest.raises(AssertionError, match="made again"):
         play(TASKS, contenders({}), (0, 2), none_again, tmp_path, reported.append)  # other seeds are other runs
 

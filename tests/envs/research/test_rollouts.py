@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import Action
+from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice
 from bss_service.protocol.decisions import Decision
 from envs.research.actors import FixedActor, of_artefact, of_name, parse
-from envs.research.rollouts import Episode, play, pool
+from envs.research.rollouts import Episode, auc, detected, play, pool
 from envs.run import StudentRun
-from envs.tasks import Task
+from envs.tasks import Task, lesson
 from tests.support.trained import made_up
 
 TASK = Task("synthetic:2", samples=96, learning_rate=0.1, intervals=4, seed=1, validation=40, noisy_labels=0.4)
@@ -62,6 +63,8 @@ def test_the_oracle_of_a_clean_task_is_uniform() -> None:
 
 class Pupil:
     """Acts uniformly and writes down what it was taught."""
+
+    judge = None
 
     def __init__(self, seed: int) -> None:
         self.taught: list[Decision] = []
@@ -115,3 +118,32 @@ def test_policies_that_learn_and_artefacts_are_run_as_in_the_service() -> None:
 def test_a_wrong_reference_is_refused_with_its_reason(reference: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse(reference)
+
+
+def test_how_well_wrong_labels_are_told_is_held_against_those_that_are() -> None:
+    made = lesson(TASK)
+    run = StudentRun(samples=len(made.wrong_label), modalities=2, batch_size=32, intervals=2, seed=0)
+    told = np.where(made.wrong_label, 0.25, 0.75).astype(np.float32)
+    told[:10] = np.nan
+    run._observation, run._evidence = run.observe(), Evidence(told, told, np.zeros((len(told), 2), np.float32))
+    found = detected(run, made)
+    assert (found.auc, found.precision, found.recall, found.left_out) == (1.0, 1.0, 1.0, 0.0)
+    assert found.number.sum() == len(told) - 10
+    assert found.right.sum() == (~made.wrong_label[10:]).sum()
+    assert found.said.sum() == pytest.approx(np.nansum(told), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("score", "positive", "expected"),
+    [
+        ([0.1, 0.4, 0.6, 0.9], [0, 0, 1, 1], 1.0),
+        ([0.9, 0.4, 0.6, 0.1], [0, 0, 1, 1], 0.25),
+        ([1, 1, 1], [1, 0, 1], 0.5),
+    ],
+)
+def test_auc_is_how_often_a_positive_scores_higher(score: list[float], positive: list[int], expected: float) -> None:
+    assert auc(np.array(score), np.array(positive, bool)) == expected
+
+
+def test_auc_of_one_kind_alone_is_not_known() -> None:
+    assert np.isnan(auc(np.array([0.1, 0.2]), np.array([True, True])))

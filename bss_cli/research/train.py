@@ -76,7 +76,7 @@ def policy(
 def evidence(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.safetensors).", show_default=False)],
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
-    scale: Annotated[float, typer.Option(min=0.0, help="Of the number of runs; at 1 it takes 20 minutes.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=0.0, help="Of the number of runs; at 1 it takes 10 minutes.")] = 1.0,
 ) -> None:
     """Train the judge that reads how far the label and the pair of each sample are to be trusted.
 

@@ -90,7 +90,7 @@ def train_judge(
 ) -> tuple[Judge, dict[str, Any]]:
     """A judge, and what is known of it: losses, rows, and its calibration on fresh runs that it judges itself.
 
-    scale: of the number of runs and steps. Twenty minutes of one core at 1.
+    scale: of the number of runs and steps. Ten minutes of one core at 1.
     """
     rows: list[Rows] = []
     judge: Judge | None = None

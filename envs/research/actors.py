@@ -83,13 +83,13 @@ def of_artefact(data: bytes, seed: int) -> ArtefactActor:
 
 def of_likeliest(seed: int) -> PolicyActor:
     """A simple control: keeps samples whose label is the class that the heads, summed and averaged, find likeliest."""
-    trained = _likeliest()
+    trained = likeliest()
     parameters = {"judge": trained.sha256, "pull": 0.0}
     return PolicyActor(create_policy("evidence", parameters, {trained.sha256: trained}), np.random.default_rng(seed))
 
 
 @cache
-def _likeliest() -> artefact.JudgeArtefact:
+def likeliest() -> artefact.JudgeArtefact:
     """A judge that is sure of a label as soon as it leads before its rival, and of nothing else."""
     weight = np.zeros((OUTCOMES, len(FIELDS)), np.float32)
     weight[0, FIELDS.index("lead")] = 1000.0

@@ -47,6 +47,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--measure-first", action="store_true", help="one measuring pass over the training set before the first step")
     add("--noisy-labels", type=float, default=0.0, help="share of training labels drawn at random")
+    add("--flipped-labels", type=float, default=0.0, help="share of training labels that are the next class")
     add("--mispaired", type=float, default=0.0, help="share of training samples with another's second modality")
     add("--modality-noise", action="append", default=[], metavar="M=SD", help="noise on a modality; may be given again")
     add("--checkpoint", type=Path, help="file to resume from and to write")
@@ -111,6 +112,7 @@ def _default_name(args: argparse.Namespace) -> str:
     """A name that holds what sets a run apart, as far as names can."""
     parts = [Path(args.data).name, args.policy]
     parts += [f"noisy{args.noisy_labels:g}"] if args.noisy_labels else []
+    parts += [f"flipped{args.flipped_labels:g}"] if args.flipped_labels else []
     parts += [f"mispaired{args.mispaired:g}"] if args.mispaired else []
     return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join([*parts, *args.modality_noise, str(args.seed)]))[:100]
 
@@ -118,7 +120,12 @@ def _default_name(args: argparse.Namespace) -> str:
 def _corrupted(dataset: Dataset, args: argparse.Namespace) -> Dataset:
     noise = {name: float(value) for name, value in map(_parameter, args.modality_noise)}
     corruption = corrupt(
-        dataset, noisy_labels=args.noisy_labels, mispaired=args.mispaired, modality_noise=noise, seed=args.seed
+        dataset,
+        noisy_labels=args.noisy_labels,
+        flipped_labels=args.flipped_labels,
+        mispaired=args.mispaired,
+        modality_noise=noise,
+        seed=args.seed,
     )
     return corruption.dataset
 

@@ -17,7 +17,7 @@ from bss_service.protocol.jobs import JobSpec
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.prefetch import ScheduledBatch
 from trainer_client.logits.confusion import ConfusionMeter
-from trainer_client.logits.losses import multimodal_loss, weighted
+from trainer_client.logits.losses import Pull, multimodal_loss, weighted
 from trainer_client.logits.measurement import measure
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
 from trainer_client.reference.data import Dataset
@@ -101,6 +101,8 @@ class Trainer:
         self.device = torch.device(config.device)
         self.model = build_model(dataset, config.seed).to(self.device)
         self.optimiser = _optimiser(self.model, config)
+        heads = len(dataset.modalities) + 1
+        self.pull = Pull(len(dataset.indices("train")), len(dataset.classes), heads)
         self.step = 0
         self.policy_version = 0  # of the latest batch
         self.result = TrainingResult()
@@ -182,7 +184,7 @@ class Trainer:
         self._expected_forward_samples += len(index)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             unimodal, joint = self.model(inputs)
-        losses = multimodal_loss(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT, batch=batch)
+        losses = multimodal_loss(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT, batch=batch, pull=self.pull)
         loss = weighted(losses, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -227,6 +229,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "sampler": self.sampler.state_dict(),
+            "pull": self.pull.state_dict(),
             "best_weights": self.best_weights,
             "best_epoch": self.result.best_epoch,
             "epochs": [asdict(record) for record in self.result.epochs],
@@ -241,6 +244,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.sampler.load_state_dict(state["sampler"])
+        self.pull.load_state_dict(state.get("pull", {}))  # a checkpoint of an earlier version has none
         self.best_weights = {name: value.to(self.device) for name, value in state["best_weights"].items()}
         self.result.best_epoch = state["best_epoch"]
         self.result.epochs = [

@@ -1,7 +1,7 @@
 """Leave out the samples whose labels or pairs are probably wrong."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator
@@ -12,9 +12,6 @@ from bss_service.core.observation import Observation
 from bss_service.policies.artefact import JudgeArtefact
 from bss_service.policies.base import Choice, Policy
 from bss_service.protocol.message import SHA256_PATTERN
-
-UNIFORM: Final = Action()
-MANY: Final = 0.1  # share of wrong labels, as estimated, above which heads are pulled: on clean data it costs accuracy
 
 
 class Evidence(Policy):
@@ -29,7 +26,8 @@ class Evidence(Policy):
     start: Annotated[int, Field(ge=1)] = 4  # epochs; evidence is read from how samples are learnt, and takes time
     ramp: Annotated[int, Field(ge=1)] = 3  # epochs
     probes: Annotated[float, Field(ge=0, le=0.5)] = 0.12  # share of the rows
-    pull: Annotated[float, Field(ge=0, le=3)] = 1.5  # while many labels seem wrong, of trainers that can
+    pull: Annotated[float, Field(ge=0, le=3)] = 1.5  # of trainers that can
+    pull_above: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of wrong labels, as estimated; 0: from the beginning
     wrong_pairs: WrongPairs = "keep"
     judge: Annotated[str, Field(pattern=SHA256_PATTERN)] | None = None  # one that was uploaded; null: the package's own
 
@@ -53,9 +51,11 @@ class Evidence(Policy):
         return self._judge
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
-        if observation.epoch < self.start or not observation["has_evidence"]:
-            return Choice(UNIFORM)
-        pull = self.pull if observation["right_labels"] < 1 - MANY else 0.0
+        is_early = observation.epoch < self.start or not observation["has_evidence"]
+        seem_wrong = 0.0 if is_early else 1 - observation["right_labels"]
+        pull = self.pull if not self.pull_above or seem_wrong > self.pull_above else 0.0
+        if is_early:
+            return Choice(Action(pull=pull))
         return Choice(self._action(min(1.0, (observation.epoch - self.start + 1) / self.ramp), pull))
 
     def _action(self, left_out: float, pull: float = 0.0) -> Action:

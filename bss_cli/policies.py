@@ -10,6 +10,7 @@ import typer
 from bss_cli.rendering import HASH_SHOWN, artefact_sentence, policies_view, swap_sentence
 from bss_cli.service import Job, Url, checked_name, connect
 from bss_cli.terminal import MISUSED, AsJson, fail, tell
+from bss_service.policies import artefact as artefact_file
 from bss_service.protocol.artefacts import PolicyManifest
 from trainer_client.client import SchedulerClient
 
@@ -72,14 +73,22 @@ def upload(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a trained policy, for `bss swap JOB --artefact`."""
+    """Upload a trained policy, for `bss swap JOB --artefact`, or a judge, for the parameter `judge` of `evidence`."""
     try:
         data = file.read_bytes()
     except OSError as error:
         fail(f"FILE {str(file)!r} can't be read: {error.strerror}", MISUSED)
     with connect(url) as client:
-        manifest = client.upload_policy(data)
+        manifest = client.upload_judge(data) if _is_judge(data) else client.upload_policy(data)
     typer.echo(manifest.model_dump_json() if as_json else artefact_sentence(manifest))
+
+
+def _is_judge(data: bytes) -> bool:
+    """Whether it is a judge as far as can be told here; what is wrong with an artefact is for the service to say."""
+    try:
+        return isinstance(artefact_file.read_any(data), artefact_file.JudgeArtefact)
+    except artefact_file.ArtefactError:
+        return False
 
 
 def _artefact(client: SchedulerClient, wanted: str) -> PolicyManifest:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bss_service.core.action import Action
-from bss_service.protocol.artefacts import PolicyManifest
+from bss_service.protocol.artefacts import ArtefactManifest, JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import Chosen, Decision
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.message import Message
@@ -108,11 +108,15 @@ def policies_view(answer: PolicyList) -> RenderableType:
     artefacts.add_column("network", overflow="fold", ratio=1)
     for manifest in answer.artefacts:
         artefacts.add_row(manifest.name, manifest.sha256[:HASH_SHOWN], _network(manifest))
-    return Group(table, "", artefacts) if answer.artefacts else table
+    for judge in answer.judges:
+        artefacts.add_row(judge.name, judge.sha256[:HASH_SHOWN], "judge of samples, for the policy evidence")
+    return Group(table, "", artefacts) if answer.artefacts or answer.judges else table
 
 
-def artefact_sentence(manifest: PolicyManifest) -> str:
+def artefact_sentence(manifest: ArtefactManifest) -> str:
     """What was uploaded, and how to use it."""
+    if isinstance(manifest, JudgeManifest):
+        return f"{manifest.name} is stored: bss swap JOB evidence --param judge={manifest.sha256}"
     begun = manifest.sha256[:HASH_SHOWN]
     return f"{manifest.name} is stored as {manifest.sha256}: bss swap JOB --artefact {begun}"
 

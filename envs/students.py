@@ -22,7 +22,6 @@ JOINT_WEIGHT: Final = 0.5  # (1 − λ) and λ of the paper's ℓ_total
 UNIMODAL_WEIGHT: Final = 0.5
 REGISTER: Final = 16  # floats in the widest vector register
 MEMORY_RATE: Final = 0.3  # of the moving average of what a head says of a sample
-LEAST_DOUBT: Final = 0.05  # 1 − ⟨p, t⟩ is taken for no less: no head is pulled further once it is sure
 _threshold_backward: Final = torch.ops.aten.threshold_backward  # of relu: as far as something came through
 _IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
 
@@ -282,7 +281,7 @@ class Students:
 def pulled(probabilities: Tensor, memory: Tensor) -> Tensor:
     """p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩) over the classes of (M + 1, B, c, G); 0 where t is."""
     agreement = (probabilities * memory).sum(dim=2, keepdim=True)
-    return probabilities * (memory - agreement) / (1 - agreement).clamp(min=LEAST_DOUBT)
+    return probabilities * (memory - agreement) / (1 - agreement).clamp(min=measurement.LEAST_DOUBT)
 
 
 def _of_labels(log_probabilities: Tensor, labels: Tensor) -> Tensor:

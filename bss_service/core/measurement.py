@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 Array = Any  # numpy.ndarray or torch.Tensor
-NEAREST = 0.05  # 1 − ⟨p, t⟩ at least: the slope stays bounded
+LEAST_DOUBT = 0.05  # 1 − ⟨p, t⟩ is taken for no less: no head is pulled further once it is sure
 LEAST = 1e30  # −log of the least probability that is told from another
 
 
@@ -75,13 +75,14 @@ def total_loss(joint: Array, unimodal: Array, *, joint_weight: float, unimodal_w
     return -(joint_weight * joint + unimodal_weight * unimodal.sum(axis=0))
 
 
-def pull_term(probabilities: Array, before: Array, xp: ModuleType) -> Array:
-    """Early-learning regularisation of each sample (Liu et al. 2020, equation 6), (…, G): log(1 − ⟨p, t⟩).
+def pull_term(agreement: Array, held: Array, xp: ModuleType) -> Array:
+    """Early-learning regularisation of each sample, (…): −⟨p, t⟩/(1 − ⟨p, t⟩), the denominator held constant.
 
-    probabilities: p (…, G, c), the softmax now; before: t, the moving average of those so far, all 0 of a sample that
-    was not seen. Its slope by the logits, −p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), draws the softmax towards what it was.
+    agreement: ⟨p, t⟩ of the softmax p now and the moving average t of those so far; held: the same without a slope.
+    So the slope by the logits is that of log(1 − ⟨p, t⟩) (Liu et al. 2020, equation 3),
+    −p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), which draws the softmax towards what it was, and it stays bounded.
     """
-    return xp.log(1 - xp.clip((probabilities * before).sum(axis=-1), 0.0, 1 - NEAREST))
+    return -agreement / xp.clip(1 - held, LEAST_DOUBT, 1.0)
 
 
 def label_and_rival(log_probabilities: Array, labels: Array, xp: ModuleType) -> dict[str, Array]:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from bss_cli import __main__ as cli
 from bss_cli.commands import app
 from bss_cli.rendering import WatchView, look_view
+from bss_service.policies.shipped import shipped_judge
 from bss_service.protocol.jobs import JobList, JobState
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec
 from bss_service.protocol.training import StepsRequest
@@ -156,6 +157,16 @@ def test_a_swap_to_an_artefact_by_name_or_by_the_start_of_its_hash(
     assert PolicyAnswer.model_validate_json(by_hash.stdout).policy == PolicySpec(
         name="artefact", parameters={"sha256": sha256, "deterministic": True}
     )
+
+
+def test_a_judge_is_uploaded_listed_and_told_how_to_use(bss: Run, client: SchedulerClient, tmp_path: Path) -> None:
+    file = tmp_path / "judge.safetensors"
+    file.write_bytes(shipped_judge().data)
+    sha256 = shipped_judge().sha256
+    assert bss("upload", str(file)).stdout == f"evidence is stored: bss swap JOB evidence --param judge={sha256}\n"
+    assert [judge.sha256 for judge in client.policies().judges] == [sha256]
+    assert any(sha256[:12] in line and "judge" in line for line in bss("policies").stdout.splitlines())
+    assert client.policy_file(sha256) == file.read_bytes()
 
 
 def test_an_artefact_that_was_not_uploaded_is_told_with_those_that_were(bss: Run, job: str, uploaded: str) -> None:

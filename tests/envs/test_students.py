@@ -9,7 +9,7 @@ import torch
 from benchmarks.plain_student import PlainStudent
 from bss_service.core import measurement
 from bss_service.core.signals import EVIDENCE
-from envs.students import JOINT_WEIGHT, LEAST_DOUBT, UNIMODAL_WEIGHT, Students
+from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Students
 from envs.tasks import Lesson
 from tests.envs.lessons import lesson_of
 from trainer_client import ConfusionMeter, measure
@@ -139,7 +139,7 @@ def train_with_pull(student: PlainStudent, batches: np.ndarray, weights: np.ndar
         t = torch.stack([memory.get(int(i), torch.zeros_like(p[:, 0])) for i in batch], dim=1)
         own = p[:, torch.arange(G), labels]
         agreement = (p * t).sum(2)
-        loss = -own.log() - pull * agreement / (1 - agreement.detach()).clamp(min=LEAST_DOUBT)
+        loss = -own.log() - pull * agreement / (1 - agreement.detach()).clamp(min=measurement.LEAST_DOUBT)
         shares = torch.tensor([UNIMODAL_WEIGHT] * len(unimodal) + [JOINT_WEIGHT])
         student.optimiser.zero_grad()
         (shares @ loss @ of_row / G).backward()
@@ -147,6 +147,30 @@ def train_with_pull(student: PlainStudent, batches: np.ndarray, weights: np.ndar
         for i in set(batch.tolist()):
             now, before = p[:, batch.tolist().index(i)].detach(), memory.get(i)
             memory[i] = now if before is None else 0.7 * before + 0.3 * now
+
+
+def test_weights_of_heads_mask_the_losses_of_heads() -> None:
+    students = enrolled(UNEQUAL)
+    plain = [PlainStudent.of(students, b, lesson) for b, lesson in enumerate(UNEQUAL)]
+    batches = [batches_of(lesson, 5) for lesson in UNEQUAL]
+    weights = [np.random.default_rng(b).integers(0, 2, (5, G, 3)).astype(np.float32) for b in range(len(UNEQUAL))]
+    students.train(batches, weights)
+    for b, student in enumerate(plain):
+        train_with_heads(student, batches[b], weights[b])
+        after = parameters(PlainStudent.of(students, b, UNEQUAL[b]))
+        np.testing.assert_allclose(after, parameters(student), atol=5e-6)
+
+
+def train_with_heads(student: PlainStudent, batches: np.ndarray, weights: np.ndarray) -> None:
+    lesson = student.lesson
+    for batch, of_heads in zip(batches, torch.from_numpy(weights), strict=True):
+        joint, unimodal = student.network([torch.from_numpy(view[batch]) for view in lesson.train.modalities])
+        labels = torch.from_numpy(lesson.train.labels[batch])
+        losses = [torch.nn.functional.cross_entropy(z, labels, reduction="none") for z in (*unimodal, joint)]
+        shares = torch.tensor([UNIMODAL_WEIGHT] * len(unimodal) + [JOINT_WEIGHT])
+        student.optimiser.zero_grad()
+        ((of_heads * torch.stack(losses, dim=1)).mean(dim=0) @ shares).backward()
+        student.optimiser.step()
 
 
 def test_a_row_of_weight_0_is_measured_and_changes_nothing() -> None:

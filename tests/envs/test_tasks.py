@@ -195,3 +195,16 @@ def test_a_distribution_tells_its_modalities_and_classes() -> None:
 def test_sources_of_one_distribution_agree_in_their_modalities() -> None:
     with pytest.raises(ValueError, match=r"same number of modalities, got \{'synthetic:2': 2, 'synthetic:3': 3\}"):
         _ = Distribution(("synthetic:2", "synthetic:3"), ()).modalities
+
+
+def test_validation_labels_are_as_wrong_as_training_labels_where_that_is_asked_for() -> None:
+    harms: dict[str, float] = {"noisy_labels": 0.3, "flipped_labels": 0.2}
+    plain, spoiled = (lesson(replace(TASK, spoiled_validation=flag, validation=400, **harms)) for flag in (False, True))
+    assert content(plain.train) == content(spoiled.train)
+    assert content(plain.test) == content(spoiled.test)
+    wrong = plain.validation.labels != spoiled.validation.labels
+    classes = plain.classes
+    assert wrong.mean() == pytest.approx(0.3 * (1 - 1 / classes) + 0.2 - 0.2 * 0.3, abs=0.07)
+    assert [view.tobytes() for view in plain.validation.modalities] == [
+        view.tobytes() for view in spoiled.validation.modalities
+    ]

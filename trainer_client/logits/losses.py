@@ -57,7 +57,8 @@ class Pull:
         with torch.no_grad():
             seen = before.sum(dim=2, keepdim=True) > 0
             memory[:, samples] = torch.where(seen, before + RATE * (probabilities - before), probabilities).half()
-        term: Tensor = batch.pull * formulas.pull_term(probabilities, before, torch)
+        agreement = (probabilities * before).sum(dim=2)
+        term: Tensor = batch.pull * formulas.pull_term(agreement, agreement.detach(), torch)
         return term
 
     def state_dict(self) -> dict[str, Any]:

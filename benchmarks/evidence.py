@@ -29,6 +29,7 @@ from bss_service.testing import ServiceProcess
 from envs.research.actors import likeliest
 from envs.research.rollouts import auc
 from envs.research.statistics import Interval, task_gains
+from envs.students import one_thread_each
 from trainer_client.client import SchedulerClient
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.data.corrupt import corrupt
@@ -94,7 +95,9 @@ def main() -> None:
     cells = product(args.optimisers, args.harms, args.contenders, range(args.seeds))
     runs = [Run(args.data, args.samples, h, c, o, args.epochs, seed) for o, h, c, seed in cells]
     waiting = [run for run in runs if not (args.kept / run.file).exists()]
-    with ServiceProcess() as service, multiprocessing.get_context("spawn").Pool(args.workers) as pool:
+    with one_thread_each():
+        processes = multiprocessing.get_context("spawn").Pool(args.workers)
+    with ServiceProcess() as service, processes as pool:
         with SchedulerClient(service.url) as client:
             client.upload_judge(likeliest().data)
         for run, made in pool.imap_unordered(_made, [(run, service.url) for run in waiting]):

@@ -213,7 +213,7 @@ class DiscreteBalanceScheduling(BalanceScheduling):
 
     ## Action Space
 
-    `Discrete(6)`; observation, rewards, starting state and end of an episode are those of `BalanceScheduling`.
+    `Discrete(8)`; observation, rewards, starting state and end of an episode are those of `BalanceScheduling`.
 
     | Action | Name | Meaning |
     |---|---|---|
@@ -223,6 +223,8 @@ class DiscreteBalanceScheduling(BalanceScheduling):
     | 3 | `low_loss` | where the loss is low, sharply |
     | 4 | `hard` | where the loss is high |
     | 5 | `anti` | the opposite of `balance` |
+    | 6 | `evidence` | without the samples whose labels are probably wrong |
+    | 7 | `evidence_pull` | the same, and heads are drawn towards what they said before |
 
     ## Version History
 

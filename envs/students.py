@@ -4,7 +4,9 @@ Each row of every tensor is one network of one task. A product over the rows cos
 network, since networks this small are bound by the cost of calling an operation.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -20,10 +22,27 @@ from envs.tasks import Lesson, Part
 HIDDEN: Final = (64, 32)  # units of an encoder's two layers
 JOINT_WEIGHT: Final = 0.5  # (1 − λ) and λ of the paper's ℓ_total
 UNIMODAL_WEIGHT: Final = 0.5
+THREADS: Final = "OPENBLAS_NUM_THREADS"  # read by NumPy as it is imported
 REGISTER: Final = 16  # floats in the widest vector register
 MEMORY_RATE: Final = 0.3  # of the moving average of what a head says of a sample
 _threshold_backward: Final = torch.ops.aten.threshold_backward  # of relu: as far as something came through
 _IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Processes that are started within take one thread for NumPy's products.
+
+    Those of students and their judges are too small to be shared out: threads that wait for one another take ten times
+    the time, and that of the process beside.
+    """
+    before = os.environ.get(THREADS)
+    os.environ[THREADS] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[THREADS]
 
 
 class Students:

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from envs.scheduling import VectorBalanceScheduling, VectorDiscreteBalanceScheduling
+from envs.students import one_thread_each
 from envs.tasks import Distribution
 
 
@@ -37,7 +38,8 @@ class StudentsVecEnv(VecEnv):
         for _ in range(workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs, kind, self._size, tasks), daemon=True)
-            process.start()
+            with one_thread_each():
+                process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)

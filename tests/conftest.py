@@ -1,6 +1,9 @@
 """What many tests share: hypothesis profiles, the golden vectors, and a training loop in memory."""
 
 import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: two workers of pytest share the cores already
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

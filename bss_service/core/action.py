@@ -150,6 +150,8 @@ NAMED_ACTIONS: Final[Mapping[str, Action]] = {
     "low_loss": Action(kappa_loss=10, coverage="draw"),
     "hard": Action(kappa_loss=-2, coverage="draw"),
     "anti": Action(kappa_similarity=-1, kappa_loss=-1, coverage="draw"),
+    "evidence": Action(belief=0.5, probes=0.12),
+    "evidence_pull": Action(belief=0.5, probes=0.12, pull=1.5),
 }
 
 

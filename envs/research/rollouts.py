@@ -21,6 +21,7 @@ from envs.cohort import Cohort, Outcome
 from envs.research.training.teacher import advice, importance
 from envs.run import StudentRun
 from envs.sources import source
+from envs.students import one_thread_each
 from envs.tasks import Lesson, Task, lesson, oracle
 
 BELIEF: Final = 0.5  # P(label right) below which a label is said to be wrong
@@ -86,9 +87,9 @@ Pool = Callable[[Sequence[Episode]], list[Rollout]]
 @contextmanager
 def pool(workers: int) -> Iterator[Pool]:
     """Makes runs in `workers` processes, one thread each. Which process makes a run changes nothing about it."""
-    with multiprocessing.get_context("spawn").Pool(
-        workers, initializer=torch.set_num_threads, initargs=(1,)
-    ) as processes:
+    with one_thread_each():
+        made = multiprocessing.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,))
+    with made as processes:
 
         def play_all(episodes: Sequence[Episode]) -> list[Rollout]:
             order = sorted(range(len(episodes)), key=lambda k: _shape(episodes[k]))

@@ -147,6 +147,7 @@ def test_actions_matter() -> None:
     for k in range(env.action_space.n):
         env.reset(seed=3)
         env.step(0)  # the first draw knows nothing to weigh
+        env.step(k)  # a pull remembers now what it draws towards then
         came.append(env.step(k)[0].tobytes())
     assert len(set(came)) == len(NAMED_ACTIONS)
 
@@ -341,11 +342,11 @@ def test_what_a_vector_environment_cannot_do_is_refused() -> None:
         VectorBalanceScheduling(2, SHORT).reset(seed=[1, 2, 3])
 
 
-@pytest.mark.parametrize("wrong", [-1, 6])
+@pytest.mark.parametrize("wrong", [-1, 8])
 def test_a_discrete_action_out_of_range_is_refused(wrong: int) -> None:
     env = DiscreteBalanceScheduling(SHORT)
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=f"action must lie in 0 to 5, got {wrong}"):
+    with pytest.raises(ValueError, match=f"action must lie in 0 to 7, got {wrong}"):
         env.step(wrong)
 
 

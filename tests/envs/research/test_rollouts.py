@@ -1,3 +1,5 @@
+import multiprocessing
+import os
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +14,7 @@ from bss_service.protocol.decisions import Decision
 from envs.research.actors import FixedActor, of_artefact, of_name, parse
 from envs.research.rollouts import Episode, auc, detected, play, pool
 from envs.run import StudentRun
+from envs.students import one_thread_each
 from envs.tasks import Task, lesson
 from tests.support.trained import made_up
 
@@ -147,3 +150,10 @@ def test_auc_is_how_often_a_positive_scores_higher(score: list[float], positive:
 
 def test_auc_of_one_kind_alone_is_not_known() -> None:
     assert np.isnan(auc(np.array([0.1, 0.2]), np.array([True, True])))
+
+
+def test_processes_of_a_pool_use_one_thread_each() -> None:
+    with one_thread_each():
+        assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
+        with multiprocessing.get_context("spawn").Pool(1) as processes:
+            assert processes.apply(os.environ.get, ["OPENBLAS_NUM_THREADS"]) == "1"

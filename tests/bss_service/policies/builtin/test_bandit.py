@@ -1,16 +1,18 @@
 import math
 
 import numpy as np
+import pydantic
 import pytest
 
 from bss_service.core.action import NAMED_ACTIONS
-from bss_service.policies.base import Choice
-from bss_service.policies.builtin.bandit import Bandit
+from bss_service.core.samples.dynamics import NEEDED
+from bss_service.policies.base import Choice, create_policy
+from bss_service.policies.builtin.bandit import ARMS, Bandit
 from tests.bss_service.core.worlds import decision
 from tests.support.observations import observation
 
 SEEN = observation(1)
-NAMES = list(NAMED_ACTIONS)
+NAMES = list(ARMS)
 K = len(NAMES)
 
 
@@ -101,3 +103,22 @@ def test_the_arms_of_the_issue_are_there() -> None:
 def test_a_wrong_parameter_is_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         Bandit(**{name: value})
+
+
+def test_its_arms_may_use_evidence() -> None:
+    arms = ["uniform", "evidence", "evidence_pull"]
+    bandit = create_policy("bandit", {"arms": arms, "warm_up": 0})
+    rng = np.random.default_rng(0)
+    picked = {bandit.act(SEEN, rng).detail["arm"] for k in range(40)}
+    assert picked == set(arms)
+    assert set(bandit.needs()) == set(NEEDED)
+    assert set(create_policy("bandit", {}).needs()) == {"similarity", "loss"}
+
+
+@pytest.mark.parametrize(
+    ("arms", "sentence"),
+    [(["uniform", "best"], "must be one of uniform"), (["hard", "hard"], "must differ"), (["hard"], "at least 2")],
+)
+def test_arms_are_named_actions_two_at_least_and_each_once(arms: list[str], sentence: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=sentence):
+        create_policy("bandit", {"arms": arms})

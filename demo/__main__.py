@@ -1,4 +1,4 @@
-"""Train with four policies over real HTTP, swap one while it trains, and write down what came of it.
+"""Train on wrong labels with four policies over real HTTP, swap one while it trains, and write down what came of it.
 
 python -m demo
 """
@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from importlib.metadata import version
@@ -21,19 +21,18 @@ from rich.console import Console
 
 from bss_service.testing import ServiceProcess, ServiceStartError
 from demo.crew import Crew, Finished, RunFailedError, working
+from demo.headline import beside_it, headline
 from demo.page.report import write_report
-from demo.plan import POLICIES, Run, compared_runs, swapped_run
+from demo.plan import EPOCHS, POLICIES, SAMPLES, Run, compared_runs, swapped_run
 from demo.progress import board
-from demo.results import Announcement, Facts, Results, RunResult, write_results
-from demo.summary import headline, rows
+from demo.results import Announcement, DataFacts, Facts, Results, RunResult, write_results
+from demo.summary import rows
 from demo.swap import SwapError, prove, swap_mid_epoch
 from demo.table import print_swap, print_tables
 from trainer_client.errors import SchedulerError
 from trainer_client.reference.data import Dataset, load
 
-DATA: Final = "emoji"
-EPOCHS: Final = 32  # uniform's validation accuracy has levelled off by then, with either state of the labels
-SEEDS: Final = 3
+SEEDS: Final = 5
 SWAP_EPOCHS: Final = 8
 SWAP_TO: Final = "balance"
 
@@ -42,8 +41,14 @@ def arguments() -> argparse.ArgumentParser:
     """The command line; one line under each knob."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--seeds", type=int, default=SEEDS, help=f"runs of each policy on each state of the data (default: {SEEDS})")
-    add("--epochs", type=int, default=EPOCHS, help=f"epochs of each run (default: {EPOCHS})")
+    add(
+        "--seeds",
+        type=int,
+        default=SEEDS,
+        help=f"runs of each policy on each state of the data (default: {SEEDS})",
+    )
+    epochs = ", ".join(f"{number} on {data}" for data, number in EPOCHS.items())
+    add("--epochs", type=int, help=f"epochs of each compared run (default: {epochs})")
     add("--swap-epochs", type=int, default=SWAP_EPOCHS, help=f"epochs of the swapped run (default: {SWAP_EPOCHS})")
     add("--policies", nargs="+", default=list(POLICIES), metavar="POLICY", help="what to compare (default: all four)")
     add("--output", type=Path, help="folder for what is written (default: runs/demo-DATE-TIME)")
@@ -71,13 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
     """Service up, all runs, service down."""
     started = time.monotonic()
-    with console.status(f"loading {DATA} (made on first use)"):
-        dataset = load(DATA)
+    load_before = os.getloadavg()[0]
+    with console.status("loading the data sets (made on first use)"):
+        datasets = {data: load(data) for data in SAMPLES}
     swapped = swapped_run(args.swap_epochs)
     runs = [swapped, *compared_runs(args.policies, args.seeds, args.epochs)]
     with ServiceProcess(folder, flags=["--log-format", "json"]) as service:
         console.print(f"service at {service.url}, its log and database in {folder}", highlight=False)
-        with working(service.url, DATA, runs) as crew, ThreadPoolExecutor(1) as operators:
+        with working(service.url, runs) as crew, ThreadPoolExecutor(1) as operators:
             operator = operators.submit(
                 swap_mid_epoch, service.url, swapped.job, SWAP_TO, swapped.epochs // 2, crew.stop.is_set
             )
@@ -85,7 +91,7 @@ def _run(console: Console, folder: Path, args: argparse.Namespace) -> Results:
     announced = operator.result()
     result = next(r for r in done if r.run == swapped)
     return Results(
-        facts=_facts(dataset, time.monotonic() - started),
+        facts=_facts(datasets, time.monotonic() - started, load_before),
         runs=[r for r in done if r.run != swapped],
         swap=prove(announced, result),
         swapped=result,
@@ -118,13 +124,12 @@ def _follow(console: Console, crew: Crew, runs: list[Run], operator: "Future[Ann
 def _publish(console: Console, folder: Path, results: Results) -> None:
     """Print the table, write the report and the raw results."""
     table = rows(results)
-    console.print()
+    console.print(f"\n[bold]{headline(table)}[/] {beside_it(table)}\n", highlight=False)
     print_tables(console, table, len(results.seeds))
-    console.print(f"\n[bold]{headline(table)}[/]", highlight=False)
     print_swap(console, results.swap)
     write_results(folder / "results.json", results, table)
     with console.status("drawing the report"):
-        write_report(folder / "report.html", results, table, load(DATA))
+        write_report(folder / "report.html", results, table, load)
     console.print(f"\n{results.facts.seconds:.0f} s. Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
@@ -134,18 +139,27 @@ def _new_folder(wanted: Path | None) -> Path:
     return folder
 
 
-def _facts(dataset: Dataset, seconds: float) -> Facts:
+def _facts(datasets: Mapping[str, Dataset], seconds: float, load_before: float) -> Facts:
     packages = ("bss-scheduler", "torch", "numpy", "fastapi", "uvicorn", "sqlalchemy", "matplotlib")
     return Facts(
         command=shlex.join(["python", "-m", "demo", *sys.argv[1:]]),
         date=f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         seconds=seconds,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        load=load_before,
         machine=f"{platform.system()} {platform.machine()}",
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
-        training_samples=len(dataset.indices("train")),
-        validation_samples=len(dataset.indices("validation")),
-        test_samples=len(dataset.indices("test")),
+        data={name: _data_facts(name, dataset) for name, dataset in datasets.items()},
+    )
+
+
+def _data_facts(name: str, dataset: Dataset) -> DataFacts:
+    training = len(dataset.indices("train"))
+    return DataFacts(
+        training=min(training, SAMPLES[name] or training),
+        validation=len(dataset.indices("validation")),
+        test=len(dataset.indices("test")),
+        classes=len(dataset.classes),
         licence=dataset.licence,
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 from typing import Any, Final
 
-from demo.plan import Run
+from demo.plan import SAMPLES, Run
 from demo.results import RunResult
 
 WORKERS: Final = 2
@@ -59,7 +59,7 @@ Event = Started | EpochEnded | Finished | Failed
 class Crew:
     """The workers and the lines to them."""
 
-    def __init__(self, url: str, data: str, runs: Sequence[Run]) -> None:
+    def __init__(self, url: str, runs: Sequence[Run]) -> None:
         context = multiprocessing.get_context("spawn")
         self.stop = context.Event()
         self._events: Any = context.Queue()
@@ -69,9 +69,7 @@ class Crew:
         for task in (*runs, *[None] * WORKERS):
             self._tasks.put(task)
         self._processes: list[SpawnProcess] = [
-            context.Process(
-                target=_work, args=(url, data, self._tasks, self._events, self.stop), name=f"demo-worker-{k}"
-            )
+            context.Process(target=_work, args=(url, self._tasks, self._events, self.stop), name=f"demo-worker-{k}")
             for k in range(min(WORKERS, len(runs)))
         ]
 
@@ -114,9 +112,9 @@ class Crew:
 
 
 @contextmanager
-def working(url: str, data: str, runs: Sequence[Run]) -> Iterator[Crew]:
+def working(url: str, runs: Sequence[Run]) -> Iterator[Crew]:
     """Workers at work on the runs; however the block is left, they are ended."""
-    crew = Crew(url, data, runs)
+    crew = Crew(url, runs)
     try:
         crew.start()
         yield crew
@@ -124,7 +122,7 @@ def working(url: str, data: str, runs: Sequence[Run]) -> Iterator[Crew]:
         crew.end()
 
 
-def _work(url: str, data: str, tasks: Any, events: Any, stop: Any) -> None:
+def _work(url: str, tasks: Any, events: Any, stop: Any) -> None:
     """The life of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and sets `stop`
     import torch
@@ -134,12 +132,12 @@ def _work(url: str, data: str, tasks: Any, events: Any, stop: Any) -> None:
 
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
-    dataset = load(data)
+    datasets = {data: load(data) for data in SAMPLES}
     while not stop.is_set() and (run := tasks.get()) is not None:
         events.put(Started(run))
         try:
             on_epoch = _epoch_reporter(run, events)
-            result = execute(run, dataset, url, on_epoch, lambda: _must_stop(stop, parent))
+            result = execute(run, datasets[run.condition.data], url, on_epoch, lambda: _must_stop(stop, parent))
         except StoppedError:
             return
         except Exception:

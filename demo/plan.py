@@ -2,30 +2,44 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-POLICIES: Final = ("uniform", "curriculum", "balance", "bandit")
 BASELINE: Final = "uniform"
-GROWTH_SHARE: Final = 0.4  # of a run, until curriculum admits every sample: 40 of about 100 epochs in the paper
+PAPER: Final = "balance"
+SHOWN: Final = "evidence"  # the policy that the demo is about
+ORACLE: Final = "oracle"  # a control, no policy of the service: uniform over the samples whose labels are right
+POLICIES: Final = (BASELINE, PAPER, SHOWN, ORACLE)
+
+NOISE: Final = 0.4  # share of the training labels drawn anew; some draw the true one again
+SAMPLES: Final = {"emoji": None, "watch": 1200}  # for training, at most; all of watch would take five minutes alone
+EPOCHS: Final = {"emoji": 30, "watch": 20}  # uniform's validation accuracy has levelled off by then
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A state of the training data; validation and test data are always clean."""
+    """A data set and the state of its training labels; those of validation and test are always the true ones."""
 
-    key: str
-    title: str
-    noisy_labels: float  # share of the training labels drawn anew at random
+    data: str
+    noisy_labels: float  # share drawn anew at random
+
+    @property
+    def key(self) -> str:
+        """As part of a job's name."""
+        return f"{self.data}-{'noisy' if self.noisy_labels else 'clean'}"
+
+    @property
+    def title(self) -> str:
+        """In a few words."""
+        labels = f"{100 * self.noisy_labels:.0f} % of the labels redrawn" if self.noisy_labels else "clean labels"
+        return f"{self.data}, {labels}"
 
 
-CLEAN: Final = Condition("clean", "clean labels", 0.0)
-NOISY: Final = Condition("noisy", "30 % noisy labels", 0.3)
-CONDITIONS: Final = (CLEAN, NOISY)
+CONDITIONS: Final = tuple(Condition(data, noise) for data in SAMPLES for noise in (NOISE, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training run. Runs of one seed share initial weights, corruption of the data and the job's seed."""
+    """One training run. Runs of one seed share samples, their labels, initial weights and the job's seed."""
 
     purpose: Literal["compare", "swap"]
     condition: Condition
@@ -42,23 +56,22 @@ class Run:
         return f"{self.purpose}-{self.condition.key}-{self.policy}-seed-{self.seed}"
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        """Of the policy; what is not named here is its default."""
-        return {"growth_epochs": GROWTH_SHARE * self.epochs} if self.policy == "curriculum" else {}
-
-    @property
-    def measure_first(self) -> bool:
-        """Whether the ranking needs a measuring pass before the first step."""
-        return self.policy == "curriculum"
+    def served(self) -> str:
+        """The policy by its name at the service."""
+        return BASELINE if self.policy == ORACLE else self.policy
 
 
-def compared_runs(policies: Sequence[str], seeds: int, epochs: int) -> list[Run]:
-    """Every policy on every condition with every seed; a seed's runs come one after another."""
+def compared_runs(policies: Sequence[str], seeds: int, epochs: int | None = None) -> list[Run]:
+    """Every policy on every condition with every seed; a seed's runs come one after another.
+
+    epochs: of every run; None: as many as EPOCHS says. On clean labels the oracle is uniform, and is not run.
+    """
     return [
-        Run("compare", condition, policy, seed, epochs)
+        Run("compare", condition, policy, seed, epochs or EPOCHS[condition.data])
         for seed in range(seeds)
         for condition in CONDITIONS
         for policy in policies
+        if condition.noisy_labels or policy != ORACLE
     ]
 
 
@@ -68,4 +81,4 @@ def swapped_run(epochs: int) -> Run:
     Its batches are small, so that an epoch is long enough to be hit in the middle, and little is fetched ahead, so that
     much of the epoch is still to be drawn; two loader processes pull batches ahead all the same.
     """
-    return Run("swap", CLEAN, BASELINE, 0, epochs, batch_size=16, loader_workers=2, prefetch=4)
+    return Run("swap", Condition("emoji", 0.0), BASELINE, 0, epochs, batch_size=16, loader_workers=2, prefetch=4)

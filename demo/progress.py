@@ -9,7 +9,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from demo.crew import EpochEnded, Finished, Started
 from demo.plan import Run
-from demo.results import JOINT
 
 
 class Board:
@@ -53,8 +52,8 @@ class Board:
         self._progress.remove_task(self._lines.pop(result.run.job))
         self._done += 1
         self.say(
-            f"[dim]{self._done:2d}/{self._total}[/]  {title(result.run):30s}  {result.seconds:4.1f} s  "
-            f"test {100 * result.test[JOINT]:.1f} %"
+            f"[dim]{self._done:2d}/{self._total}[/]  {title(result.run):36s}  {result.seconds:4.1f} s  "
+            f"test {100 * result.test:.1f} %"
         )
 
 
@@ -75,4 +74,4 @@ def title(run: Run) -> str:
     """A run in a few words."""
     if run.purpose == "swap":
         return "swapped while it trains"
-    return f"{run.condition.key} · {run.policy} · seed {run.seed}"
+    return f"{run.condition.key.replace('-', ' · ')} · {run.policy} · seed {run.seed}"

@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from bss_service.protocol.decisions import Decision
 from demo.plan import Condition, Run
 
-JOINT: Final = "joint"  # name of the head that sees every modality
-QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
-EVERYONE, RIGHT, WRONG = "all", "right label", "wrong label"
+TOP: Final = 100  # suspects of a run that are kept
+BINS: Final = 20  # of P(right) from 0 to 1
+RIGHT, WRONG = "right label", "wrong label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +18,19 @@ class Epoch:
     """Validation after an epoch."""
 
     epoch: int
-    steps: int  # trained so far
-    policy_version: int
-    loss: float
-    accuracy: Mapping[str, float]  # of each unimodal head and of `joint`
+    accuracy: float  # of the joint head
+    left_out: float  # share of the training samples that the epoch was drawn without
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreBands:
-    """Balance scores of the training samples as an epoch was drawn from them."""
+class Suspect:
+    """A training sample as the service lists it at the end of a run, and the truth, which the service never sees."""
 
-    epoch: int
-    quantiles: Mapping[str, list[float]]  # of a group of samples: QUANTILES of their scores
+    number: int  # among the job's samples
+    right: float  # P(its label is right)
+    given: int  # the class that it is labelled with
+    likeliest: int  # the likeliest other class
+    is_wrong: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +49,19 @@ class RunResult:
 
     run: Run
     epochs: list[Epoch]
-    best_epoch: int  # by validation accuracy of the joint head
-    test: Mapping[str, float]  # accuracy of each head with the weights of the best epoch
-    seconds: float  # of the trainer, the demo's own snapshots left out
-    extra_forward_samples: int
+    best_epoch: int  # by validation accuracy
+    test: float  # accuracy of the joint head with the weights of the best epoch
+    seconds: float
     worst_wait_seconds: float
     batches: int
-    decisions: list[Decision]
-    bands: list[ScoreBands]
-    scores: list[float | None]  # (n,) latest balance score of each training sample
-    wrong_label: list[bool]  # (n,)
+    suspects: list[Suspect]  # the TOP least likely right, the least first; none of an oracle
+    beliefs: Mapping[str, list[int]]  # samples with RIGHT and WRONG labels: how many in each of BINS of P(right)
     steps: list[Step]  # of the swapped run only
+
+    @property
+    def found(self) -> int:
+        """How many of the suspects really have a wrong label."""
+        return sum(suspect.is_wrong for suspect in self.suspects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,17 @@ class SwapProof:
 
 
 @dataclass(frozen=True, slots=True)
+class DataFacts:
+    """A data set in numbers."""
+
+    training: int  # samples that a run trains on
+    validation: int
+    test: int
+    classes: int
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """How the demo was made."""
 
@@ -107,12 +120,10 @@ class Facts:
     date: str
     seconds: float
     cores: int
+    load: float  # processes at work on the machine as the demo began, averaged over a minute
     machine: str
     versions: Mapping[str, str]
-    training_samples: int
-    validation_samples: int
-    test_samples: int
-    licence: str
+    data: Mapping[str, DataFacts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +147,11 @@ class Results:
 
     @property
     def conditions(self) -> list[Condition]:
-        """The states of the data, in the order in which they were planned."""
+        """The data sets and states of their labels, in the order in which they were planned."""
         return list(dict.fromkeys(r.run.condition for r in self.runs))
 
-    @property
-    def heads(self) -> list[str]:
-        """The unimodal heads in the data set's order, then the joint one."""
-        return list(self.runs[0].test)
-
     def of(self, condition: Condition, policy: str) -> list[RunResult]:
-        """The runs of a policy on a condition, by seed."""
+        """The runs of a policy on a condition, by seed; none where it was not run."""
         matching = [r for r in self.runs if r.run.condition == condition and r.run.policy == policy]
         return sorted(matching, key=lambda r: r.run.seed)
 
@@ -153,8 +159,4 @@ class Results:
 def write_results(path: Path, results: Results, table: Sequence[Any]) -> None:
     """Write everything as JSON, with the rows of the table first."""
     content = {"table": [asdict(row) for row in table], **asdict(results)}
-    path.write_text(json.dumps(content, allow_nan=False, default=_as_json) + "\n")
-
-
-def _as_json(decision: Decision) -> dict[str, Any]:
-    return decision.model_dump(mode="json")
+    path.write_text(json.dumps(content, allow_nan=False) + "\n")

@@ -1,24 +1,20 @@
 """One training run of the demo: a real trainer, its samples chosen over HTTP, watched from beside the loop."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bss_service.job.snapshot import Snapshot
 from bss_service.protocol.policies import PolicySpec
-from demo.plan import Run
-from demo.results import EVERYONE, JOINT, QUANTILES, RIGHT, WRONG, Epoch, RunResult, ScoreBands, Step
+from bss_service.protocol.samples import SampleRow
+from demo.plan import ORACLE, Run
+from demo.results import BINS, RIGHT, TOP, WRONG, Epoch, RunResult, Step, Suspect
+from demo.samples import Flags, samples_of
 from trainer_client.client import SchedulerClient
-from trainer_client.reference.data import Dataset, corrupt
-from trainer_client.reference.evaluation import Evaluation
-from trainer_client.reference.training import EpochRecord, StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
+from trainer_client.reference.data import Dataset
+from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 from trainer_client.sampler import ScheduledBatchSampler
-
-Flags = NDArray[np.bool_]
-Scores = NDArray[np.float32]
 
 
 class StoppedError(Exception):
@@ -34,120 +30,96 @@ def execute(
 ) -> RunResult:
     """Train one run to its end.
 
-    on_epoch: is given the number of each epoch that ended and its validation accuracy. stopped: asked after every step
-    whether to leave off, with StoppedError.
+    dataset: the whole one, with true labels. on_epoch: is given the number of each epoch that ended and its validation
+    accuracy. stopped: asked after every step whether to leave off, with StoppedError.
     """
-    corrupted = corrupt(dataset, noisy_labels=run.condition.noisy_labels, seed=run.seed).dataset
-    training = dataset.indices("train")
-    wrong = corrupted.labels[training] != dataset.labels[training]
-    policy = PolicySpec(name=run.policy, parameters=run.parameters)
+    samples = samples_of(run, dataset)
+    trained = samples.trained(run.policy)
     spec = job_spec(
         run.job,
-        corrupted,
+        trained,
         batch_size=run.batch_size,
         epochs=run.epochs,
         seed=run.seed,
-        policy=policy,
+        policy=PolicySpec(name=run.served),
         tail="carry",  # epochs are the whole training set, as the figures are reported
     )
-    config = TrainingConfig(
-        epochs=run.epochs, seed=run.seed, workers=run.loader_workers, measure_first=run.measure_first, on_outage="raise"
-    )
+    config = TrainingConfig(epochs=run.epochs, seed=run.seed, workers=run.loader_workers, on_outage="raise")
     with (
         SchedulerClient(url, token="") as client,
         ScheduledBatchSampler(spec, client, prefetch=run.prefetch, on_outage="raise", outage_after=30.0) as sampler,
     ):
-        trainer = Trainer(corrupted, sampler, config)
-        watcher = Watcher(run, trainer, client, wrong, on_epoch, stopped)
+        trainer = Trainer(trained, sampler, config)
+        watcher = Watcher(run, trainer, on_epoch, stopped)
         result = trainer.train(watcher)
         if result.test is None:
             raise StoppedError(run.job)
         sampler.flush()
+        listed = [] if run.policy == ORACLE else client.samples(run.job, "label", spec.samples).samples
+        known = suspects(listed, samples.wrong)
         return RunResult(
             run=run,
-            epochs=[_epoch(record) for record in result.epochs],
+            epochs=_epochs(result, left_out(client, run.job, spec.samples)),
             best_epoch=result.best_epoch,
-            test=_accuracies(result.test),
-            seconds=result.seconds - watcher.seconds,
-            extra_forward_samples=result.extra_forward_samples,
+            test=result.test.accuracy,
+            seconds=result.seconds,
             worst_wait_seconds=result.worst_wait_seconds,
             batches=sampler.stats.batches,
-            decisions=client.decisions(run.job, 0, 1000).decisions,
-            bands=watcher.bands,
-            scores=[None if np.isnan(score) else float(score) for score in read_scores(client, run.job)],
-            wrong_label=wrong.tolist(),
+            suspects=known[:TOP],
+            beliefs=beliefs(known),
             steps=watcher.steps,
         )
 
 
 @dataclass
 class Watcher:
-    """Called by the trainer after each step; looks at the scores once an epoch and counts what that costs."""
+    """Called by the trainer after each step."""
 
     run: Run
     trainer: Trainer
-    client: SchedulerClient
-    wrong: Flags
     on_epoch: Callable[[int, float], None]
     stopped: Callable[[], bool]
-    seconds: float = 0.0
-    bands: list[ScoreBands] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
-    _epoch: int = -1
+    _epochs: int = 0
     _began: float = 0.0
 
     def __call__(self, record: StepRecord) -> None:
         """One step is done."""
-        started = time.monotonic()
         if self.stopped():
             self.trainer.stop()
         if self.run.purpose == "swap":
-            self._note_step(record, started)
-        elif record.batch.epoch != self._epoch:
-            self._note_scores(record.batch.epoch)
-        if record.batch.epoch != self._epoch:
-            self._epoch = record.batch.epoch
-            self._report_epoch(self.trainer.result)
-        self.seconds += time.monotonic() - started
+            self._note_step(record, time.monotonic())
+        done = self.trainer.result.epochs
+        if len(done) > self._epochs:
+            self._epochs = len(done)
+            self.on_epoch(self._epochs, done[-1].validation.accuracy)
 
     def _note_step(self, record: StepRecord, now: float) -> None:
         self._began = self._began or now
         batch = record.batch
         self.steps.append(Step(batch.step, batch.epoch, batch.policy_version, now - self._began))
 
-    def _note_scores(self, epoch: int) -> None:
-        scores = read_scores(self.client, self.run.job)
-        if not np.isnan(scores).all():
-            self.bands.append(ScoreBands(epoch, score_quantiles(scores, self.wrong)))
 
-    def _report_epoch(self, result: TrainingResult) -> None:
-        if result.epochs:
-            self.on_epoch(len(result.epochs), result.epochs[-1].validation.accuracy)
+def left_out(client: SchedulerClient, job: str, samples: int) -> dict[int, float]:
+    """Share of a job's samples that each epoch was drawn without, by the latest decision in it."""
+    decisions = client.decisions(job, 0, 1000).decisions
+    return {decision.epoch: decision.left_out / samples for decision in decisions}
 
 
-def read_scores(client: SchedulerClient, job: str) -> Scores:
-    """The balance score ŝ of every sample, (n,), NaN where it has none, from the job's snapshot."""
-    table = Snapshot.from_frame(client.snapshot(job)).table
-    scores: Scores = table.average["similarity"] - table.average["loss"]
-    return scores
+def suspects(listed: Sequence[SampleRow], wrong: Flags) -> list[Suspect]:
+    """Listed samples beside the truth, (n,) whether their labels are wrong."""
+    return [
+        Suspect(row.index, row.evidence.right, row.evidence.label, row.evidence.likeliest, bool(wrong[row.index]))
+        for row in listed
+        if row.evidence is not None
+    ]
 
 
-def score_quantiles(scores: Scores, wrong: Flags) -> dict[str, list[float]]:
-    """QUANTILES of the scores there are, of all samples and, where some labels are wrong, of both groups."""
-    scored = ~np.isnan(scores)
-    groups = {EVERYONE: scored, RIGHT: scored & ~wrong, WRONG: scored & wrong}
-    return {
-        name: np.quantile(scores[members], QUANTILES).tolist()
-        for name, members in groups.items()
-        if members.any() and (wrong.any() or name == EVERYONE)
-    }
+def beliefs(known: Sequence[Suspect]) -> dict[str, list[int]]:
+    """How many samples of either truth are in each of BINS of P(right)."""
+    of = {name: [s.right for s in known if s.is_wrong == (name == WRONG)] for name in (RIGHT, WRONG)}
+    return {name: np.histogram(right, BINS, (0, 1))[0].tolist() for name, right in of.items()}
 
 
-def _epoch(record: EpochRecord) -> Epoch:
-    return Epoch(
-        record.epoch, record.step, record.policy_version, record.validation.loss, _accuracies(record.validation)
-    )
-
-
-def _accuracies(report: Evaluation) -> dict[str, float]:
-    return {name: accuracy for name, (accuracy, _) in report.modalities.items()} | {JOINT: report.accuracy}
+def _epochs(result: TrainingResult, without: Mapping[int, float]) -> list[Epoch]:
+    return [Epoch(r.epoch, r.validation.accuracy, without.get(r.epoch, 0.0)) for r in result.epochs]

@@ -7,20 +7,22 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.plan import Condition
-from demo.results import JOINT, SwapProof
-from demo.summary import Row, with_interval
+from demo.results import TOP, SwapProof
+from demo.summary import Measure, Row, with_interval
 
-_COLOUR = {"better": "green", "worse": "red", "can't tell": "dim", None: "dim"}
+_COLOUR = {"better": "green", "worse": "red", "can't tell": "dim"}
+_COLUMNS = ("test", "gain", "last epoch", "gain", "found", "left out", "s")
 
 
 def print_tables(console: Console, rows: Sequence[Row], seeds: int) -> None:
-    """One table a state of the data, and what the columns mean."""
+    """One table a data set and state of its labels, and what the columns mean."""
     for condition in dict.fromkeys(row.condition for row in rows):
         console.print(_table(condition, [row for row in rows if row.condition == condition]))
     console.print(
-        f"[dim]Accuracy in % on the test set at the best validation epoch: mean ± 95 % interval (Student t) over "
-        f"{seeds} seeds. Gain: fused, over uniform, in points, paired by seed. s: seconds of a run. Extra: samples "
-        "passed through the model for the scheduler's sake alone. Wait: the longest for one batch.[/]"
+        f"[dim]Test: accuracy in % of the best validation epoch; last epoch: on validation. Mean ± 95 % interval "
+        f"(Student t) over {seeds} seeds. Gain: over uniform, in points, paired by seed; green or red where its "
+        f"interval excludes 0. Found: wrong labels among the {TOP} least likely right. Left out: % of the samples, in "
+        "the last epoch. s: seconds of a run.[/]"
     )
 
 
@@ -39,7 +41,7 @@ def print_swap(console: Console, proof: SwapProof) -> None:
 
 def _table(condition: Condition, rows: Sequence[Row]) -> Table:
     table = Table(
-        title=f"emoji, {condition.title}",
+        title=condition.title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -47,27 +49,26 @@ def _table(condition: Condition, rows: Sequence[Row]) -> Table:
         collapse_padding=True,
         padding=(0, 1),
     )
-    heads = [head for head in rows[0].accuracy if head != JOINT]
-    table.add_column("policy", no_wrap=True)
-    for name in ("fused", *heads, "gain"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for name in ("s", "extra", "wait"):
+    table.add_column("policy", no_wrap=True, min_width=8)
+    for name in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row, heads))
+        table.add_row(*_cells(row))
     return table
 
 
-def _cells(row: Row, heads: Sequence[str]) -> list[str]:
-    colour = _COLOUR[row.verdict]
+def _cells(row: Row) -> list[str]:
     return [
         f"[bold]{row.policy}[/]",
-        with_interval(row.accuracy[JOINT]),
-        *(f"{row.accuracy[head].mean:.1f}" for head in heads),
-        "" if row.gain is None else f"[{colour}]{with_interval(row.gain, sign=True)}[/]",
-        f"[{colour}]{row.verdict or 'baseline'}[/]",
+        *_measured(row.test),
+        *_measured(row.last),
+        "" if row.found is None else f"{row.found:.0f}",
+        f"{100 * row.left_out:.0f}",
         f"{row.seconds:.0f}",
-        str(row.extra_forward_samples),
-        f"{1000 * row.worst_wait_seconds:.0f} ms",
     ]
+
+
+def _measured(measure: Measure) -> tuple[str, str]:
+    gain = measure.gain
+    shown = "" if gain is None else f"[{_COLOUR[gain.verdict]}]{with_interval(gain, sign=True)}[/]"
+    return with_interval(measure.accuracy), shown

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 # Each colour is drawn under a hex code of its own and becomes a CSS variable, which a dark scheme may set otherwise.
 # The policies' hues are Paul Tol's high-contrast set, which stays apart under every common colour blindness.
 INK, MUTED, GRID, PAPER = "#1b1e24", "#626a76", "#dfe3e8", "#fdfdfe"
-POLICY: Final = {"uniform": "#6f7783", "curriculum": "#997700", "balance": "#004488", "bandit": "#bb5566"}
+POLICY: Final = {"uniform": "#6f7783", "balance": "#bb5566", "evidence": "#004488", "oracle": "#997700"}
 OTHER_POLICY: Final = "#117733"
 VARIABLES: Final = {
     INK: "--ink",

@@ -1,4 +1,4 @@
-"""Samples as a page can show them: picture, name, class, score."""
+"""Suspects as a page can show them: picture, name, the label given, the likeliest other, and the truth."""
 
 import base64
 import io
@@ -10,41 +10,43 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.results import RunResult
-from trainer_client.reference.data import Dataset, corrupt
+from demo.results import RunResult, Suspect
+from demo.samples import samples_of
+from trainer_client.reference.data import Dataset
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One training sample."""
+    """A suspected training sample."""
 
     picture: str  # data URI of a PNG; empty where the set has no images
     name: str
-    label: str  # the one it was trained with
-    true_label: str
-    score: float
+    given: str  # the label that it was trained with
+    likeliest: str  # the likeliest other label
+    true: str
+    right: float  # P(the label is right)
 
     @property
     def is_wrong(self) -> bool:
         """Whether it was trained with a wrong label."""
-        return self.label != self.true_label
+        return self.given != self.true
 
 
-def cards(result: RunResult, dataset: Dataset, numbers: Sequence[int]) -> list[Card]:
-    """The training samples `numbers` of a run, as it was trained on them."""
-    run = result.run
-    noisy = corrupt(dataset, noisy_labels=run.condition.noisy_labels, seed=run.seed).dataset.labels
-    pictures = image_bytes(dataset)
-    training = dataset.indices("train")
+def cards(result: RunResult, dataset: Dataset, suspects: Sequence[Suspect]) -> list[Card]:
+    """Suspects of a run on a data set, which is given whole."""
+    true = samples_of(result.run, dataset).true
+    pictures = image_bytes(true)
+    training = true.indices("train")
     return [
         Card(
-            picture="" if pictures is None else png_uri(pictures[index]),
-            name=dataset.captions[index] if dataset.captions else f"sample {number}",
-            label=dataset.classes[noisy[index]],
-            true_label=dataset.classes[dataset.labels[index]],
-            score=float(result.scores[number] or 0.0),
+            picture="" if pictures is None else png_uri(pictures[training[suspect.number]]),
+            name=true.captions[training[suspect.number]] if true.captions else f"sample {suspect.number}",
+            given=true.classes[suspect.given],
+            likeliest=true.classes[suspect.likeliest],
+            true=true.classes[true.labels[training[suspect.number]]],
+            right=suspect.right,
         )
-        for number, index in ((number, training[number]) for number in numbers)
+        for suspect in suspects
     ]
 
 

@@ -1,7 +1,7 @@
 """The demo's report: one HTML page that needs nothing but itself."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,77 +9,64 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from demo.headline import beside_it, headline
 from demo.page import plots
 from demo.page.canvas import VARIABLES, colour_of
 from demo.page.gallery import Card, cards
-from demo.plan import BASELINE, NOISY, Condition
-from demo.ranking import least_and_most, share, wrong_share_by_decile
-from demo.results import JOINT, Results, RunResult
-from demo.summary import Row, count, headline, signed, with_interval
-from trainer_client.reference.data import Dataset, watch
+from demo.plan import BASELINE, NOISE, SHOWN, Condition
+from demo.results import BINS, RIGHT, TOP, WRONG, Results, RunResult
+from demo.summary import Row, count, with_interval
+from trainer_client.reference.data import Dataset
 
-SHOWN: Final = 16  # samples at either end of the ranking
-GALLERY_POLICY: Final = "balance"
-LOW_REWARD: Final = -0.9
-OFTEN: Final = 0.4  # were rewards spread evenly over [−1, 1], one in twenty would be as low
+CARDS: Final = 24  # of suspects with pictures
+LINES: Final = 12  # of suspects without
 
 
-def write_report(path: Path, results: Results, rows: Sequence[Row], dataset: Dataset) -> None:
-    """Write the page."""
-    path.write_text(page(results, rows, dataset), encoding="utf-8")
+def write_report(path: Path, results: Results, rows: Sequence[Row], load: Callable[[str], Dataset]) -> None:
+    """Write the page; load: gives a whole data set by its name."""
+    path.write_text(page(results, rows, load), encoding="utf-8")
 
 
-def page(results: Results, rows: Sequence[Row], dataset: Dataset) -> str:
+def page(results: Results, rows: Sequence[Row], load: Callable[[str], Dataset]) -> str:
     """The whole page as HTML."""
-    policy = _gallery_policy(results)
-    accuracy = max(row.accuracy[JOINT].mean for row in rows) / 100
-    return _template().render(
+    best = max(row.test.accuracy.mean for row in rows) / 100
+    html: str = _template().render(
         results=results,
         facts=results.facts,
         rows=rows,
         headline=headline(rows),
+        beside_it=beside_it(rows),
         baseline=BASELINE,
+        shown=SHOWN,
+        top=TOP,
+        noise=f"{100 * NOISE:.0f} %",
+        wrong_share=_wrong_share(results),
         seeds=len(results.seeds),
+        compared=sum(row.test.gain is not None for row in rows),
         batches=sum(r.batches for r in results.runs) + results.swapped.batches,
-        standard_error=lambda samples: 100 * (accuracy * (1 - accuracy) / samples) ** 0.5,
-        wrong_label_sentence=wrong_label_sentence(results, policy) if NOISY in results.conditions else "",
-        reward_sentence=reward_sentence(results),
-        gallery_policy=policy,
-        galleries=_galleries(results, policy, dataset),
-        watch_licence=watch.LICENCE,
+        standard_error=lambda samples: 100 * (best * (1 - best) / samples) ** 0.5,
+        suspect_sentences=[suspect_sentence(results, condition) for condition in _told(results)],
+        galleries=list(_galleries(results, load)),
         **_pictures(results, rows),
     )
+    return html
 
 
-def wrong_label_sentence(results: Results, policy: str) -> str:
-    """How the share of wrong labels differs between the ends of the ranking, from the numbers."""
-    runs = results.of(NOISY, policy)
-    tenths = np.mean([wrong_share_by_decile(r) for r in runs], axis=0)
-    least, most = float(tenths[0]), float(tenths[-1])
-    overall = float(np.mean([share(r.wrong_label) for r in runs]))
-    end = (
-        "tells wrong labels from right ones" if least > overall > most else "does not tell wrong labels from right ones"
+def suspect_sentence(results: Results, condition: Condition) -> str:
+    """How well P(right) tells wrong labels from right ones, from the numbers of all seeds."""
+    right, wrong = (
+        np.sum([run.beliefs[name] for run in results.of(condition, SHOWN)], axis=0) for name in (RIGHT, WRONG)
     )
+    right_out, wrong_out = right[: BINS // 2].sum(), wrong[: BINS // 2].sum()
+    sentence = (
+        f"{condition.title}: {100 * _share(wrong.sum(), right.sum() + wrong.sum()):.0f} % of all labels are wrong."
+    )
+    if not right_out + wrong_out:
+        return f"{sentence} None is held for wrong."
     return (
-        f"Under {policy}, {100 * least:.0f} % of the labels in the least balanced tenth are wrong and "
-        f"{100 * most:.0f} % of those in the most balanced tenth, against {100 * overall:.0f} % of all: at its ends "
-        f"the ranking {end}. (A label drawn at random is the right one once in seven times.)"
-    )
-
-
-def reward_sentence(results: Results) -> str:
-    """How often the baseline, which chooses nothing, was punished all the same, from the numbers."""
-    decisions = [d for c in results.conditions for r in results.of(c, BASELINE) for d in r.decisions]
-    rewards = [d.reward for d in decisions if d.reward is not None]
-    if not rewards:
-        return ""
-    low = share([reward <= LOW_REWARD for reward in rewards])
-    sentence = f"Of the {len(rewards)} intervals of {BASELINE}, {100 * low:.0f} % got a reward of −0.9 or less"
-    if low <= OFTEN:
-        return sentence + "."
-    return sentence + (
-        ": gains shrink as training goes on, so the reward tells at least as much of an interval's place in the run as "
-        "of what was drawn, and a policy that learns from it learns slowly."
+        f"{sentence} Of those that the service holds for wrong (P(right) below one half) "
+        f"{100 * _share(wrong_out, right_out + wrong_out):.0f} % are, and these are "
+        f"{100 * _share(wrong_out, wrong.sum()):.0f} % of all wrong ones."
     )
 
 
@@ -95,7 +82,7 @@ def _template() -> Any:
         "counted": count,
         "hue": lambda policy: VARIABLES[colour_of(policy)],
         "ms": lambda seconds: f"{1000 * seconds:.0f} ms",
-        "signed": signed,
+        "percent": lambda share: f"{100 * share:.{0 if share >= 0.01 else 1}f} %",
         "thousands": lambda number: f"{number:,}".replace(",", "\u202f"),
         "unbroken": _unbroken,
         "with_interval": with_interval,
@@ -109,37 +96,35 @@ def _unbroken(html: Markup) -> Markup:
 
 
 def _pictures(results: Results, rows: Sequence[Row]) -> dict[str, Any]:
-    """The template's pictures by its names for them; lists of lists hold a row for each state of the data."""
-    limits = plots.score_limits(results)
-    conditions, policies = results.conditions, results.policies
+    """The template's pictures by its names for them."""
+    compared = [c for c in results.conditions if any(r.condition == c and r.test.gain is not None for r in rows)]
     return {
-        "gains": [plots.gains(rows, c) for c in conditions],
-        "accuracies": [[plots.accuracy(results, c, head) for head in results.heads] for c in conditions],
-        "scores": [[plots.score_bands(results.of(c, p)[0], limits) for p in policies] for c in conditions],
-        "wrong_labels": plots.wrong_labels(results, NOISY) if NOISY in conditions else None,
-        "choices": [[plots.decisions(r) for r in _shown_choosing(results, c)] for c in conditions],
+        "gains": [plots.gains(rows, condition) for condition in compared],
+        "accuracies": [plots.accuracy(results, condition) for condition in results.conditions],
+        "beliefs": [plots.beliefs(results, condition) for condition in _told(results)],
         "timeline": plots.swap_timeline(results.swap, results.swapped),
     }
 
 
-def _shown_choosing(results: Results, condition: Condition) -> list[RunResult]:
-    """The runs of the first seed, then all others of the bandit."""
-    first = [results.of(condition, policy)[0] for policy in results.policies]
-    return first + [r for r in results.runs if r.run.condition == condition and _has_arms(r) and r not in first]
+def _told(results: Results) -> list[Condition]:
+    """Where there are wrong labels to be told, and the policy that tells them was run."""
+    return [c for c in results.conditions if c.noisy_labels and results.of(c, SHOWN)]
 
 
-def _has_arms(result: RunResult) -> bool:
-    return any("arm" in decision.detail for decision in result.decisions)
+def _galleries(results: Results, load: Callable[[str], Dataset]) -> Iterator[tuple[str, RunResult, list[Card]]]:
+    """Of each data set with wrong labels: its name, the first seed's run, and its suspects."""
+    for condition in _told(results):
+        run, dataset = results.of(condition, SHOWN)[0], load(condition.data)
+        has_pictures = any(values.ndim == 4 for values in dataset.modalities.values())
+        yield condition.data, run, cards(run, dataset, run.suspects[: CARDS if has_pictures else LINES])
 
 
-def _gallery_policy(results: Results) -> str:
-    return GALLERY_POLICY if GALLERY_POLICY in results.policies else results.policies[0]
+def _wrong_share(results: Results) -> str:
+    """Share of the noisy labels that are wrong, over all runs that tell."""
+    counts = [run.beliefs for run in results.runs if run.run.condition.noisy_labels]
+    wrong, right = (sum(sum(each[name]) for each in counts) for name in (WRONG, RIGHT))
+    return f"{100 * _share(wrong, wrong + right):.0f} %"
 
 
-def _galleries(results: Results, policy: str, dataset: Dataset) -> list[tuple[str, RunResult, list[Card]]]:
-    """Which end of the ranking by balance, of which run, and the samples there."""
-    galleries = []
-    for result in (results.of(condition, policy)[0] for condition in results.conditions):
-        least, most = least_and_most(result.scores, SHOWN)
-        galleries += [(end, result, cards(result, dataset, ns)) for end, ns in (("Most", most), ("Least", least))]
-    return galleries
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

@@ -1,10 +1,17 @@
 """What the demo found, in sentences that are computed from its table."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from demo.plan import BASELINE, NOISE, ORACLE, PAPER, SHOWN
 from demo.results import TOP
-from demo.summary import Interval, Row, signed
+from demo.summary import Interval, Row, Verdict, signed
+
+_VERBS: Final[dict[Verdict, str]] = {
+    "better": f"beats {BASELINE} on",
+    "worse": f"loses to {BASELINE} on",
+    "can't tell": f"can't be told from {BASELINE} on",
+}
 
 
 def headline(table: Sequence[Row]) -> str:
@@ -27,7 +34,7 @@ def beside_it(table: Sequence[Row]) -> str:
     """What else to know where labels are wrong: the last epoch, the paper's policy, and what could be had at most."""
     last = [_of(row, row.last.gain) for row in _noisy(table, SHOWN) if row.last.gain is not None]
     sentences = [f"After the last epoch its validation accuracy differs by {_joined(last)}."] if last else []
-    for policy, words in ((PAPER, f"{PAPER}, the paper's policy,"), (ORACLE, "The oracle, which sees no wrong label,")):
+    for policy, words in ((PAPER, f"The paper's policy, {PAPER},"), (ORACLE, "The oracle, which sees no wrong label,")):
         gains = [_of(row, row.test.gain) for row in _noisy(table, policy) if row.test.gain is not None]
         if gains:
             sentences.append(f"{words} differs from {BASELINE} by {_joined(gains)}.")
@@ -39,18 +46,16 @@ def _noisy(table: Sequence[Row], policy: str) -> list[Row]:
 
 
 def _findings(rows: Sequence[Row]) -> str:
-    return _joined([_finding(row) for row in rows])
+    groups = [
+        (verb, [row for row in rows if row.test.gain and row.test.gain.verdict == v]) for v, verb in _VERBS.items()
+    ]
+    return _joined([f"{verb} {_places(group)}" for verb, group in groups if group])
 
 
-def _finding(row: Row) -> str:
-    gain = row.test.gain
-    assert gain is not None
-    data, points = row.condition.data, f"{abs(gain.mean):.1f} points"
-    if gain.verdict == "better":
-        return f"beats {BASELINE} on {data} by {points} ({_range(gain)})"
-    if gain.verdict == "worse":
-        return f"loses to {BASELINE} on {data} by {points} ({_range(gain)})"
-    return f"does not surely differ from {BASELINE} on {data} ({signed(gain.mean)} points, {_range(gain)})"
+def _places(rows: Sequence[Row]) -> str:
+    return _joined(
+        [f"{r.condition.data} ({signed(r.test.gain.mean)} points, {_range(r.test.gain)})" for r in rows if r.test.gain]
+    )
 
 
 def _found(rows: Sequence[Row]) -> str:

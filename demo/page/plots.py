@@ -55,7 +55,8 @@ def accuracy(results: Results, condition: Condition) -> Picture:
         ends = [(policy, float(curve.mean(0)[-1]), colour_of(policy)) for policy, curve in curves.items()]
         label_ends(axes, ends, len(epochs), gap=(high - low) / 13)
         axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        for axis, ticks in ((axes.xaxis, 6), (axes.yaxis, 8)):
+            axis.set_major_locator(MaxNLocator(ticks, integer=True))
         axes.set_title(condition.title)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation accuracy")
@@ -76,9 +77,8 @@ def beliefs(results: Results, condition: Condition) -> Picture:
         axes.set_xlim(0, 1)
         axes.axhline(0, color=INK, linewidth=0.7)
         axes.axvline(BELIEVED, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)))
-        written: dict[str, Any] = {"fontsize": 8, "ha": "center"}
-        axes.text(0.4, 0.95 * top, f"{right.sum():.0f} right labels", color=colour_of(SHOWN), va="top", **written)
-        axes.text(0.6, -0.95 * bottom, f"{wrong.sum():.0f} wrong labels", color=INK, va="bottom", **written)
+        axes.text(0.02, 0.97 * top, f"{right.sum():.0f} right labels", color=colour_of(SHOWN), va="top")
+        axes.text(0.98, -0.95 * bottom, f"{wrong.sum():.0f} wrong labels", color=INK, va="bottom", ha="right")
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         axes.grid(False, axis="x")

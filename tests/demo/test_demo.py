@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--seeds", "1", "--epochs", "2", "--swap-epochs", "2", "--policies", "uniform", "bandit"]
+SMALL = ["--seeds", "1", "--epochs", "2", "--swap-epochs", "2", "--policies", "evidence", "oracle"]
 
 
 def _command(folder: Path) -> list[str]:
@@ -30,12 +30,17 @@ def test_a_small_demo_from_end_to_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "they agree" in done.stdout
     content = json.loads((folder / "results.json").read_text())
-    assert [(r["run"]["condition"]["key"], r["run"]["policy"]) for r in content["runs"]] == [
-        ("clean", "uniform"),
-        ("clean", "bandit"),
-        ("noisy", "uniform"),
-        ("noisy", "bandit"),
+    runs = content["runs"]
+    conditions = [r["run"]["condition"] for r in runs]
+    assert [(c["data"], c["noisy_labels"], r["run"]["policy"]) for c, r in zip(conditions, runs, strict=True)] == [
+        ("emoji", 0.4, "evidence"),
+        ("emoji", 0.4, "oracle"),
+        ("emoji", 0.0, "evidence"),
+        ("watch", 0.4, "evidence"),
+        ("watch", 0.4, "oracle"),
+        ("watch", 0.0, "evidence"),
     ]
+    assert [len(r["suspects"]) for r in runs] == [100, 0, 100, 100, 0, 100]
     assert content["swap"]["announced"]["first_step"] == content["swap"]["changed_at"]
     assert content["swapped"]["run"]["loader_workers"] > 0
     assert "</html>" in (folder / "report.html").read_text()

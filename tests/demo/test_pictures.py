@@ -1,4 +1,4 @@
-"""Ranking, gallery and panels."""
+"""Gallery and panels."""
 
 import base64
 import io
@@ -10,24 +10,9 @@ from PIL import Image
 
 from demo.page.canvas import panel, spread, style, to_picture
 from demo.page.gallery import cards, image_bytes, png_uri
-from demo.plan import NOISY
-from demo.ranking import least_and_most, share, wrong_share_by_decile
+from demo.plan import CONDITIONS
 from demo.results import Results
-from trainer_client.reference.data import Dataset, corrupt
-
-
-def test_the_ends_of_the_ranking_leave_out_what_has_no_score() -> None:
-    assert least_and_most([0.3, None, -0.5, 0.9], 2) == ([2, 0], [3, 0])
-
-
-def test_a_share_of_nothing_is_zero() -> None:
-    assert share([]) == 0
-    assert share([True, False, False, True]) == 0.5
-
-
-def test_the_wrong_labels_of_each_tenth(results: Results) -> None:
-    result = results.of(NOISY, "balance")[0]  # scores ascend, the first ten labels are wrong, the first has no score
-    assert wrong_share_by_decile(result) == pytest.approx([1, 1, 1 / 4, 0, 0, 0, 0, 0, 0, 0])
+from trainer_client.reference.data import Dataset
 
 
 def test_pictures_come_back_as_they_were_drawn(dataset: Dataset) -> None:
@@ -46,10 +31,11 @@ def test_a_data_uri_holds_the_picture() -> None:
 
 
 def test_a_card_tells_a_wrong_label_from_a_right_one(results: Results, dataset: Dataset) -> None:
-    result = results.of(NOISY, "balance")[0]
-    noisy = corrupt(dataset, noisy_labels=0.3, seed=result.run.seed).dataset
-    wrong = (noisy.labels != dataset.labels)[dataset.indices("train")]
-    assert [card.is_wrong for card in cards(result, dataset, range(40))] == wrong.tolist()
+    result = results.of(CONDITIONS[0], "evidence")[0]
+    shown = cards(result, dataset, result.suspects)
+    assert [card.is_wrong for card in shown] == [suspect.is_wrong for suspect in result.suspects]
+    assert 0 < result.found == sum(card.is_wrong for card in shown) < len(shown)
+    assert all(card.likeliest == card.true for card in shown if card.is_wrong)  # there are two classes
 
 
 def test_labels_that_would_overlap_move_apart() -> None:
@@ -71,7 +57,7 @@ def test_a_panel_takes_colours_and_font_from_the_page() -> None:
         axes.set_title("<b>$x$ & y</b>")
         svg = to_picture(figure, 'a "title"').svg
     assert svg.startswith('<svg viewBox="0 0 266.4 144" role="img" aria-label="a &quot;title&quot;">')
-    assert "var(--balance)" in svg
+    assert "var(--evidence)" in svg
     assert not re.search(r"#[0-9a-f]{6}\b", svg.replace("#m", ""))
     assert "DejaVu" not in svg
     assert "&lt;b&gt;$x$ &amp; y&lt;/b&gt;" in svg

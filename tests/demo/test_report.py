@@ -2,15 +2,18 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from demo.page.report import page, reward_sentence, wrong_label_sentence
-from demo.results import Results, write_results
-from demo.summary import headline, rows
+from demo.headline import beside_it, headline
+from demo.page.report import page, suspect_sentence
+from demo.plan import CONDITIONS
+from demo.results import BINS, RIGHT, WRONG, Results, write_results
+from demo.summary import rows
 from trainer_client.reference.data import Dataset
 
 
@@ -31,8 +34,8 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def html(results: Results, dataset: Dataset) -> str:
-    return page(results, rows(results), dataset)
+def html(results: Results, load: Callable[[str], Dataset]) -> str:
+    return page(results, rows(results), load)
 
 
 def test_the_page_loads_nothing_from_elsewhere(html: str) -> None:
@@ -60,7 +63,7 @@ def test_text_of_the_data_stays_text(html: str) -> None:
 
 def test_every_picture_has_a_title_for_those_who_cannot_see_it(html: str) -> None:
     labels = [attributes.get("aria-label") for tag, attributes in Reader(html).tags if tag == "svg"]
-    assert len(labels) == len(set(labels)) > 20
+    assert len(labels) == len(set(labels)) == 11  # gains and accuracies by condition, beliefs, the swap
     assert all(labels)
 
 
@@ -74,36 +77,44 @@ def test_the_page_has_no_id_twice(html: str) -> None:
 def test_the_page_begins_with_what_was_found(html: str, results: Results) -> None:
     text = "".join(Reader(html).text).replace("\u00a0", " ")
     assert headline(rows(results)) in text
+    assert beside_it(rows(results)) in text
     assert "they agree" in text
 
 
-def test_the_page_says_it_when_the_swap_is_not_as_announced(results: Results, dataset: Dataset) -> None:
+def test_the_page_says_it_when_the_swap_is_not_as_announced(results: Results, load: Callable[[str], Dataset]) -> None:
     other = replace(results, swap=replace(results.swap, changed_at=15))
-    assert "they do not agree" in page(other, rows(other), dataset)
+    assert "they do not agree" in page(other, rows(other), load)
 
 
-def test_the_sentence_about_wrong_labels_follows_the_numbers(results: Results) -> None:
-    assert "100 % of the labels in the least balanced tenth" in wrong_label_sentence(results, "balance")
-    reverse = replace(results, runs=[replace(r, scores=r.scores[::-1]) for r in results.runs])
-    assert "does not tell" in wrong_label_sentence(reverse, "balance")
+def test_suspects_have_pictures_where_there_are_any_and_a_table_else(html: str) -> None:
+    shown = html[html.index('<section id="suspects">') : html.index('<section id="swap">')]
+    emoji, watch = shown.split("<h3>")[1:]
+    assert emoji.count("<img") == emoji.count("<li") == 24
+    assert (watch.count("<img"), watch.count("<tr>")) == (0, 1 + 12)
 
 
-def test_the_sentence_about_rewards_follows_the_numbers(results: Results) -> None:
-    assert "100 % got a reward of −0.9 or less: gains shrink" in reward_sentence(results)
-    praised = [replace(r, decisions=[d.model_copy(update={"reward": 0.5}) for d in r.decisions]) for r in results.runs]
-    assert reward_sentence(replace(results, runs=praised)).endswith("0 % got a reward of −0.9 or less.")
+def test_the_sentence_about_suspects_follows_the_numbers(results: Results) -> None:
+    noisy = CONDITIONS[0]
+    beliefs = {RIGHT: [10, *[0] * (BINS - 2), 60], WRONG: [15, *[0] * (BINS - 2), 15]}
+    counted = replace(results, runs=[replace(run, beliefs=beliefs) for run in results.runs])
+    assert suspect_sentence(counted, noisy) == (
+        "emoji, 40 % of the labels redrawn: 30 % of all labels are wrong. Of those that the service holds for wrong "
+        "(P(right) below one half) 60 % are, and these are 50 % of all wrong ones."
+    )
+    trusting = replace(results, runs=[replace(r, beliefs={RIGHT: [0] * 20, WRONG: [0] * 20}) for r in results.runs])
+    assert suspect_sentence(trusting, noisy).endswith("None is held for wrong.")
 
 
-def test_one_seed_and_one_policy_make_a_page_too(results: Results, dataset: Dataset) -> None:
+def test_one_seed_and_one_policy_make_a_page_too(results: Results, load: Callable[[str], Dataset]) -> None:
     alone = replace(results, runs=[r for r in results.runs if r.run.seed == 0 and r.run.policy == "uniform"])
-    assert "nothing to compare" in page(alone, rows(alone), dataset)
+    assert "nothing to compare" in page(alone, rows(alone), load)
 
 
 def test_raw_results_are_json(tmp_path: Path, results: Results) -> None:
     path = tmp_path / "results.json"
     write_results(path, results, rows(results))
     content = json.loads(path.read_text())
-    assert len(content["table"]) == 8
-    assert len(content["runs"]) == 16
+    assert len(content["table"]) == 14
+    assert len(content["runs"]) == 28
     assert content["swap"]["changed_at"] == 14
-    assert [d["reward"] for d in content["runs"][0]["decisions"]] == [None, -1.0, -1.0]
+    assert content["runs"][0]["suspects"][1]["right"] == 1 / 40

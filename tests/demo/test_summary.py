@@ -5,19 +5,10 @@ from statistics import stdev
 
 import pytest
 
-from demo.plan import NOISY
+from demo.headline import beside_it, headline
+from demo.plan import CONDITIONS
 from demo.results import Results
-from demo.summary import (
-    Interval,
-    Row,
-    headline,
-    mean_interval,
-    paired_gain,
-    rows,
-    signed,
-    verdict,
-    with_interval,
-)
+from demo.summary import Interval, Row, mean_interval, paired_gain, rows, signed, with_interval
 
 
 @pytest.mark.parametrize(
@@ -38,7 +29,7 @@ def test_an_interval_of_three_values_computed_by_hand() -> None:
 
 def test_one_value_has_a_mean_and_no_interval() -> None:
     assert mean_interval([0.5]) == Interval(0.5, None)
-    assert verdict(mean_interval([0.5])) == "can't tell"
+    assert mean_interval([0.5]).verdict == "can't tell"
 
 
 def test_no_value_is_refused() -> None:
@@ -67,7 +58,7 @@ def test_values_of_different_numbers_of_seeds_are_not_paired() -> None:
     ],
 )
 def test_a_verdict_needs_an_interval_that_excludes_zero(interval: Interval, expected: str) -> None:
-    assert verdict(interval) == expected
+    assert interval.verdict == expected
 
 
 @pytest.fixture
@@ -75,50 +66,75 @@ def table(results: Results) -> list[Row]:
     return rows(results)
 
 
-def _judged(row: Row, mean: float, half_width: float | None) -> Row:
-    if row.gain is None:
-        return row
-    gain = Interval(mean, half_width)
-    return replace(row, gain=gain, verdict=verdict(gain))
+def _judged(table: list[Row], gains: dict[str, Interval]) -> list[Row]:
+    """The table with other gains of `evidence` on test, by condition."""
+    return [
+        replace(row, test=replace(row.test, gain=gains[row.condition.key])) if row.policy == "evidence" else row
+        for row in table
+    ]
 
 
 def test_a_row_holds_means_over_seeds_in_points(table: list[Row]) -> None:
-    row = next(r for r in table if r.policy == "balance" and r.condition == NOISY)
-    assert row.accuracy["joint"].mean == pytest.approx(64.0)
-    assert row.gain is not None
-    assert row.gain.mean == pytest.approx(4.0)
-    assert row.gains == pytest.approx([3.0, 5.0])
+    row = next(r for r in table if r.policy == "evidence" and r.condition == CONDITIONS[0])
+    assert row.test.accuracy.mean == pytest.approx(64.0)
+    assert row.last.accuracy.mean == pytest.approx(54.0)
+    for measure in (row.test, row.last):
+        assert measure.gain is not None
+        assert measure.gain.mean == pytest.approx(4.0)
+        assert measure.gains == pytest.approx([3.0, 5.0])
+    assert row.left_out == pytest.approx(0.25)
 
 
 def test_the_baseline_has_no_gain_over_itself(table: list[Row]) -> None:
-    assert [row.policy for row in table if row.gain is None] == ["uniform", "uniform"]
+    assert {row.policy for row in table if row.test.gain is None} == {"uniform"}
 
 
-def test_the_measuring_pass_is_counted(table: list[Row]) -> None:
-    assert {row.policy for row in table if row.extra_forward_samples} == {"curriculum"}
+def test_the_oracle_is_run_where_labels_are_wrong_and_asked_for_no_suspects(table: list[Row]) -> None:
+    oracle = [row for row in table if row.policy == "oracle"]
+    assert [row.condition.key for row in oracle] == ["emoji-noisy", "watch-noisy"]
+    assert all(row.found is None for row in oracle)
 
 
-def test_the_headline_says_so_when_nothing_beat_uniform(table: list[Row]) -> None:
-    text = headline([_judged(row, 0.5, 1.0) for row in table])
-    assert text == (
-        "No policy beat uniform: in none of the 6 comparisons does the 95 % interval of the gain lie above 0. "
-        "In all 6 comparisons the seeds can't tell."
-    )
+def test_wrong_labels_are_found_where_there_are_any(table: list[Row], results: Results) -> None:
+    found = {row.condition.key: row.found for row in table if row.policy == "evidence"}
+    runs = results.of(CONDITIONS[0], "evidence")
+    assert found["emoji-noisy"] == sum(suspect.is_wrong for run in runs for suspect in run.suspects) / 2
+    assert (found["emoji-clean"], found["watch-clean"]) == (None, None)
 
 
-def test_the_headline_names_what_beat_uniform_and_what_lost_to_it(table: list[Row]) -> None:
-    judged = [_judged(row, 0.5, 1.0) for row in table]
-    judged[2] = _judged(judged[2], 3.0, 1.0)
-    judged[5] = _judged(judged[5], -2.0, 0.5)
+def test_the_headline_says_for_each_data_set_and_state_whether_evidence_beat_uniform(table: list[Row]) -> None:
+    gains = {
+        "emoji-noisy": Interval(4.0, 1.5),
+        "watch-noisy": Interval(0.5, 1.0),
+        "emoji-clean": Interval(-2.0, 0.5),
+        "watch-clean": Interval(-0.5, 1.0),
+    }
+    judged = [replace(row, found={"emoji": 67.6, "watch": 99.0}[row.condition.data]) for row in _judged(table, gains)]
     assert headline(judged) == (
-        "balance beat uniform on clean labels by 3.0 points (95 % interval of the gain +2.0 to +4.0). "
-        "curriculum lost to uniform on 30 % noisy labels by 2.0 points (95 % interval of the gain −2.5 to −1.5). "
-        "In the other 4 comparisons the seeds can't tell."
+        "With 40 % of the training labels drawn anew at random, evidence beats uniform on emoji (+4.0 points, 95 % "
+        "interval +2.5 to +5.5) and can't be told from uniform on watch (+0.5 points, 95 % interval −0.5 to +1.5); of "
+        "the 100 labels that it suspects most, 68 on emoji and 99 on watch really are wrong (mean over the seeds); "
+        "with clean labels it loses to uniform on emoji (−2.0 points, 95 % interval −2.5 to −1.5) and can't be told "
+        "from uniform on watch (−0.5 points, 95 % interval −1.5 to +0.5)."
     )
 
 
 def test_the_headline_claims_nothing_from_one_seed(table: list[Row]) -> None:
-    assert "nothing is claimed" in headline([_judged(row, 5.0, None) for row in table])
+    alone = dict.fromkeys(("emoji-noisy", "watch-noisy", "emoji-clean", "watch-clean"), Interval(5.0, None))
+    assert "nothing is claimed" in headline(_judged(table, alone))
+
+
+def test_without_both_policies_there_is_nothing_to_compare(table: list[Row]) -> None:
+    assert "nothing to compare" in headline([row for row in table if row.policy != "evidence"])
+
+
+def test_beside_it_stand_the_last_epoch_the_paper_and_the_oracle(table: list[Row]) -> None:
+    both = "+4.0 points (95 % interval −8.7 to +16.7) on emoji and +4.0 points (95 % interval −8.7 to +16.7) on watch"
+    assert beside_it(table) == (  # 4 ± 12.7062, of two seeds
+        f"After the last epoch its validation accuracy differs by {both}. The paper's policy, balance, differs from "
+        f"uniform by {both}. The oracle, which sees no wrong label, differs from uniform by {both}."
+    )
+    assert beside_it([row for row in table if row.policy == "uniform"]) == ""
 
 
 def test_numbers_are_written_with_a_true_minus() -> None:

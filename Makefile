@@ -1,4 +1,4 @@
-# make demo           set everything up, start the service, train on real data, write a report (about three minutes)
+# make demo           set everything up, start the service, train on wrong labels, write a report (three to six minutes)
 # make test           set everything up and run the tests
 # make test-long      the tests that take their time for what shorter ones show in part
 # make test-gpu       the tests that need a CUDA device

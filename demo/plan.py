@@ -11,7 +11,7 @@ ORACLE: Final = "oracle"  # a control, no policy of the service: uniform over th
 POLICIES: Final = (BASELINE, PAPER, SHOWN, ORACLE)
 
 NOISE: Final = 0.4  # share of the training labels drawn anew; some draw the true one again
-SAMPLES: Final = {"emoji": None, "watch": 1200}  # for training, at most; all of watch would take five minutes alone
+SAMPLES: Final = {"emoji": None, "watch": 1200}  # for training, at most: the demo shall take minutes
 EPOCHS: Final = {"emoji": 30, "watch": 20}  # uniform's validation accuracy has levelled off by then
 
 

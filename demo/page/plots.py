@@ -15,7 +15,7 @@ from demo.results import BINS, RIGHT, WRONG, Announcement, Results, RunResult, S
 from demo.summary import Measure, Row, signed
 
 Floats = NDArray[np.float64]
-BELIEVED: Final = 0.5  # P(right) below which the policy leaves a sample out
+BELIEVED: Final = 0.5  # P(right) below which a label is held for wrong
 
 
 def gains(rows: Sequence[Row], condition: Condition) -> Picture:
@@ -34,7 +34,7 @@ def gains(rows: Sequence[Row], condition: Condition) -> Picture:
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.set_title(condition.title)
-        axes.set_xlabel("gain over uniform, percentage points of test accuracy")
+        axes.set_xlabel("gain over uniform, points of test accuracy")
         text = "; ".join(f"{row.policy} {signed(row.test.gain.mean)}" for row in shown if row.test.gain is not None)
         return to_picture(figure, f"Gain over uniform in points, {condition.title}: {text}")
 
@@ -72,7 +72,8 @@ def beliefs(results: Results, condition: Condition) -> Picture:
         middles = (np.arange(BINS) + 0.5) / BINS
         for counts, colour in ((right, colour_of(SHOWN)), (-wrong, INK)):
             axes.bar(middles, counts, width=0.86 / BINS, color=colour)
-        top, bottom = 1.15 * max(1.0, float(right.max())), 1.15 * max(1.0, float(wrong.max()))
+        top = 1.15 * max(1.0, float(right.max()))
+        bottom = max(1.35 * float(wrong.max()), 0.3 * top)  # leaves room for the words
         axes.set_ylim(-bottom, top)
         axes.set_xlim(0, 1)
         axes.axhline(0, color=INK, linewidth=0.7)

@@ -19,7 +19,7 @@ from demo.summary import Row, count, with_interval
 from trainer_client.reference.data import Dataset
 
 CARDS: Final = 24  # of suspects with pictures
-LINES: Final = 12  # of suspects without
+LINES: Final = 8  # of suspects without
 
 
 def write_report(path: Path, results: Results, rows: Sequence[Row], load: Callable[[str], Dataset]) -> None:
@@ -29,7 +29,6 @@ def write_report(path: Path, results: Results, rows: Sequence[Row], load: Callab
 
 def page(results: Results, rows: Sequence[Row], load: Callable[[str], Dataset]) -> str:
     """The whole page as HTML."""
-    best = max(row.test.accuracy.mean for row in rows) / 100
     html: str = _template().render(
         results=results,
         facts=results.facts,
@@ -44,7 +43,6 @@ def page(results: Results, rows: Sequence[Row], load: Callable[[str], Dataset]) 
         seeds=len(results.seeds),
         compared=sum(row.test.gain is not None for row in rows),
         batches=sum(r.batches for r in results.runs) + results.swapped.batches,
-        standard_error=lambda samples: 100 * (best * (1 - best) / samples) ** 0.5,
         suspect_sentences=[suspect_sentence(results, condition) for condition in _told(results)],
         galleries=list(_galleries(results, load)),
         **_pictures(results, rows),

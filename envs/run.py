@@ -103,6 +103,7 @@ class StudentRun:
                 policy_version=1,
                 policy="",
                 observation=observation,
+                left_out=drawn.left_out,
             )
         )
         if self.shuffled:

@@ -148,13 +148,13 @@ def parse(reference: str) -> Reference:
     name, _, parameters = reference.partition(":")
     try:
         values = dict(json.loads(parameters or "{}"))
-        create_policy(name, values)
+        known = create_policy(name, values).model_dump(mode="json")  # defaults too: they may become others
     except TypeError:
         raise ValueError(f"parameters of {name!r} must be a JSON object, got {parameters!r}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"parameters of {name!r} must be JSON, got {parameters!r}: {error}") from None
     sources = _sources(shipped_policy()) if name == "learned" else ()
-    return Reference(partial(of_name, name, values), f"{name} {json.dumps(values, sort_keys=True)}", sources)
+    return Reference(partial(of_name, name, values), f"{name} {json.dumps(known, sort_keys=True)}", sources)
 
 
 def _sources(trained: artefact.Artefact) -> tuple[str, ...]:

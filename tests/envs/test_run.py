@@ -150,6 +150,7 @@ def assert_alike(schedule: list[Action], **conditions: Any) -> None:
         for name in ("first_step", "end_step", "gain", "reward", "rewarded_at"):
             assert getattr(run.decision, name) == getattr(job.decision, name)
         assert run.decision.action == job.decision.action
+        assert run.decision.left_out == job.decision.left_out
         assert run.decision.reward is not None
 
 

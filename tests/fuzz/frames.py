@@ -31,7 +31,8 @@ from bss_service.errors import MalformedError
 from bss_service.http import problems
 from bss_service.job.snapshot import Snapshot, take_snapshot
 from bss_service.policies import artefact
-from bss_service.policies.artefact import Artefact, ArtefactError
+from bss_service.policies.artefact import AnyArtefact, ArtefactError
+from bss_service.policies.shipped import shipped_judge
 from bss_service.protocol import frames
 from bss_service.protocol.message import Message
 from tests.bss_service.protocol.test_messages import MESSAGES
@@ -164,10 +165,13 @@ def targets() -> list[Target]:
     messages[Snapshot] = [_snapshot("balance"), _snapshot("bandit"), _snapshot("external")]
     all_frames = [message.to_frame() for known in messages.values() for message in known]
     artefacts = [made_up(d, (2,)) for d in ("gaussian", "squashed_gaussian", "categorical")]
+    judge = shipped_judge().data
     normalised = made_up("gaussian", (), normaliser={"clip": 10.0, "epsilon": 1e-8})
     world = [
         Target("frames.decode", frames.decode, frames.encode, [*all_frames, *artefacts], OF_FRAMES),
-        Target("artefact.read", artefact.read, _write, [*artefacts, normalised], OF_FRAMES, (ArtefactError,)),
+        Target(
+            "artefact.read_any", artefact.read_any, _write, [*artefacts, normalised, judge], OF_FRAMES, (ArtefactError,)
+        ),
     ]
     for kind, known in messages.items():
         in_frames, in_json = [m.to_frame() for m in known], [_dump(m) for m in known]
@@ -216,12 +220,12 @@ def _dump(message: Message) -> bytes:
     return message.model_dump_json().encode()
 
 
-def _write(read: Artefact) -> bytes:
+def _write(read: AnyArtefact) -> bytes:
     return artefact.write(read.manifest.model_dump(exclude={"sha256"}), read.tensors)
 
 
 def _content(message: Any) -> Any:
-    if isinstance(message, Artefact):
+    if isinstance(message, AnyArtefact):
         return [message.manifest.model_dump(), dict(message.tensors)]
     return message.model_dump() if isinstance(message, Message) else message
 

@@ -22,7 +22,7 @@ class Evidence(Policy):
 
     stateless: ClassVar[bool] = True
 
-    belief: Annotated[float, Field(gt=0, le=0.95)] = 0.5  # samples that are right with less than this are disbelieved
+    belief: Annotated[float, Field(gt=0, le=0.95)] = 0.45  # samples that are right with less than this are disbelieved
     start: Annotated[int, Field(ge=1)] = 4  # epochs; evidence is read from how samples are learnt, and takes time
     ramp: Annotated[int, Field(ge=1)] = 3  # epochs
     probes: Annotated[float, Field(ge=0, le=0.5)] = 0.12  # share of the rows

@@ -156,4 +156,4 @@ def test_processes_of_a_pool_use_one_thread_each() -> None:
     with one_thread_each():
         assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
         with multiprocessing.get_context("spawn").Pool(1) as processes:
-            assert processes.apply(os.environ.get, ["OPENBLAS_NUM_THREADS"]) == "1"
+            assert processes.apply(os.getenv, ["OPENBLAS_NUM_THREADS"]) == "1"

@@ -38,7 +38,7 @@ def test_heads_are_pulled_where_many_labels_seem_wrong(right: float, pull: float
 def test_it_shuffles_for_some_epochs_and_then_leaves_out_more_and_more() -> None:
     assert [act(epoch) for epoch in range(4)] == [Action()] * 4
     assert [act(epoch).left_out for epoch in range(4, 8)] == pytest.approx([1 / 3, 2 / 3, 1, 1])
-    assert act(9) == Action(belief=0.5, probes=0.12)
+    assert act(9) == Action(belief=0.45, probes=0.12)
 
 
 def test_without_evidence_it_shuffles() -> None:

@@ -32,13 +32,16 @@ def headline(table: Sequence[Row]) -> str:
 
 def beside_it(table: Sequence[Row]) -> str:
     """What else to know where labels are wrong: the last epoch, the paper's policy, and what could be had at most."""
-    last = [_of(row, row.last.gain) for row in _noisy(table, SHOWN) if row.last.gain is not None]
-    sentences = [f"After the last epoch its validation accuracy differs by {_joined(last)}."] if last else []
-    for policy, words in ((PAPER, f"The paper's policy, {PAPER},"), (ORACLE, "The oracle, which sees no wrong label,")):
-        gains = [_of(row, row.test.gain) for row in _noisy(table, policy) if row.test.gain is not None]
-        if gains:
-            sentences.append(f"{words} differs from {BASELINE} by {_joined(gains)}.")
-    return " ".join(sentences)
+    last = [_of(row, row.last.gain) for row in _noisy(table, SHOWN) if row.last.gain]
+    paper, oracle = (
+        [_of(row, row.test.gain) for row in _noisy(table, policy) if row.test.gain] for policy in (PAPER, ORACLE)
+    )
+    sentences = {
+        f"After the last epoch its validation accuracy differs from {BASELINE}'s by": last,
+        f"The paper's policy, {PAPER}, differs from {BASELINE} by": paper,
+        f"The oracle, which sees no wrong label, differs from {BASELINE} by": oracle,
+    }
+    return " ".join(f"{words} {_joined(gains)}." for words, gains in sentences.items() if gains)
 
 
 def _noisy(table: Sequence[Row], policy: str) -> list[Row]:

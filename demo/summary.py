@@ -86,8 +86,8 @@ def paired_gain(values: Sequence[float], baseline: Sequence[float]) -> Interval:
 
 
 def signed(value: float, digits: int = 1) -> str:
-    """A number with its sign, a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
+    """A number with its sign, a true minus; what rounds to nothing has none."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")  # −0.0 + 0.0 is 0.0
 
 
 def with_interval(interval: Interval, sign: bool = False) -> str:

@@ -131,13 +131,14 @@ def test_without_both_policies_there_is_nothing_to_compare(table: list[Row]) -> 
 def test_beside_it_stand_the_last_epoch_the_paper_and_the_oracle(table: list[Row]) -> None:
     both = "+4.0 points (95 % interval −8.7 to +16.7) on emoji and +4.0 points (95 % interval −8.7 to +16.7) on watch"
     assert beside_it(table) == (  # 4 ± 12.7062, of two seeds
-        f"After the last epoch its validation accuracy differs by {both}. The paper's policy, balance, differs from "
-        f"uniform by {both}. The oracle, which sees no wrong label, differs from uniform by {both}."
+        f"After the last epoch its validation accuracy differs from uniform's by {both}. The paper's policy, balance, "
+        f"differs from uniform by {both}. The oracle, which sees no wrong label, differs from uniform by {both}."
     )
     assert beside_it([row for row in table if row.policy == "uniform"]) == ""
 
 
-def test_numbers_are_written_with_a_true_minus() -> None:
+def test_numbers_are_written_with_a_true_minus_and_none_before_nothing() -> None:
     assert signed(-1.25) == "−1.2"
+    assert signed(-0.04) == signed(0.04) == "+0.0"
     assert with_interval(Interval(-1.0, 2.0), sign=True) == "−1.0 ± 2.0"
     assert with_interval(Interval(61.0, None)) == "61.0"

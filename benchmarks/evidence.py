@@ -182,6 +182,7 @@ def _without(dataset: Dataset, left_out: np.ndarray, *, resize: bool = True) -> 
         modalities={name: values[rows] for name, values in dataset.modalities.items()},
         labels=dataset.labels[rows],
         split=dataset.split[rows],
+        captions=tuple(dataset.captions[row] for row in rows) if dataset.captions else (),
     )
 
 

@@ -90,8 +90,7 @@ def evidence(
     torch.set_num_threads(1)
     judge, known = train_judge(seed, scale=scale, progress=typer.echo)
     command = f"bss research train evidence {out.name} --seed {seed} --scale {scale:g}"
-    evaluation = {"calibration_error": known["calibration_error"]}
     try:
-        out.write_bytes(of_judge(judge, training={"command": command, **known}, evaluation=evaluation))
+        out.write_bytes(of_judge(judge, training={"command": command, **known}))
     except OSError as error:
         fail(str(error))

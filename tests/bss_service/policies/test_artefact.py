@@ -352,6 +352,13 @@ def test_a_judge_is_read_with_its_networks() -> None:
     assert artefact.read_any(read.data).sha256 == read.sha256
 
 
+@pytest.mark.parametrize(
+    ("evaluation", "error"), [(None, 0.1), ({"calibration_error": 0.25}, 0.25), ({"calibration_error": "none"}, 0.1)]
+)
+def test_a_judge_errs_as_its_evaluation_says_or_by_a_tenth(evaluation: dict[str, Any] | None, error: float) -> None:
+    assert artefact.read_judge(judge(evaluation=evaluation)).judge().calibration_error == error
+
+
 def test_a_judge_of_other_features_is_refused() -> None:
     with pytest.raises(ArtefactError, match="feature_schema must be this service's"):
         judge(feature_schema="0" * 64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.known_values import GaussianPolicy, LinearGaussian, Tabular, TabularPolicy, World
+from benchmarks.estimators.known_values import GaussianPolicy, LinearGaussian, Tabular, TabularPolicy, World
 from envs.research.offline.episodes import Episode, Episodes
 from envs.research.offline.estimators import (
     Estimate,

@@ -137,4 +137,4 @@ def test_the_command_writes_a_judge_and_says_what_it_read(small: None, tmp_path:
             np.testing.assert_array_equal(mine[1], theirs[1])
     command = "bss research train evidence evidence.safetensors --seed 5 --scale 0.01"
     assert written.manifest.training == json.loads(json.dumps({"command": command, **known}))
-    assert written.judge().calibration_error == known["calibration_error"]
+    assert written.manifest.evaluation is None  # what it is worth on real runs is not known from simulated ones

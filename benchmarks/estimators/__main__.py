@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.known_values import LinearGaussian, Tabular, World
+from benchmarks.estimators.known_values import LinearGaussian, Tabular, World
 from envs.research.offline.estimators import Estimate, estimates, gather
 from envs.research.offline.fitted_q import Features, standard_features
 from envs.research.offline.verdict import Answer, judge
 
-RESULT = Path(__file__).parent / "results" / "estimators.md"
+RESULT = Path(__file__).parents[1] / "results" / "estimators.md"
 NAMES = ("IPS", "SNIPS", "PDIS", "WPDIS", "DR", "FQE")
 Case = tuple[str, World, Features]
 

@@ -75,6 +75,7 @@ from bss_service.registry import JobRegistry, LiveJob
 log = structlog.get_logger()
 
 THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
+THREADED_EVIDENCE: Final = 2_000  # of jobs whose evidence is read then: about 2 µs a sample
 MAX_EPOCHS: Final = 1000  # in one interval
 USUAL_BYTES: Final = 40  # of a sample in the table, with the paper's signals of two modalities
 ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
@@ -250,7 +251,7 @@ class Host:
                 async with asyncio.timeout(wait):
                     while not (live.asking and live.job.awaits_action()):
                         await self._change(live)
-            threaded = live.job.spec.samples >= THREADED_SAMPLES
+            threaded = _takes_time(live.job)
             look = partial(views.observation, live.job, trainer_waiting=live.asking > 0)
             answer = await asyncio.to_thread(look) if threaded else look()
         return await asyncio.to_thread(answer) if threaded else answer()
@@ -282,7 +283,7 @@ class Host:
         evidence = await self._evidence(name)
         async with self._jobs.open(name) as live:
             look = partial(views.samples, live.job, evidence, order, limit)
-            return await asyncio.to_thread(look) if live.job.spec.samples >= THREADED_SAMPLES else look()
+            return await asyncio.to_thread(look) if _takes_time(live.job) else look()
 
     async def _evidence(self, name: str) -> Evidence | None:
         """That of a job's samples, computed while the job goes on, and kept until it plans or is reported to again."""
@@ -460,10 +461,10 @@ class Host:
             await asyncio.wait([live.table_read])  # planning changes the table
         started = time.monotonic()
         with self._metrics.plan_seconds.time():
-            if live.job.spec.samples < THREADED_SAMPLES:
-                live.apply(PlanDrawn())
-            else:
+            if _takes_time(live.job):
                 await asyncio.to_thread(live.apply, PlanDrawn())
+            else:
+                live.apply(PlanDrawn())
         self._report_failures(live.job)
         live.planning_since_snapshot += time.monotonic() - started
 
@@ -511,6 +512,11 @@ class Host:
                 break
             end = first
         return draws[:limit]
+
+
+def _takes_time(job: Job) -> bool:
+    """Whether to look at all samples of a job takes so long that other jobs would wait for it."""
+    return job.spec.samples >= (THREADED_SAMPLES if job.table.dynamics is None else THREADED_EVIDENCE)
 
 
 def _unknown_artefact(sha256: str) -> NotFoundError:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bss_service.core.signals import EVIDENCE
 from bss_service.errors import ConflictError, StoreError, TooEarlyError, UnknownStepError
-from bss_service.host import THREADED_SAMPLES, Host
+from bss_service.host import THREADED_EVIDENCE, THREADED_SAMPLES, Host
 from bss_service.job import job
 from bss_service.journal import engine as database
 from bss_service.journal.store import Store
@@ -68,6 +69,37 @@ def test_an_observation_is_computed_without_the_jobs_lock(store: Store, monkeypa
         await host.create(spec("job", samples=THREADED_SAMPLES))
         seen = await answered_meanwhile(gate, host.observation("job", 0), lambda: host.state("job"))
         assert seen.first_step == 0
+
+    asyncio.run(use())
+
+
+def test_evidence_of_a_list_is_computed_without_the_jobs_lock_and_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(job.judge_interval)
+    monkeypatch.setattr(job, "judge_interval", gate)
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", signals=list(EVIDENCE)))
+        listing = host.samples("job", "label", 10)
+        assert (await answered_meanwhile(gate, listing, lambda: host.state("job"))).samples == []
+        monkeypatch.setattr(job, "judge_interval", None)
+        assert (await host.samples("job", "label", 10)).known == 0
+
+    asyncio.run(use())
+
+
+def test_evidence_of_a_plan_is_computed_beside_the_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(job.judge_interval)
+    monkeypatch.setattr(job, "judge_interval", gate)
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("other"))
+        await host.create(spec("job", samples=THREADED_EVIDENCE, signals=list(EVIDENCE)))
+        steps = host.steps("job", StepsRequest(start=0))
+        assert len((await answered_meanwhile(gate, steps, lambda: host.state("other"))).batches.indices) == 1
 
     asyncio.run(use())
 

@@ -14,8 +14,8 @@ Answer = Literal["better", "no clear difference", "worse", "can't tell"]
 # An effective sample size of 30 is the usual bound under which the interval of a mean is not trusted, in runs' worth of
 # evidence. The bounds were chosen among 72 combinations by the coverage of DR in the linear-Gaussian worlds of
 # benchmarks/estimators/known_values.py, so their coverage there (benchmarks/results/estimators.md) is no independent
-# test. What no bound cured: where weights have no variance and the features can't hold Q, 87 % instead of 95 % at 300 runs.
-# A Pareto shape of the weights' tail as a further bound lowered the coverage of what it let pass.
+# test. What no bound cured: where weights have no variance and the features can't hold Q, 87 % instead of 95 % at 300
+# runs. A Pareto shape of the weights' tail as a further bound lowered the coverage of what it let pass.
 SMALLEST_SAMPLE: Final = 30.0
 LARGEST_SHARE: Final = 0.1  # of one run in the sum of all weights
 # The mean weight is 1 where supports overlap and propensities are right. By how many standard errors it may miss that:

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from bss_service.core.action import ACTION_SCHEMA_HASH, BEFORE_EVIDENCE, NAMED_ACTIONS
+from bss_service.core.action import ACTION_SCHEMA_HASH, BEFORE_EVIDENCE
 from bss_service.core.arrays import Float32
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.policies import artefact
+from bss_service.policies.builtin.bandit import ARMS
 
 WIDTH = len(BEFORE_EVIDENCE)  # which any job can act by
 BOX = {"kind": "box", "dimension": WIDTH, "fields": list(BEFORE_EVIDENCE)}
-DISCRETE = {"kind": "discrete", "names": list(NAMED_ACTIONS)}
+DISCRETE = {"kind": "discrete", "names": list(ARMS)}
 
 
 def manifest(distribution: str = "gaussian", hidden: Sequence[int] = (8,), **changes: Any) -> dict[str, Any]:

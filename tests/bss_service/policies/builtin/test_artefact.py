@@ -9,6 +9,7 @@ from bss_service.core.action import BEFORE_EVIDENCE, NAMED_ACTIONS, Action
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefact
 from bss_service.policies.base import Choice, create_policy
+from bss_service.policies.builtin.bandit import ARMS
 from tests.support.observations import observation
 from tests.support.trained import WIDTH, artefacts, made_up, manifest, tensors
 
@@ -57,7 +58,7 @@ def test_a_discrete_one_draws_a_named_action_with_its_probability() -> None:
     name = choice.detail["raw_action"]
     logs = source.distribution(SEEN.vector).log_probabilities()  # type: ignore[union-attr]
     assert choice.action == NAMED_ACTIONS[name]
-    assert choice.propensity == pytest.approx(math.exp(logs[list(NAMED_ACTIONS).index(name)]), rel=1e-6)
+    assert choice.propensity == pytest.approx(math.exp(logs[ARMS.index(name)]), rel=1e-6)
 
 
 def test_a_squashed_one_stays_within_bounds() -> None:

@@ -117,7 +117,7 @@ class Action:
         if self.coverage != "epoch" and self.share < 1 and self.rank_by != "weight":
             needed |= dict.fromkeys(("loss",) if self.rank_by == "loss" else ("similarity", "loss"), 0)
         if self.belief:
-            needed |= dict.fromkeys(NEEDED, 0)
+            needed = dict.fromkeys(NEEDED, 0) | needed  # which may need more heads
         return needed
 
     def unweighted(self) -> "Action":
@@ -139,8 +139,11 @@ def _component(name: str, unit: float) -> float | str:
 
 
 def needs_of(actions: Iterable[Action]) -> dict[str, int]:
-    """The signals that any of the actions needs."""
-    return {name: heads for action in actions for name, heads in action.needs().items()}
+    """The signals that any of the actions needs, of as many heads as the one that needs most."""
+    needed: dict[str, int] = {}
+    for action in actions:
+        needed |= {name: max(heads, needed.get(name, 0)) for name, heads in action.needs().items()}
+    return needed
 
 
 NAMED_ACTIONS: Final[Mapping[str, Action]] = {

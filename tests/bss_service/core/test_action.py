@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bss_service.core.action import CHOICES, DIMENSION, RANGES, Action, admitted, log_weights
+from bss_service.core.action import CHOICES, DIMENSION, RANGES, Action, admitted, log_weights, needs_of
 from bss_service.core.samples.table import SampleTable
 from tests.bss_service.core.worlds import actions, empty, measure, scored, tables
 
@@ -188,3 +188,9 @@ def test_losses_are_ranked_as_measured_not_as_averaged() -> None:
     measure(table, 1, [0, 1], similarity=[0.5] * 2, loss=[1, 2])
     table.refresh(1.0)
     assert admitted(Action(share=0.5, rank_by="loss"), table).tolist() == [0, 1]
+
+
+def test_what_several_need_is_what_the_one_that_needs_most_does() -> None:
+    assert Action(kappa_weak=1, belief=0.5).needs()["probability"] == 2
+    for several in ([Action(kappa_weak=1), Action(belief=0.5)], [Action(belief=0.5), Action(kappa_weak=1)]):
+        assert needs_of(several)["probability"] == 2

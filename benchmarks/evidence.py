@@ -124,7 +124,7 @@ def made(run: Run, url: str) -> dict[str, Any]:
     wrong = dataset.labels != clean.labels
     is_clean = (~wrong & ~corruption.is_mispaired)[training]
     if run.contender == "oracle":
-        dataset = _without(dataset, training[~is_clean])
+        dataset = dataset.with_training(np.resize(training[is_clean], len(training)))
     policy, parameters = CONTENDERS[run.contender]
     if parameters.get("judge") == "likeliest":
         parameters = {**parameters, "judge": likeliest().sha256}
@@ -168,22 +168,7 @@ def made(run: Run, url: str) -> dict[str, Any]:
 def _part(dataset: Dataset, samples: int, seed: int) -> Dataset:
     """With so many training samples at most."""
     training = np.random.default_rng([seed, 1]).permutation(dataset.indices("train"))
-    return _without(dataset, training[samples:], resize=False)
-
-
-def _without(dataset: Dataset, left_out: np.ndarray, *, resize: bool = True) -> Dataset:
-    """Without some training samples; the others come as often as it takes to be as many, where that is wanted."""
-    training = dataset.indices("train")
-    kept = np.setdiff1d(training, left_out)
-    chosen = np.resize(kept, len(training)) if resize else kept
-    rows = np.concatenate([chosen, dataset.indices("validation"), dataset.indices("test")])
-    return replace(
-        dataset,
-        modalities={name: values[rows] for name, values in dataset.modalities.items()},
-        labels=dataset.labels[rows],
-        split=dataset.split[rows],
-        captions=tuple(dataset.captions[row] for row in rows) if dataset.captions else (),
-    )
+    return dataset.with_training(np.sort(training[:samples]))
 
 
 def report(runs: Sequence[Run], kept: Path) -> Iterator[str]:

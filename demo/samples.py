@@ -1,6 +1,6 @@
 """What a run is trained on: a part of a data set, with its labels as they are given."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,22 +41,10 @@ def _part(dataset: Dataset, most: int | None, seed: int) -> Dataset:
     training = dataset.indices("train")
     if most is None or most >= len(training):
         return dataset
-    return _with_training(dataset, np.sort(np.random.default_rng([seed, 1]).permutation(training)[:most]))
+    return dataset.with_training(np.sort(np.random.default_rng([seed, 1]).permutation(training)[:most]))
 
 
 def _right_alone(given: Dataset, wrong: Flags) -> Dataset:
     """Those with right labels alone, repeated until they are as many as before: runs then take as many steps."""
     training = given.indices("train")
-    return _with_training(given, np.resize(training[~wrong], len(training)))
-
-
-def _with_training(dataset: Dataset, training: Indices) -> Dataset:
-    """The data set with other rows (n,) of its own for training."""
-    rows = np.concatenate([training, dataset.indices("validation"), dataset.indices("test")])
-    return replace(
-        dataset,
-        modalities={name: values[rows] for name, values in dataset.modalities.items()},
-        labels=dataset.labels[rows],
-        split=dataset.split[rows],
-        captions=tuple(dataset.captions[row] for row in rows) if dataset.captions else (),
-    )
+    return given.with_training(np.resize(training[~wrong], len(training)))

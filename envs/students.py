@@ -26,7 +26,7 @@ THREADS: Final = "OPENBLAS_NUM_THREADS"  # read by NumPy as it is imported
 REGISTER: Final = 16  # floats in the widest vector register
 MEMORY_RATE: Final = 0.3  # of the moving average of what a head says of a sample
 _threshold_backward: Final = torch.ops.aten.threshold_backward  # of relu: as far as something came through
-_IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
+IMPOSSIBLE: Final = -1e9  # bias of classes that a student's task does not have
 
 
 @contextmanager
@@ -199,7 +199,7 @@ class Students:
         self._weights[-1][row] = _normal(self._weights[-1].shape[1:], np.sqrt(0.5 / HIDDEN[-1]), rng)
         for bias in self._biases:
             bias[row] = 0
-        self._biases[-1][row].view(2, self.classes)[:, classes:] = _IMPOSSIBLE
+        self._biases[-1][row].view(2, self.classes)[:, classes:] = IMPOSSIBLE
 
     def _predicted(self, data: Tensor, rows: slice) -> Tensor:
         """Held-out samples (B·M, k, F) of some rows -> logits (M + 1, B, c, k)."""
@@ -265,7 +265,7 @@ class Students:
             layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
         probabilities = torch.softmax(self._logits(layers[-1], slice(None), logits), dim=2)
         if memory is not None and pulls is not None:
-            targets = targets + pulled(probabilities, memory) * pulls[:, None, None]
+            targets = targets + measurement.pull_slope(probabilities, memory, 2, torch) * pulls[:, None, None]
         slope = probabilities.sub_(targets).mul_(scale)  # ∂ℓ/∂logits times the learning rate
         gradient = torch.empty(self.number, self.modalities, 2, self.classes, self.batch_size)
         gradient[:, :, 0] = slope[:-1].transpose(0, 1)
@@ -295,12 +295,6 @@ class Students:
                 measured[name] = values.float().view(*labels.shape, *values.shape[1:])
             measured["label"] = labels.float()
         return [{name: values[:s, b].numpy().copy() for name, values in measured.items()} for b, s in enumerate(steps)]
-
-
-def pulled(probabilities: Tensor, memory: Tensor) -> Tensor:
-    """p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩) over the classes of (M + 1, B, c, G); 0 where t is."""
-    agreement = (probabilities * memory).sum(dim=2, keepdim=True)
-    return probabilities * (memory - agreement) / (1 - agreement).clamp(min=measurement.LEAST_DOUBT)
 
 
 def _of_labels(log_probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -82,7 +82,17 @@ def pull_term(agreement: Array, held: Array, xp: ModuleType) -> Array:
     So the slope by the logits is that of log(1 − ⟨p, t⟩) (Liu et al. 2020, equation 3),
     −p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), which draws the softmax towards what it was, and it stays bounded.
     """
-    return -agreement / xp.clip(1 - held, LEAST_DOUBT, 1.0)
+    return -agreement / _doubt(held, xp)
+
+
+def pull_slope(probabilities: Array, before: Array, axis: int, xp: ModuleType) -> Array:
+    """Less the slope of `pull_term` by the logits: p⊙(t − ⟨p, t⟩)/(1 − ⟨p, t⟩), 0 where t is; classes lie on `axis`."""
+    agreement = (probabilities * before).sum(axis=axis, keepdims=True)
+    return probabilities * (before - agreement) / _doubt(agreement, xp)
+
+
+def _doubt(agreement: Array, xp: ModuleType) -> Array:
+    return xp.clip(1 - agreement, LEAST_DOUBT, 1.0)
 
 
 def label_and_rival(log_probabilities: Array, labels: Array, xp: ModuleType) -> dict[str, Array]:

@@ -84,8 +84,6 @@ class Job:
 
         The table changes by planning alone; reports that came since are taken into account.
         """
-        if self.table.dynamics is None:
-            return lambda: None
         return partial(self._judge(self.planned_until, self.planned_until), self.table.copy())
 
     def check_start(self, step: int) -> None:
@@ -130,8 +128,9 @@ class Job:
         cut = self._cut(first)
         _learn(self.table, self.ledger.take_before(cut), self.passes, cut)
         self.passes = []
-        evidence = self._judge(first, self._reports_until(cut))(self.table)
-        decision = self._decide(first, end, self._reports_until(cut), evidence)
+        reports_until = self._reports_until(cut)
+        evidence = self._judge(first, reports_until)(self.table)
+        decision = self._decide(first, end, reports_until, evidence)
         before = drawn_before(((p.first_step, p.indices) for p in self.plans), self.calendar, first)
         action = decision.action if self.spec.weighted else decision.action.unweighted()
         drawn = draw_interval(self.table, self.calendar, first, end, action, before, self.spec.seed, evidence)
@@ -194,7 +193,9 @@ class Job:
         return cut if self.spec.lag == 0 else cut - 1
 
     def _judge(self, first: int, reports_until: int) -> Callable[[SampleTable], Evidence | None]:
-        """What reads the evidence of a table for the interval that begins at `first`."""
+        """What reads the evidence of a table for the interval that begins at `first`; None where there is none."""
+        if self.table.dynamics is None:
+            return lambda table: None
         reports = self.history.reports_until(reports_until)
         return partial(
             judge_interval,

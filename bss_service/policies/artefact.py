@@ -95,8 +95,7 @@ class Artefact:
         return normalised(observation, mean, variance, epsilon=scale.epsilon, clip=scale.clip)
 
     def _layers(self) -> list[tuple[Float32, Float32]]:
-        layers = range(len(self.manifest.network.hidden))
-        return [(self.tensors[f"layer_{k}.weight"], self.tensors[f"layer_{k}.bias"]) for k in layers]
+        return _read_layers(self.tensors, "layer", len(self.manifest.network.hidden))
 
     def _head(self, name: str, hidden: np.ndarray) -> Float32:
         return rounded(affine(hidden, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]))
@@ -117,15 +116,12 @@ class JudgeArtefact:
 
     def judge(self) -> Judge:
         """The networks."""
-        label, modality = (self._layers(name, getattr(self.manifest, name)) for name in ("label", "modality"))
+        hidden = {"label": self.manifest.label, "modality": self.manifest.modality}
+        label, modality = (_read_layers(self.tensors, name, len(widths) + 1) for name, widths in hidden.items())
         known = (self.manifest.evaluation or {}).get("calibration_error")
         if isinstance(known, float) and 0 <= known <= 1:
             return Judge(label, modality, known)
         return Judge(label, modality)
-
-    def _layers(self, name: str, hidden: Sequence[int]) -> list[tuple[Float32, Float32]]:
-        layers = range(len(hidden) + 1)
-        return [(self.tensors[f"{name}_{k}.weight"], self.tensors[f"{name}_{k}.bias"]) for k in layers]
 
 
 AnyArtefact = Artefact | JudgeArtefact
@@ -216,6 +212,11 @@ def shapes(manifest: ArtefactManifest) -> dict[str, tuple[int, ...]]:
     if manifest.normaliser is not None:
         expected |= {"normaliser.mean": (inputs,), "normaliser.variance": (inputs,)}
     return expected
+
+
+def _read_layers(tensors: Mapping[str, Float32], name: str, number: int) -> list[tuple[Float32, Float32]]:
+    """Weights and biases of the first layers of a network."""
+    return [(tensors[f"{name}_{k}.weight"], tensors[f"{name}_{k}.bias"]) for k in range(number)]
 
 
 def _layers(name: str, widths: Sequence[int]) -> dict[str, tuple[int, ...]]:

@@ -99,10 +99,13 @@ class PolicyVersions:
 
     def judge(self, version: PolicyVersion) -> Judge:
         """What reads the evidence of samples while a version is in force; of a policy that can't be made the usual."""
-        try:
-            own = make_policy(version.spec, self.artefacts).own_judge()
-        except InvalidValueError:
-            own = None
+        if self._live is not None and self._live[0] == version.version:
+            own = self._live[1].own_judge()
+        else:
+            try:
+                own = make_policy(version.spec, self.artefacts).own_judge()
+            except InvalidValueError:
+                own = None
         return own or usual_judge()
 
     def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, batch_norm, conv1d, relu
 
-from envs.students import Students, pulled
+from bss_service.core import measurement
+from envs.students import IMPOSSIBLE, Students
 from envs.tasks import Lesson
 
 CHANNELS: Final = (8, 16)
@@ -70,7 +71,7 @@ class Networks(Students):
             weight[row, :inputs] = torch.from_numpy(drawn)
         for bias in self._biases:
             bias[row] = 0
-        self._biases[-1][row].view(2, self.classes)[:, classes:] = -1e9
+        self._biases[-1][row].view(2, self.classes)[:, classes:] = IMPOSSIBLE
 
     def _predicted(self, data: Tensor, rows: slice) -> Tensor:
         with torch.no_grad():
@@ -122,7 +123,7 @@ class Networks(Students):
         logits.copy_(out.detach())
         probabilities = torch.softmax(out.detach(), dim=2)
         if memory is not None and pulls is not None:
-            targets = targets + pulled(probabilities, memory) * pulls[:, None, None]
+            targets = targets + measurement.pull_slope(probabilities, memory, 2, torch) * pulls[:, None, None]
         slope = (probabilities - targets) * scale / self._rates[:, None, None]
         gradients = torch.autograd.grad(out, parameters, slope)
         for parameter in parameters:

@@ -1,6 +1,6 @@
 """The one shape in which every data set reaches the trainer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,17 @@ class Dataset:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         return np.flatnonzero(self.split == SPLITS.index(split))
+
+    def with_training(self, training: Indices) -> "Dataset":
+        """The data set with other samples (k,) of its own for training, in this order; one may come more than once."""
+        rows = np.concatenate([training, self.indices("validation"), self.indices("test")])
+        return replace(
+            self,
+            modalities={name: values[rows] for name, values in self.modalities.items()},
+            labels=self.labels[rows],
+            split=self.split[rows],
+            captions=tuple(self.captions[row] for row in rows) if self.captions else (),
+        )
 
     def vocabulary(self, modality: str) -> int:
         """Rows that an embedding of the token ids of `modality` needs, padding included."""

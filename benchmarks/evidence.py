@@ -45,14 +45,15 @@ HARMS: Final[dict[str, dict[str, float]]] = {
     "flipped 30 %": {"flipped_labels": 0.3},
     "mispaired 40 %": {"mispaired": 0.4},
 }
-# The policy of each contender and its parameters. The oracle shuffles the clean samples alone.
+# The policy of each contender and its parameters. The oracle shuffles the clean samples alone. Trainers of those
+# "with pull" pull.
 CONTENDERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "uniform": ("uniform", {}),
     "oracle": ("uniform", {}),
-    "evidence": ("evidence", {}),
-    "evidence, no pull": ("evidence", {"pull": 0}),
-    "evidence, pull from the beginning": ("evidence", {"pull_above": 0}),
+    "evidence": ("evidence", {"pull": 0}),
+    "evidence with pull": ("evidence", {}),
     "uniform with pull": ("fixed", {"coverage": "epoch", "pull": 1.5}),
+    "learned": ("learned", {}),
     "label likeliest": ("evidence", {"pull": 0, "judge": "likeliest"}),
     "balance": ("balance", {}),
 }
@@ -139,8 +140,9 @@ def made(run: Run, url: str) -> dict[str, Any]:
     config = TrainingConfig(
         epochs=run.epochs,
         learning_rate=RATES[run.optimiser],
-        optimiser=run.optimiser,
-        seed=run.seed,  # type: ignore[arg-type]
+        optimiser=run.optimiser,  # type: ignore[arg-type]
+        seed=run.seed,
+        pull="with pull" in run.contender,
     )
     with SchedulerClient(url) as client:
         with ScheduledBatchSampler(spec, client) as sampler:

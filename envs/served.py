@@ -165,7 +165,9 @@ class ServedScheduling(gymnasium.Env[Float32, NDArray[Any]]):
         self._url, self._job, self._token = url, job, token
         self._timeout = timeout
         self._data = data
-        self._config = TrainingConfig(epochs=epochs, learning_rate=learning_rate, optimiser=optimiser, device=device)
+        self._config = TrainingConfig(
+            epochs=epochs, learning_rate=learning_rate, optimiser=optimiser, device=device, pull=True
+        )
         self._batch_size, self._interval = batch_size, interval
         self._dataset: Dataset | None = None
         self._service: ServiceProcess | None = None

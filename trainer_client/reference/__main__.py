@@ -45,6 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--interval", type=int, help="steps between acts of the policy (default: one epoch)")
     add("--workers", type=int, default=0, help="loader processes")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    add("--pull", action="store_true", help="draw heads towards what they said before, where the policy asks for it")
     add("--measure-first", action="store_true", help="one measuring pass over the training set before the first step")
     add("--noisy-labels", type=float, default=0.0, help="share of training labels drawn at random")
     add("--flipped-labels", type=float, default=0.0, help="share of training labels that are the next class")
@@ -138,6 +139,7 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
         seed=args.seed,
         workers=args.workers,
         device=args.device,
+        pull=args.pull,
         measure_first=args.measure_first,
         checkpoint=args.checkpoint,
         checkpoint_every=args.checkpoint_every,

@@ -39,6 +39,7 @@ class TrainingConfig:
     seed: int = 0  # of the initial weights
     workers: int = 0
     device: str = "cpu"
+    pull: bool = False  # whether heads are drawn towards what they said before, where the policy asks for it
     measure_first: bool = False  # a measuring pass over the training set before the first step
     checkpoint: Path | None = None  # written after every epoch, and every `checkpoint_every` steps
     checkpoint_every: int = 0
@@ -101,8 +102,7 @@ class Trainer:
         self.device = torch.device(config.device)
         self.model = build_model(dataset, config.seed).to(self.device)
         self.optimiser = _optimiser(self.model, config)
-        heads = len(dataset.modalities) + 1
-        self.pull = Pull(len(dataset.indices("train")), len(dataset.classes), heads)
+        self.pull = _pull(dataset) if config.pull else None
         self.step = 0
         self.policy_version = 0  # of the latest batch
         self.result = TrainingResult()
@@ -229,7 +229,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "sampler": self.sampler.state_dict(),
-            "pull": self.pull.state_dict(),
+            "pull": {} if self.pull is None else self.pull.state_dict(),
             "best_weights": self.best_weights,
             "best_epoch": self.result.best_epoch,
             "epochs": [asdict(record) for record in self.result.epochs],
@@ -244,7 +244,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.sampler.load_state_dict(state["sampler"])
-        self.pull.load_state_dict(state.get("pull", {}))  # a checkpoint of an earlier version has none
+        if self.pull is not None:
+            self.pull.load_state_dict(state.get("pull", {}))  # a checkpoint of an earlier version has none
         self.best_weights = {name: value.to(self.device) for name, value in state["best_weights"].items()}
         self.result.best_epoch = state["best_epoch"]
         self.result.epochs = [
@@ -270,6 +271,10 @@ def job_spec(name: str, dataset: Dataset, *, batch_size: int, epochs: int, **fie
     samples = len(dataset.indices("train"))
     spec = JobSpec(name=name, samples=samples, modalities=list(dataset.modalities), batch_size=batch_size, **fields)
     return spec.model_copy(update={"horizon": spec.calendar().epoch_start(epochs)})
+
+
+def _pull(dataset: Dataset) -> Pull:
+    return Pull(len(dataset.indices("train")), len(dataset.classes), heads=len(dataset.modalities) + 1)
 
 
 def _optimiser(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

@@ -37,14 +37,15 @@ def run(
     client: SchedulerClient,
     dataset: Dataset,
     name: str,
-    policy: str = "balance",
+    policy: str | PolicySpec = "balance",
     config: TrainingConfig | None = None,
     stop_at: int | None = None,
     **fields: object,
 ) -> tuple[TrainingResult, dict[str, torch.Tensor], list[StepRecord]]:
     """Train, at most up to a step; the result, the final weights and what a watcher saw."""
     epochs = fields.pop("epochs", EPOCHS)
-    spec = job_spec(name, dataset, batch_size=32, epochs=epochs, policy=PolicySpec(name=policy), **fields)
+    policy = PolicySpec(name=policy) if isinstance(policy, str) else policy
+    spec = job_spec(name, dataset, batch_size=32, epochs=epochs, policy=policy, **fields)
     seen: list[StepRecord] = []
     with ScheduledBatchSampler(spec, client) as sampler:
         trainer = Trainer(dataset, sampler, config or TrainingConfig(epochs=EPOCHS))
@@ -122,6 +123,21 @@ def test_scores_from_training_logits_cost_no_forward_pass(
     result, _, _ = run(client, dataset, job_name, policy)
     assert result.extra_forward_samples == 0
     assert client.job(job_name).samples_measured > 200
+
+
+def test_a_trainer_pulls_only_when_told_to_and_remembers_it_over_a_stop(
+    client: SchedulerClient, dataset: Dataset, job_name: str, tmp_path: Path
+) -> None:
+    policy = PolicySpec(name="fixed", parameters={"coverage": "epoch", "pull": 1.5})
+    _, plain, _ = run(client, dataset, f"{job_name}-plain", "uniform")
+    _, unmoved, _ = run(client, dataset, f"{job_name}-unmoved", policy)
+    assert equal(unmoved, plain)
+    _, pulled, _ = run(client, dataset, f"{job_name}-pulled", policy, TrainingConfig(epochs=EPOCHS, pull=True))
+    assert not equal(pulled, plain)
+    config = TrainingConfig(epochs=EPOCHS, pull=True, checkpoint=tmp_path / "run.pt")
+    run(client, dataset, f"{job_name}-parts", policy, config, stop_at=10)
+    _, resumed, _ = run(client, dataset, f"{job_name}-parts", policy, config)
+    assert equal(resumed, pulled)
 
 
 def test_a_measuring_pass_is_counted(client: SchedulerClient, dataset: Dataset, job_name: str) -> None:

@@ -27,7 +27,7 @@ from bss_service.policies.shipped import shipped_judge
 from bss_service.protocol.policies import PolicySpec
 from bss_service.testing import ServiceProcess
 from envs.research.actors import likeliest
-from envs.research.rollouts import auc
+from envs.research.detection import Detection
 from envs.research.statistics import Interval, task_gains
 from envs.students import one_thread_each
 from trainer_client.client import SchedulerClient
@@ -154,17 +154,12 @@ def made(run: Run, url: str) -> dict[str, Any]:
     accuracies = {"test": 100 * result.test.accuracy, "last": 100 * result.epochs[-1].validation.accuracy}
     if listed is None or run.contender == "oracle":
         return {**accuracies, "left_out": left_out}
-    right = {row.index: row.evidence.right for row in listed.samples if row.evidence is not None}
-    known = np.array(sorted(right))
-    score, is_wrong = np.array([right[int(i)] for i in known]), wrong[training][known]
-    disbelieved = score < 0.5
-    return {
-        **accuracies,
-        "left_out": left_out,
-        "auc": auc(score, ~is_wrong),
-        "precision": float(is_wrong[disbelieved].mean()) if disbelieved.any() else float("nan"),
-        "recall": float(disbelieved[is_wrong].mean()) if is_wrong.any() else float("nan"),
-    }
+    right = np.full(len(training), np.nan, np.float32)
+    for row in listed.samples:
+        if row.evidence is not None:
+            right[row.index] = row.evidence.right
+    found = Detection.of(right, wrong[training])
+    return {**accuracies, "left_out": left_out, "auc": found.auc, "precision": found.precision, "recall": found.recall}
 
 
 def _part(dataset: Dataset, samples: int, seed: int) -> Dataset:

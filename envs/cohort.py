@@ -1,11 +1,13 @@
 """A cohort: training runs of students side by side, each with a task, a scheduler's state and randomness of its own."""
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Self
 
 import numpy as np
 
+from bss_service.core.action import Action
 from bss_service.core.arrays import Float32
 from bss_service.core.evidence.posterior import Judge
 from bss_service.core.sampling import Drawn, loss_weights
@@ -39,27 +41,38 @@ class _Place:
     best: float
     # Of the checkpoint with the best validation accuracy, by name.
     test: dict[str, float]
+    over: bool = False
 
 
 class Cohort:
     """B runs. Where they begin and end is up to each: `start` a place anew whenever its run is over.
 
     judged: also measure the test accuracy of the checkpoint with the best validation accuracy, which is told in the
-    info of the last interval; no policy sees it. reward: how the runs are rewarded.
+    info of the last interval; no policy sees it. reward: how the runs are rewarded. twins: beside each run goes another
+    of the same task, weights and order that shuffles plainly, and rewards are what the run earns beyond it: a control
+    variate, which takes most of what the data and the validation samples do out of the rewards' noise.
     """
 
     def __init__(
-        self, number: int, *, modalities: int, classes: int, judged: bool = False, reward: RewardSpec = REWARD
+        self,
+        number: int,
+        *,
+        modalities: int,
+        classes: int,
+        judged: bool = False,
+        twins: bool = False,
+        reward: RewardSpec = REWARD,
     ) -> None:
         """modalities: M of every task; classes: the most that one has."""
-        self.number, self.modalities, self.judged, self.reward = number, modalities, judged, reward
-        self._students = Students(number, modalities, FEATURES, classes, BATCH_SIZE, tested=judged, evidence=True)
-        self._places: list[_Place | None] = [None] * number
+        self.number, self.modalities, self.judged, self.twins, self.reward = number, modalities, judged, twins, reward
+        places = 2 * number if twins else number  # the twin of place b is at number + b
+        self._students = Students(places, modalities, FEATURES, classes, BATCH_SIZE, tested=judged, evidence=True)
+        self._places: list[_Place | None] = [None] * places
 
     @classmethod
-    def of(cls, tasks: Distribution, number: int, *, judged: bool = False) -> Self:
+    def of(cls, tasks: Distribution, number: int, *, judged: bool = False, twins: bool = False) -> Self:
         """A cohort for the tasks of a distribution."""
-        return cls(number, modalities=tasks.modalities, classes=tasks.classes, judged=judged)
+        return cls(number, modalities=tasks.modalities, classes=tasks.classes, judged=judged, twins=twins)
 
     def start(
         self,
@@ -78,6 +91,20 @@ class Cohort:
         shuffled: what is known of one sample decides about another, a control that leaves a policy its effort but not
         its knowledge. judge: what reads evidence; by default the one that comes with the package.
         """
+        if self.twins:
+            self._enrol(self.number + place, task, made, copy.deepcopy(rng))
+        return _seen(self._enrol(place, task, made, rng, shuffled=shuffled, judge=judge)), {"task": asdict(task)}
+
+    def _enrol(
+        self,
+        place: int,
+        task: Task,
+        made: Lesson,
+        rng: np.random.Generator,
+        *,
+        shuffled: bool = False,
+        judge: Judge | None = None,
+    ) -> StudentRun:
         self._students.enrol(place, made, rng)
         run = StudentRun(
             samples=len(made.train.labels),
@@ -94,7 +121,7 @@ class Cohort:
         run.start(report)
         test = {"test_accuracy": self._students.validate("test", place)[0].accuracy} if self.judged else {}
         self._places[place] = _Place(task, run, report.accuracy, test)
-        return _seen(run), {"task": asdict(task)}
+        return run
 
     def run(self, place: int) -> StudentRun:
         """The run at a place. Raises RuntimeError before the first start."""
@@ -104,6 +131,23 @@ class Cohort:
         """Draw and train one interval everywhere, but where the choice is None."""
         if all(choice is None for choice in choices):
             return [None] * self.number
+        outcomes = self._advance([*choices, *self._of_twins(choices)])
+        own, twins = outcomes[: self.number], outcomes[self.number :]
+        if not self.twins:
+            return own
+        return [
+            outcome if outcome is None or twin is None else replace(outcome, reward=outcome.reward - twin.reward)
+            for outcome, twin in zip(own, twins, strict=True)
+        ]
+
+    def _of_twins(self, choices: Sequence[Choice | None]) -> list[Choice | None]:
+        """Plain shuffling beside every run that goes on, unless the twin's is over, which may diverge by itself."""
+        if not self.twins:
+            return []
+        plain = Choice(Action())
+        return [None if choice is None or self._at(self.number + b).over else plain for b, choice in enumerate(choices)]
+
+    def _advance(self, choices: Sequence[Choice | None]) -> list[Outcome | None]:
         nothing = Drawn(np.empty((0, BATCH_SIZE), np.int64), np.empty((0, BATCH_SIZE), np.float32))
         plans = [nothing if choice is None else self._at(b).run.plan(choice) for b, choice in enumerate(choices)]
         pulls = [0.0 if choice is None else choice.action.pull for choice in choices]
@@ -118,7 +162,7 @@ class Cohort:
     def _tests(self) -> list[dict[str, float]]:
         """Test accuracies of all students by the joint head, and by the sum of all heads."""
         if not self.judged:
-            return [{}] * self.number
+            return [{}] * len(self._places)
         joint, summed = self._students.validate("test"), self._students.summed_accuracies("test")
         return [
             {"test_accuracy": report.accuracy, "summed_test_accuracy": float(of_sum)}
@@ -136,6 +180,7 @@ class Cohort:
     ) -> Outcome:
         run = place.run
         if not np.isfinite([report.loss, *(float(values.sum()) for values in measured.values())]).all():
+            place.over = True
             return Outcome(_seen(run), DIVERGED, terminated=True, truncated=False, info=self._summary(place))
         decision = run.finish(measured, report)
         if report.accuracy > place.best:

@@ -126,7 +126,8 @@ measurements | -1 | 1 |
 
     The amount by which the interval's validation accuracy exceeds the best before, or 0. Over an episode the rewards
     add up to what the best checkpoint gains over the untrained student. An interval in which a loss stops being finite
-    earns -1.0.
+    earns -1.0. With `twins` the reward is what the interval earns beyond that of a twin: the same student on the same
+    task, who shuffles plainly. It says the same of an action with less noise; the run takes twice as long.
 
     ## Starting State
 
@@ -155,6 +156,7 @@ measurements | -1 | 1 |
     | `tasks` | `"training"` | `"training"`: synthetic worlds with random labels or wrong pairs. `"held-out"`: real \
 sets, and other harms besides; not to be trained on. Or an `envs.tasks.Distribution` |
     | `judged` | `False` | measure the test accuracy too |
+    | `twins` | `False` | rewards are those beyond a twin's that shuffles plainly |
     | `render_mode` | `None` | `"rgb_array"`: `render` draws accuracies, scores and the last action, (300, 900, 3) |
 
     ## Vectorised environment
@@ -174,7 +176,12 @@ sets, and other harms besides; not to be trained on. Or an `envs.tasks.Distribut
     _choice = staticmethod(box_choice)
 
     def __init__(
-        self, tasks: str | Distribution = "training", *, judged: bool = False, render_mode: str | None = None
+        self,
+        tasks: str | Distribution = "training",
+        *,
+        judged: bool = False,
+        twins: bool = False,
+        render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None or rgb_array, got {render_mode!r}")
@@ -182,7 +189,7 @@ sets, and other harms besides; not to be trained on. Or an `envs.tasks.Distribut
         self.observation_space = observation_space()
         self.action_space = action_space()
         self._tasks = tasks_of(tasks)
-        self._cohort = Cohort.of(self._tasks, 1, judged=judged)
+        self._cohort = Cohort.of(self._tasks, 1, judged=judged, twins=twins)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -234,9 +241,14 @@ class DiscreteBalanceScheduling(BalanceScheduling):
     _choice = staticmethod(named_choice)
 
     def __init__(
-        self, tasks: str | Distribution = "training", *, judged: bool = False, render_mode: str | None = None
+        self,
+        tasks: str | Distribution = "training",
+        *,
+        judged: bool = False,
+        twins: bool = False,
+        render_mode: str | None = None,
     ) -> None:
-        super().__init__(tasks, judged=judged, render_mode=render_mode)
+        super().__init__(tasks, judged=judged, twins=twins, render_mode=render_mode)
         self.action_space = discrete_action_space()
 
 
@@ -256,6 +268,7 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         tasks: str | Distribution = "training",
         *,
         judged: bool = False,
+        twins: bool = False,
         autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
         render_mode: None = None,
     ) -> None:
@@ -273,7 +286,7 @@ class VectorBalanceScheduling(VectorEnv[Float32, NDArray[Any], Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._tasks = tasks_of(tasks)
-        self._cohort = Cohort.of(self._tasks, num_envs, judged=judged)
+        self._cohort = Cohort.of(self._tasks, num_envs, judged=judged, twins=twins)
         self._same_step = autoreset_mode is AutoresetMode.SAME_STEP
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
         self._over = np.zeros(num_envs, dtype=np.bool_)

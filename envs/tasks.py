@@ -176,6 +176,11 @@ def training_tasks() -> Distribution:
     return Distribution(("synthetic:2",), ("noisy_labels", "mispaired"))
 
 
+def judged_tasks() -> Distribution:
+    """What policies that act on evidence are trained on: synthetic worlds as well, with every kind of harm."""
+    return replace(training_tasks(), harms=("noisy_labels", "flipped_labels", "mispaired", "blank"))
+
+
 def held_out_tasks() -> Distribution:
-    """What no policy is trained on: real sets, and harms of other kinds besides."""
+    """What no policy is trained on: real sets."""
     return Distribution(("emoji", "watch"), ("noisy_labels", "flipped_labels", "mispaired", "blank"))

@@ -24,9 +24,18 @@ class StudentsVecEnv(VecEnv):
     """
 
     def __init__(
-        self, num_envs: int, workers: int = 1, tasks: str | Distribution = "training", *, discrete: bool = False
+        self,
+        num_envs: int,
+        workers: int = 1,
+        tasks: str | Distribution = "training",
+        *,
+        discrete: bool = False,
+        twins: bool = False,
     ) -> None:
-        """Raises ValueError where the environments can't be shared out evenly."""
+        """Arguments beside num_envs and workers as for the environment.
+
+        Raises ValueError where the environments can't be shared out evenly.
+        """
         if workers < 1 or num_envs % workers:
             raise ValueError(f"num_envs must be a multiple of workers = {workers}, got {num_envs}")
         kind = VectorDiscreteBalanceScheduling if discrete else VectorBalanceScheduling
@@ -37,7 +46,7 @@ class StudentsVecEnv(VecEnv):
         self._pipes, self._processes = [], []
         for _ in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, kind, self._size, tasks), daemon=True)
+            process = context.Process(target=_work, args=(theirs, kind, self._size, tasks, twins), daemon=True)
             with one_thread_each():
                 process.start()
             theirs.close()
@@ -92,9 +101,11 @@ class StudentsVecEnv(VecEnv):
         return answers
 
 
-def _work(pipe: Connection, kind: type[VectorBalanceScheduling], size: int, tasks: str | Distribution) -> None:
+def _work(
+    pipe: Connection, kind: type[VectorBalanceScheduling], size: int, tasks: str | Distribution, twins: bool
+) -> None:
     torch.set_num_threads(1)
-    envs = kind(size, tasks, autoreset_mode=AutoresetMode.SAME_STEP)
+    envs = kind(size, tasks, twins=twins, autoreset_mode=AutoresetMode.SAME_STEP)
     while True:
         try:
             command, argument = pipe.recv()

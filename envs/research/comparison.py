@@ -17,6 +17,7 @@ from bss_service.core.arrays import Float64
 from bss_service.policies.shipped import shipped_judge
 from envs.research import statistics
 from envs.research.actors import FixedActor, Reference, of_likeliest, parse
+from envs.research.detection import Reliability
 from envs.research.files import written_whole
 from envs.research.rollouts import Actor, Control, Episode, Pool, Rollout
 from envs.research.statistics import Interval
@@ -30,7 +31,7 @@ HARMS: Final[Mapping[str, dict[str, float]]] = {
     "blank 40 %": {"blank": 0.4},  # never in training
 }
 Kept = Mapping[str, Any]  # what is kept of a run, as JSON values
-DETECTION: Final = ("auc", "precision", "recall", "left_out")  # as rollouts.Detection has them
+DETECTION: Final = ("auc", "precision", "recall", "left_out")
 BUILT_IN: Final = ("emoji", "watch")
 SAMPLES, VALIDATION, INTERVALS, LEARNING_RATE = 600, 300, 25, 0.1
 ORACLE, UNIFORM, ANTI, HINDSIGHT = "oracle", "uniform", "anti-curriculum", "best fixed in hindsight"
@@ -227,11 +228,15 @@ def _runs(
 
 def _kept(result: Rollout) -> Kept:
     """As JSON values; null where there is nothing to tell."""
-    found = asdict(result.detection)
-    numbers = {name: None if np.isnan(found[name]) else found[name] for name in DETECTION}
-    bins = {name: found[name].round(4).tolist() for name in ("said", "right", "number")}
+    found, curve = result.detection, result.detection.reliability
+    numbers = {"auc": found.auc, "precision": found.precision, "recall": found.recall, "left_out": result.left_out}
+    bins = {"said": curve.said, "right": curve.happened, "number": curve.number}
     accuracies = {"test_accuracy": result.test_accuracy, "summed_test_accuracy": result.summed_test_accuracy}
-    return {**accuracies, **numbers, **bins}
+    return {
+        **accuracies,
+        **{name: None if np.isnan(number) else number for name, number in numbers.items()},
+        **{name: values.round(4).tolist() for name, values in bins.items()},
+    }
 
 
 def detection(runs: Sequence[Kept]) -> dict[str, float]:
@@ -240,14 +245,18 @@ def detection(runs: Sequence[Kept]) -> dict[str, float]:
     for name in DETECTION:
         known = [run[name] for run in runs if run[name] is not None]
         means[name] = float(np.mean(known)) if known else float("nan")
-    said, right, number = (np.sum([run[name] for run in runs], axis=0) for name in ("said", "right", "number"))
-    return {**means, "calibration_error": float(np.abs(said - right).sum() / max(1.0, number.sum()))}
+    return {**means, "calibration_error": _summed(runs).error}
 
 
 def reliability(runs: Sequence[Kept]) -> list[tuple[float, float, int]]:
     """Of each bin that has samples: mean P(label right), the share that is right, and how many they are."""
-    said, right, number = (np.sum([run[name] for run in runs], axis=0) for name in ("said", "right", "number"))
-    return [(float(s / n), float(r / n), int(n)) for s, r, n in zip(said, right, number, strict=True) if n]
+    curve = _summed(runs)
+    bins = zip(curve.said, curve.happened, curve.number, strict=True)
+    return [(float(s / n), float(r / n), int(n)) for s, r, n in bins if n]
+
+
+def _summed(runs: Sequence[Kept]) -> Reliability:
+    return Reliability(*(np.sum([run[name] for run in runs], axis=0) for name in ("said", "right", "number")))
 
 
 def hindsight(scores: Scores) -> Float64:

@@ -8,24 +8,22 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from bss_service.core.action import DIMENSION, Action
-from bss_service.core.arrays import Bool, Float32
+from bss_service.core.arrays import Float32
 from bss_service.core.evidence.posterior import Judge
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import RewardSpec
 from envs.cohort import Cohort, Outcome
+from envs.research.detection import Detection
 from envs.research.training.teacher import advice, importance
 from envs.run import StudentRun
 from envs.sources import source
 from envs.students import one_thread_each
 from envs.tasks import Lesson, Task, lesson, oracle
 
-BELIEF: Final = 0.5  # P(label right) below which a label is said to be wrong
-BINS: Final = 15  # of reliability curves
 SIDE_BY_SIDE: Final = 64  # more don't fit the caches and are no faster
 
 Control = Literal["shuffled", "oracle"]
@@ -55,26 +53,14 @@ class Episode:
 
 
 @dataclass(frozen=True, slots=True)
-class Detection:
-    """What evidence was worth at the end of a run, held against the labels that are wrong."""
-
-    auc: float  # of P(label right), NaN where no label is wrong
-    precision: float  # of the disbelieved, NaN where there is none
-    recall: float  # NaN where no label is wrong
-    left_out: float  # share of all samples that the last interval left out
-    said: Float32  # (BINS,) sum of P(label right) over the samples in each bin of it
-    right: Float32  # (BINS,) how many of those are
-    number: Float32  # (BINS,) how many there are
-
-
-@dataclass(frozen=True, slots=True)
 class Rollout:
     """What a run came to: accuracies of the checkpoint with the best validation accuracy, in [0, 1]."""
 
     validation_accuracy: float
     test_accuracy: float
     summed_test_accuracy: float  # by the sum of all heads' logits
-    detection: Detection
+    detection: Detection  # by the evidence at the end of the run
+    left_out: float  # share of all samples that the last interval left out
     observations: Float32  # (intervals, D) that the actor saw
     diverged: bool
     advice: Float32  # (intervals, A) of the teacher, or (0, A)
@@ -158,39 +144,17 @@ class _Player:
             outcome.info["best_validation_accuracy"],
             outcome.info["test_accuracy"],
             outcome.info.get("summed_test_accuracy", outcome.info["test_accuracy"]),  # before any interval it has none
-            detected(self.run, self.lesson),
+            Detection.of(self.run.evidence.right, self.lesson.wrong_label),
+            self._left_out(),
             np.stack(self.seen),
             outcome.terminated,
             np.array([action.to_vector() for action in self.advised], np.float32).reshape(-1, DIMENSION),
             np.array([importance(action) for action in self.advised], np.float32).reshape(-1, DIMENSION),
         )
 
-
-def detected(run: StudentRun, lesson: Lesson) -> Detection:
-    """How well the evidence of a run's samples tells the wrong labels, now."""
-    right, wrong = run.evidence.right, lesson.wrong_label
-    known = ~np.isnan(right)
-    right, wrong = right[known], wrong[known]
-    disbelieved = right < BELIEF
-    bins = np.minimum((right * BINS).astype(np.int64), BINS - 1)
-    decisions = run.history.decisions
-    counts = [np.bincount(bins, weights, minlength=BINS) for weights in (right, ~wrong, None)]
-    return Detection(
-        auc(right, ~wrong),
-        float(wrong[disbelieved].mean()) if disbelieved.any() else float("nan"),
-        float(disbelieved[wrong].mean()) if wrong.any() else float("nan"),
-        decisions[-1].left_out / len(lesson.wrong_label) if decisions else 0.0,
-        *(count.astype(np.float32) for count in counts),
-    )
-
-
-def auc(score: Float32, is_positive: Bool) -> float:
-    """Probability that a positive scores higher than a negative, ties counting half; NaN without either."""
-    positives, negatives = int(is_positive.sum()), int((~is_positive).sum())
-    if not positives or not negatives:
-        return float("nan")
-    ranks = rankdata(score)
-    return float((ranks[is_positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    def _left_out(self) -> float:
+        decisions = self.run.history.decisions
+        return decisions[-1].left_out / len(self.lesson.wrong_label) if decisions else 0.0
 
 
 def _shape(episode: Episode) -> tuple[int, int, int, int]:

@@ -1,5 +1,7 @@
 """What a run comes to, in a world in which the accuracies of every checkpoint are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,3 +56,30 @@ def test_a_run_is_judged_by_the_test_accuracy_of_the_first_best_validated_checkp
     assert outcomes[-1].info["best_validation_accuracy"] == pytest.approx(0.70)
     assert outcomes[-1].info["test_accuracy"] == pytest.approx(0.30)  # not 0.90, the best, nor 0.80, the last
     assert outcomes[-1].info["summed_test_accuracy"] == pytest.approx(0.15)
+
+
+def test_with_twins_a_reward_is_what_the_run_earns_beyond_plain_shuffling() -> None:
+    hard = Choice(Action(kappa_loss=-6, coverage="draw"))
+    rewards = {}
+    for name, choice, twins in (("hard", hard, False), ("plain", Choice(Action()), False), ("beyond", hard, True)):
+        cohort = Cohort(2, modalities=2, classes=10, twins=twins)
+        for place in range(2):
+            cohort.start(place, TASK, lesson(TASK), np.random.default_rng(place))
+        rewards[name] = [[outcome.reward for outcome in _made(cohort, choice)] for _ in range(TASK.intervals)]
+    np.testing.assert_allclose(rewards["beyond"], np.subtract(rewards["hard"], rewards["plain"]), rtol=0, atol=1e-12)
+    assert np.any(rewards["beyond"])
+
+
+def test_with_twins_plain_shuffling_earns_nothing_even_where_it_diverges() -> None:
+    steep = replace(TASK, learning_rate=1e6)
+    cohort = Cohort(2, modalities=2, classes=10, twins=True)
+    for place, task in enumerate((TASK, steep)):
+        cohort.start(place, task, lesson(task), np.random.default_rng(place))
+    outcomes = _made(cohort, Choice(Action()))
+    assert [outcome.terminated for outcome in outcomes] == [False, True]
+    assert [outcome.reward for outcome in outcomes] == [0.0, 0.0]
+
+
+def _made(cohort: Cohort, choice: Choice) -> list[Outcome]:
+    outcomes = cohort.step([choice] * cohort.number)
+    return [outcome for outcome in outcomes if outcome is not None]

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from bss_service.core.arrays import Bool, Float32
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.evidence.posterior import OUTCOMES, Judge, Layers
-from envs.research.training.judging import BELIEF, PULL, JudgedRun, Rows, train_judged
+from envs.research.detection import Detection, Reliability
+from envs.research.training.judging import PULL, JudgedRun, Rows, train_judged
 from envs.research.training.networks import Kind, Networks
 from envs.research.training.worlds import Size, world
 from envs.sources import FEATURES
@@ -165,20 +165,15 @@ def judged_on(judge: Judge, rows: Rows) -> dict[str, float]:
     number = len(rows.outcome)
     seen = Features(np.arange(number), rows.of_sample, rows.of_modality[:, None])
     evidence = judge.judge(number, seen)
-    disbelieved, wrong = evidence.right < BELIEF, rows.outcome != 0
-    return {
-        "calibration_error": calibration_error(evidence.right, ~wrong),
-        "modality_calibration_error": calibration_error(evidence.wrong_modality[:, 0], rows.wrong_modality),
-        "precision": float((disbelieved & wrong).sum() / max(1, disbelieved.sum())),
-        "recall": float((disbelieved & wrong).sum() / max(1, wrong.sum())),
+    found = Detection.of(evidence.right, rows.outcome != 0)
+    of_modality = Reliability.of(evidence.wrong_modality[:, 0], rows.wrong_modality)
+    known = {
+        "calibration_error": found.reliability.error,
+        "modality_calibration_error": of_modality.error,
+        "precision": found.precision,
+        "recall": found.recall,
     }
-
-
-def calibration_error(probability: Float32, happened: Bool, bins: int = 15) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3): how far shares are from probabilities, over bins."""
-    which = np.minimum((probability * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(which, happened - probability.astype(np.float64), minlength=bins)
-    return float(np.abs(gaps).sum() / max(1, len(probability)))
+    return {name: value for name, value in known.items() if not np.isnan(value)}
 
 
 def _network(inputs: int, outputs: int, rng: np.random.Generator) -> nn.Sequential:

@@ -33,6 +33,8 @@ CLIP: Final = 5.0  # of normalised observations
 SETTLED: Final = 1e6  # observations that a normaliser counts for once a network has been fitted to it
 # Training begins at plain shuffling that leaves out little: noise of this size around it explores each component.
 START: Final = Action(share=0.95, floor=0.02, ema=0.5, coverage="subset", rank_by="weight")
+# Where evidence is to be acted on: what `evidence` does in the middle of a run.
+JUDGED_START: Final = Action(belief=0.45, probes=0.12, pull=1.0)
 CRITIC_FIRST: Final = 6
 REFINING_DEVIATION: Final = 0.1  # with which PPO begins where an imitation ends
 NUMBERS_DEVIATION: Final = 0.3
@@ -45,13 +47,19 @@ class Gradient:
     def __init__(
         self, algorithm: str, tasks: Distribution, *, seed: int, workers: int, envs: int = ENVS, steps: int = STEPS
     ) -> None:
-        """algorithm: "ppo" or "sac". The model's first parameters are drawn from the seed."""
+        """algorithm: "ppo", "ppo-evidence" or "sac". The model's first parameters are drawn from the seed.
+
+        ppo-evidence begins at what `evidence` does, and is rewarded for what it gains over plain shuffling.
+        """
         self.seed, self.steps = seed, steps
         self.critic_first = 0  # iterations in which the actor waits for the critic
         self.iteration = 0
-        self.envs = StudentsVecEnv(envs, workers, tasks)
+        judged = algorithm == "ppo-evidence"
+        self.envs = StudentsVecEnv(envs, workers, tasks, twins=judged)
         self.normaliser = VecNormalize(self.envs, clip_obs=CLIP)
-        self.model: BaseAlgorithm = (_ppo if algorithm == "ppo" else _sac)(self.normaliser, seed, steps)
+        self.model: BaseAlgorithm = (_sac if algorithm == "sac" else _ppo)(self.normaliser, seed, steps)
+        if judged:
+            calm(self.model.policy, JUDGED_START)  # type: ignore[arg-type]  # PPO's is one
         self.model.set_logger(Logger(folder=None, output_formats=[]))
 
     @property
@@ -156,11 +164,11 @@ class _Episodes(BaseCallback):
         return float(np.mean(self.accuracies)) if self.accuracies else float("nan")
 
 
-def start() -> tuple[torch.Tensor, torch.Tensor]:
+def start(action: Action) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and logarithm of the deviation, (A,) each, of the actions of a network that has learnt nothing."""
     numbers = len(RANGES)
     deviation = torch.tensor([NUMBERS_DEVIATION] * numbers + [CHOICES_DEVIATION] * (DIMENSION - numbers))
-    return torch.from_numpy(START.to_vector()), deviation.log()
+    return torch.from_numpy(action.to_vector()), deviation.log()
 
 
 def _ppo(envs: VecNormalize, seed: int, steps: int) -> PPO:
@@ -180,9 +188,9 @@ def _ppo(envs: VecNormalize, seed: int, steps: int) -> PPO:
     return model
 
 
-def calm(policy: ActorCriticPolicy) -> None:
-    """Let a new network act by `start`, whatever it sees."""
-    mean, log_std = start()
+def calm(policy: ActorCriticPolicy, action: Action = START) -> None:
+    """Let a new network act about so, whatever it sees."""
+    mean, log_std = start(action)
     _restart(policy.action_net, mean)
     with torch.no_grad():
         policy.log_std.copy_(log_std)
@@ -201,7 +209,7 @@ def _sac(envs: VecNormalize, seed: int, steps: int) -> SAC:
         seed=seed,
         device="cpu",
     )
-    mean, log_std = start()
+    mean, log_std = start(START)
     _restart(model.actor.mu, torch.atanh(mean.clamp(-0.95, 0.95)))
     _restart(model.actor.log_std, log_std)
     return model

@@ -11,6 +11,7 @@ from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.interval import learn_interval
 from bss_service.core.samples.table import SampleTable
+from bss_service.core.sampling import loss_weights
 from bss_service.core.signals import EVIDENCE, Signals
 from bss_service.protocol.validation import ValidationReport
 from envs.students import Students
@@ -104,9 +105,7 @@ class JudgedRun:
             return kept.reshape(shape), None, pull
         order = self.rng.permutation(rows)
         indices = np.concatenate([kept, _passes(np.flatnonzero(self.left_out), probes, self.rng)])[order]
-        weights = (order < rows - probes).astype(np.float32).reshape(shape)
-        weights /= np.maximum(weights.mean(axis=1, keepdims=True), 1 / self.batch_size)
-        return indices.reshape(shape), weights, pull
+        return indices.reshape(shape), loss_weights(order.reshape(shape) >= rows - probes), pull
 
     def learn(self, indices: Int64, measured: dict[str, Float32], report: ValidationReport) -> None:
         """Take in an epoch."""

@@ -12,9 +12,10 @@ from envs.research.rollouts import Pool, pool
 from envs.research.training.gradient import Gradient
 from envs.research.training.imitation import Imitation
 from envs.research.training.search import SPACES, Search, SearchState
-from envs.tasks import Distribution, training_tasks
+from envs.tasks import Distribution, judged_tasks, training_tasks
 
-ALGORITHMS: Final = ("imitation", "ppo", "sac", "search", "search-narrow")
+SEARCHES: Final = {"search": "wide", "search-narrow": "narrow", "search-evidence": "evidence"}  # spaces by algorithm
+ALGORITHMS: Final = ("imitation", "ppo", "ppo-evidence", "sac", *SEARCHES)
 CONFIG, STATE, POLICY = "config.json", "state", "policy.safetensors"
 
 
@@ -37,7 +38,8 @@ class LearnerConfig:
                 raise ValueError(f"begin-with goes with ppo alone, got {algorithm!r}")
             if cls.load(begin_with).algorithm != "imitation" or not (begin_with / STATE).exists():
                 raise ValueError(f"begin-with must be the run of an imitation that has begun, got {begin_with}")
-        tasks = replace(training_tasks(), sources=tuple(sources)) if sources else training_tasks()
+        tasks = judged_tasks() if algorithm.endswith("-evidence") else training_tasks()
+        tasks = replace(tasks, sources=tuple(sources)) if sources else tasks
         _ = tasks.modalities  # of sources that can't be loaded or don't go together it says so here
         return cls(algorithm, seed, tasks, str(begin_with) if begin_with else None)
 
@@ -128,7 +130,7 @@ class Searching:
 @contextmanager
 def open_learner(config: LearnerConfig, workers: int) -> Iterator[Learner]:
     """The learner of a run that has not begun; its processes end with the context."""
-    if config.algorithm in ("ppo", "sac"):
+    if config.algorithm in ("ppo", "ppo-evidence", "sac"):
         learner = Gradient(config.algorithm, config.tasks, seed=config.seed, workers=workers)
         try:
             if config.begin_with:
@@ -141,8 +143,7 @@ def open_learner(config: LearnerConfig, workers: int) -> Iterator[Learner]:
         if config.algorithm == "imitation":
             yield Imitation(config.tasks, seed=config.seed, pool=runs)
         else:
-            space = SPACES["narrow" if config.algorithm == "search-narrow" else "wide"]
-            yield Searching(Search(space, config.tasks, config.seed), runs)
+            yield Searching(Search(SPACES[SEARCHES[config.algorithm]], config.tasks, config.seed), runs)
 
 
 def write_policy(run: Path, config: LearnerConfig, learner: Learner) -> None:

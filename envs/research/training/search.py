@@ -36,6 +36,15 @@ class Space:
     base: Action  # of the zero matrix, and of the components that are not free
     moves: tuple[str, ...]  # components of the action
     features: tuple[str, ...]  # fields of the observation
+    # Where the search begins, if not at the zero matrix: (move, feature or "constant") to weight.
+    first: tuple[tuple[str, str, float], ...] = ()
+
+    def start(self) -> Float64:
+        """The matrix (moves, 1 + features) that the search begins with."""
+        matrix = np.zeros((len(self.moves), 1 + len(self.features)))
+        for move, feature, weight in self.first:
+            matrix[self.moves.index(move), ("constant", *self.features).index(feature)] = weight
+        return matrix
 
 
 # The linear policy that this project began with: few numbers, two coefficients, draws with replacement.
@@ -86,7 +95,16 @@ WIDE: Final = Space(
         "previous_share",
     ),
 )
-SPACES: Final = {"narrow": NARROW, "wide": WIDE}
+# The rule of `evidence`, of which is free: from which belief on, when, how much of the disbelieved is left out, the
+# probes, and the pull. It begins with nothing left out until a sixth of the run is over, all of it from a quarter on,
+# and half of the strongest pull.
+JUDGED: Final = Space(
+    base=Action(belief=0.45, left_out=0.5, probes=0.12, pull=1.5),
+    moves=("belief", "left_out", "probes", "pull"),
+    features=("progress", "validation_accuracy", "generalisation_gap", "right_labels", "disbelieved_labels"),
+    first=(("left_out", "constant", 4.7), ("left_out", "progress", 6.0)),
+)
+SPACES: Final = {"narrow": NARROW, "wide": WIDE, "evidence": JUDGED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +134,7 @@ class SearchState:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """How the candidates of a generation did, in points of validation accuracy over the zero matrix."""
+    """How the candidates of a generation did, in points of test accuracy over where the search began."""
 
     number: int
     gain: float  # of the mean that the search began the generation with
@@ -136,12 +154,12 @@ class Search:
 
     def begin(self, pool: Pool) -> SearchState:
         """The state before the first generation; the normaliser is taken from runs under the zero matrix."""
-        shape = (len(self.space.moves), 1 + len(self.space.features))
+        first = self.space.start()
         constant, weight = FIRST_DEVIATIONS
-        deviation = np.full(shape, weight)
+        deviation = np.full(first.shape, weight)
         deviation[:, 0] = constant
-        state = SearchState(0, np.zeros(shape), deviation, np.zeros(len(FIELDS)), np.ones(len(FIELDS)))
-        results = pool(self._episodes([state.mean], state))
+        state = SearchState(0, first, deviation, np.zeros(len(FIELDS)), np.ones(len(FIELDS)))
+        results = pool(self._episodes([np.zeros_like(first)], state))
         seen = np.concatenate([result.observations for result in results]).astype(np.float64)
         return replace(state, normaliser_mean=seen.mean(axis=0), normaliser_variance=seen.var(axis=0))
 
@@ -149,7 +167,7 @@ class Search:
         """One generation; also the number of intervals that it trained."""
         rng = np.random.default_rng([self.seed, state.generation, 0])
         drawn = state.mean + state.deviation * rng.standard_normal((self.population, *state.mean.shape))
-        candidates = [*drawn, state.mean, np.zeros_like(state.mean)]
+        candidates = [*drawn, state.mean, self.space.start()]
         results = pool(self._episodes(candidates, replace(state, generation=state.generation + 1)))
         scores = self._scores(results)
         elite = np.argsort(-scores[: self.population], kind="stable")[: round(ELITE * self.population)]
@@ -199,7 +217,11 @@ class Search:
         return [Episode(task, seed, actor) for task, seed in tasks for actor in actors]
 
     def _scores(self, results: list[Rollout]) -> Float64:
-        """Mean best validation accuracy of each candidate over the tasks."""
-        accuracies = np.array([result.validation_accuracy for result in results])
+        """Mean test accuracy of each candidate's best checkpoints over the tasks.
+
+        Where a policy acts no test set is to be had; in a simulation it is as much a part of the world as any other,
+        and what chose the checkpoint flatters it.
+        """
+        accuracies = np.array([result.test_accuracy for result in results])
         means: Float64 = accuracies.reshape(self.tasks_each, -1).mean(axis=0)
         return means

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 
 from bss_service.core.action import Action
-from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import Observation
 from bss_service.policies.base import Choice
 from bss_service.protocol.decisions import Decision
 from envs.research.actors import FixedActor, of_artefact, of_name, parse
-from envs.research.rollouts import Episode, auc, detected, play, pool
+from envs.research.rollouts import Episode, play, pool
 from envs.run import StudentRun
 from envs.students import one_thread_each
-from envs.tasks import Task, lesson
+from envs.tasks import Task
 from tests.support.trained import made_up
 
 TASK = Task("synthetic:2", samples=96, learning_rate=0.1, intervals=4, seed=1, validation=40, noisy_labels=0.4)
@@ -31,6 +30,7 @@ def test_runs_of_one_task_and_seed_differ_by_their_policy_alone() -> None:
     assert np.array_equal(first.observations[0], other.observations[0])  # the same data and weights
     assert not np.array_equal(first.observations[-1], other.observations[-1])
     assert not np.array_equal(first.observations[0], reseeded.observations[0])
+    assert (first.left_out, other.left_out) == (0.0, 0.5)
 
 
 def test_what_a_run_comes_to_does_not_depend_on_where_it_is_made() -> None:
@@ -121,35 +121,6 @@ def test_policies_that_learn_and_artefacts_are_run_as_in_the_service() -> None:
 def test_a_wrong_reference_is_refused_with_its_reason(reference: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         parse(reference)
-
-
-def test_how_well_wrong_labels_are_told_is_held_against_those_that_are() -> None:
-    made = lesson(TASK)
-    run = StudentRun(samples=len(made.wrong_label), modalities=2, batch_size=32, intervals=2, seed=0)
-    told = np.where(made.wrong_label, 0.25, 0.75).astype(np.float32)
-    told[:10] = np.nan
-    run._observation, run._evidence = run.observe(), Evidence(told, told, np.zeros((len(told), 2), np.float32))
-    found = detected(run, made)
-    assert (found.auc, found.precision, found.recall, found.left_out) == (1.0, 1.0, 1.0, 0.0)
-    assert found.number.sum() == len(told) - 10
-    assert found.right.sum() == (~made.wrong_label[10:]).sum()
-    assert found.said.sum() == pytest.approx(np.nansum(told), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("score", "positive", "expected"),
-    [
-        ([0.1, 0.4, 0.6, 0.9], [0, 0, 1, 1], 1.0),
-        ([0.9, 0.4, 0.6, 0.1], [0, 0, 1, 1], 0.25),
-        ([1, 1, 1], [1, 0, 1], 0.5),
-    ],
-)
-def test_auc_is_how_often_a_positive_scores_higher(score: list[float], positive: list[int], expected: float) -> None:
-    assert auc(np.array(score), np.array(positive, bool)) == expected
-
-
-def test_auc_of_one_kind_alone_is_not_known() -> None:
-    assert np.isnan(auc(np.array([0.1, 0.2]), np.array([True, True])))
 
 
 def test_processes_of_a_pool_use_one_thread_each() -> None:

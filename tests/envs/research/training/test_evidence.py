@@ -13,7 +13,7 @@ from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.policies.artefact import read_judge
 from envs.research.training import evidence
-from envs.research.training.evidence import KINDS, Group, calibration_error, fit, simulate, train_judge
+from envs.research.training.evidence import KINDS, Group, fit, simulate, train_judge
 from envs.research.training.judging import BELIEF, START, JudgedRun, Rows, train_judged
 from envs.research.training.networks import Kind
 from envs.research.training.worlds import Size
@@ -116,12 +116,6 @@ def test_what_can_be_read_off_a_feature_is_learnt() -> None:
     judged = judge.judge(4000, Features(np.arange(4000), of_sample, of_modality[:, None]))
     assert ((judged.right > BELIEF) == (outcome == 0)).mean() > 0.95
     assert ((judged.wrong_modality[:, 0] > 0.5) == rows.wrong_modality).mean() > 0.95
-
-
-def test_calibration_is_how_far_shares_are_from_what_was_said() -> None:
-    said = np.repeat([0.2, 0.9], 50).astype(np.float32)
-    happened = np.concatenate([np.arange(50) < 10, np.arange(50) < 25])
-    assert calibration_error(said, happened) == pytest.approx(0.5 * 0 + 0.5 * 0.4, abs=1e-6)
 
 
 def test_the_command_writes_a_judge_and_says_what_it_read(small: None, tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ def test_runs_of_one_task_and_seed_differ_by_their_policy_alone() -> None:
     assert np.array_equal(first.observations[0], other.observations[0])  # the same data and weights
     assert not np.array_equal(first.observations[-1], other.observations[-1])
     assert not np.array_equal(first.observations[0], reseeded.observations[0])
-    assert (first.left_out, other.left_out) == (0.0, 0.5)
 
 
 def test_what_a_run_comes_to_does_not_depend_on_where_it_is_made() -> None:
@@ -56,6 +55,13 @@ def test_the_oracle_uses_clean_samples_alone_and_shuffled_scores_change_what_is_
     )
     assert not np.array_equal(plain.observations[-1], shuffled.observations[-1])
     assert not np.array_equal(uniform.observations[-1], oracle.observations[-1])
+
+
+def test_the_share_that_the_last_interval_left_out_for_want_of_belief_is_told() -> None:
+    doubts = partial(FixedActor, Action(belief=0.95, probes=0.1))
+    plain, doubtful = play([Episode(TASK, 7, UNIFORM), Episode(TASK, 7, doubts)])
+    assert plain.left_out == 0
+    assert 0.2 < doubtful.left_out < 1
 
 
 def test_the_oracle_of_a_clean_task_is_uniform() -> None:

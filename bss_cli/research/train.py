@@ -25,7 +25,9 @@ app = typer.Typer(cls=_Train, no_args_is_help=True, help="Train a policy, or wha
 @app.command()
 def policy(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of the run.", show_default=False)],
-    algorithm: Annotated[str, typer.Option(help="imitation, ppo, sac, search, or a kind of these.")] = "imitation",
+    algorithm: Annotated[
+        str, typer.Option(help="imitation, ppo, sac, search, trials, or a kind of these.")
+    ] = "imitation",
     iterations: Annotated[int, typer.Option(min=1, help="Iterations to have made in the end.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     source: Annotated[
@@ -43,7 +45,8 @@ def policy(
     with a task. ppo, sac: stable-baselines3. search: a cross-entropy search
     for a linear policy; search-narrow: one with few features that sets two
     coefficients. ppo-evidence, search-evidence: the same on top of what
-    `evidence` does.
+    `evidence` does. trials: runs with settings of that drawn at random, and
+    the settings that their gains speak for.
     """
     import torch
     from torch.utils.tensorboard import SummaryWriter

@@ -12,10 +12,11 @@ from envs.research.rollouts import Pool, pool
 from envs.research.training.gradient import Gradient
 from envs.research.training.imitation import Imitation
 from envs.research.training.search import SPACES, Search, SearchState
+from envs.research.training.trials import Trials
 from envs.tasks import Distribution, judged_tasks, training_tasks
 
 SEARCHES: Final = {"search": "wide", "search-narrow": "narrow", "search-evidence": "evidence"}  # spaces by algorithm
-ALGORITHMS: Final = ("imitation", "ppo", "ppo-evidence", "sac", *SEARCHES)
+ALGORITHMS: Final = ("imitation", "ppo", "ppo-evidence", "sac", "trials", *SEARCHES)
 CONFIG, STATE, POLICY = "config.json", "state", "policy.safetensors"
 
 
@@ -38,7 +39,7 @@ class LearnerConfig:
                 raise ValueError(f"begin-with goes with ppo alone, got {algorithm!r}")
             if cls.load(begin_with).algorithm != "imitation" or not (begin_with / STATE).exists():
                 raise ValueError(f"begin-with must be the run of an imitation that has begun, got {begin_with}")
-        tasks = judged_tasks() if algorithm.endswith("-evidence") else training_tasks()
+        tasks = judged_tasks() if algorithm == "trials" or algorithm.endswith("-evidence") else training_tasks()
         tasks = replace(tasks, sources=tuple(sources)) if sources else tasks
         _ = tasks.modalities  # of sources that can't be loaded or don't go together it says so here
         return cls(algorithm, seed, tasks, str(begin_with) if begin_with else None)
@@ -142,6 +143,8 @@ def open_learner(config: LearnerConfig, workers: int) -> Iterator[Learner]:
     with pool(workers) as runs:
         if config.algorithm == "imitation":
             yield Imitation(config.tasks, seed=config.seed, pool=runs)
+        elif config.algorithm == "trials":
+            yield Trials(config.tasks, seed=config.seed, pool=runs)
         else:
             yield Searching(Search(SPACES[SEARCHES[config.algorithm]], config.tasks, config.seed), runs)
 

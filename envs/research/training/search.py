@@ -46,6 +46,28 @@ class Space:
             matrix[self.moves.index(move), ("constant", *self.features).index(feature)] = weight
         return matrix
 
+    def policy(
+        self, matrix: Float64, mean: Float64, variance: Float64, *, name: str, training: dict[str, Any] | None = None
+    ) -> bytes:
+        """The policy of a matrix (moves, 1 + features), constant first. mean, variance: (D,), of observations."""
+        weight = np.zeros((len(COMPONENTS), len(FIELDS)))
+        bias = np.arctanh(np.clip(self.base.to_vector(), -0.999, 0.999)).astype(np.float64)
+        columns = [FIELDS.index(name) for name in self.features]
+        for row, move in zip(matrix, self.moves, strict=True):
+            weight[COMPONENTS.index(move), columns] = row[1:]
+            bias[COMPONENTS.index(move)] += row[0]
+        return artefact.write(
+            {**manifest(name, "squashed_gaussian", [], "tanh", NORMALISER), "training": training or {}},
+            {
+                "mean.weight": weight,
+                "mean.bias": bias,
+                "log_std.weight": np.zeros_like(weight),
+                "log_std.bias": np.full(len(bias), NOISE),
+                "normaliser.mean": mean,
+                "normaliser.variance": variance,
+            },
+        )
+
 
 # The linear policy that this project began with: few numbers, two coefficients, draws with replacement.
 NARROW: Final = Space(
@@ -191,23 +213,8 @@ class Search:
         self, state: SearchState, matrix: Float64, *, name: str = "search", training: dict[str, Any] | None = None
     ) -> bytes:
         """The policy of a matrix (moves, 1 + features)."""
-        weight = np.zeros((len(COMPONENTS), len(FIELDS)))
-        bias = np.arctanh(np.clip(self.space.base.to_vector(), -0.999, 0.999)).astype(np.float64)
-        columns = [FIELDS.index(name) for name in self.space.features]
-        for row, move in zip(matrix, self.space.moves, strict=True):
-            weight[COMPONENTS.index(move), columns] = row[1:]
-            bias[COMPONENTS.index(move)] += row[0]
-        return artefact.write(
-            {**manifest(name, "squashed_gaussian", [], "tanh", NORMALISER), "training": training or {}},
-            {
-                "mean.weight": weight,
-                "mean.bias": bias,
-                "log_std.weight": np.zeros_like(weight),
-                "log_std.bias": np.full(len(bias), NOISE),
-                "normaliser.mean": state.normaliser_mean,
-                "normaliser.variance": state.normaliser_variance,
-            },
-        )
+        moments = state.normaliser_mean, state.normaliser_variance
+        return self.space.policy(matrix, *moments, name=name, training=training)
 
     def _episodes(self, candidates: list[Float64], state: SearchState) -> list[Episode]:
         """Every candidate on every task of the generation, task by task."""

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from bss_service.core.action import Action
 from bss_service.policies import artefact
-from envs.research.training.gradient import START, Gradient
+from envs.research.training.gradient import JUDGED_START, START, Gradient
 from envs.tasks import Distribution
 from tests.support.trained import observations
 
@@ -44,12 +45,12 @@ def test_a_checkpoint_holds_numbers_alone(tmp_path: Path) -> None:
     assert set(torch.load(tmp_path / "state", weights_only=True)) >= {"parameters", "observations", "replay"}
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
-def test_training_begins_near_plain_shuffling(algorithm: str) -> None:
+@pytest.mark.parametrize(("algorithm", "begin"), [("ppo", START), ("sac", START), ("ppo-evidence", JUDGED_START)])
+def test_training_begins_near_plain_shuffling_or_at_the_rule(algorithm: str, begin: Action) -> None:
     learner = gradient(algorithm)
     try:
         first = artefact.read(learner.artefact("untrained", {}))
     finally:
         learner.close()
     modes = first.distribution(observations(200)).mode()
-    assert np.abs(np.clip(modes, -1, 1) - START.to_vector()).max() < 0.2
+    assert np.abs(np.clip(modes, -1, 1) - begin.to_vector()).max() < 0.2

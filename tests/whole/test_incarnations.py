@@ -47,7 +47,7 @@ def test_a_job_made_anew_takes_nothing_from_the_trainer_of_the_old_one(client: S
 def restored_from_a_backup(service: Service, job: str) -> tuple[ScheduledBatchSampler, dict[int, dict[str, object]]]:
     """A trainer of eight steps whose service was restored from a backup of its fourth; its checkpoints by step."""
     copy = service.store.with_name("copy.sqlite")
-    sampler = ScheduledBatchSampler(spec(job, N, G, interval=3), service.client())
+    sampler = ScheduledBatchSampler(spec(job, N, G, interval=3), service.url)
     trained(sampler, 4)
     checkpoints = {4: sampler.state_dict()}
     back_up(f"sqlite:///{service.store}", copy)

@@ -154,7 +154,7 @@ def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     service = refused(tmp_path, "--port", "0", "--store", "sqlite:///file/bss.sqlite")
     assert service.returncode == 1
-    assert service.stderr.startswith("error: the store 'file/bss.sqlite' can't be opened")
+    assert service.stderr.startswith(f"error: the store '{tmp_path}/file/bss.sqlite' can't be opened")
     assert len(service.stderr.splitlines()) == 1
 
 

@@ -185,9 +185,9 @@ class Host:
             batches = await self._hand_out(live, request.start, request.count)
             return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
 
-    async def batches(self, name: str, start: int, count: int) -> Batches:
+    async def batches(self, name: str, start: int, count: int, incarnation: str | None = None) -> Batches:
         """Batches that were handed out before."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             if start + count > live.job.served:
                 raise UnknownStepError(
                     f"step {start + count - 1} has not been handed out: the next is step {live.job.served}",

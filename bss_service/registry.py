@@ -199,6 +199,7 @@ class JobRegistry:
                 self.drop(live)  # a change failed that nobody waited for
                 raise StoreError(f"job {name!r} is being loaded again, ask once more")
             check_incarnation(live.job, incarnation)
+            known = live.durable
             live.used = time.monotonic()
             try:
                 yield live
@@ -221,7 +222,8 @@ class JobRegistry:
                 async with live.changed:
                     self.drop(live)
                 raise
-        self._store.check_held()  # also where nothing was to be stored: it may tell of what is gone by now
+        if durable is known:
+            self._store.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
 
     def hand_over(self, live: LiveJob) -> None:
         """Hand the changes to the store, in their order, and wake up whoever waits for one."""

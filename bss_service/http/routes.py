@@ -198,9 +198,10 @@ async def read_batches(
     name: JobName,
     start: Annotated[int, Query(ge=0, le=MAX_STEP)],
     count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
+    incarnation: Incarnation = None,
 ) -> Batches:
     """The batches of past steps. It never hands out new ones: `POST …/steps` does."""
-    return await host.batches(name, start, count)
+    return await host.batches(name, start, count, incarnation)
 
 
 @router.post(

@@ -43,7 +43,7 @@ def reason(error: BaseException) -> str:
 
 def is_locked(error: BaseException) -> bool:
     """Whether another process held the database for too long: then it does so for all changes alike."""
-    code: int = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    code: int = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
     return code & 0xFF == sqlite3.SQLITE_BUSY
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from bss_service.errors import StoreError, StoreLostError, UnsupportedSystemError
 
-_PARTS: Final = ("", "-wal", "-shm")  # files that are the database together
+_PARTS: Final = ("", "-wal")  # files that hold what is stored
 _held: Final[set[tuple[int, int]]] = set()  # device and inode of those that this process holds
 
 Identity = tuple[int, int] | None
@@ -44,7 +44,7 @@ class StoreFile:
 
     def __init__(self, path: Path) -> None:
         """Raises StoreError where another holds it, UnsupportedSystemError where there are no such locks."""
-        self._path = path
+        self._names = [f"{path}{part}" for part in _PARTS]
         self._handle = _locked(path)
         self._inode = _identity(path)
         if self._inode is not None:
@@ -63,11 +63,11 @@ class StoreFile:
     def check(self) -> None:
         """Raises StoreLostError unless they are still where they were: what is written to others is gone."""
         now = self._look()
-        for part, before, found in zip(_PARTS, self._parts, now, strict=True):
+        for name, before, found in zip(self._names, self._parts, now, strict=True):
             if found != before:
                 what = "gone, or can't be looked at" if found is None else "another file than the one that is open"
                 raise StoreLostError(
-                    f"the store's file '{self._path}{part}' was deleted, moved or replaced while the service runs: "
+                    f"the store's file {name!r} was deleted, moved or replaced while the service runs: "
                     f"what is there is {what}; nothing is stored any more, restart the service over the right file"
                 )
 
@@ -78,7 +78,7 @@ class StoreFile:
             _held.discard(self._inode)
 
     def _look(self) -> list[Identity]:
-        return [_identity(f"{self._path}{part}") for part in _PARTS]
+        return [_identity(name) for name in self._names]
 
 
 def _identity(path: str | Path) -> Identity:

@@ -70,6 +70,19 @@ class StoreError(BssError):
     title = "Store unavailable"
 
 
+class StoreLostError(StoreError):
+    """The store is not this service's any more: another has taken it over, or its file is not where it was.
+
+    Nothing is stored or told from then on. It is an outage, which ends when somebody has restarted the service.
+    """
+
+    title = "Store lost"
+    retry_after = 10.0  # nothing changes by itself
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, field="store")
+
+
 class MalformedError(BssError):
     """The body is neither JSON nor a frame."""
 

@@ -36,9 +36,9 @@ from bss_service.job.events import (
     TrainerAttached,
     ValidationReported,
 )
-from bss_service.job.job import Job
+from bss_service.job.job import Job, new_incarnation
 from bss_service.job.places import check_holder, check_place
-from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore, take_snapshot, with_artefacts
+from bss_service.job.snapshot import Snapshot, artefacts_in, moved, policies_of, restore, take_snapshot, with_artefacts
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.metrics import Metrics
@@ -148,9 +148,9 @@ class Host:
 
     # The training loop.
 
-    async def attach(self, name: str, request: AttachRequest) -> AttachAnswer:
+    async def attach(self, name: str, request: AttachRequest, incarnation: str | None = None) -> AttachAnswer:
         """Give a trainer the place of its rank, or let it keep that."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             rank_rows(live.job.spec, request.rank, request.world_size)
             is_first = check_place(live.job, request, live.silences(), PLACE_SECONDS)
             asking = request.model_dump(include=set(Trainer.model_fields)) | {"left": False}
@@ -173,9 +173,9 @@ class Host:
                     live.apply(TrainerAttached(held.model_copy(update={"left": True})))
                     break
 
-    async def steps(self, name: str, request: StepsRequest) -> StepsAnswer:
+    async def steps(self, name: str, request: StepsRequest, incarnation: str | None = None) -> StepsAnswer:
         """Count feedback and hand out batches; waits for the feedback that the next interval needs."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             check_holder(live.job, request.rank, request.client)
             live.hear(request.client, held=live.job.spec.patience)
             live.job.check_start(request.start)
@@ -185,9 +185,9 @@ class Host:
             batches = await self._hand_out(live, request.start, request.count)
             return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
 
-    async def batches(self, name: str, start: int, count: int) -> Batches:
+    async def batches(self, name: str, start: int, count: int, incarnation: str | None = None) -> Batches:
         """Batches that were handed out before."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             if start + count > live.job.served:
                 raise UnknownStepError(
                     f"step {start + count - 1} has not been handed out: the next is step {live.job.served}",
@@ -196,25 +196,25 @@ class Host:
                 )
             return await self._hand_out(live, start, count)
 
-    async def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
+    async def feedback(self, name: str, request: FeedbackRequest, incarnation: str | None = None) -> FeedbackAnswer:
         """Count feedback."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             check_holder(live.job, request.rank, request.client)
             return self._count(live, request, request.feedback)
 
-    async def validate(self, name: str, report: ValidationReport) -> ValidationAnswer:
+    async def validate(self, name: str, report: ValidationReport, incarnation: str | None = None) -> ValidationAnswer:
         """Take in a validation report."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             return live.apply(ValidationReported(report))
 
-    async def measure(self, name: str, scores: Scores) -> ScoresAnswer:
+    async def measure(self, name: str, scores: Scores, incarnation: str | None = None) -> ScoresAnswer:
         """Take in a part of a measuring pass."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             return live.apply(ScoresReceived.of(live.job, scores))
 
-    async def adopt(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
+    async def adopt(self, name: str, local: LocalBatches, incarnation: str | None = None) -> LocalBatchesAnswer:
         """Put batches on record that a client drew by itself."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             answer = live.apply(LocalBatchesAdopted(local))
         if answer.outcome == "applied":
             log.warning("batches drawn by a client", job=name, start=local.start, steps=len(local.indices))
@@ -343,8 +343,7 @@ class Host:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
         carried = await asyncio.to_thread(artefacts_in, snapshot)
-        spec = snapshot.spec.model_copy(update={"name": name})
-        renamed = snapshot.model_copy(update={"spec": spec, "artefacts": {}})
+        renamed = moved(snapshot, name)
         stored = await self._loader.readable(policies_of(snapshot))
         try:
             job = await asyncio.to_thread(restore, renamed, {**stored, **carried})
@@ -353,7 +352,7 @@ class Host:
         async with self._jobs.loading(name):
             if await self._jobs.find(name) is not None:
                 raise ConflictError(f"job {name!r} exists already", field="job", value=name)
-            transaction = Transaction(name, created=renamed.spec, plans=list(job.plans))
+            transaction = Transaction(name, created=renamed.spec, incarnation=job.incarnation, plans=list(job.plans))
             transaction.snapshot = list(parts_of(0, await asyncio.to_thread(renamed.to_frame)))
             transaction.artefacts = list(carried.values())
             await self._jobs.put(job, transaction)
@@ -367,7 +366,7 @@ class Host:
         async with self._jobs.loading(spec.name):
             if await self._jobs.find(spec.name) is not None:
                 return False
-            await self._jobs.put(job, Transaction(spec.name, created=spec))
+            await self._jobs.put(job, Transaction(spec.name, created=spec, incarnation=job.incarnation))
         return True
 
     def _check_size(self, spec: JobSpec) -> None:
@@ -525,7 +524,9 @@ def _unknown_artefact(sha256: str) -> NotFoundError:
 
 def _new(spec: JobSpec, artefacts: Artefacts) -> Job:
     check_policy(spec.policy, spec, artefacts)
-    return Job(spec, artefacts)
+    job = Job(spec, artefacts)
+    job.incarnation = new_incarnation()
+    return job
 
 
 def _check_same(known: JobSpec, asked: JobSpec) -> None:

@@ -25,6 +25,11 @@ class Metrics:
         self.policy_failures = self._counter("bss_policy_failures_total", "Acts of a policy that raised an error")
         self.journal_recoveries = self._counter("bss_journal_recoveries_total", "Damaged journals that were recovered")
         self.shadow_failures = self._counter("bss_shadow_failures_total", "Acts of a shadow that raised an error")
+        self.store_lost = Gauge(
+            "bss_store_lost",
+            "1: the store was deleted, moved, replaced or taken over, and nothing is stored any more",
+            registry=self._registry,
+        )
         self.store_failures = self._counter("bss_store_failures_total", "Changes that were not stored")
 
     def text(self) -> bytes:

@@ -17,6 +17,7 @@ from bss_service.errors import BssError, NotFoundError, NotReproducibleError, St
 from bss_service.job import views
 from bss_service.job.events import JobEvent
 from bss_service.job.job import Job
+from bss_service.job.places import check_incarnation
 from bss_service.job.plans import Plan
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
@@ -182,8 +183,11 @@ class JobRegistry:
             return views.state(live.job)
 
     @asynccontextmanager
-    async def open(self, name: str) -> AsyncIterator[LiveJob]:
-        """The job under its lock; on the way out, wait until all that the answer may tell of is stored."""
+    async def open(self, name: str, incarnation: str | None = None) -> AsyncIterator[LiveJob]:
+        """The job under its lock; on the way out, wait until all that the answer may tell of is stored.
+
+        incarnation: of the job that a trainer means; None: whichever there is.
+        """
         live = self._live.get(name)
         if live is None:
             async with self.loading(name):
@@ -194,6 +198,8 @@ class JobRegistry:
             if live.fence.closed:
                 self.drop(live)  # a change failed that nobody waited for
                 raise StoreError(f"job {name!r} is being loaded again, ask once more")
+            check_incarnation(live.job, incarnation)
+            known = live.durable
             live.used = time.monotonic()
             try:
                 yield live
@@ -216,6 +222,8 @@ class JobRegistry:
                 async with live.changed:
                     self.drop(live)
                 raise
+        if durable is known:
+            self._store.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
 
     def hand_over(self, live: LiveJob) -> None:
         """Hand the changes to the store, in their order, and wake up whoever waits for one."""

@@ -16,8 +16,8 @@ _NAMES: Final = {
     "trainer_client.client": "SchedulerClient",
     "trainer_client.logits.confusion": "ConfusionMeter",
     "trainer_client.errors": "CertificateError ConflictError DoubleShardingError DoubleSkipError ForbiddenError"
-    " InvalidValueError JobExistsError LabelError LagError OldClientError OutageError RefusedError SchedulerError"
-    " SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
+    " InvalidValueError JobExistsError LabelError LagError OldClientError OtherJobError OutageError RefusedError"
+    " SchedulerError SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
     "trainer_client.exchange.stats": "Stats",
@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.errors import LabelError as LabelError
     from trainer_client.errors import LagError as LagError
     from trainer_client.errors import OldClientError as OldClientError
+    from trainer_client.errors import OtherJobError as OtherJobError
     from trainer_client.errors import OutageError as OutageError
     from trainer_client.errors import RefusedError as RefusedError
     from trainer_client.errors import SchedulerError as SchedulerError

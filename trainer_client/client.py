@@ -21,7 +21,7 @@ from bss_service.protocol.actions import ActionAnswer, ActionRequest, Observatio
 from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
-from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
+from bss_service.protocol.message import INCARNATION_HEADER, PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
 from bss_service.protocol.samples import Order, SampleList, SampleState
 from bss_service.protocol.training import (
@@ -126,6 +126,7 @@ class SchedulerClient:
         self._met = threading.Event()  # the scheduler has answered here; those made of this client share it
         self._timeout = timeout
         self._retries = retries
+        self._incarnation: str | None = None
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._aborted = False
 
@@ -140,6 +141,10 @@ class SchedulerClient:
         other = SchedulerClient(**self._made_of, retries=0)
         other._met = self._met
         return other
+
+    def bind(self, incarnation: str | None) -> None:
+        """Say with each call which job is trained with; another one of its name refuses it (`field` "incarnation")."""
+        self._incarnation = incarnation
 
     def create_job(self, spec: JobSpec) -> JobState:
         """Create the job, or attach to it; ConflictError names the field in which a known job of the name differs.
@@ -332,6 +337,8 @@ class SchedulerClient:
         timeout: float | None = None,
     ) -> httpx.Response:
         headers = {"accept": self._media_type}
+        if self._incarnation is not None:
+            headers[INCARNATION_HEADER] = self._incarnation
         if content is not None and media_type is not None:
             headers["content-type"] = media_type
         request = self._http.build_request(

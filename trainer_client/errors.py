@@ -59,6 +59,10 @@ class JobExistsError(ConflictError):
         )
 
 
+class OtherJobError(ConflictError):
+    """The job is another than the run or the checkpoint is of, or its store was restored from an earlier backup."""
+
+
 class InvalidValueError(RefusedError):
     """400, 413, 415 or 422: a value the service can't take."""
 
@@ -118,4 +122,6 @@ _OF_STATUS: dict[int, type[RefusedError]] = {
 def refusal(status: int, detail: str, field: str | None, value: Any) -> RefusedError:
     """The error of a status."""
     kind = _OF_STATUS.get(status, InvalidValueError if status < 500 else RefusedError)
+    if kind is ConflictError and field == "incarnation":
+        kind = OtherJobError
     return kind(status, detail, field, value)

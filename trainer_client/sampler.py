@@ -18,7 +18,7 @@ from bss_service.protocol.training import MAX_COUNT, Scores
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import SecondIterationError
-from trainer_client.exchange.attachment import IfExists, is_named
+from trainer_client.exchange.attachment import Checkpoint, IfExists, is_named
 from trainer_client.exchange.exchange import Exchange
 from trainer_client.exchange.local import locally_drawn
 from trainer_client.exchange.outage import OnOutage
@@ -329,6 +329,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return {
             "version": STATE_VERSION,
             "job": self.spec.name,
+            "incarnation": self._session.incarnation,
             "step": step,
             "epoch_over": is_over,
             "fed": self._fed,
@@ -338,13 +339,16 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state_dict` was; on any number of ranks. Raises ValueError for another job's state."""
+        """Go on where `state_dict` was; on any number of ranks.
+
+        Raises ValueError for another job's state, OtherJobError where the job of that name is another by now, or was
+        restored from a backup of an earlier step.
+        """
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"version must be {STATE_VERSION}, got {state.get('version')!r}")
         if not is_named(state["job"], self.spec.name, self._session.if_exists):
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
-        if self._session.exchange is None:
-            self._session.resume(state["job"])
+        self._session.resume(state["job"], Checkpoint(state.get("incarnation"), int(state["step"])))
         self._exchange.reset()
         self._position, self._pass = int(state["step"]), None
         self._is_epoch_over = bool(state.get("epoch_over"))
@@ -383,7 +387,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def _unsent(self, step: int) -> list[Item]:
         """What the service is to be told after a resumption at a step: also of what has no feedback by now."""
-        without = [FeedbackItem(each, self._placement, None) for each in self._exchange.open_steps() if each < step]
+        left = self._exchange.open_steps()
+        without = [FeedbackItem(s, self._placement, None, checksum=b.checksum()) for s, b in left.items() if s < step]
         return [*self._exchange.unsent(), *without]
 
     def _send(self, batch: ScheduledBatch, values: Transfer | None) -> None:

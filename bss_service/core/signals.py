@@ -11,7 +11,7 @@ from bss_service.core.arrays import Float32, Floats
 
 A = TypeVar("A", bound=Any)
 NAME: Final = r"[a-z][a-z0-9_]{0,49}"
-RESERVED: Final = ("indices", "step", "values")  # what messages call other things that stand beside signals
+RESERVED: Final = ("checksum", "indices", "step", "values")  # what messages call other things that stand beside signals
 _MOST: Final = float(np.finfo(np.float32).max)
 ROUNDING: Final = 1e-3  # a cosine or probability of half-precision training may leave its range by as much
 

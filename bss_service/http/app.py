@@ -27,6 +27,7 @@ BODIES: Final = 2  # of the largest size, in memory at a time
 def create_app(settings: Settings, store: Store) -> FastAPI:
     """The service over a store, which it closes at the end."""
     metrics = Metrics()
+    metrics.store_lost.set_function(lambda: store.is_lost)
     tokens = Tokens(settings.store)
 
     @asynccontextmanager

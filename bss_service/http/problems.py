@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from bss_service.errors import BssError, TooManyError
+from bss_service.errors import BssError, StoreLostError, TooManyError
 from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -57,7 +57,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
     headers = _HEADERS.get(error.status, {})
-    if isinstance(error, TooManyError):
+    if isinstance(error, TooManyError | StoreLostError):
         headers = {"Retry-After": str(ceil(error.retry_after))}
     return _answer(
         Problem(

@@ -18,7 +18,15 @@ from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, 
 from bss_service.protocol.artefacts import ArtefactManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
-from bss_service.protocol.message import NAME_PATTERN, OLDEST_PROTOCOL, PROTOCOL, PROTOCOL_HEADER, SHA256_PATTERN
+from bss_service.protocol.message import (
+    INCARNATION_HEADER,
+    INCARNATION_PATTERN,
+    NAME_PATTERN,
+    OLDEST_PROTOCOL,
+    PROTOCOL,
+    PROTOCOL_HEADER,
+    SHA256_PATTERN,
+)
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
 from bss_service.protocol.samples import MAX_LISTED, Order, SampleList, SampleState, csv_of
 from bss_service.protocol.training import (
@@ -71,6 +79,15 @@ async def check_protocol(
 
 JobName = Annotated[str, Path(alias="job", pattern=NAME_PATTERN, examples=["run-1"])]
 ClientName = Annotated[str, Path(pattern=NAME_PATTERN, examples=["c0ffee"])]
+Incarnation = Annotated[
+    str | None,
+    Header(
+        alias=INCARNATION_HEADER,
+        pattern=INCARNATION_PATTERN,
+        description="The incarnation of the job that the trainer trains with: 409 where the job is another one by now "
+        "(`field` is `incarnation`). Without it, whichever job has the name.",
+    ),
+]
 Sha256 = Annotated[str, Path(pattern=SHA256_PATTERN, examples=["0" * 64])]
 TheHost = Annotated[Host, Depends(host_of)]
 
@@ -139,13 +156,13 @@ async def delete_job(host: TheHost, name: JobName) -> None:
     dependencies=TRAIN,
     openapi_extra=example(client="c0ffee", host="gpu-1", process=4711),
 )
-async def attach(host: TheHost, name: JobName, message: AttachRequest) -> AttachAnswer:
+async def attach(host: TheHost, name: JobName, message: AttachRequest, incarnation: Incarnation = None) -> AttachAnswer:
     """A trainer asks for the place of its rank before its first step, and again often enough to keep it.
 
     409 where another holds the place (`field` is `client`), or where an earlier run was handed out steps and this one
     does not `resume` that (`field` is `name`). Who sends steps without a `client` is not asked for a place.
     """
-    return await host.attach(name, message)
+    return await host.attach(name, message, incarnation)
 
 
 @router.delete(
@@ -166,13 +183,13 @@ async def detach(host: TheHost, name: JobName, client: ClientName) -> None:
     dependencies=TRAIN,
     openapi_extra=example(start=0, count=3),
 )
-async def steps(host: TheHost, name: JobName, message: StepsRequest) -> StepsAnswer:
+async def steps(host: TheHost, name: JobName, message: StepsRequest, incarnation: Incarnation = None) -> StepsAnswer:
     """Feedback for steps that are done, and the next batches from a step on, in one round trip.
 
     Asked again, it gives the same batches. A call for an interval that is not drawn yet waits for the feedback that
     belongs to it, at most the job's `patience`. Fewer batches than asked for is a normal answer.
     """
-    return await host.steps(name, message)
+    return await host.steps(name, message, incarnation)
 
 
 @router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
@@ -181,9 +198,10 @@ async def read_batches(
     name: JobName,
     start: Annotated[int, Query(ge=0, le=MAX_STEP)],
     count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
+    incarnation: Incarnation = None,
 ) -> Batches:
     """The batches of past steps. It never hands out new ones: `POST …/steps` does."""
-    return await host.batches(name, start, count)
+    return await host.batches(name, start, count, incarnation)
 
 
 @router.post(
@@ -192,9 +210,11 @@ async def read_batches(
     dependencies=TRAIN,
     openapi_extra=example(feedback={"step": [0], "similarity": [[0.9, 0.2]], "loss": [[0.3, 2.1]]}),
 )
-async def feedback(host: TheHost, name: JobName, message: FeedbackRequest) -> FeedbackAnswer:
+async def feedback(
+    host: TheHost, name: JobName, message: FeedbackRequest, incarnation: Incarnation = None
+) -> FeedbackAnswer:
     """Feedback is counted once for each step and sample row: a repetition changes nothing, and the answer says so."""
-    return await host.feedback(name, message)
+    return await host.feedback(name, message, incarnation)
 
 
 @router.post(
@@ -211,9 +231,11 @@ async def feedback(host: TheHost, name: JobName, message: FeedbackRequest) -> Fe
         },
     ),
 )
-async def validation(host: TheHost, name: JobName, message: ValidationReport) -> ValidationAnswer:
+async def validation(
+    host: TheHost, name: JobName, message: ValidationReport, incarnation: Incarnation = None
+) -> ValidationAnswer:
     """The report becomes the reward of the decisions whose plans have ended."""
-    return await host.validate(name, message)
+    return await host.validate(name, message, incarnation)
 
 
 @router.put(
@@ -222,9 +244,9 @@ async def validation(host: TheHost, name: JobName, message: ValidationReport) ->
     dependencies=TRAIN,
     openapi_extra=example(indices=[0, 1], similarity=[0.8, 0.4], loss=[0.5, 1.9]),
 )
-async def scores(host: TheHost, name: JobName, message: Scores) -> ScoresAnswer:
+async def scores(host: TheHost, name: JobName, message: Scores, incarnation: Incarnation = None) -> ScoresAnswer:
     """A part of a measuring pass over the training set; it counts when the next interval is drawn."""
-    return await host.measure(name, message)
+    return await host.measure(name, message, incarnation)
 
 
 @router.post(
@@ -233,9 +255,11 @@ async def scores(host: TheHost, name: JobName, message: Scores) -> ScoresAnswer:
     dependencies=TRAIN,
     openapi_extra=example(start=0, indices=[[3, 1]]),
 )
-async def local_batches(host: TheHost, name: JobName, message: LocalBatches) -> LocalBatchesAnswer:
+async def local_batches(
+    host: TheHost, name: JobName, message: LocalBatches, incarnation: Incarnation = None
+) -> LocalBatchesAnswer:
     """Batches that the client drew by itself while the service was out of reach take the place of planned ones."""
-    return await host.adopt(name, message)
+    return await host.adopt(name, message, incarnation)
 
 
 @router.get("/jobs/{job}/policy", summary="The policy in force", dependencies=READ)

@@ -9,9 +9,9 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import drawn_before
 from bss_service.core.signals import Signals
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
-from bss_service.job.plans import Plan
+from bss_service.job.plans import Plan, plan_of
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import Feedback, LocalBatches, Scores
+from bss_service.protocol.training import UNKNOWN_BATCH, Feedback, LocalBatches, Scores
 from bss_service.protocol.validation import ValidationReport
 
 
@@ -52,6 +52,23 @@ def check_steps(steps: Int64, served: int) -> None:
             field="feedback.step",
             value=int(unknown[0]),
         )
+
+
+def check_batches(plans: Sequence[Plan], feedback: Feedback, served: int) -> None:
+    """Feedback of the very batches that were handed out, as far as it says of which it is and they are in memory."""
+    if feedback.checksum is None:
+        return
+    for step, told in zip(feedback.step.tolist(), feedback.checksum.tolist(), strict=True):
+        plan = plan_of(plans, step)
+        if told == UNKNOWN_BATCH or plan is None or step >= served:
+            continue
+        if told != (planned := plan.batch_checksum(step)):
+            raise ConflictError(
+                f"feedback for step {step} is of a batch with checksum {told}, but the job's batch of that step has "
+                f"checksum {planned}: the trainer trains with another job of this name, or with another past of it",
+                field="feedback.checksum",
+                value=told,
+            )
 
 
 def check_indices(spec: JobSpec, indices: Int64) -> None:

@@ -113,6 +113,7 @@ class FeedbackReceived(JobEvent[FeedbackAnswer]):
         """Raises errors.BssError where it does not fit the job."""
         share = len(checks.rank_rows(job.spec, sender.rank, sender.world_size))
         values = checks.feedback_values(job.signals, feedback, share)
+        checks.check_batches(job.plans, feedback, job.served)
         return cls(sender.rank, sender.world_size, feedback.step, values)
 
     def apply(self, job: Job) -> Applied[FeedbackAnswer]:
@@ -418,6 +419,19 @@ class StepsServed(JobEvent[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Forked(JobEvent[None]):
+    """Here the store was copied; the job in the copy is another incarnation, which shares the steps before this."""
+
+    kind: ClassVar[str] = "fork"
+
+    incarnation: str  # the earlier one
+
+    def apply(self, job: Job) -> Applied[None]:
+        job.origins = {**job.origins, self.incarnation: job.served}
+        return Applied(None, self)
+
+
+@dataclass(frozen=True, slots=True)
 class Recovered(JobEvent[None]):
     """The journal was damaged: the job goes on at step `served`, with the batches from `start` on out of stored plans.
 
@@ -478,6 +492,7 @@ Event = (
     | LocalBatchesAdopted
     | PlanDrawn
     | StepsServed
+    | Forked
     | Recovered
 )
 _OF_KIND: Final[Mapping[str, type[Event]]] = {event.kind: event for event in get_args(Event)}

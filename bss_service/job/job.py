@@ -1,5 +1,6 @@
 """A job: one training run's sample table, policy, plans and decisions; what may be asked of it, and how it plans."""
 
+import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -36,6 +37,8 @@ class Job:
 
     def __init__(self, spec: JobSpec, artefacts: Artefacts = NO_ARTEFACTS) -> None:
         self.spec = spec
+        self.incarnation = ""  # of no other job, not of one of the same name either; nothing is drawn by it
+        self.origins: dict[str, int] = {}  # earlier incarnations that it goes on from, each up to a step
         self.calendar = spec.calendar()
         self.signals = spec.measurements()
         self.table = SampleTable.empty(spec.samples, self.signals)
@@ -237,6 +240,11 @@ class Job:
 
     def _previous_action(self) -> Action | None:
         return self.history.decisions[-1].action if self.history.decisions else None
+
+
+def new_incarnation() -> str:
+    """The incarnation of a new job."""
+    return secrets.token_hex(16)
 
 
 def _learn(table: SampleTable, fed_back: Sequence[Measured], passes: Sequence[MeasuringPass], cut: int) -> None:

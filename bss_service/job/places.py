@@ -41,6 +41,21 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
     return not there
 
 
+def check_incarnation(job: Job, asked: str | None) -> None:
+    """Raises ConflictError for a trainer that trains with another job of this name; None: it does not say."""
+    if asked is None or asked == job.incarnation:
+        return
+    name = job.spec.name
+    what = (
+        f"job {name!r} goes on from step {job.origins[asked]} of the one that this trainer trains with, in a copy of "
+        f"its store: to go on with it, resume from a checkpoint of step {job.origins[asked]} or earlier"
+        if asked in job.origins
+        else f"job {name!r} is another than the one of that name that this trainer trains with, which was deleted or "
+        "lost: begin a run of another name, or resume this one"
+    )
+    raise ConflictError(f"{what} (incarnation {asked}, now {job.incarnation})", field="incarnation", value=asked)
+
+
 def check_holder(job: Job, rank: int, client: str | None) -> None:
     """Raises ConflictError for a client whose rank's place another has taken meanwhile, or whose run another has ended.
 

@@ -12,7 +12,7 @@ from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import loss_weights
 from bss_service.protocol.samples import DrawRow
-from bss_service.protocol.training import Batches
+from bss_service.protocol.training import Batches, batch_checksum
 
 FLAGS: Final = ("probes", "masked")
 ARRAYS: Final = ("indices", "probabilities", *FLAGS)
@@ -92,6 +92,12 @@ class Plan:
             if flags is not None:
                 checksum = zlib.crc32(np.ascontiguousarray(flags).data, checksum)
         return checksum
+
+    def batch_checksum(self, step: int) -> int:
+        """That of one of its batches, as a trainer can compute it."""
+        k = step - self.first_step
+        probes, masked = (None if flags is None else flags[k] for flags in (self.probes, self.masked))
+        return batch_checksum(self.indices[k], probes, masked, self.pull)
 
     def _rows(self, first_step: int, rows: slice) -> "Plan":
         parts = {name: part[rows] for name in ARRAYS if (part := getattr(self, name)) is not None}

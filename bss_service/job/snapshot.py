@@ -17,7 +17,7 @@ from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.signals import Signals
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.formats import snapshot_of_version_2
-from bss_service.job.job import Job
+from bss_service.job.job import Job, new_incarnation
 from bss_service.job.plans import Plan
 from bss_service.policies import artefact
 from bss_service.policies.artefact import NO_ARTEFACTS, AnyArtefact, Artefacts
@@ -34,6 +34,7 @@ from bss_service.protocol.training import LOCAL_VERSION, Trainer
 from bss_service.protocol.validation import ValidationReport
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
+Incarnation = Annotated[str, Field(pattern=r"^([0-9a-f]{32})?$")]
 Bytes = Annotated[UInt8, ArrayType(np.uint8, "bytes")]
 OBSERVATIONS = ArrayType(np.float32, "decisions, fields", -1, 1)
 
@@ -125,6 +126,8 @@ class Snapshot(Message):
 
     format: Literal[3] = 3
     spec: JobSpec
+    incarnation: Incarnation = ""
+    origins: dict[Incarnation, Step] = Field(default_factory=dict)
     served: Step
     table: TableState
     plans: list[PlanState]
@@ -297,6 +300,8 @@ def snapshot_of(job: Job) -> Snapshot:
     return Snapshot.model_construct(
         format=3,
         spec=job.spec,
+        incarnation=job.incarnation,
+        origins=job.origins,
         served=job.served,
         table=TableState.model_construct(None, **columns),
         plans=[_plan_state(plan) for plan in job.plans],
@@ -318,6 +323,19 @@ def with_artefacts(snapshot: Snapshot, artefacts: Artefacts) -> Snapshot:
     hashes = sorted(named(policies_of(snapshot)) & set(artefacts))
     carried = {sha256: np.frombuffer(artefacts[sha256].data, np.uint8) for sha256 in hashes}
     return snapshot.model_copy(update={"artefacts": carried})
+
+
+def moved(snapshot: Snapshot, name: str) -> Snapshot:
+    """The snapshot for a job of its own under a name, which goes on from the one that it was taken of."""
+    known = {snapshot.incarnation: snapshot.served} if snapshot.incarnation else {}
+    return snapshot.model_copy(
+        update={
+            "spec": snapshot.spec.model_copy(update={"name": name}),
+            "artefacts": {},
+            "incarnation": new_incarnation(),
+            "origins": snapshot.origins | known,
+        }
+    )
 
 
 def policies_of(snapshot: Snapshot) -> list[PolicySpec]:
@@ -363,6 +381,7 @@ def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
 def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     """The job of a snapshot, whose policies are yet to be brought to their state."""
     job = Job(snapshot.spec, artefacts)
+    job.incarnation, job.origins = snapshot.incarnation, dict(snapshot.origins)
     job.table = _table(snapshot.table, job.signals)
     job.plans = [
         Plan.of_fields(plan.first_step, {field.name: getattr(plan, field.name) for field in fields(Plan)})

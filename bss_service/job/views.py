@@ -31,6 +31,8 @@ def state(job: Job, *, created: bool = False) -> JobState:
     shadow = job.shadows.current
     return JobState(
         spec=job.spec,
+        incarnation=job.incarnation or None,
+        origins=job.origins,
         created=created,
         next_step=job.served,
         epoch=epoch,

@@ -8,7 +8,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bss_service.errors import ConflictError, StoreError
+from bss_service.job.events import Forked
+from bss_service.job.job import new_incarnation
+from bss_service.journal import schema
 from bss_service.journal.engine import create_engine, reason
+from bss_service.journal.schema import checksum
+from bss_service.journal.transaction import Entry
 
 
 def back_up(url: str, file: Path, *, force: bool = False) -> None:
@@ -26,10 +31,33 @@ def back_up(url: str, file: Path, *, force: bool = False) -> None:
             closing(sqlite3.connect(temporary)) as copy,
         ):
             source.backup(copy)
+            _begin_anew(copy)
     except sqlite3.Error as error:
         raise StoreError(f"the store {str(store)!r} can't be copied: {reason(error)}") from None
     except OSError as error:
         raise StoreError(f"FILE {str(file)!r} can't be written: {error.strerror}") from None
+
+
+def _begin_anew(copy: sqlite3.Connection) -> None:
+    """Give each job a new incarnation, that goes on from its own: from here on the two have different futures.
+
+    A trainer that is ahead of the copy then finds out by its first call, also where the job has caught up meanwhile.
+    """
+    has_jobs = copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+    if not has_jobs or copy.execute("SELECT schema_version FROM meta").fetchone() != (schema.VERSION,):
+        return  # of an older version: the service that opens it draws them
+    rows = copy.execute("SELECT job, spec, incarnation, checksum FROM jobs").fetchall()
+    for job, spec, before, proof in rows:
+        if proof != checksum(spec, job, before):
+            continue  # damaged: it stays as it is
+        [last] = copy.execute("SELECT coalesce(max(seq), 0) FROM journal WHERE job = ?", (job,)).fetchone()
+        now, entry = new_incarnation(), Entry.of(last + 1, Forked(before))
+        values = (job, entry.seq, entry.kind, entry.body, checksum(entry.body, job, entry.seq, entry.kind))
+        copy.execute("INSERT INTO journal (job, seq, kind, body, checksum) VALUES (?, ?, ?, ?, ?)", values)
+        copy.execute(
+            "UPDATE jobs SET incarnation = ?, checksum = ? WHERE job = ?", (now, checksum(spec, job, now), job)
+        )
+    copy.commit()
 
 
 def _sqlite_file(url: str) -> Path:

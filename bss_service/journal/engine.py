@@ -1,14 +1,13 @@
-"""Opening a store's database: its engine, the lock beside its file, and its failures in words."""
+"""Opening a store's database: its engine, and its failures in words."""
 
-import os
 import re
 import sqlite3
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from bss_service.errors import StoreError, UnsupportedSystemError
+from bss_service.errors import StoreError
+from bss_service.journal.file import real_path
 
 BUSY_SECONDS: Final = 5  # that a commit waits for another process to unlock the file
 _MALFORMED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -44,14 +43,17 @@ def reason(error: BaseException) -> str:
 
 def is_locked(error: BaseException) -> bool:
     """Whether another process held the database for too long: then it does so for all changes alike."""
-    code: int = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    code: int = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
     return code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def create_engine(url: str) -> sa.Engine:
     """The engine of a SQLAlchemy URL. Raises StoreError."""
     try:
-        engine = sa.create_engine(url)
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            parsed = parsed.set(database=real_path(parsed))
+        engine = sa.create_engine(parsed)
     except ImportError as error:
         raise StoreError(
             f"the store {_shown(url)!r} can't be opened: its driver {error.name} is not installed"
@@ -59,35 +61,14 @@ def create_engine(url: str) -> sa.Engine:
     except sa.exc.SQLAlchemyError as error:
         raise StoreError(f"the store {_shown(url)!r} can't be opened: {reason(error)}") from None
     if engine.dialect.name == "sqlite":
-        if engine.url.database in (None, "", ":memory:"):
-            raise StoreError(f"the store must be a file, got {url!r}: memory does not outlive the service")
         sa.event.listen(engine, "connect", _tune_sqlite)
     return engine
 
 
-def lock_file(url: sa.URL) -> TextIO | None:
-    """Hold a lock beside an SQLite file: two services on one file would contradict each other.
-
-    Raises StoreError where another holds it, UnsupportedSystemError where there are no such locks.
-    """
-    if url.get_backend_name() != "sqlite" or not url.database:
-        return None
-    try:
-        import fcntl  # not on Windows, where the client and the other commands work
-    except ModuleNotFoundError:
-        raise UnsupportedSystemError("bss serve needs a POSIX system (Linux, macOS, WSL), to lock its store") from None
-    path = Path(f"{os.path.realpath(url.database)}.lock")  # one file may have several names
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
-    except OSError as error:
-        raise StoreError(f"the store {url.database!r} can't be opened: {error}") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise StoreError(f"another service has the store {url.database!r} open") from None
-    return handle
+def begin_change(connection: sa.Connection) -> None:
+    """Begin a transaction that writes; SQLite's driver would do so at the first change, after what was read before."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _shown(url: str) -> str:

@@ -108,7 +108,9 @@ def _versions(
 
 
 def _beginning(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts) -> Job:
-    return Job(stored.spec, artefacts) if snapshot is None else unpacked(snapshot, artefacts)
+    job = Job(stored.spec, artefacts) if snapshot is None else unpacked(snapshot, artefacts)
+    job.incarnation = stored.incarnation
+    return job
 
 
 def _believed(job: Job, rows: Iterable[PlanRow]) -> tuple[list[Plan], list[Plan], dict[int, int]]:

@@ -8,8 +8,10 @@ import sqlalchemy as sa
 import structlog
 
 from bss_service.errors import StoreError
+from bss_service.job.job import new_incarnation
+from bss_service.journal.engine import begin_change
 
-VERSION: Final = 2
+VERSION: Final = 3
 UNPROVEN: Final = -1  # the checksum of a row that was damaged already when it was migrated: no CRC-32 is negative
 BATCH: Final = 500  # keys held in memory at once by a migration
 
@@ -17,11 +19,13 @@ log = structlog.get_logger()
 
 metadata = sa.MetaData()
 meta = sa.Table("meta", metadata, sa.Column("schema_version", sa.Integer, nullable=False))
+writer = sa.Table("writer", metadata, sa.Column("token", sa.String(32), nullable=False))  # of the one that may write
 jobs = sa.Table(
     "jobs",
     metadata,
     sa.Column("job", sa.String(100), primary_key=True),
     sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("incarnation", sa.String(32), nullable=False),
     sa.Column("checksum", sa.BigInteger, nullable=False),
 )
 journal = sa.Table(
@@ -81,8 +85,7 @@ def checksum(body: bytes | str, *key: str | int) -> int:
 def prepare(engine: sa.Engine) -> None:
     """Make the tables, or bring older ones to this version; all of it or nothing. Raises StoreError."""
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # else its driver would commit each change of a table
+        begin_change(connection)  # else SQLite's driver would commit each change of a table
         version = _version(connection)
         if version is not None and version not in (*_MIGRATIONS, VERSION):
             raise StoreError(f"the store has schema version {version}, this service needs {VERSION}")
@@ -128,7 +131,16 @@ def _add_checksums(connection: sa.Connection) -> None:
         _set(connection, journal, row, checksum=computed)
 
 
-_MIGRATIONS: Final = {1: _add_checksums}
+def _add_incarnations(connection: sa.Connection) -> None:
+    """Version 2 knew a job by its name alone."""
+    connection.exec_driver_sql("ALTER TABLE jobs ADD COLUMN incarnation VARCHAR(32) NOT NULL DEFAULT ''")
+    for row in _rows(connection, jobs, jobs.c.spec, jobs.c.checksum):
+        incarnation, whole = new_incarnation(), checksum(row.spec, row.job) == row.checksum
+        computed = checksum(row.spec, row.job, incarnation) if whole else UNPROVEN
+        _set(connection, jobs, row, incarnation=incarnation, checksum=computed)
+
+
+_MIGRATIONS: Final = {1: _add_checksums, 2: _add_incarnations}
 
 
 def _rows(connection: sa.Connection, table: sa.Table, *columns: sa.Column[Any]) -> Iterator[Any]:

@@ -11,13 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bss_service.errors import StoreError
+from bss_service.errors import StoreError, StoreLostError
 from bss_service.job.plans import Plan
 from bss_service.journal import schema
-from bss_service.journal.engine import Reading, create_engine, is_locked, lock_file, reason
+from bss_service.journal.engine import Reading, create_engine, is_locked, reason
 from bss_service.journal.schema import checksum, journal, plans, snapshots
 from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
 from bss_service.journal.transaction import Entry, SnapshotPart, Transaction
+from bss_service.journal.writer import Writer
 from bss_service.policies import artefact
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
@@ -39,9 +40,10 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._engine = create_engine(url)
-        self._lock = lock_file(self._engine.url)
+        self._right = Writer(self._engine)
         try:
             schema.prepare(self._engine)
+            self._right.take()
         except sa.exc.SQLAlchemyError as error:
             self._let_go()
             raise StoreError(f"the store {self.shown_url} can't be opened: {reason(error)}") from None
@@ -85,9 +87,18 @@ class Store:
             return connection.scalar(sa.select(schema.jobs.c.job).where(schema.jobs.c.job == job)) is not None
 
     def check(self) -> None:
-        """Raises StoreError if the database does not answer."""
+        """Raises StoreError if the database does not answer, or is not this service's any more."""
         with self._reading() as connection:
-            connection.execute(sa.select(schema.meta))
+            self._right.check_all(connection)
+
+    def check_held(self) -> None:
+        """Raises StoreLostError where the store's files are not those that were opened; at next to no cost."""
+        self._right.check()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another service has the store, or its files are not those that were opened."""
+        return self._right.has_lost
 
     def load(self, job: str, *, whole: bool = False) -> Stored | None:
         """What is stored of a job; None if nothing is. whole: from the journal's first entry on.
@@ -98,13 +109,14 @@ class Store:
             row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.job == job)).one_or_none()
             if row is None:
                 return None
-            if not _intact(row.spec, row.checksum, job):
+            if not _intact(row.spec, row.checksum, job, row.incarnation):
                 raise StoreError(f"job {job!r} can't be read: its spec is damaged, its checksum does not agree")
             snapshot, seq, bad, imported = _snapshot(connection, job, whole=whole)
             entries, damage = _entries(connection, job, seq)
             last_plan = connection.scalar(sa.select(sa.func.max(plans.c.first_step)).where(plans.c.job == job))
         spec = JobSpec.model_validate_json(row.spec)
-        return Stored(spec, snapshot, seq, entries, damage, bad, -1 if last_plan is None else last_plan, imported)
+        last_plan = -1 if last_plan is None else last_plan
+        return Stored(spec, snapshot, seq, entries, damage, bad, last_plan, imported, row.incarnation)
 
     def journal(self, job: str) -> list[Entry]:
         """All entries of a job's journal, from its first; raises StoreError if one is damaged."""
@@ -185,10 +197,10 @@ class Store:
 
     def _let_go(self) -> None:
         self._engine.dispose()
-        if self._lock is not None:
-            self._lock.close()
+        self._right.close()
 
     def _reading(self) -> Reading:
+        self._right.check()
         return Reading(self._engine)
 
     def _write(self) -> None:
@@ -210,7 +222,8 @@ class Store:
         try:
             self._commit(batch)
         except Exception as error:
-            apart = [[pair] for pair in batch] if len(batch) > 1 and not is_locked(error) else []
+            alike = is_locked(error) or isinstance(error, StoreLostError)
+            apart = [[pair] for pair in batch] if len(batch) > 1 and not alike else []
             for one in apart:
                 self._commit_together_or_apart(one)
             if not apart:
@@ -219,10 +232,12 @@ class Store:
     def _commit(self, batch: list[_Item]) -> None:
         if batch:
             with self._engine.begin() as connection:
+                self._right.begin(connection)
                 for transaction, _ in batch:
                     if transaction.fence.closed:
                         raise StoreError(f"an earlier change of job {transaction.job!r} was not stored")
                     self._execute(connection, transaction)
+                self._right.check()
         for _, future in batch:
             future.set_result(None)
 
@@ -235,7 +250,9 @@ class Store:
             _put_artefact(connection, known)
         if transaction.created is not None:
             spec = transaction.created.model_dump_json()
-            connection.execute(schema.jobs.insert().values(job=job, spec=spec, checksum=checksum(spec, job)))
+            incarnation = transaction.incarnation
+            row = {"job": job, "spec": spec, "incarnation": incarnation, "checksum": checksum(spec, job, incarnation)}
+            connection.execute(schema.jobs.insert().values(row))
         if transaction.truncated is not None:
             connection.execute(plans.delete().where(plans.c.job == job, plans.c.first_step >= transaction.truncated))
         if transaction.damaged_from is not None:
@@ -254,7 +271,8 @@ def _fail(batch: list[_Item], error: Exception) -> None:
     for transaction, future in batch:
         if transaction.is_change:
             transaction.fence.closed = True
-        future.set_exception(StoreError(f"the change was not stored: {reason(error)}"))
+        lost = isinstance(error, StoreLostError)
+        future.set_exception(error if lost else StoreError(f"the change was not stored: {reason(error)}"))
 
 
 def _put_artefact(connection: sa.Connection, known: AnyArtefact) -> None:

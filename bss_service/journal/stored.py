@@ -30,6 +30,7 @@ class Stored:
     damaged_snapshots: tuple[int, ...] = ()  # by seq: newer ones that can't be read
     last_plan: int = -1  # first step of the last stored plan
     imported: bool = False  # whether its journal begins with a snapshot
+    incarnation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class Transaction:
     snapshot: list[SnapshotPart] = field(default_factory=list)
     artefacts: list[AnyArtefact] = field(default_factory=list)  # stored unless they are already
     created: JobSpec | None = None
+    incarnation: str = ""  # of what is created
     deleted: bool = False
 
     def truncate(self, step: int) -> None:

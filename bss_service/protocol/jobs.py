@@ -227,6 +227,8 @@ class JobState(Message):
     """Where a job is."""
 
     spec: JobSpec
+    incarnation: str | None = None  # drawn at its creation: by it a job is told from others of its name
+    origins: dict[str, int] = {}  # earlier incarnations, of whose steps those before this one are this job's too
     created: bool = False  # by this very request
     next_step: int  # the first step not yet handed out
     epoch: int  # that step's

@@ -24,9 +24,11 @@ from bss_service.protocol import frames
 PROTOCOL: Final = 1
 OLDEST_PROTOCOL: Final = 1  # of clients that the service still understands
 PROTOCOL_HEADER: Final = "bss-protocol"  # of a request: the number that its client speaks; without it none is checked
+INCARNATION_HEADER: Final = "bss-incarnation"  # of a trainer's request: the job that it trains with; may be left out
 UNKNOWN_CALL: Final = "path"  # the field of a 404 that says: not a job is missing here, but the call itself
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+INCARNATION_PATTERN: Final = r"^[0-9a-f]{32}$"
 SHA256_PATTERN: Final = r"^[0-9a-f]{64}$"
 FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 WIRE: Final = {"wire": True}  # context of a validation that grants nothing but what the interface says

@@ -1,12 +1,13 @@
 """What a training loop sends and gets: feedback, batches, measuring passes."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from bss_service.core.arrays import Float32, Int64
+from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.samples.table import MAX_STEP
 from bss_service.core.signals import Signals
 from bss_service.protocol.arrays import ArrayType
@@ -15,13 +16,15 @@ from bss_service.protocol.message import NAME_PATTERN, Message, OrNewer, Step
 MAX_COUNT: Final = 4096  # steps in one request
 PLACE_SECONDS: Final = 30.0  # that a trainer holds its rank's place after it was last heard of
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
+UNKNOWN_BATCH: Final = -1  # in place of a batch's checksum
 
 
 class Feedback(Message):
     """What a trainer measured in F of its steps: one row a step, one column a sample of this rank's share.
 
     Signals come by name, each an array (F, G / W), or (F, G / W, H) where each head has one; or all in `values`, in the
-    job's order. NaN (null in JSON), or a signal that is not there: it is not known.
+    job's order. NaN (null in JSON), or a signal that is not there: it is not known. checksum: `batch_checksum` of the
+    global batch that was trained on in each step, -1 where it is not known; another one than the job's is refused.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -30,11 +33,14 @@ class Feedback(Message):
 
     step: Annotated[Int64, ArrayType(np.int64, "F", 0, MAX_STEP)]
     values: Annotated[Float32, ArrayType(np.float32, "F, G / W, S", nan=True)] | None = None
+    checksum: Annotated[Int64, ArrayType(np.int64, "F", UNKNOWN_BATCH, 2**32 - 1)] | None = None
 
     @model_validator(mode="after")
     def _is_bounded(self) -> Self:
         if len(self.step) > MAX_COUNT:
             raise ValueError(f"step must hold at most {MAX_COUNT} steps, got {len(self.step)}")
+        if self.checksum is not None and len(self.checksum) != len(self.step):
+            raise ValueError(f"checksum must be one of each of the {len(self.step)} steps, got {len(self.checksum)}")
         return self
 
     def measurements(self, signals: Signals, share: int) -> Float32:
@@ -133,6 +139,21 @@ class Batches(Message):
     modality_weights: Annotated[Float32, ArrayType(np.float32, "K, G, H", 0)] | None = None
     # How strongly a trainer that can is to pull its heads towards what they said of a sample before; null: not at all.
     pull: Annotated[Float32, ArrayType(np.float32, "K", 0)] | None = None
+
+
+def batch_checksum(
+    indices: Int64, probes: Bool | None = None, masked: Bool | None = None, pull: float | np.float32 = 0.0
+) -> int:
+    """CRC-32 of a global batch: its indices (G,) as little-endian int64, and of what sets it apart from a plain one.
+
+    That is, where there are any, which rows are probes (G,), of weight 0; which heads' losses do not count (G, H), of
+    modality weight 0; and the pull, as float32; each a byte a flag.
+    """
+    checksum = zlib.crc32(np.ascontiguousarray(indices, dtype="<i8").data)
+    for flags in (probes, masked):
+        if flags is not None and flags.any():
+            checksum = zlib.crc32(np.ascontiguousarray(flags, dtype=np.uint8).data, checksum)
+    return zlib.crc32(np.float32(pull).tobytes(), checksum) if pull else checksum
 
 
 class StepsAnswer(FeedbackAnswer):

@@ -46,7 +46,9 @@ def test_a_service_on_a_backup_goes_on_with_the_same_batches(tmp_path: Path) -> 
     assert [path.name for path in copy.parent.iterdir()] == ["bss.sqlite"]
     assert copy.stat().st_mode & 0o077 == 0
     with ServiceProcess(tmp_path / "second") as service, SchedulerClient(service.url) as client:
-        assert client.job("run-1") == state
+        copied = client.job("run-1")
+        assert copied.origins == {state.incarnation: 9} and copied.incarnation != state.incarnation
+        assert copied.model_copy(update={"incarnation": state.incarnation, "origins": {}}) == state
         assert (client.batches("run-1", 0, 9).indices == handed_out).all()
         assert (order(take(client, "run-1", range(9, 12))) == following).all()
 

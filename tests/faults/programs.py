@@ -60,6 +60,12 @@ KINDS = {  # and how often
     "create": 1,
     "delete": 1,
     "copy": 1,
+    "recreate": 2,
+    "restore": 2,
+    "rival": 2,
+    "usurp": 2,
+    "misplace": 2,
+    "stranger": 3,
 }
 ENDS: dict[End, int] = {"answered": 24, "together": 6, "vanish": 3, "cut": 1, "kill": 3, "stop": 1}
 

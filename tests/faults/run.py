@@ -1,17 +1,23 @@
 """Runs a program against the service, and holds every answer and all that it leaves behind against the model."""
 
+import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
+from bss_service.journal.backup import back_up
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import FeedbackRequest, StepsRequest
+from bss_service.protocol.message import Message
+from bss_service.protocol.training import FeedbackRequest, StepsRequest, batch_checksum
 from tests.faults.expected.histories import Call, History, Violation, batches_in
 from tests.faults.expected.invariants import objections
 from tests.faults.expected.model import Model
@@ -19,7 +25,8 @@ from tests.faults.programs import JOBS, Op, Program, Turn, job_spec
 from tests.faults.requests import calling, measured, reading, report, requests
 from tests.faults.service import Answer, Request, Service
 
-ALONE = {"adopt", "copy", "train", "delete", "create"}  # done by themselves, and by a client that waits
+LONG = {"copy", "train", "recreate", "restore", "rival", "usurp", "misplace", "stranger"}  # more than one request
+ALONE = {"adopt", "delete", "create", *LONG}  # done by themselves, and by a client that waits
 AT_ONCE = 4  # requests, or there are too many orders in which they may have happened
 
 
@@ -57,7 +64,7 @@ class Run:
             for op in turn.ops:
                 self._alone(op)
             return
-        calls = [call for op in turn.ops if op.kind not in ("copy", "train") for call in self._calls(op)]
+        calls = [call for op in turn.ops if op.kind not in LONG for call in self._calls(op)]
         if turn.end in ("vanish", "together", "cut"):
             calls = [call for call in calls if call.kind not in ALONE]
         if any(call.kind in ALONE for call in calls):
@@ -129,11 +136,14 @@ class Run:
         return answer
 
     def _alone(self, op: Op) -> None:
-        self.done[f"move: {op.kind}"] += op.kind in ("copy", "train")
-        if op.kind == "copy":
-            self._copy(self._name(op.job))
-        elif op.kind == "train":
-            self._train(self._name(op.job), 1 + op.a // 2, 1 + op.b % 4, world_size=1 + op.c % 2, by_name=op.b >= 4)
+        self.done[f"move: {op.kind}"] += op.kind in LONG
+        name = self._name(op.job)
+        if op.kind == "train":
+            self._train(name, 1 + op.a // 2, 1 + op.b % 4, world_size=1 + op.c % 2, by_name=op.b >= 4)
+        elif op.kind in LONG:
+            self._settle()
+            if not self._restless and self._jobs[name].model.spec is not None:
+                getattr(self, f"_{op.kind}")(name, op)
         else:
             for call in self._calls(op):
                 self._past.append(call)
@@ -178,9 +188,11 @@ class Run:
             batches = batches_in(self._ask(call))
             if not batches:  # there is no such job, or a request that got lost has moved it on
                 return
-            for step in batches:
+            for step, batch in batches.items():
+                checksum = np.array([batch_checksum(np.array(batch.indices))])
                 for rank in range(ranks):
-                    told = FeedbackRequest(rank=rank, world_size=ranks, feedback=measured(spec, [step], ranks))
+                    feedback = measured(spec, [step], ranks).model_copy(update={"checksum": checksum})
+                    told = FeedbackRequest(rank=rank, world_size=ranks, feedback=feedback)
                     self._log_call(call := calling(name, "feedback", "POST", "/feedback", told, frame=True))
                     self._ask(call)
             model, end = self._jobs[name].model, max(batches) + 1
@@ -192,10 +204,128 @@ class Run:
     def _log_call(self, call: Call) -> None:
         self._past.append(call)
 
-    def _copy(self, name: str) -> None:
-        """Take a job's snapshot, put it under another name, and see both go on alike."""
+    # Who trains with another job, or writes to another store, than there is.
+
+    def _recreate(self, name: str, op: Op) -> None:
+        """A job is deleted and made anew while its trainer goes on, with the new one behind or ahead of it."""
+        self._train(name, 1 + op.a // 2, 2, world_size=1)
+        stale = self._incarnation(name)
+        self._ask(calling(name, "delete", "DELETE", ""))
+        spec = self._specs[name]
+        self._ask(Call(name, "create", spec, Request.of("POST", "/v1/jobs", spec)))
+        self._train(name, 1 + op.b, 3, world_size=1)
+        self._check_stale(name, stale)
+
+    def _restore(self, name: str, op: Op) -> None:
+        """The store is restored from a backup, and may catch up with a trainer that knows nothing of it."""
+        store, stale = self.service.store, self._incarnation(name)
+        back_up(f"sqlite:///{store}", copy := store.with_name("backup.sqlite"))
+        jobs = {each: history.kept() for each, history in self._jobs.items()}
+        logs = dict(self._logs)
+        self._train(name, 1 + op.a // 2, 2, world_size=1)
+        self.service.kill()
+        for part in store.parent.glob(f"{store.name}*"):
+            part.unlink()
+        copy.rename(store)
+        self._jobs, self._logs = jobs, logs
+        self._revived()
+        self._train(name, op.b, 2, world_size=1)
+        self._check_stale(name, stale)
+
+    def _rival(self, name: str, op: Op) -> None:
+        """A second service is started on the same store."""
+        store = self.service.store
+        other = store.with_name("other.sqlite")
+        if op.a % 3 == 0:
+            other.symlink_to(store)
+        elif op.a % 3 == 1:
+            other.hardlink_to(store)
+        else:
+            store.with_name(f"{store.name}.lock").unlink(missing_ok=True)
+        rivals = self.service.lets_in(other if op.a % 3 < 2 else store)
+        other.unlink(missing_ok=True)
+        if rivals:
+            raise Violation(f"one service has a store: another got it by way {op.a % 3}")
+
+    def _usurp(self, name: str, op: Op) -> None:
+        """The store is taken over by another service while this one sleeps."""
+        self.service.usurped()
+        self._check_stores_nothing("it was taken over")
+
+    def _misplace(self, name: str, op: Op) -> None:
+        """The store's file is moved away or replaced under the service, and brought back once it has ended."""
+        store = self.service.store
+        aside = store.with_name("aside.sqlite")
+        if op.a % 2:
+            shutil.copy(store, new := store.with_name("new.sqlite"))
+            aside.hardlink_to(store)
+            new.rename(store)
+        else:
+            store.rename(aside)
+        self._check_stores_nothing(
+            "its file was replaced" if op.a % 2 else "its file was moved", lambda: aside.rename(store)
+        )
+
+    def _stranger(self, name: str, op: Op) -> None:
+        """Feedback comes of another batch than that of its step."""
+        model = self._jobs[name].model
+        step = model.served - 1 - op.a // 4
+        if not model.plans or not max(0, model.plans[0][0]) <= step < model.served:
+            return
+        feedback = measured(self._specs[name], [step], 1).model_copy(update={"checksum": np.array([op.b])})
+        self._check_refused(name, "POST", "/feedback", FeedbackRequest(feedback=feedback), "feedback.checksum")
+
+    def _incarnation(self, name: str) -> str:
+        state = self.service.ask(Request("GET", f"/v1/jobs/{name}"))
+        if state is None or state.status != 200 or not state.body["incarnation"]:
+            raise Violation(f"no request fails: the state of {name} answered {state}")
+        return str(state.body["incarnation"])
+
+    def _check_stale(self, name: str, stale: str) -> None:
+        """A trainer of another incarnation gets nothing, and nothing of it counts: the model is not told of it."""
+        served = self._jobs[name].model.served
+        if served:
+            told = FeedbackRequest(feedback=measured(self._specs[name], [served - 1], 1))
+            self._check_refused(name, "POST", "/feedback", told, "incarnation", stale)
+        self._check_refused(name, "POST", "/steps", StepsRequest(start=served), "incarnation", stale)
         self._settle()
-        if len(self._jobs) >= JOBS or self._restless or self._jobs[name].model.spec is None:
+
+    def _check_refused(
+        self, name: str, method: str, path: str, message: Message, field: str, stale: str | None = None
+    ) -> None:
+        request = Request.of(method, f"/v1/jobs/{name}{path}", message)
+        answer = self.service.ask(replace(request, incarnation=stale))
+        self.done[f"refused for {field}"] += 1
+        if answer is None or (answer.status, answer.body.get("field")) != (409, field):
+            told = None if answer is None else (answer.status, dict(answer.body))
+            raise Violation(f"a stale trainer counts nowhere: {path} of {name} must be refused for {field}, got {told}")
+
+    def _check_stores_nothing(self, why: str, repair: Callable[[], object] = lambda: None) -> None:
+        """The service acknowledges nothing, and says so; the one after it has nothing of what was asked for."""
+        spec = job_spec(f"p{self._number}-nowhere", [0] * 8)
+        asked = [self.service.ask(Request.of("POST", "/v1/jobs", spec)), self.service.ask(Request("GET", "/readyz"))]
+        self.service.kill()
+        repair()
+        self._revived()
+        self.done["stores lost"] += 1
+        told = [None if answer is None else (answer.status, answer.body.get("field")) for answer in asked]
+        if told != [(503, "store")] * 2:
+            raise Violation(f"a store that is lost takes nothing: {why}, and a change and /readyz were answered {told}")
+        left = self.service.ask(Request("GET", f"/v1/jobs/{spec.name}"))
+        if left is None or left.status != 404:
+            raise Violation(f"a store that is lost takes nothing: {why}, and what was refused is there")
+
+    def _revived(self) -> None:
+        """Another service, after one that was killed while nothing was under way."""
+        self.done["kills"] += 1
+        for history in self._jobs.values():
+            history.died()
+        self.service.start()
+        self._settle()
+
+    def _copy(self, name: str, op: Op) -> None:
+        """Take a job's snapshot, put it under another name, and see both go on alike."""
+        if len(self._jobs) >= JOBS:
             return
         taken = self.service.ask(Request("GET", f"/v1/jobs/{name}/snapshot"))
         if taken is None or taken.status != 200:

@@ -41,6 +41,7 @@ class Request:
     path: str
     content: bytes = b""
     media_type: str = "application/json"
+    incarnation: str | None = None  # of the job that is meant
 
     @classmethod
     def of(cls, method: str, path: str, message: Message | None = None, *, frame: bool = False) -> "Request":
@@ -82,16 +83,7 @@ class Service:
 
     def start(self) -> None:
         self._listening.clear()
-        request = {
-            "flags": ["--port", str(self.port), "--store", f"sqlite:///{self.store}"],
-            "snapshot_entries": OFTEN if self.starts % 2 else 4096,
-            "place_seconds": PLACE_SECONDS,
-        }
-        assert self._nursery.stdin is not None and self._nursery.stdout is not None
-        self._nursery.stdin.write(json.dumps(request) + "\n")
-        self._nursery.stdin.flush()
-        self._pid = int(self._nursery.stdout.readline())
-        self._process = os.pidfd_open(self._pid)
+        self._pid, self._process = self._fork(self.store, self.port)
         if not self._listening.wait(START_SECONDS):
             raise Dead(f"the service did not start: {self.last_words()}")
         self.starts += 1
@@ -103,6 +95,50 @@ class Service:
             trust_env=False,
             verify=False,  # reads certificates otherwise, at each start
         )
+
+    def _fork(self, store: Path, port: int, *, locks: bool = True) -> tuple[int, int]:
+        """A process that serves a store, by its number and its file descriptor."""
+        request = {
+            "flags": ["--port", str(port), "--store", f"sqlite:///{store}"],
+            "snapshot_entries": OFTEN if self.starts % 2 else 4096,
+            "place_seconds": PLACE_SECONDS,
+            "locks": locks,
+        }
+        assert self._nursery.stdin is not None and self._nursery.stdout is not None
+        self._nursery.stdin.write(json.dumps(request) + "\n")
+        self._nursery.stdin.flush()
+        process = int(self._nursery.stdout.readline())
+        return process, os.pidfd_open(process)
+
+    def lets_in(self, name: Path) -> bool:
+        """Whether a second service starts on the store by another of its names, beside this one."""
+        port = self.port
+        self._listening.clear()
+        number, process = self._fork(name, 0)
+        ended: list[int] = []
+        for _ in range(10 * START_SECONDS):
+            ended, _, _ = select.select([process], [], [], 0.1)
+            if ended or self._listening.is_set():
+                break
+        if not ended:
+            os.kill(number, signal.SIGKILL)
+        os.close(process)
+        self.port = port
+        return not ended
+
+    def usurped(self) -> None:
+        """This one sleeps while another, on a file system without locks, takes its store; then it wakes up."""
+        port = self.port
+        os.kill(self._pid, signal.SIGSTOP)
+        self._listening.clear()
+        number, process = self._fork(self.store, 0, locks=False)
+        if not self._listening.wait(START_SECONDS):
+            raise Dead(f"the other service did not start: {self.last_words()}")
+        os.kill(self._pid, signal.SIGCONT)
+        os.kill(number, signal.SIGKILL)
+        select.select([process], [], [], STOP_SECONDS)
+        os.close(process)
+        self.port = port
 
     def kill(self) -> None:
         """kill -9."""
@@ -134,6 +170,8 @@ class Service:
         """The answer; None where none came."""
         assert self._http is not None
         headers = {"accept": request.media_type, "content-type": request.media_type}
+        if request.incarnation is not None:
+            headers["bss-incarnation"] = request.incarnation
         try:
             response = self._http.request(request.method, request.path, content=request.content, headers=headers)
         except httpx.TransportError:

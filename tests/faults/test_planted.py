@@ -37,10 +37,12 @@ def attacked(code: Path, programs: int) -> dict[str, Any]:
 
 
 PROMISES = {
+    "change-without-the-token": "a store that is lost takes nothing: it was taken over",
     "feedback-applied-twice-after-a-crash": "feedback counts once",
     "plan-redrawn-after-a-restart": "same step, same bytes",
     "swap-forgets-drawn-samples": "coverage: sample",
     "taking-over-is-not-journaled": "who holds a place stays known",
+    "trainer-of-another-incarnation": "a stale trainer counts nowhere",
 }
 LONG = ("swap-forgets-drawn-samples", "taking-over-is-not-journaled")  # up to a minute until it is found
 

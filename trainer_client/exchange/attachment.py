@@ -7,6 +7,7 @@ import socket
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Final, Literal
 from bss_service.protocol.jobs import JobChange, JobSpec, JobState
 from bss_service.protocol.training import PLACE_SECONDS, AttachAnswer, AttachRequest, Trainer
 from trainer_client.client import SchedulerClient
-from trainer_client.errors import ConflictError, JobExistsError, OutageError
+from trainer_client.errors import ConflictError, JobExistsError, OtherJobError, OutageError
 from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.placement import Placement
 
@@ -25,6 +26,32 @@ IfExists = Literal["fail", "new", "resume"]
 ALIVE: Final = PLACE_SECONDS + 5.0  # beyond a job's patience: a place that is held for so long has somebody in it
 FELLOWS: Final = 60.0  # seconds to wait for rank 0 to name the job
 PAUSE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Which job a checkpoint is of, as far as that is known, and the step."""
+
+    incarnation: str | None
+    step: int
+
+    def check(self, job: JobState) -> None:
+        """Raises OtherJobError where a job does not hold what this was trained on."""
+        if self.incarnation is None or job.incarnation in (None, self.incarnation) or self.step == 0:
+            return
+        shared = job.origins.get(self.incarnation)
+        if shared is None or self.step > shared:
+            name = job.spec.name
+            what = (
+                f"job {name!r} is another than the one that the checkpoint is of, which was deleted or lost: begin a "
+                "run of another name, or load the model alone"
+                if shared is None
+                else f"job {name!r} goes on from step {shared} of what the checkpoint is of, in a copy of its store: "
+                f"load a checkpoint of step {shared} or earlier, got one of step {self.step}"
+            )
+            raise OtherJobError(409, what, "incarnation", self.incarnation)
+
+
 _ended: Final[set[str]] = set()  # trainers of this process that were closed; the service may not know it yet
 
 
@@ -51,20 +78,31 @@ class Attachment:
     def __init__(self, foreground: Foreground, me: Trainer) -> None:
         self._foreground = foreground
         self.me = me
+        self.incarnation: str | None = None  # of the job, once it is found
 
-    def to(self, spec: JobSpec, if_exists: IfExists) -> tuple[JobSpec, AttachAnswer]:
+    def to(
+        self, spec: JobSpec, if_exists: IfExists, checkpoint: Checkpoint | None = None
+    ) -> tuple[JobSpec, AttachAnswer]:
         """The spec of the job, whose name may be another, and what the service says of it.
 
-        Raises JobExistsError where it was handed out to an earlier run, ConflictError where another process has the
-        place.
+        Raises JobExistsError where it was handed out to an earlier run, OtherJobError where it is not the checkpoint's,
+        ConflictError where another process has the place.
         """
         if if_exists != "new":
-            known = self._foreground.call(lambda client: client.create_job(spec)).spec
+            state = self._foreground.call(lambda client: client.create_job(spec))
+            if checkpoint is not None:
+                checkpoint.check(state)
+            self._bind(state)
+            known = state.spec
             answer = self._take_place(spec.name, resume=if_exists == "resume", patience=known.patience)
             if (change := JobChange.between(known, spec)) != JobChange():  # more epochs, perhaps
                 self._foreground.call(lambda client: client.change_job(spec.name, change))
             return spec, answer
         return self._to_new(spec) if self.me.rank == 0 else self._to_that_of_rank_0(spec)
+
+    def _bind(self, job: JobState) -> None:
+        self.incarnation = job.incarnation
+        self._foreground.bind(job.incarnation)
 
     def _take_place(self, job: str, *, resume: bool, patience: float = 0.0) -> AttachAnswer:
         """Take the place, also that of one that has crashed: at once where this is seen from here, else in its time."""
@@ -73,6 +111,8 @@ class Attachment:
         while True:
             try:
                 return self._foreground.call(partial(SchedulerClient.attach, name=job, request=request))
+            except OtherJobError:
+                raise
             except ConflictError as error:
                 if error.field == "name":
                     raise JobExistsError(error, job) from None
@@ -102,7 +142,7 @@ class Attachment:
             name = spec.name if number == 1 else f"{spec.name}-{number}"
             named = spec.model_copy(update={"name": name})
             try:
-                self._foreground.call(lambda client, named=named: client.create_job(named))  # type: ignore[misc]
+                self._bind(self._foreground.call(lambda client, named=named: client.create_job(named)))  # type: ignore[misc]
                 answer = self._take_place(name, resume=False)
             except ConflictError:
                 continue
@@ -119,6 +159,7 @@ class Attachment:
             taken = {number: job for job in jobs if (number := _number(job.spec.name, spec.name)) and self._is_led(job)}
             for _, job in sorted(taken.items(), reverse=True):
                 with suppress(ConflictError):
+                    self._bind(job)
                     return job.spec, self._take_place(job.spec.name, resume=False)
             self._foreground.sleep(PAUSE)
         raise OutageError(f"rank 0 has taken no job {spec.name!r}, {spec.name}-2, … within {FELLOWS:g} s")

@@ -20,7 +20,7 @@ from trainer_client.exchange.outbox import Farewell, FeedbackItem, Item, Outbox
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.prefetch import Prefetch, ScheduledBatch
 from trainer_client.exchange.stats import Stats
-from trainer_client.exchange.worker import Worker
+from trainer_client.exchange.worker import Joined, Worker
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class Exchange:
         prefetch: int,
         outage: Outage,
         handed_out: int,
-        open_job: Callable[[], JobSpec] | None = None,
+        incarnation: str | None = None,
+        open_job: Callable[[], Joined] | None = None,
     ) -> None:
         self.stats = Stats()
         self._me, self._process = me, os.getpid()
@@ -52,13 +53,19 @@ class Exchange:
         self._has_told = False  # of a step that was passed over
         self._held_at = -1  # the step that a hold was logged of
         self._patience = spec.patience
-        self._worker = Worker(client, spec, me, self.prefetch, self._outbox, outage, self.stats, open_job)
+        job = Joined(spec, incarnation)
+        self._worker = Worker(client, job, me, self.prefetch, self._outbox, outage, self.stats, open_job)
         self._changed = self._worker.changed
 
     @property
     def spec(self) -> JobSpec:
         """The job's, as far as that is known."""
-        return self._worker.spec
+        return self._worker.job.spec
+
+    @property
+    def incarnation(self) -> str | None:
+        """Which of the jobs that have had its name it is, as far as that is known."""
+        return self._worker.job.incarnation
 
     def begin(self, start: int, stop: int) -> None:
         """Give out the steps [start, stop) from now on."""
@@ -100,7 +107,7 @@ class Exchange:
         with self._changed:
             self._check_usable()
             if isinstance(item, FeedbackItem) and (batch := self.prefetch.fed(item.step)) is not None:
-                item.samples = item.sender.rows(batch.indices)
+                item.samples, item.checksum = item.sender.rows(batch.indices), batch.checksum()
             self._outbox.put(item)
             self._changed.notify_all()
 
@@ -196,8 +203,9 @@ class Exchange:
     def _pass_over(self, steps: Sequence[int]) -> None:
         """Tell the service that these steps will have no feedback."""
         for step in steps:
+            batch = self.prefetch.open[step]
             self.prefetch.close(step)
-            self._outbox.put(FeedbackItem(step, self._placement, None))
+            self._outbox.put(FeedbackItem(step, self._placement, None, checksum=batch.checksum()))
         self.stats.passed_over += len(steps)
         if steps and not self._has_told:
             self._has_told = True

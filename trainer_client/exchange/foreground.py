@@ -24,6 +24,10 @@ class Foreground:
         self._client = client.without_retries()
         self._patience = patience
 
+    def bind(self, incarnation: str | None) -> None:
+        """Make all calls from now on to this very job."""
+        self._client.bind(incarnation)
+
     def call(self, call: Callable[[SchedulerClient], T]) -> T:
         """The answer of a call. Raises the OutageError of its last try, and all other errors at once."""
         backoff = Backoff(seconds=self._patience, sleep=self.sleep)

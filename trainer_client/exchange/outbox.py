@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bss_service.core.arrays import Float32, Int64
-from bss_service.protocol.training import Feedback, FeedbackRequest, LocalBatches
+from bss_service.protocol.training import UNKNOWN_BATCH, Feedback, FeedbackRequest, LocalBatches
 from bss_service.protocol.validation import ValidationReport
 from trainer_client.errors import LabelError
 from trainer_client.exchange.placement import Placement
@@ -31,6 +31,7 @@ class FeedbackItem:
     values: Transfer | None  # (g, S)
     samples: Int64 | None = field(default=None, compare=False)  # (g,) indices, where they are known
     queued: float = 0.0  # by the outbox's clock
+    checksum: int | None = field(default=None, compare=False)  # of the global batch, where that is known
 
     def read(self) -> Float32 | None:
         """What was measured; waits for it. Raises LabelError naming the step and the sample of a wrong label."""
@@ -148,7 +149,12 @@ def feedback_request(items: Sequence[FeedbackItem], batch_size: int, width: int)
     for k, item in enumerate(items):
         if (measured := item.read()) is not None:
             values[k] = measured
-    feedback = Feedback(step=np.array([item.step for item in items], dtype=np.int64), values=values)
+    checksums = [UNKNOWN_BATCH if item.checksum is None else item.checksum for item in items]
+    feedback = Feedback(
+        step=np.array([item.step for item in items], dtype=np.int64),
+        values=values,
+        checksum=np.array(checksums, dtype=np.int64),
+    )
     return FeedbackRequest(rank=sender.rank, world_size=sender.world_size, feedback=feedback)
 
 
@@ -160,7 +166,7 @@ def saved(item: Item, *, wait: bool = True) -> dict[str, Any]:
     if isinstance(item, FeedbackItem):
         known = item.values if wait or (item.values is not None and item.values.is_here) else None
         values = None if known is None else torch.from_numpy(known.known())
-        return {"step": item.step, **item.sender._asdict(), "values": values}
+        return {"step": item.step, **item.sender._asdict(), "values": values, "checksum": item.checksum}
     if isinstance(item, ValidationItem):
         return {"validation": item.report.model_dump_json()}
     if isinstance(item, Farewell):
@@ -175,4 +181,5 @@ def restored(saved: Mapping[str, Any]) -> Item:
     if "batches" in saved:
         return LocalItem(int(saved["start"]), [batch.cpu().numpy() for batch in saved["batches"]])
     values = None if saved["values"] is None else Transfer(saved["values"])
-    return FeedbackItem(int(saved["step"]), Placement(int(saved["rank"]), int(saved["world_size"])), values)
+    placement = Placement(int(saved["rank"]), int(saved["world_size"]))
+    return FeedbackItem(int(saved["step"]), placement, values, checksum=saved.get("checksum"))

@@ -11,7 +11,7 @@ import numpy as np
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.sampling import importance_weights
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import Batches
+from bss_service.protocol.training import Batches, batch_checksum
 from trainer_client.errors import LagError
 
 KEPT: Final = 4096  # batches: feedback that is further behind than so is not waited for, nor its batch kept
@@ -36,6 +36,11 @@ class ScheduledBatch:
     def age(self) -> int:
         """Steps between the latest feedback that it was drawn from and this one."""
         return self.step - self.scored_until
+
+    def checksum(self) -> int:
+        """That of the whole batch, by which the service knows that it is the one of its step."""
+        probes, masked = (None if w is None else w == 0 for w in (self.weights, self.modality_weights))
+        return batch_checksum(self.indices, probes, masked, self.pull)
 
     def importance(self, samples: int) -> Float32:
         """1/(n·p) of each row, (g,), for n samples; 1 each where this client drew.

@@ -11,12 +11,13 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import AttachAnswer
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
-from trainer_client.exchange.attachment import Attachment, IfExists, this_trainer
+from trainer_client.exchange.attachment import Attachment, Checkpoint, IfExists, this_trainer
 from trainer_client.exchange.exchange import Exchange, check_process
 from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.outage import OnOutage, Outage
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.stats import Stats
+from trainer_client.exchange.worker import Joined
 from trainer_client.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -78,10 +79,18 @@ class Session:
         log.warning("job %r is resumed without a checkpoint, at step %d", self._spec.name, step)
         return step
 
-    def resume(self, job: str) -> None:
-        """Take the place in a job that a checkpoint is of."""
+    @property
+    def incarnation(self) -> str | None:
+        """Which of the jobs that have had its name it is; None where that is not known."""
+        return None if self.exchange is None else self.exchange.incarnation
+
+    def resume(self, job: str, checkpoint: Checkpoint) -> None:
+        """Take the place in a job that a checkpoint is of. Raises OtherJobError where it is not that job any more."""
+        if self.exchange is not None:
+            checkpoint.check(self.call(lambda once: once.job(job)))
+            return
         self._spec = self._spec.model_copy(update={"name": job})
-        self._attach("resume")
+        self._attach("resume", checkpoint)
 
     def call(self, call: Callable[[SchedulerClient], T]) -> T:
         """The answer of a call that the training thread waits for, as long as `on_outage` says."""
@@ -132,9 +141,9 @@ class Session:
                 self._finalizer()
                 raise
 
-    def _attach(self, if_exists: IfExists) -> AttachAnswer:
+    def _attach(self, if_exists: IfExists, checkpoint: Checkpoint | None = None) -> AttachAnswer:
         check_process(self._attachment.me.process)
-        self._spec, answer = self._attachment.to(self._spec, if_exists)
+        self._spec, answer = self._attachment.to(self._spec, if_exists, checkpoint)
         self._begin(Outage(self.on_outage, self._outage_after), answer.next_step)
         return answer
 
@@ -147,7 +156,7 @@ class Session:
         attachment = Attachment(Foreground(self.client, 0.0), self._attachment.me)
         self._begin(outage, 0, partial(_joined, attachment, self._spec, self.if_exists))
 
-    def _begin(self, outage: Outage, handed_out: int, open_job: Callable[[], JobSpec] | None = None) -> None:
+    def _begin(self, outage: Outage, handed_out: int, open_job: Callable[[], Joined] | None = None) -> None:
         self.exchange = Exchange(
             self.client,
             self._spec,
@@ -155,14 +164,16 @@ class Session:
             prefetch=self._prefetch,
             outage=outage,
             handed_out=handed_out,
+            incarnation=self._attachment.incarnation,
             open_job=open_job,
         )
         self._finalizer.detach()
         self._finalizer = weakref.finalize(self, _close, self.exchange, self._own_client, 5.0)
 
 
-def _joined(attachment: Attachment, spec: JobSpec, if_exists: IfExists) -> JobSpec:
-    return attachment.to(spec, if_exists)[0]
+def _joined(attachment: Attachment, spec: JobSpec, if_exists: IfExists) -> Joined:
+    spec, _ = attachment.to(spec, if_exists)
+    return Joined(spec, attachment.incarnation)
 
 
 def _close(exchange: Exchange | None, client: SchedulerClient | None, timeout: float) -> None:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import (
@@ -40,6 +40,13 @@ JOIN: Final = 1.0  # seconds for the thread to end after its call was aborted
 Task = Callable[[], None]
 
 
+class Joined(NamedTuple):
+    """The job that a run goes on with."""
+
+    spec: JobSpec
+    incarnation: str | None  # where the service tells
+
+
 class Worker:
     """Sends what is in the outbox and fetches what the prefetch wants, one call at a time, until it is told to end.
 
@@ -49,13 +56,13 @@ class Worker:
     def __init__(
         self,
         client: SchedulerClient,
-        spec: JobSpec,
+        job: Joined,
         me: Trainer,
         prefetch: Prefetch,
         outbox: Outbox,
         outage: Outage,
         stats: Stats,
-        open_job: Callable[[], JobSpec] | None = None,
+        open_job: Callable[[], Joined] | None = None,
     ) -> None:
         """open_job: is called before anything else is done, where that could not be done before."""
         self.changed = threading.Condition()
@@ -63,14 +70,15 @@ class Worker:
         self.closed = False
         self.error: SchedulerError | None = None  # what ended the thread
         self._client = client.apart()  # trying again is this thread's own work, and its calls can be aborted
-        self.spec, self._me, self._placement = spec, me, Placement(me.rank, me.world_size)
+        self._client.bind(job.incarnation)
+        self.job, self._me, self._placement = job, me, Placement(me.rank, me.world_size)
         self._open_job = open_job
         self._policy_error: str | None = None  # as it was told last
         self._kept = time.monotonic()  # when the place was last known to be this trainer's
-        self._width = spec.measurements().width
+        self._width = job.spec.measurements().width
         self._prefetch, self._outbox, self._outage, self._stats = prefetch, outbox, outage, stats
         self._backoff = Backoff(sleep=self._rest)
-        self.thread = threading.Thread(target=self._run, name=f"bss-worker-{spec.name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"bss-worker-{job.spec.name}", daemon=True)
         self.thread.start()
 
     def end(self) -> None:
@@ -140,11 +148,12 @@ class Worker:
     def _perform(self, task: Task) -> None:
         """Do a task; after an outage ask first for what is never held, or a held call would pass for an outage too."""
         if self._outage.state is not State.UP:
-            self._client.jobs() if self._open_job else self._client.job(self.spec.name)
+            self._client.jobs() if self._open_job else self._client.job(self.job.spec.name)
             with self.changed:
                 self._outage.answered()
         if self._open_job is not None:
-            self.spec = self._open_job()
+            self.job = self._open_job()
+            self._client.bind(self.job.incarnation)
             self._open_job = None
         task()
 
@@ -171,7 +180,7 @@ class Worker:
             client=self._me.client,
             feedback=self._request(items).feedback if items else None,
         )
-        answer = self._client.steps(self.spec.name, request, self.spec.patience)
+        answer = self._client.steps(self.job.spec.name, request, self.job.spec.patience)
         self._acknowledge(items, answer.feedback)
         self._kept = time.monotonic()
         self._tell_of_policy(answer.policy_error)
@@ -184,36 +193,36 @@ class Worker:
         if error != self._policy_error:
             self._policy_error = error
             if error is None:
-                log.warning("the policy of job %r acts again", self.spec.name)
+                log.warning("the policy of job %r acts again", self.job.spec.name)
             else:
-                log.warning("the policy of job %r failed, and plain shuffling stands in: %s", self.spec.name, error)
+                log.warning("the policy of job %r failed, and plain shuffling stands in: %s", self.job.spec.name, error)
 
     def _request(self, items: Sequence[FeedbackItem]) -> FeedbackRequest:
-        return feedback_request(items, self.spec.batch_size, self._width)
+        return feedback_request(items, self.job.spec.batch_size, self._width)
 
     def _send_feedback(self, items: Sequence[FeedbackItem]) -> None:
         request = self._request(items)
         if items[0].sender == self._placement:  # not what a checkpoint of another number of ranks had left
             request.client = self._me.client
-        answer = self._client.feedback(self.spec.name, request)
+        answer = self._client.feedback(self.job.spec.name, request)
         self._acknowledge(items, answer.feedback)
 
     def _keep_place(self) -> None:
-        self._client.attach(self.spec.name, AttachRequest(**self._me.model_dump(), resume=True))
+        self._client.attach(self.job.spec.name, AttachRequest(**self._me.model_dump(), resume=True))
         self._kept = time.monotonic()
 
     def _send_farewell(self, item: Farewell) -> None:
-        self._client.detach(self.spec.name, self._me.client)
+        self._client.detach(self.job.spec.name, self._me.client)
         self._acknowledge([item])
 
     def _send_validation(self, item: ValidationItem) -> None:
-        if self._client.validation(self.spec.name, item.report).outcome == "late":
+        if self._client.validation(self.job.spec.name, item.report).outcome == "late":
             log.warning("the validation at step %d was left out: one of that step or a later is in", item.report.step)
         self._acknowledge([item])
 
     def _send_local(self, item: LocalItem) -> None:
         for message in item.messages():
-            self._client.local_batches(self.spec.name, message)
+            self._client.local_batches(self.job.spec.name, message)
         if item.batches:
             log.warning("scheduler back: sent it %d batches drawn here from step %d on", len(item.batches), item.start)
         self._acknowledge([item])

@@ -70,7 +70,7 @@ def test_a_value_out_of_its_range_is_refused_by_name_and_place(signal: Signal, v
     [
         ({"name": "Entropy"}, "name must match .*, got 'Entropy'"),
         ({"name": ""}, "name must match"),
-        ({"name": "indices"}, "be none of indices, step, values, got 'indices'"),
+        ({"name": "indices"}, "be none of checksum, indices, step, values, got 'indices'"),
         ({"name": 5}, "name must match .*, got 5"),
         ({"meaning": ""}, "meaning of entropy must be a text of 1 to 200 characters, got ''"),
         ({"meaning": "a" * 201}, "meaning of entropy must be a text"),

@@ -12,6 +12,7 @@ from bss_service.job.events import (
     ActionSet,
     Event,
     FeedbackReceived,
+    Forked,
     JobChanged,
     JobEvent,
     LocalBatchesAdopted,
@@ -54,6 +55,7 @@ EVENTS: dict[type[JobEvent[Any]], Event] = {
     JobChanged: JobChanged(JobChange(horizon=100)),
     TrainerAttached: TrainerAttached(Trainer(rank=1, world_size=2, client="c0ffee", host="gpu-1", process=4711)),
     StepsServed: StepsServed(5),
+    Forked: Forked("0" * 32),
     Recovered: Recovered(
         1, 2, [Plan(1, INDICES, np.full((1, 4), 0.1, np.float32), 1, 0)], [PolicyVersion(2, UNIFORM, 2)]
     ),

@@ -75,6 +75,12 @@ class History:
         """One that the job may be."""
         return self.worlds[0].model
 
+    def kept(self) -> "History":
+        """All that the job may be as it is now, to go back to; no request is under way."""
+        kept = History()
+        kept.worlds = [World(world.model.copy()) for world in self.worlds]
+        return kept
+
     def copied(self, name: str) -> "History":
         """All that a copy of the job may be, under another name, made while no request is under way."""
         copies = History()

@@ -56,6 +56,11 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
+    return answer(error)
+
+
+def answer(error: BssError) -> Response:
+    """A failure as it is answered."""
     headers = _HEADERS.get(error.status, {})
     if isinstance(error, TooManyError):
         headers = {"Retry-After": str(ceil(error.retry_after))}

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.text import printable
 from bss_service.protocol.training import (
     PLACE_SECONDS,
     AttachRequest,
@@ -36,6 +37,7 @@ from trainer_client.retry import PAUSES, Backoff
 log = logging.getLogger(__name__)
 
 KEEP: Final = PLACE_SECONDS / 3  # seconds without a call after which the place is asked for again
+REASON: Final = 2000  # characters of why a policy failed that are logged
 JOIN: Final = 1.0  # seconds for the thread to end after its call was aborted
 Task = Callable[[], None]
 
@@ -171,7 +173,7 @@ class Worker:
             client=self._me.client,
             feedback=self._request(items).feedback if items else None,
         )
-        answer = self._client.steps(self.spec.name, request, self.spec.patience)
+        answer = self._client.steps(self.spec.name, request, self.spec.patience, spec=self.spec)
         self._acknowledge(items, answer.feedback)
         self._kept = time.monotonic()
         self._tell_of_policy(answer.policy_error)
@@ -186,7 +188,8 @@ class Worker:
             if error is None:
                 log.warning("the policy of job %r acts again", self.spec.name)
             else:
-                log.warning("the policy of job %r failed, and plain shuffling stands in: %s", self.spec.name, error)
+                reason = printable(error[:REASON])
+                log.warning("the policy of job %r failed, and plain shuffling stands in: %s", self.spec.name, reason)
 
     def _request(self, items: Sequence[FeedbackItem]) -> FeedbackRequest:
         return feedback_request(items, self.spec.batch_size, self._width)

@@ -68,11 +68,12 @@ class HostCheck:
             raise HostHeaderError("host must be there, got none", field="host")
         reached = (scope.get("server") or ("", 0))[0]
         if not (self._takes_any or is_loopback(host) or host == reached or host in self._names):
+            shown = next(value for name, value in scope["headers"] if name == b"host").decode("latin-1")
             raise MisdirectedError(
-                f"host must be loopback, the service's own address or one of its hosts, got {host!r}: set BSS_HOSTS "
+                f"host must be loopback, the service's own address or one of its hosts, got {shown!r}: set BSS_HOSTS "
                 "(bss serve --hosts) to the names by which it is reached",
                 field="host",
-                value=host,
+                value=shown,
             )
 
 

@@ -10,6 +10,7 @@ from bss_service.core.samples.table import MAX_STEP
 from bss_service.core.signals import ROUNDING
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
+from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest, content_hash
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.policies import PolicyAnswer, SwapRequest
@@ -135,6 +136,31 @@ def of_policy(answer: PolicyAnswer, request: SwapRequest | None = None) -> None:
     _step(answer, "policy_version")
     wanted = answer.policy.name if request is None else request.policy.name
     require(answer.policy.name == wanted, "policy.name", f"must be {wanted!r}, as asked for", answer.policy.name)
+
+
+def of_upload(manifest: ArtefactManifest, artefact: bytes) -> None:
+    """What an artefact is that was uploaded; one that only a newer service can read is not looked into."""
+    try:
+        computed = _hash_of(artefact)
+    except ValueError:
+        return
+    require(manifest.sha256 == computed, "sha256", f"must be that of what was sent, {computed}", manifest.sha256)
+
+
+def of_artefact(artefact: bytes, sha256: str) -> None:
+    """An artefact that was asked for by its hash."""
+    try:
+        check_parts(artefact, frames.CONTENT_TYPE, 0)
+        computed = _hash_of(artefact)
+    except ValueError as error:
+        raise BrokenAnswerError(f"body must be an artefact: {error!s:.200}", "body", artefact[:80]) from None
+    require(computed == sha256, "body", f"must be the artefact {sha256}", computed)
+
+
+def _hash_of(artefact: bytes) -> str:
+    """Raises ValueError where it can't be read."""
+    tensors, strings = frames.unpack(artefact)
+    return content_hash(MANIFESTS.validate_json(strings.get("manifest", "")), tensors)
 
 
 def of_action(answer: ActionAnswer, request: ActionRequest) -> None:

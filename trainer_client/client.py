@@ -279,15 +279,19 @@ class SchedulerClient:
 
     def upload_policy(self, artefact: bytes) -> PolicyManifest:
         """Upload a trained policy; a job runs it as the policy `artefact` with the parameter `sha256`."""
-        return self._asked(PolicyManifest, "POST", "/v1/policies", artefact, _BYTES)
+        check = partial(answers.of_upload, artefact=artefact)
+        return self._asked(PolicyManifest, "POST", "/v1/policies", artefact, _BYTES, check=check)
 
     def upload_judge(self, artefact: bytes) -> JudgeManifest:
         """Upload a judge, which the policy `evidence` reads by where its parameter `judge` is the sha256."""
-        return self._asked(JudgeManifest, "POST", "/v1/policies", artefact, _BYTES)
+        check = partial(answers.of_upload, artefact=artefact)
+        return self._asked(JudgeManifest, "POST", "/v1/policies", artefact, _BYTES, check=check)
 
     def policy_file(self, sha256: str) -> bytes:
-        """An artefact as it was uploaded."""
-        return self._send("GET", f"/v1/policies/{_quoted(sha256)}/file").content
+        """An artefact as it was uploaded, if its content has that hash."""
+        answer = self._send("GET", f"/v1/policies/{_quoted(sha256)}/file")
+        answers.of_artefact(answer.content, sha256)
+        return answer.content
 
     def samples(
         self, name: str, order: Order = "label", limit: int = 100, *, spec: JobSpec | None = None

@@ -13,6 +13,7 @@ import pytest
 from bss_service.protocol.training import AttachRequest
 from tests.support.services import Service
 from tests.support.simulated import measured, report, spec
+from tests.support.trained import made_up
 from tests.trainer_client.support.hostile import END, Hostile, Pieces, dripping, endless, said, with_body
 from trainer_client import (
     BrokenAnswerError,
@@ -380,6 +381,19 @@ def test_every_other_answer_is_held_against_its_question(
     box.reply = said(change)
     with pytest.raises(BrokenAnswerError, match=sentence):
         call(caller, job_name)
+
+
+def test_an_artefact_is_the_one_that_was_asked_for_or_sent(box: Hostile, caller: SchedulerClient) -> None:
+    artefact, other = made_up("gaussian", (2,)), made_up("gaussian", (3,))
+    sha256 = caller.upload_policy(artefact).sha256
+    assert caller.policy_file(sha256) == artefact
+    for wrong in (other, artefact[:-1] + b"\x07", b"nonsense"):
+        box.reply = lambda box, answer, wrong=wrong: iter([with_body(answer, wrong)])  # type: ignore[misc]
+        with pytest.raises(BrokenAnswerError, match=r"^body must be (the|an) artefact"):
+            caller.policy_file(sha256)
+    box.reply = said(put("sha256", "0" * 64))
+    with pytest.raises(BrokenAnswerError, match="sha256 must be that of what was sent"):
+        caller.upload_policy(artefact)
 
 
 def test_an_answer_that_was_wrong_once_is_asked_for_again(box: Hostile, caller: SchedulerClient, job_name: str) -> None:

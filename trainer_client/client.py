@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
+import httpcore
 import httpx
 import numpy as np
 import pydantic
@@ -50,7 +51,7 @@ from trainer_client.errors import (
     refusal,
 )
 from trainer_client.retry import Backoff
-from trainer_client.transport import Answer, Transport
+from trainer_client.transport import FAILURES, Answer, Transport
 from trainer_client.trust import Verify, is_expired, objection, tls_error, trust
 
 DEFAULT_URL: Final = "http://127.0.0.1:8765"
@@ -300,7 +301,7 @@ class SchedulerClient:
 
         spec: as of `steps`.
         """
-        path = f"/v1/jobs/{_quoted(name)}/samples?order={order}&limit={limit}"
+        path = f"/v1/jobs/{_quoted(name)}/samples?order={_quoted(order)}&limit={limit}"
         check = partial(answers.of_samples, order=order, limit=limit, spec=spec)
         return self._call(SampleList, "GET", path, check=check)
 
@@ -436,7 +437,7 @@ class SchedulerClient:
         """The service's answer to one try, a refusal perhaps. Raises OutageError where it gave none."""
         try:
             answer = request(seconds=seconds, most=most)
-        except httpx.RequestError as failure:
+        except FAILURES as failure:
             raise self._no_answer(failure) from failure
         if answer.status in _PASSING:
             outage = OutageError(f"{self._base_url} answered {answer.status}: {_problem(answer)[0]}")
@@ -449,14 +450,14 @@ class SchedulerClient:
             raise BrokenAnswerError(f"{field} {rule}, got {value!r:.80}", field, value)
         return answer
 
-    def _no_answer(self, failure: httpx.RequestError) -> SchedulerError:
+    def _no_answer(self, failure: Exception) -> SchedulerError:
         error = tls_error(failure)
         if isinstance(error, ssl.SSLCertVerificationError) and not (self._met.is_set() and is_expired(error)):
             return CertificateError(f"{self._base_url} has a certificate that is {objection(error)}")
         if error is not None and not self._met.is_set():
             return StrangeAnswerError(f"{self._base_url} does not speak TLS as this client does: {error}")
         outage = OutageError(f"{self._base_url} did not answer: {type(failure).__name__} {failure}")
-        outage.silent = isinstance(failure, httpx.TimeoutException)
+        outage.silent = isinstance(failure, httpcore.TimeoutException)
         return outage
 
     def _read(self, kind: type[A], answer: Answer, most: int) -> A:

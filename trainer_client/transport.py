@@ -5,10 +5,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -20,13 +20,21 @@ MAX_PROBLEM: Final = 2**16  # bytes of an answer that is no success; what is beh
 _PIECE: Final = 2**16  # what is sent is sent in pieces of so many bytes
 
 
+FAILURES: Final = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ConnectionNotAvailable,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back. fault: why `content` is not what was sent: its coding, or that it was more than allowed."""
 
-    url: httpx.URL
+    url: str
     status: int
-    headers: httpx.Headers
+    headers: Mapping[str, str]  # by names in lower case
     content: bytes
     fault: tuple[str, str, Any] | None = None  # field, rule, value
 
@@ -38,67 +46,78 @@ class Answer:
     @property
     def media_type(self) -> str:
         """Of the content; "" for none."""
-        return str(self.headers.get("content-type", "")).partition(";")[0].strip().lower()
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class Transport:
-    """Connections to one service. Thread-safe.
+    """Connections to one service. Thread-safe. It follows nobody elsewhere, keeps no cookies and asks for no coding.
 
     The time of a request is for all of it: connection, request and answer, to its last byte.
     """
 
     def __init__(self, base_url: httpx.URL, headers: dict[str, str], context: ssl.SSLContext, timeout: float) -> None:
+        self.headers = _usual_headers(base_url) | headers
+        self._url = str(base_url)
+        self._origin = (base_url.raw_scheme, base_url.raw_host, base_url.port)
+        self._path = base_url.copy_with(query=None, fragment=None).raw_path.rstrip(b"/")
+        self._timeout = timeout
         self._due = _Due()
         self._backend = _Backend(self._due)
-        nothing = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # or answers would fill it
-        self.http = httpx.Client(
-            base_url=base_url,
-            headers={"accept-encoding": "identity"} | headers,
-            cookies=nothing,
-            timeout=timeout,
-            transport=_BoundedTransport(context, self._backend),
-            trust_env=False,
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            max_connections=100,
+            max_keepalive_connections=20,
+            keepalive_expiry=5.0,
+            network_backend=self._backend,
         )
-        self._timeout = timeout
 
     def request(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str], *, seconds: float, most: int
     ) -> Answer:
-        """The answer of one try. Raises httpx.RequestError where none came within `seconds`, or was cut.
+        """The answer of one try. Raises one of FAILURES where none came within `seconds`, or was cut.
 
         most: bytes that a success may have; nothing behind them is read.
         """
-        timeout = httpx.Timeout(seconds, connect=self._timeout)
-        request = self.http.build_request(method, path, content=content, headers=headers, timeout=timeout)
+        scheme, host, port = self._origin
+        length = {} if content is None else {"content-length": str(len(content))}
+        request = httpcore.Request(
+            method,
+            httpcore.URL(scheme=scheme, host=host, port=port, target=self._path + path.encode("ascii")),
+            headers=[(k.encode(), v.encode()) for k, v in (self.headers | headers | length).items()],
+            content=content,
+            extensions={
+                "timeout": {"connect": self._timeout, "read": seconds, "write": seconds, "pool": self._timeout}
+            },
+        )
         end = time.monotonic() + seconds + len(content or b"") / SLOWEST
         self._due.at = end
         try:
-            response = self.http.send(request, stream=True)
+            response = self._pool.handle_request(request)
             try:
-                return self._read(response, most if response.is_success else MAX_PROBLEM, end)
+                return self._read(response, self._url + path, most, end)
             finally:
                 response.close()
         finally:
             self._due.at = math.inf
 
-    def _read(self, response: httpx.Response, most: int, end: float) -> Answer:
-        content, fault = bytearray(), None
-        coding = response.headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("", "identity"):
-            fault = ("content-encoding", "must be identity", coding)
-        elif (declared := response.headers.get("content-length", "")).isdecimal() and len(declared) > 18:
-            fault = ("content-length", f"must be at most {most}", declared[:40])
-        elif declared.isdecimal() and int(declared) > most and response.is_success:
-            fault = ("content-length", f"must be at most {most}", int(declared))
-        else:
-            for piece in response.iter_raw():
+    def _read(self, response: httpcore.Response, url: str, most: int, end: float) -> Answer:
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in response.headers:
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        empty = Answer(url, response.status, headers, b"")
+        most = most if empty.is_success else MAX_PROBLEM
+        fault = _fault_of_head(empty, most)
+        content = bytearray()
+        if fault is None:
+            for piece in response.iter_stream():
                 content += piece
                 if len(content) > most:
                     fault = ("body", f"must have at most {most} bytes", "more")
                     del content[most:]
                     break
                 self._due.at = end + len(content) / SLOWEST
-        return Answer(response.request.url, response.status_code, response.headers, bytes(content), fault)
+        return Answer(url, response.status, headers, bytes(content), fault)
 
     def abort(self) -> None:
         """Fail the requests under way in other threads, and all later ones."""
@@ -106,7 +125,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections."""
-        self.http.close()
+        self._pool.close()
 
 
 class _Due(threading.local):
@@ -122,18 +141,23 @@ class _Due(threading.local):
         return min(left, math.inf if timeout is None else timeout) if left < math.inf else timeout
 
 
-class _BoundedTransport(httpx.HTTPTransport):
-    """httpx's own, over connections of a backend of ours, for which it has no argument."""
+def _usual_headers(base_url: httpx.URL) -> dict[str, str]:
+    headers = {"host": base_url.netloc.decode("ascii"), "user-agent": "bss-scheduler", "accept-encoding": "identity"}
+    if base_url.userinfo:
+        login = f"{base_url.username}:{base_url.password}".encode()
+        headers["authorization"] = f"Basic {b64encode(login).decode()}"
+    return headers
 
-    def __init__(self, context: ssl.SSLContext, backend: "_Backend") -> None:
-        super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            max_connections=100,
-            max_keepalive_connections=20,
-            keepalive_expiry=5.0,
-            network_backend=backend,
-        )
+
+def _fault_of_head(answer: Answer, most: int) -> tuple[str, str, Any] | None:
+    """Why the content of an answer is not to be read."""
+    coding = answer.headers.get("content-encoding", "").lower()
+    if coding not in ("", "identity"):
+        return "content-encoding", "must be identity", coding
+    declared = answer.headers.get("content-length", "")
+    if answer.is_success and declared.isdecimal() and (len(declared) > 18 or int(declared) > most):
+        return "content-length", f"must be at most {most}", declared[:40]
+    return None
 
 
 class _Backend(httpcore.NetworkBackend):

@@ -7,7 +7,7 @@
 # make bench          times beside what one would use otherwise
 # make faults         random programs and kill -9 against the service, held against a model of it
 # make mutants        a hundred faults planted in the code one by one, and whether the tests notice each
-# make fuzz           a million wrong frames, messages and artefacts
+# make fuzz           a million wrong frames, messages and artefacts, and 20,000 wrong answers to a client
 # make schemathesis   13,000 requests made from the OpenAPI document
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
@@ -57,6 +57,7 @@ soak: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.frames --cases 1000000
+	$(BIN)/python -m tests.fuzz.answers --cases 20000
 
 schemathesis: $(READY)
 	$(BIN)/python -m tests.fuzz.api --cases 5000

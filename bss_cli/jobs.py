@@ -8,7 +8,7 @@ import typer
 
 from bss_cli.rendering import decisions_view, job_view, jobs_view, sample_view, suspects_view
 from bss_cli.service import Job, Url, checked_name, connect, latest_decisions
-from bss_cli.terminal import MISUSED, AsJson, Yes, confirm, fail, tell
+from bss_cli.terminal import MISUSED, AsJson, Yes, confirm, fail, say, tell
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.samples import MAX_LISTED, csv_of
 from trainer_client.client import SchedulerClient
@@ -69,7 +69,7 @@ def suspects(
         state = client.job(checked_name(job))
         if called is not None and len(called) != state.spec.samples:
             fail(f"--names must have a line for each of {state.spec.samples} samples, got {len(called)}", MISUSED)
-        listed = client.samples(job, "pair" if pairs else "label", limit)
+        listed = client.samples(job, "pair" if pairs else "label", limit, spec=state.spec)
     if csv is not None:
         _write(csv, csv_of(listed, called))
     tell(listed, as_json, lambda: suspects_view(listed, state, called))
@@ -81,12 +81,16 @@ def delete(job: Job, yes: Yes = False, url: Url = None) -> None:
     confirm(f"job {job} and all that is known of it will be gone for good", yes)
     with connect(url) as client:
         client.delete_job(job)
-    typer.echo(f"{job}: deleted")
+    say(f"{job}: deleted")
 
 
 def _whole_log(client: SchedulerClient, job: str) -> DecisionLog:
     log = DecisionLog(start=0, total=0, decisions=[])
-    while part := client.decisions(job, len(log.decisions), PART).decisions:
+    total = client.decisions(job, count=1).total
+    while len(log.decisions) < total:  # not those that come meanwhile, or it might have no end
+        part = client.decisions(job, len(log.decisions), min(PART, total - len(log.decisions))).decisions
+        if not part:
+            break
         log.decisions += part
     return log.model_copy(update={"total": len(log.decisions)})
 

@@ -9,7 +9,7 @@ import typer
 
 from bss_cli.rendering import HASH_SHOWN, artefact_sentence, policies_view, swap_sentence
 from bss_cli.service import Job, Url, checked_name, connect
-from bss_cli.terminal import MISUSED, AsJson, fail, tell
+from bss_cli.terminal import MISUSED, AsJson, fail, say, say_json, tell
 from bss_service.policies import artefact as artefact_file
 from bss_service.protocol.artefacts import PolicyManifest
 from trainer_client.client import SchedulerClient
@@ -51,14 +51,14 @@ def swap(
         if artefact is not None:
             policy, parameters = "artefact", {**parameters, "sha256": _artefact(client, artefact).sha256}
         answer = client.swap(checked_name(job), policy or "", parameters, when, shadow=shadow)
-    typer.echo(answer.model_dump_json() if as_json else swap_sentence(job, answer))
+    say_json(answer) if as_json else say(swap_sentence(job, answer))
 
 
 def end_shadow(job: Job, url: Url = None) -> None:
     """Let no policy watch the job any more."""
     with connect(url) as client:
         client.end_shadow(checked_name(job))
-    typer.echo(f"{job}: no shadow watches any more")
+    say(f"{job}: no shadow watches any more")
 
 
 def policies(url: Url = None, as_json: AsJson = False) -> None:
@@ -80,7 +80,7 @@ def upload(
         fail(f"FILE {str(file)!r} can't be read: {error.strerror}", MISUSED)
     with connect(url) as client:
         manifest = client.upload_judge(data) if _is_judge(data) else client.upload_policy(data)
-    typer.echo(manifest.model_dump_json() if as_json else artefact_sentence(manifest))
+    say_json(manifest) if as_json else say(artefact_sentence(manifest))
 
 
 def _is_judge(data: bytes) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from bss_cli.terminal import MISUSED, StoreUrl, fail, settings
+from bss_cli.terminal import MISUSED, StoreUrl, fail, say, settings
 from bss_service.errors import BssError, StoreError, UnguardedError, UnsupportedSystemError
 from bss_service.settings import Settings
 
@@ -22,6 +22,7 @@ def serve(
     port: Annotated[str | None, _setting("port", "Port; 0 takes a free one, told in the log.")] = None,
     store: Annotated[str | None, _setting("store", "SQLite file, or SQLAlchemy URL of a database.")] = None,
     log_format: Annotated[str | None, _setting("log_format", "Console or json.")] = None,
+    hosts: Annotated[str | None, _setting("hosts", "Names that it is reached by, through a proxy perhaps.")] = None,
     max_body_bytes: Annotated[str | None, _setting("max_body_bytes", "Largest request, in bytes.")] = None,
     max_samples: Annotated[str | None, _setting("max_samples", "Largest job, in samples.")] = None,
     rate_limit: Annotated[str | None, _setting("rate_limit", "Requests a second of one client.")] = None,
@@ -40,6 +41,7 @@ def serve(
         port=port,
         store=store,
         log_format=log_format,
+        hosts=hosts,
         max_body_bytes=max_body_bytes,
         max_samples=max_samples,
         rate_limit=rate_limit,
@@ -75,7 +77,7 @@ def backup(
         back_up(chosen.store, file, force=force)
     except BssError as error:
         fail(str(error))
-    typer.echo(f"{file}: copy of {chosen.store}")
+    say(f"{file}: copy of {chosen.store}")
 
 
 def _end_well(*_: object) -> NoReturn:

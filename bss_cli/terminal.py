@@ -1,15 +1,17 @@
 """What all commands of `bss` share: the settings, the screen, and how a command fails."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Final, NoReturn
 
 import pydantic
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from bss_service.protocol.message import Message
+from bss_service.protocol.text import printable, printable_json
 from bss_service.settings import Settings
 
 FAILED: Final = 1  # exit codes
@@ -47,15 +49,34 @@ def first_mistake(error: pydantic.ValidationError) -> str:
     return f"{name}: {message}, got {first['input']!r}"
 
 
+class Screen(Console):
+    """A console on which no text of others moves the cursor or changes its direction: it shows as escapes instead."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Its pieces, each printable."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else Segment(printable(piece.text, keep="\n"), piece.style)
+
+
 def screen(*, stderr: bool = False) -> Console:
     """A console that takes what it is given for text: names come from others and may look like markup."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return Screen(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def say(sentence: str) -> None:
+    """Print a sentence on standard output."""
+    typer.echo(printable(sentence))
+
+
+def say_json(answer: Message) -> None:
+    """Print an answer as a line of JSON."""
+    typer.echo(printable_json(answer.model_dump_json()))
 
 
 def tell(answer: Message, as_json: bool, view: Callable[[], RenderableType]) -> None:
     """Print an answer: for programs, or for people."""
     if as_json:
-        typer.echo(answer.model_dump_json())
+        say_json(answer)
     else:
         screen().print(view())
 

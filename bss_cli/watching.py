@@ -10,7 +10,7 @@ from rich.live import Live
 
 from bss_cli.rendering import WatchView, look_view
 from bss_cli.service import Job, Url, checked_name, connect, latest_decisions
-from bss_cli.terminal import AsJson, screen
+from bss_cli.terminal import AsJson, say_json, screen
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError
 
@@ -31,7 +31,7 @@ def watch(
         looks = _looks(client, checked_name(job), interval)
         if as_json:
             for look in looks:
-                typer.echo(look.model_dump_json())
+                say_json(look)
         else:
             _show_live(looks, interval)
 

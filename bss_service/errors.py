@@ -43,6 +43,20 @@ class TooEarlyError(BssError):
     title = "Too early"
 
 
+class HostHeaderError(BssError):
+    """The Host header is missing, or there are several."""
+
+    status = 400
+    title = "Bad request"
+
+
+class MisdirectedError(HostHeaderError):
+    """The Host header names nothing that the service answers for; a web page perhaps made its name point here."""
+
+    status = 421
+    title = "Misdirected request"
+
+
 class NotFoundError(BssError):
     """There is no such job, policy or sample."""
 

@@ -38,7 +38,16 @@ from bss_service.job.events import (
 )
 from bss_service.job.job import Job, new_incarnation
 from bss_service.job.places import check_holder, check_place
-from bss_service.job.snapshot import Snapshot, artefacts_in, moved, policies_of, restore, take_snapshot, with_artefacts
+from bss_service.job.snapshot import (
+    Snapshot,
+    artefacts_in,
+    check_versions,
+    moved,
+    policies_of,
+    restore,
+    take_snapshot,
+    with_artefacts,
+)
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.metrics import Metrics
@@ -342,6 +351,7 @@ class Host:
     async def put_snapshot(self, name: str, snapshot: Snapshot) -> JobState:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
+        check_versions(snapshot)
         carried = await asyncio.to_thread(artefacts_in, snapshot)
         renamed = moved(snapshot, name)
         stored = await self._loader.readable(policies_of(snapshot))

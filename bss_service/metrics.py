@@ -5,6 +5,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -44,7 +45,11 @@ class Metrics:
 
 
 class RequestMetrics:
-    """ASGI middleware that counts and times requests by route, never by path: paths hold job names."""
+    """ASGI middleware that counts and times requests by route, never by path: paths hold job names.
+
+    What is no route of the service counts as `none`, and what is no usual method as `other`: a client that makes them
+    up makes no new series.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -67,5 +72,6 @@ class RequestMetrics:
             await self._app(scope, receive, watched)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.requests.labels(route, scope["method"], status).inc()
-            self._metrics.request_seconds.labels(route, scope["method"]).observe(time.perf_counter() - started)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(route, method, status).inc()
+            self._metrics.request_seconds.labels(route, method).observe(time.perf_counter() - started)

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 TOKEN_PATTERN: Final = r"[!-~]{16,}"  # what a header can carry
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 _NO_STORE: Final = re.compile(r"$|sqlite://(?!/)|[A-Za-z][\w+.-]+:(?!//)")  # neither a path nor a URL; C: is a drive
 
@@ -41,12 +42,22 @@ class Settings(BaseSettings):
         50_000_000  # of one job; about 40 bytes each, and 12 a draw of the last two epochs
     )
 
+    hosts: str | None = None  # names, separated by commas, by which it may be addressed, through a proxy perhaps
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests a second of one client
 
     @field_validator("host")
     @classmethod
     def _host_without_brackets(cls, host: str) -> str:
         return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_names(cls, hosts: str | None) -> str | None:
+        names = [] if hosts is None else [name.strip() for name in hosts.split(",")]
+        wrong = [name for name in names if not _NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError("must be names or addresses without ports, separated by commas")
+        return hosts
 
     @field_validator("store")
     @classmethod
@@ -60,6 +71,11 @@ class Settings(BaseSettings):
         if self.token is not None and not re.fullmatch(TOKEN_PATTERN, self.token.get_secret_value()):
             raise ValueError("token must be at least 16 printable ASCII characters without spaces")
         return self
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """What is set as `hosts`."""
+        return frozenset(name.strip().strip("[]").lower() for name in (self.hosts or "").split(",") if name.strip())
 
     @classmethod
     def settings_customise_sources(

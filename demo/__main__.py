@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 
+from bss_cli.terminal import Screen
 from bss_service.testing import ServiceProcess, ServiceStartError
 from demo.crew import Crew, Finished, RunFailedError, working
 from demo.headline import beside_it, headline
@@ -58,13 +60,13 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; 0 when all went well and the swap was seamless, 1 if not, 130 when it was interrupted."""
     args = arguments().parse_args(argv)
-    console = Console()
+    console = Screen()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with everything stopped
     try:
         folder = _new_folder(args.output)
         results = _run(console, folder, args)
     except (ServiceStartError, RunFailedError, SwapError, SchedulerError, OSError, ValueError, ImportError) as error:
-        console.print(f"[red]{type(error).__name__}:[/] {error}", markup=True, highlight=False)
+        console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", markup=True, highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("interrupted; the service and the trainers are stopped")
@@ -112,7 +114,7 @@ def _follow(console: Console, crew: Crew, runs: list[Run], operator: "Future[Ann
                     swap_shown = True
                     swap = operator.result()
                     shown.say(
-                        f"       swapped to {swap.policy} from outside: version {swap.policy_version} "
+                        f"       swapped to {escape(swap.policy)} from outside: version {swap.policy_version} "
                         f"from step {swap.first_step} on"
                     )
     except BaseException:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from demo.plan import Condition
@@ -32,9 +33,9 @@ def print_swap(console: Console, proof: SwapProof) -> None:
     verdict = "[green]they agree[/]" if proof.agrees else "[red]THEY DISAGREE[/]"
     place = "in the middle of" if proof.in_the_middle else "at the start of"
     console.print(
-        f"Swap while training: the service announced [bold]version {swap.policy_version} ({swap.policy}) from step "
-        f"{swap.first_step}[/], {place} epoch {swap.epoch} (steps {swap.epoch_start} to {swap.epoch_end - 1}); the "
-        f"trainer's batches changed version at [bold]step {proof.changed_at}[/]: {verdict}.",
+        f"Swap while training: the service announced [bold]version {swap.policy_version} ({escape(swap.policy)}) from "
+        f"step {swap.first_step}[/], {place} epoch {swap.epoch} (steps {swap.epoch_start} to {swap.epoch_end - 1}); "
+        f"the trainer's batches changed version at [bold]step {proof.changed_at}[/]: {verdict}.",
         highlight=False,
     )
 

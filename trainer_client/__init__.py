@@ -15,8 +15,9 @@ _NAMES: Final = {
     "bss_service.protocol.validation": "Confusion ModalityReport ValidationReport",
     "trainer_client.client": "SchedulerClient",
     "trainer_client.logits.confusion": "ConfusionMeter",
-    "trainer_client.errors": "CertificateError ConflictError DoubleShardingError DoubleSkipError ForbiddenError"
-    " InvalidValueError JobExistsError LabelError LagError OldClientError OtherJobError OutageError RefusedError"
+    "trainer_client.errors": "BrokenAnswerError CertificateError ConflictError DoubleShardingError DoubleSkipError"
+    " ForbiddenError InvalidValueError JobExistsError LabelError LagError OldClientError OtherJobError OutageError"
+    " RefusedError"
     " SchedulerError SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from bss_service.protocol.validation import ModalityReport as ModalityReport
     from bss_service.protocol.validation import ValidationReport as ValidationReport
     from trainer_client.client import SchedulerClient as SchedulerClient
+    from trainer_client.errors import BrokenAnswerError as BrokenAnswerError
     from trainer_client.errors import CertificateError as CertificateError
     from trainer_client.errors import ConflictError as ConflictError
     from trainer_client.errors import DoubleShardingError as DoubleShardingError

@@ -1,20 +1,20 @@
 """The service's interface as Python calls."""
 
 import os
-import socket
 import ssl
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
-from weakref import WeakSet
 
+import httpcore
 import httpx
 import numpy as np
 import pydantic
+import pydantic_core
 
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
@@ -38,20 +38,28 @@ from bss_service.protocol.training import (
     StepsRequest,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
+from trainer_client import answers
 from trainer_client.errors import (
+    BrokenAnswerError,
     CertificateError,
     ConflictError,
     OutageError,
     SchedulerError,
     StrangeAnswerError,
+    TooEarlyError,
     UnknownJobError,
     refusal,
 )
 from trainer_client.retry import Backoff
+from trainer_client.transport import FAILURES, Answer, Transport
 from trainer_client.trust import Verify, is_expired, objection, tls_error, trust
 
 DEFAULT_URL: Final = "http://127.0.0.1:8765"
 MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
+MAX_ANSWER: Final = 256 * 2**20  # bytes, as the service takes by default
+TRIES: Final = 3  # of a call whose answer can't be right, before that is told
+DETAIL: Final = 2000  # characters of a refusal that are told
+MISTAKES: Final = 1000  # in an answer, above which they are but counted
 LONG_JSON: Final = 2 * 2**20  # bytes; of longer JSON the service may have too much, so it goes as a frame
 _PASSING: Final = {408, 429, 502, 503, 504}
 _JSON: Final = "application/json"
@@ -89,15 +97,18 @@ class SchedulerClient:
     """Calls a scheduler service. Thread-safe. Every call may be retried: asked twice, the service answers the same.
 
     url: of the service; None: BSS_URL in the environment, else http://127.0.0.1:8765. token: None: BSS_TOKEN in the
-    environment, if set; "": none. timeout: seconds for a connection or an answer; a call that waits for feedback gets
-    the job's patience on top. retries: how often a call is tried again after an outage, with growing pauses, before
-    OutageError is raised. wire: how arrays travel; long requests always do as frames. verify: whose certificates are
+    environment, if set; "": none. timeout: seconds for a call with its whole answer, and one more for each 64 KiB of
+    both; a call that waits for feedback gets the job's patience on top. retries: how often a call is tried again after
+    an outage, with growing pauses, before OutageError is raised. wire: how arrays travel; long requests always do as
+    frames. max_answer: bytes that any answer may have, as the service's `max_body_bytes`; most calls allow for less,
+    and it matters for snapshots alone. verify: whose certificates are
     good; True: those that the system trusts, or SSL_CERT_FILE and SSL_CERT_DIR in the environment; a file of CA
     certificates (PEM); an ssl.SSLContext, which may hold a certificate of the client's own; False: anyone's. Proxies
     of the environment (HTTP_PROXY …) are not used.
 
     ValueError names the argument that is wrong. What waiting can't mend is raised by the first try of a call:
-    CertificateError, StrangeAnswerError, and the refusals.
+    CertificateError, StrangeAnswerError, and the refusals. Nothing in an answer is taken on trust: one that does not
+    fit what was asked is asked for again at once, and raised as BrokenAnswerError if it still does not.
     """
 
     def __init__(
@@ -108,6 +119,7 @@ class SchedulerClient:
         timeout: float = 10.0,
         retries: int = 5,
         wire: Literal["frame", "json"] = "frame",
+        max_answer: int = MAX_ANSWER,
         verify: Verify = True,
     ) -> None:
         url, token = service_url(url), service_token(token)
@@ -119,16 +131,17 @@ class SchedulerClient:
             "token": token,
             "timeout": timeout,
             "wire": wire,
+            "max_answer": max_answer,
             "verify": context,
         }
         self._media_type = frames.CONTENT_TYPE if wire == "frame" else _JSON
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout, verify=context, trust_env=False)
+        self._transport = Transport(base_url, headers, context, timeout)
+        self._base_url = base_url
         self._met = threading.Event()  # the scheduler has answered here; those made of this client share it
         self._timeout = timeout
         self._retries = retries
         self._incarnation: str | None = None
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._aborted = False
+        self._max_answer = max_answer
 
     def without_retries(self) -> "SchedulerClient":
         """A client over the same connections that tries each call once."""
@@ -151,19 +164,20 @@ class SchedulerClient:
 
         What `change_job` may change may differ, and stays as it is.
         """
-        return self._call(JobState, "POST", "/v1/jobs", spec)
+        return self._call(JobState, "POST", "/v1/jobs", spec, check=partial(answers.of_job, name=spec.name, spec=spec))
 
     def jobs(self) -> JobList:
         """All jobs by name."""
-        return self._call(JobList, "GET", "/v1/jobs")
+        return self._call(JobList, "GET", "/v1/jobs", check=answers.of_jobs)
 
     def job(self, name: str) -> JobState:
         """Where a job is."""
-        return self._call(JobState, "GET", f"/v1/jobs/{_quoted(name)}")
+        return self._call(JobState, "GET", f"/v1/jobs/{_quoted(name)}", check=partial(answers.of_job, name=name))
 
     def change_job(self, name: str, change: JobChange) -> JobState:
         """Change a job's horizon or patience."""
-        return self._call(JobState, "PATCH", f"/v1/jobs/{_quoted(name)}", change)
+        check = partial(answers.of_job, name=name)
+        return self._call(JobState, "PATCH", f"/v1/jobs/{_quoted(name)}", change, check=check)
 
     def delete_job(self, name: str) -> None:
         """Delete a job and all that is known of it."""
@@ -175,25 +189,49 @@ class SchedulerClient:
 
     def attach(self, name: str, request: AttachRequest) -> AttachAnswer:
         """Take the place of a rank, or keep it; ConflictError where another has it (`field` "client") or had it."""
-        return self._call(AttachAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/trainers", request)
+        path = f"/v1/jobs/{_quoted(name)}/trainers"
+        return self._call(AttachAnswer, "PUT", path, request, check=answers.of_attachment)
 
     def detach(self, name: str, client: str) -> None:
         """Give up a place: whoever comes next need not wait."""
         self._send("DELETE", f"/v1/jobs/{_quoted(name)}/trainers/{_quoted(client)}")
 
-    def steps(self, name: str, request: StepsRequest, patience: float = 30.0) -> StepsAnswer:
-        """Give feedback, take batches. patience: the job's, for which the service may hold the call."""
-        return self._call(
-            StepsAnswer, "POST", f"/v1/jobs/{_quoted(name)}/steps", request, timeout=self._timeout + patience
-        )
+    def steps(
+        self, name: str, request: StepsRequest, patience: float = 30.0, *, spec: JobSpec | None = None
+    ) -> StepsAnswer:
+        """Give feedback, take batches. patience: the job's, for which the service may hold the call.
 
-    def batches(self, name: str, start: int, count: int = 1) -> Batches:
-        """Batches handed out before; possibly fewer than `count`."""
-        return self._call(Batches, "GET", f"/v1/jobs/{_quoted(name)}/batches?start={start}&count={count}")
+        spec: the job's: samples, widths, weights and epochs are held against it. None: what can be without it.
+        """
+        fed = 0 if request.feedback is None else len(request.feedback.step)
+        try:
+            return self._call(
+                StepsAnswer,
+                "POST",
+                f"/v1/jobs/{_quoted(name)}/steps",
+                request,
+                timeout=self._timeout + patience,
+                most=answers.size_of_batches(request.count, spec, self._max_answer),
+                check=partial(answers.of_steps, start=request.start, count=request.count, fed=fed, spec=spec),
+            )
+        except TooEarlyError:
+            answers.require(request.rank != 0, "status", "must not be 425 for rank 0, which waits for no other", 425)
+            raise
+
+    def batches(self, name: str, start: int, count: int = 1, *, spec: JobSpec | None = None) -> Batches:
+        """Batches handed out before; possibly fewer than `count`. spec: as of `steps`."""
+        return self._call(
+            Batches,
+            "GET",
+            f"/v1/jobs/{_quoted(name)}/batches?start={start}&count={count}",
+            most=answers.size_of_batches(count, spec, self._max_answer),
+            check=partial(answers.of_batches, start=start, count=count, spec=spec),
+        )
 
     def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
         """Give feedback alone."""
-        return self._call(FeedbackAnswer, "POST", f"/v1/jobs/{_quoted(name)}/feedback", request)
+        check = partial(answers.of_feedback, steps=len(request.feedback.step))
+        return self._call(FeedbackAnswer, "POST", f"/v1/jobs/{_quoted(name)}/feedback", request, check=check)
 
     def validation(self, name: str, report: ValidationReport) -> ValidationAnswer:
         """Report a validation."""
@@ -201,7 +239,12 @@ class SchedulerClient:
 
     def scores(self, name: str, scores: Scores) -> ScoresAnswer:
         """Send a part of a measuring pass."""
-        return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/scores", scores)
+        sent = len(scores.indices)
+
+        def check(answer: ScoresAnswer) -> None:
+            answers.require(answer.accepted == sent, "accepted", f"must be {sent}, as sent", answer.accepted)
+
+        return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/scores", scores, check=check)
 
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Tell what was drawn while the service was out of reach."""
@@ -209,7 +252,7 @@ class SchedulerClient:
 
     def policy(self, name: str) -> PolicyAnswer:
         """The policy in force."""
-        return self._call(PolicyAnswer, "GET", f"/v1/jobs/{_quoted(name)}/policy")
+        return self._call(PolicyAnswer, "GET", f"/v1/jobs/{_quoted(name)}/policy", check=answers.of_policy)
 
     def swap(
         self,
@@ -225,7 +268,8 @@ class SchedulerClient:
         shadow: it draws nothing, and what it would have done stands beside each later decision.
         """
         request = SwapRequest(policy=PolicySpec(name=policy, parameters=parameters or {}), at=at, shadow=shadow)
-        return self._call(PolicyAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/policy", request)
+        check = partial(answers.of_policy, request=request)
+        return self._call(PolicyAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/policy", request, check=check)
 
     def end_shadow(self, name: str) -> None:
         """Let no policy watch the job any more."""
@@ -241,24 +285,36 @@ class SchedulerClient:
 
     def upload_policy(self, artefact: bytes) -> PolicyManifest:
         """Upload a trained policy; a job runs it as the policy `artefact` with the parameter `sha256`."""
-        return self._read(PolicyManifest, self._send("POST", "/v1/policies", artefact, _BYTES))
+        check = partial(answers.of_upload, artefact=artefact)
+        return self._asked(PolicyManifest, "POST", "/v1/policies", artefact, _BYTES, check=check)
 
     def upload_judge(self, artefact: bytes) -> JudgeManifest:
         """Upload a judge, which the policy `evidence` reads by where its parameter `judge` is the sha256."""
-        return self._read(JudgeManifest, self._send("POST", "/v1/policies", artefact, _BYTES))
+        check = partial(answers.of_upload, artefact=artefact)
+        return self._asked(JudgeManifest, "POST", "/v1/policies", artefact, _BYTES, check=check)
 
     def policy_file(self, sha256: str) -> bytes:
-        """An artefact as it was uploaded."""
-        return self._send("GET", f"/v1/policies/{_quoted(sha256)}/file").content
+        """An artefact as it was uploaded, if its content has that hash."""
+        answer = self._send("GET", f"/v1/policies/{_quoted(sha256)}/file")
+        answers.of_artefact(answer.content, sha256)
+        return answer.content
 
-    def samples(self, name: str, order: Order = "label", limit: int = 100) -> SampleList:
-        """The first samples in an order: "label" or "pair" (least likely right), "loss" or "draws" (highest)."""
-        return self._call(SampleList, "GET", f"/v1/jobs/{_quoted(name)}/samples?order={order}&limit={limit}")
+    def samples(
+        self, name: str, order: Order = "label", limit: int = 100, *, spec: JobSpec | None = None
+    ) -> SampleList:
+        """The first samples in an order: "label" or "pair" (least likely right), "loss" or "draws" (highest).
+
+        spec: as of `steps`.
+        """
+        path = f"/v1/jobs/{_quoted(name)}/samples?order={_quoted(order)}&limit={limit}"
+        check = partial(answers.of_samples, order=order, limit=limit, spec=spec)
+        return self._call(SampleList, "GET", path, check=check)
 
     def observation(self, name: str, wait: float = 0.0) -> ObservationAnswer:
         """What the policy sees that draws the next interval. wait: seconds to be held until an action is awaited."""
         path = f"/v1/jobs/{_quoted(name)}/observation?wait={wait}"
-        return self._call(ObservationAnswer, "GET", path, timeout=self._timeout + wait)
+        timeout = self._timeout + wait
+        return self._call(ObservationAnswer, "GET", path, timeout=timeout, check=answers.of_observation)
 
     def set_action(
         self,
@@ -276,39 +332,40 @@ class SchedulerClient:
         """
         sent = action if isinstance(action, str | dict) else np.asarray(action, dtype=np.float64).tolist()
         request = ActionRequest(first_step=first_step, action=sent, propensity=propensity, detail=detail or {})
-        return self._call(ActionAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/action", request)
+        check = partial(answers.of_action, request=request)
+        return self._call(ActionAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/action", request, check=check)
 
     def decisions(self, name: str, start: int = 0, count: int = 100) -> DecisionLog:
         """A part of the decision log."""
-        return self._call(DecisionLog, "GET", f"/v1/jobs/{_quoted(name)}/decisions?start={start}&count={count}")
+        path = f"/v1/jobs/{_quoted(name)}/decisions?start={start}&count={count}"
+        return self._call(DecisionLog, "GET", path, check=partial(answers.of_decisions, start=start, count=count))
 
     def sample(self, name: str, index: int, draws: int = 10) -> SampleState:
         """Why a sample is drawn as it is."""
-        return self._call(SampleState, "GET", f"/v1/jobs/{_quoted(name)}/samples/{index}?draws={draws}")
+        path = f"/v1/jobs/{_quoted(name)}/samples/{index}?draws={draws}"
+        return self._call(SampleState, "GET", path, check=partial(answers.of_sample, index=index, draws=draws))
 
     def snapshot(self, name: str) -> bytes:
         """A job's whole state, for `put_snapshot`."""
-        return self._send("GET", f"/v1/jobs/{_quoted(name)}/snapshot").content
+        return self._send("GET", f"/v1/jobs/{_quoted(name)}/snapshot", most=self._max_answer).content
 
     def put_snapshot(self, name: str, snapshot: bytes) -> JobState:
         """Create a job of this name from a snapshot."""
+        path, check = f"/v1/jobs/{_quoted(name)}/snapshot", partial(answers.of_job, name=name)
         try:
-            response = self._send("PUT", f"/v1/jobs/{_quoted(name)}/snapshot", snapshot, frames.CONTENT_TYPE)
+            return self._asked(JobState, "PUT", path, snapshot, frames.CONTENT_TYPE, check=check)
         except ConflictError as error:
             if not error.after_retry:
                 raise
             return self.job(name)
-        return self._read(JobState, response)
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._transport.close()
 
     def abort(self) -> None:
         """Fail the calls that wait for an answer in other threads, and all later ones, with OutageError."""
-        self._aborted = True
-        for opened in list(self._sockets):
-            _shut(opened)
+        self._transport.abort()
 
     def __enter__(self) -> Self:
         return self
@@ -319,14 +376,45 @@ class SchedulerClient:
         self.close()
 
     def _call(
-        self, answer: type[A], method: str, path: str, message: Message | None = None, timeout: float | None = None
+        self,
+        answer: type[A],
+        method: str,
+        path: str,
+        message: Message | None = None,
+        timeout: float | None = None,
+        most: int = answers.MAX_MESSAGE,
+        check: Callable[[A], None] | None = None,
     ) -> A:
         content, media_type = None, self._media_type
         if message is not None and media_type == _JSON:
             content = message.model_dump_json().encode()
         if message is not None and (content is None or len(content) > LONG_JSON):
             content, media_type = message.to_frame(), frames.CONTENT_TYPE
-        return self._read(answer, self._send(method, path, content, media_type, timeout))
+        return self._asked(answer, method, path, content, media_type, timeout, most, check)
+
+    def _asked(
+        self,
+        answer: type[A],
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        media_type: str | None = None,
+        timeout: float | None = None,
+        most: int = answers.MAX_MESSAGE,
+        check: Callable[[A], None] | None = None,
+    ) -> A:
+        """The message that answers a call. check: raises BrokenAnswerError where it can't be right."""
+        backoff = Backoff(tries=TRIES)
+        while True:
+            try:
+                message = self._read(answer, self._send(method, path, content, media_type, timeout, most), most)
+                if check is not None:
+                    check(message)
+                return message
+            except BrokenAnswerError as broken:
+                if not backoff.pause():
+                    detail = f"{self._base_url} answered {method} {path} by what can't be right: {broken.args[0]}"
+                    raise BrokenAnswerError(detail, broken.field, broken.value) from None
 
     def _send(
         self,
@@ -335,121 +423,117 @@ class SchedulerClient:
         content: bytes | None = None,
         media_type: str | None = None,
         timeout: float | None = None,
-    ) -> httpx.Response:
+        most: int = answers.MAX_MESSAGE,
+    ) -> Answer:
         headers = {"accept": self._media_type}
         if self._incarnation is not None:
             headers[INCARNATION_HEADER] = self._incarnation
         if content is not None and media_type is not None:
             headers["content-type"] = media_type
-        request = self._http.build_request(
-            method,
-            path,
-            content=content,
-            headers=headers,
-            timeout=httpx.Timeout(timeout or self._timeout, connect=self._timeout),
-            extensions={"trace": self._note_socket},
-        )
+        seconds = timeout or self._timeout
         backoff = Backoff(tries=self._retries + 1)
         while True:
             try:
-                return _accepted(self._answer(request), retried=backoff.failures > 0)
+                answer = self._answer(partial(self._transport.request, method, path, content, headers), seconds, most)
+                return _accepted(answer, retried=backoff.failures > 0)
             except OutageError as outage:
                 if not backoff.pause(outage.retry_after):
                     raise
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def _answer(self, request: Callable[..., Answer], seconds: float, most: int) -> Answer:
         """The service's answer to one try, a refusal perhaps. Raises OutageError where it gave none."""
         try:
-            response = self._http.send(request)
-        except httpx.RequestError as failure:
+            answer = request(seconds=seconds, most=most)
+        except FAILURES as failure:
             raise self._no_answer(failure) from failure
-        if response.status_code in _PASSING:
-            outage = OutageError(f"{self._http.base_url} answered {response.status_code}: {_problem(response)[0]}")
-            outage.retry_after = _retry_after(response)
+        if answer.status in _PASSING:
+            outage = OutageError(f"{self._base_url} answered {answer.status}: {_problem(answer)[0]}")
+            outage.retry_after = _retry_after(answer)
             raise outage
-        if not _is_the_schedulers(response):
-            raise self._strange(response)
-        return response
+        if not _is_the_schedulers(answer):
+            raise self._strange(answer)
+        if answer.is_success and answer.fault is not None:
+            field, rule, value = answer.fault
+            raise BrokenAnswerError(f"{field} {rule}, got {value!r:.80}", field, value)
+        return answer
 
-    def _no_answer(self, failure: httpx.RequestError) -> SchedulerError:
+    def _no_answer(self, failure: Exception) -> SchedulerError:
         error = tls_error(failure)
         if isinstance(error, ssl.SSLCertVerificationError) and not (self._met.is_set() and is_expired(error)):
-            return CertificateError(f"{self._http.base_url} has a certificate that is {objection(error)}")
+            return CertificateError(f"{self._base_url} has a certificate that is {objection(error)}")
         if error is not None and not self._met.is_set():
-            return StrangeAnswerError(f"{self._http.base_url} does not speak TLS as this client does: {error}")
-        outage = OutageError(f"{self._http.base_url} did not answer: {type(failure).__name__} {failure}")
-        outage.silent = isinstance(failure, httpx.TimeoutException)
+            return StrangeAnswerError(f"{self._base_url} does not speak TLS as this client does: {error}")
+        outage = OutageError(f"{self._base_url} did not answer: {type(failure).__name__} {failure}")
+        outage.silent = isinstance(failure, httpcore.TimeoutException)
         return outage
 
-    def _read(self, answer: type[A], response: httpx.Response) -> A:
+    def _read(self, kind: type[A], answer: Answer, most: int) -> A:
         try:
-            message = answer.from_answer(response.content, response.headers.get("content-type", ""))
+            answers.check_parts(answer.content, answer.media_type, most)
+            message = kind.from_answer(answer.content, answer.media_type)
         except frames.FrameError as error:
-            raise self._strange(response, f" ({error})") from None
+            raise self._unreadable(answer, "body", str(error), answer.content[:80]) from None
         except pydantic.ValidationError as error:
-            raise self._strange(response, f" ({_first_mistake(error)})") from None
+            raise self._unreadable(answer, *_first_mistake(error)) from None
         self._met.set()
         return message
 
-    def _strange(self, response: httpx.Response, why: str = "") -> SchedulerError:
+    def _unreadable(self, answer: Answer, field: str, reason: str, value: Any) -> SchedulerError:
+        """The error of an answer that is of the scheduler's type, but none of its messages."""
+        if not self._met.is_set():
+            return self._strange(answer, f" ({field}: {reason}, got {value!r:.80})")
+        return BrokenAnswerError(f"{field}: {reason}, got {value!r:.80}", field, value)
+
+    def _strange(self, answer: Answer, why: str = "") -> SchedulerError:
         """The error of an answer that is not the scheduler's: will it pass, because the scheduler is there?"""
         kind = OutageError if self._met.is_set() else StrangeAnswerError
-        to = f" to {response.headers['location']}" if response.has_redirect_location else ""
+        to = f" to {answer.headers['location']}" if 300 <= answer.status < 400 and "location" in answer.headers else ""
         return kind(
-            f"{self._http.base_url} gave an answer that is not the scheduler's, of status {response.status_code}{to}: "
-            f"{response.content[:80]!r}{why}"
+            f"{self._base_url} gave an answer that is not the scheduler's, of status {answer.status}{to}: "
+            f"{answer.content[:80]!r}{why}"
         )
 
-    def _note_socket(self, event: str, details: dict[str, Any]) -> None:
-        """Called by httpx as a request goes on."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):  # which has taken it over
-            opened = details["return_value"].get_extra_info("socket")
-            self._sockets.add(opened)
-            if self._aborted:
-                _shut(opened)
 
-
-def _shut(opened: socket.socket) -> None:
-    """Wake whoever waits for this socket; to close it would not."""
-    with suppress(OSError):
-        socket.socket.shutdown(opened, socket.SHUT_RDWR)  # TLS's own would let who waits read on, without TLS
-
-
-def _is_the_schedulers(response: httpx.Response) -> bool:
-    if response.status_code == httpx.codes.NO_CONTENT:
+def _is_the_schedulers(answer: Answer) -> bool:
+    if answer.status == httpx.codes.NO_CONTENT:
         return True
-    kind = response.headers.get("content-type", "").partition(";")[0]
-    return kind in ((_JSON, frames.CONTENT_TYPE, _BYTES) if response.is_success else (_PROBLEM,))
+    return answer.media_type in ((_JSON, frames.CONTENT_TYPE, _BYTES) if answer.is_success else (_PROBLEM,))
 
 
-def _accepted(response: httpx.Response, retried: bool) -> httpx.Response:
-    if response.is_success:
-        return response
-    detail, field, value = _problem(response)
+def _accepted(answer: Answer, retried: bool) -> Answer:
+    if answer.is_success:
+        return answer
+    detail, field, value = _problem(answer)
     if field == UNKNOWN_CALL:
-        raise StrangeAnswerError(f"{response.url} is no call of the service there: {detail}")
-    error = refusal(response.status_code, detail, field, value)
+        raise StrangeAnswerError(f"{answer.url} is no call of the service there: {detail}")
+    error = refusal(answer.status, detail, field, value)
     error.after_retry = retried
     raise error
 
 
-def _problem(response: httpx.Response) -> tuple[str, str | None, Any]:
+def _problem(answer: Answer) -> tuple[str, str | None, Any]:
     """Detail, field and value of a problem; whatever else was answered, shortened."""
     try:
-        problem = response.json()
-        return problem["detail"], problem.get("field"), problem.get("value")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return f"status {response.status_code}: {response.text[:200]}", None, None
+        problem = pydantic_core.from_json(answer.content)  # nested at most 200 deep
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or not isinstance(problem.get("detail"), str):
+        return f"status {answer.status}: {answer.content[:200].decode(errors='replace')}", None, None
+    field = problem.get("field")
+    return problem["detail"][:DETAIL], field if isinstance(field, str) else None, problem.get("value")
 
 
-def _first_mistake(error: pydantic.ValidationError) -> str:
+def _first_mistake(error: pydantic.ValidationError) -> tuple[str, str, Any]:
+    """Field, reason and value."""
+    if (count := error.error_count()) > MISTAKES:  # each costs a thousand bytes to look at
+        return error.title, f"{count} fields are wrong", count
     first = error.errors(include_url=False, include_context=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r:.80}"
+    return ".".join(map(str, first["loc"])) or error.title, first["msg"], first["input"]
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(answer: Answer) -> float:
     """Seconds that the service asks to wait, as far as that is sensible."""
-    text = response.headers.get("retry-after", "")
+    text = answer.headers.get("retry-after", "")
     return min(float(text), MAX_PAUSE) if text.isdecimal() else 0.0
 
 

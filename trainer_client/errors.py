@@ -2,9 +2,14 @@
 
 from typing import Any
 
+from bss_service.protocol.text import printable
+
 
 class SchedulerError(Exception):
-    """Base of all failures of the trainer's client."""
+    """Base of all failures of the trainer's client. Its text may hold what others wrote, and is safe to print."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class OutageError(SchedulerError):
@@ -20,6 +25,19 @@ class StrangeAnswerError(SchedulerError):
     A client that had a right answer from the same URL before raises OutageError instead: then it is a box between here
     and there, and will pass.
     """
+
+
+class BrokenAnswerError(SchedulerError):
+    """The service's answer can't be right: `field` and `value` say what is wrong with it.
+
+    It was asked again, and answered so each time. That is no outage: neither waiting nor going on without it would be
+    what the user chose, so a run ends by this error whatever `on_outage` says. Its checkpoint holds what was not sent.
+    """
+
+    def __init__(self, detail: str, field: str, value: Any = None) -> None:
+        super().__init__(detail)
+        self.field = field
+        self.value = value
 
 
 class CertificateError(SchedulerError):

@@ -15,6 +15,7 @@ from bss_service.core.arrays import Int64
 from bss_service.core.samples.dynamics import are_kept
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import MAX_COUNT, Scores
+from bss_service.protocol.training import Batches as ServedBatches
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import SecondIterationError
@@ -440,10 +441,12 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         step = self._calendar.epoch_start(max(0, epoch - 1))
         stop = min(self._exchange.prefetch.handed_out, self._calendar.epoch_start(epoch + 1))
         while step < stop:
-            call = partial(SchedulerClient.batches, name=self.spec.name, start=step, count=min(RECALLED, stop - step))
-            batches = self._session.call(call)
+            batches = self._session.call(partial(self._batches, start=step, count=min(RECALLED, stop - step)))
             self._exchange.recall(scheduled(batches), self._position)
             step += len(batches.indices)
+
+    def _batches(self, client: SchedulerClient, start: int, count: int) -> ServedBatches:
+        return client.batches(self.spec.name, start, count, spec=self.spec)
 
     def _check_weighed(self, batch: ScheduledBatch, measurement: Measurement | None) -> None:
         """A loop that never looks at weights trains on what it was to look at alone."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bss_cli.terminal import fail
+from bss_cli.terminal import Screen, fail
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,6 @@ def evaluate(
     where it was interrupted.
     """
     from matplotlib.figure import Figure  # if it is missing, that is told before the runs and not behind them
-    from rich.console import Console
 
     from envs.research.actors import parse
     from envs.research.comparison import BUILT_IN, as_json, check_held_out, contenders, held_out, judge, play
@@ -62,7 +61,7 @@ def evaluate(
         check_held_out(actors, tasks)
     except (ValueError, OSError) as error:
         fail(str(error))
-    screen = Console()
+    screen = Screen()
     with pool(workers) as runs, screen.status("") as status:
         paired = range(first_seed, first_seed + seeds)
         scores = play(tasks, entered, paired, runs, out / "runs", lambda name: status.update(f"runs of {name}"))

@@ -14,7 +14,7 @@ from bss_service.http import openapi, problems
 from bss_service.http import routes as api
 from bss_service.http.auth import Gate
 from bss_service.http.endpoints import GuardedRoute
-from bss_service.http.headers import SecurityHeaders
+from bss_service.http.headers import HostCheck, SecurityHeaders
 from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
@@ -54,6 +54,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     app.include_router(api.router)
     _add_operations(app, store, metrics)
     app.add_middleware(BodyBudget, limit=BODIES * settings.max_body_bytes)
+    app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestMetrics, metrics=metrics)
     openapi.install(app, api.router.routes)
     app.middleware_stack = SecurityHeaders(app.build_middleware_stack())  # as one of it, it would miss status 500

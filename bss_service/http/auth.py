@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
 from bss_service.errors import ForbiddenError, StoreError, UnauthorisedError
+from bss_service.http.headers import host_of
 from bss_service.http.limits import RateLimiter
 from bss_service.http.tokens import Scope, Token, Tokens, digest, find
 from bss_service.settings import is_loopback
@@ -76,7 +77,7 @@ class Gate:
                 "authorization must be 'Bearer' and a token of this service that is neither revoked nor expired",
                 field="authorization",
             )
-        if not is_loopback(request.url.hostname or ""):
+        if not is_loopback(host_of(request.scope) or ""):
             raise UnauthorisedError("host must be a loopback address where no token is set", field="host")
 
     async def _tokens(self) -> list[Token]:

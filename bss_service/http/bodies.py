@@ -15,14 +15,15 @@ from starlette.types import Receive, Scope, Send
 from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
 from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
-from bss_service.protocol import frames, strict_json
+from bss_service.protocol import frames, text
 from bss_service.protocol.message import Message
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
 MAX_JSON: Final = 8 * 2**20  # bytes; frames carry more, and cost a hundredth
 MAX_MEMBERS: Final = 10_000  # of all objects of a JSON body together
-MAX_ROWS: Final = 200_000  # arrays in a JSON body
+MAX_ROWS: Final = 200_000  # arrays in a JSON body, or about twice those in a snapshot
+MAX_VALUES: Final = 2_000_000  # in a snapshot, but for those of its arrays
 MAX_HEADER: Final = 256 * 2**10  # bytes of a frame before its arrays
 LONG: Final = 2**18  # bytes; such bodies are parsed beside the event loop
 BODY_SECONDS: Final = 30.0  # for a body to come
@@ -37,8 +38,7 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
         content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
         limit: int = request.app.state.settings.max_body_bytes
         data = await _read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
-        if model is not Snapshot:  # which has more parts the longer its job has run
-            _check_count(data, content_type)
+        _check_count(data, content_type, model)
         if len(data) > LONG:
             return await run_in_threadpool(_parse, data, content_type, model)
         return _parse(data, content_type, model)
@@ -48,7 +48,7 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
 
 def _parse(data: bytes, content_type: str, model: type[M]) -> M:
     try:
-        fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else strict_json.parse(data)
+        fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else text.parse_json(data)
         return model.from_wire(fields)
     except pydantic.ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False)) from None
@@ -58,8 +58,13 @@ def _parse(data: bytes, content_type: str, model: type[M]) -> M:
         raise MalformedError("body can't be read: it is nested too deep") from None
 
 
-def _check_count(data: bytes, content_type: str) -> None:
+def _check_count(data: bytes, content_type: str, model: type[M]) -> None:
     """Raises TooLargeError where a body has more parts than any message; parsers take seconds over millions."""
+    if model is Snapshot:  # which has more parts the longer its job has run
+        parts = frames.parts(data) if content_type == frames.CONTENT_TYPE else frames.values(data)
+        for name, count, most in (("values", parts.values, MAX_VALUES), ("arrays", parts.arrays, MAX_ROWS)):
+            _require_few(name, count, most)
+        return
     if content_type == frames.CONTENT_TYPE:
         header = int.from_bytes(data[:8], "little")  # as safetensors begins
         if MAX_HEADER < header <= len(data):
@@ -68,8 +73,12 @@ def _check_count(data: bytes, content_type: str) -> None:
             )
         return
     for sign, name, most in ((b":", "fields", MAX_MEMBERS), (b"[", "arrays", MAX_ROWS)):
-        if (count := data.count(sign)) > most:  # in a text it counts too, which no message has as many of
-            raise TooLargeError(f"body must have at most {most} {name}, got {count}", field="body", value=count)
+        _require_few(name, data.count(sign), most)  # in a text it counts too, which no message has as many of
+
+
+def _require_few(name: str, count: int, most: int) -> None:
+    if count > most:
+        raise TooLargeError(f"body must have at most {most} {name}, got {count}", field="body", value=count)
 
 
 async def read_artefact(request: Request) -> bytes:

@@ -1,11 +1,14 @@
 """Structured logs on standard error; what they hold of requests stays on its line and moves no cursor."""
 
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
 from typing import Any, Literal
 
 import structlog
+
+from bss_service.protocol.text import printable, printable_json
 
 Format = Literal["console", "json"]
 
@@ -20,7 +23,7 @@ def set_up(log_format: Format) -> None:
     if log_format == "json":
         frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)  # they may hold tokens
         shared.append(structlog.processors.ExceptionRenderer(frames))
-        renderer = structlog.processors.JSONRenderer()
+        renderer = structlog.processors.JSONRenderer(serializer=_as_json)
     else:
         shared += [structlog.processors.format_exc_info, _escape]
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -34,6 +37,10 @@ def set_up(log_format: Format) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
+def _as_json(event: Any, **options: Any) -> str:
+    return printable_json(json.dumps(event, **options))
+
+
 def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Texts with all that can't be printed escaped; a traceback keeps its lines, each indented."""
     for key, value in event.items():
@@ -44,10 +51,3 @@ def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[
         elif not isinstance(value, int | float | None):
             event[key] = printable(repr(value))
     return event
-
-
-def printable(text: str) -> str:
-    """The text with control characters, and whatever else has no shape of its own, as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Match, Route
 
 from bss_service.errors import BssError, StoreLostError, TooManyError
 from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL
+from bss_service.protocol.text import printable_json
 
 CONTENT_TYPE: Final = "application/problem+json"
 SHOWN: Final = 200  # characters of a wrong value in the answer
@@ -56,6 +57,11 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
+    return answer(error)
+
+
+def answer(error: BssError) -> Response:
+    """A failure as it is answered."""
     headers = _HEADERS.get(error.status, {})
     if isinstance(error, TooManyError | StoreLostError):
         headers = {"Retry-After": str(ceil(error.retry_after))}
@@ -118,7 +124,8 @@ def _unexpected(request: Request, error: Exception) -> Response:
 def _answer(problem: Problem, headers: dict[str, str] | None = None) -> Response:
     problem.detail = _short(problem.detail, DETAIL)
     problem.field = problem.field and _short(problem.field)
-    return Response(to_json(problem, inf_nan_mode="strings"), problem.status, headers, CONTENT_TYPE)
+    text = printable_json(to_json(problem, inf_nan_mode="strings").decode())
+    return Response(text.encode(), problem.status, headers, CONTENT_TYPE)
 
 
 def _shown(value: Any) -> Any:

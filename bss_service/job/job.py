@@ -13,7 +13,7 @@ from bss_service.core.interval import draw_interval, judge_interval, learn_inter
 from bss_service.core.observation import Observation
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.sampling import drawn_before
-from bss_service.errors import InvalidValueError, UnknownStepError
+from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.history import History
 from bss_service.job.plans import Plan, batches
@@ -23,7 +23,7 @@ from bss_service.policies.versions import PolicyVersion, PolicyVersions, check_p
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.policies import SwapRequest
+from bss_service.protocol.policies import MAX_VERSIONS, SwapRequest
 from bss_service.protocol.training import Batches, Trainer
 
 MeasuringPass = tuple[Int64, Float32]  # samples (k,), and what was measured of them (k, S)
@@ -102,6 +102,13 @@ class Job:
 
     def check_swap(self, request: SwapRequest, artefacts: Artefacts) -> None:
         """Raises InvalidValueError for a policy that the job can't have. artefacts: those that it names, taken in."""
+        known = (self.shadows if request.shadow else self.versions).versions
+        if len(known) >= MAX_VERSIONS:
+            raise ConflictError(
+                f"policy must be one of at most {MAX_VERSIONS} that a job may have had, got one more",
+                field="policy",
+                value=len(known) + 1,
+            )
         policy = check_policy(request.policy, self.spec, {**self.artefacts, **artefacts})
         if request.shadow:
             check_shadow(policy, request.policy)

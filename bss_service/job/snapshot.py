@@ -15,6 +15,7 @@ from bss_service.core.observation import BEFORE_EVIDENCE, FIELDS, Observation
 from bss_service.core.samples.dynamics import Dynamics, are_kept
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.signals import Signals
+from bss_service.errors import InvalidValueError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.formats import snapshot_of_version_2
 from bss_service.job.job import Job, new_incarnation
@@ -29,7 +30,7 @@ from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.message import Message, Step
-from bss_service.protocol.policies import PolicySpec
+from bss_service.protocol.policies import MAX_VERSIONS, PolicySpec
 from bss_service.protocol.training import LOCAL_VERSION, Trainer
 from bss_service.protocol.validation import ValidationReport
 
@@ -363,6 +364,13 @@ def artefacts_in(snapshot: Snapshot) -> dict[str, AnyArtefact]:
             )
         carried[sha256] = read
     return carried
+
+
+def check_versions(snapshot: Snapshot) -> None:
+    """Raises InvalidValueError where a snapshot has more policies than any job: each is looked at time and again."""
+    for field in ("versions", "shadows"):
+        if (count := len(getattr(snapshot, field))) > MAX_VERSIONS:
+            raise InvalidValueError(f"{field} must be at most {MAX_VERSIONS}, got {count}", field=field, value=count)
 
 
 def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:

@@ -3,7 +3,6 @@
 Nothing in it can execute.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,14 @@ from bss_service.core.network import (
 from bss_service.core.observation import FIELDS, SCHEMAS
 from bss_service.errors import InvalidValueError
 from bss_service.protocol import frames
-from bss_service.protocol.artefacts import ArtefactManifest, BoxAction, JudgeManifest, PolicyManifest
+from bss_service.protocol.artefacts import (
+    ArtefactManifest,
+    BoxAction,
+    JudgeManifest,
+    PolicyManifest,
+    canonical,
+    content_hash,
+)
 
 FORMAT: Final = "bss-policy/1"
 JUDGE_FORMAT: Final = "bss-judge/1"
@@ -134,7 +140,7 @@ def write(manifest: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> byt
     numbers = {name: np.ascontiguousarray(tensor, dtype=np.float32) for name, tensor in tensors.items()}
     unsigned = _manifest(json.dumps({**manifest, "sha256": "0" * 64}))
     signed = {**unsigned.model_dump(), "sha256": content_hash(unsigned, numbers)}
-    data = safetensors.numpy.save(numbers, {"manifest": _canonical(signed)})
+    data = safetensors.numpy.save(numbers, {"manifest": canonical(signed)})
     read_any(data)
     return data
 
@@ -178,19 +184,6 @@ def read_judge(data: bytes) -> JudgeArtefact:
     return found
 
 
-def content_hash(manifest: ArtefactManifest, tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over the manifest but for its hash, and names, dtypes, shapes and bytes of the tensors, sorted by name.
-
-    The manifest is part of it: the same numbers under another activation are another policy.
-    """
-    digest = hashlib.sha256(_canonical(manifest.model_dump(exclude={"sha256"})).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"\n{name} {tensor.dtype.str} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.tobytes())
-    return digest.hexdigest()
-
-
 def shapes(manifest: ArtefactManifest) -> dict[str, tuple[int, ...]]:
     """The tensors that an artefact of this manifest has, and their shapes."""
     if isinstance(manifest, JudgeManifest):
@@ -228,10 +221,6 @@ def _layers(name: str, widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
 
 def _dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
-
-
-def _canonical(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _check_size(data: bytes) -> None:

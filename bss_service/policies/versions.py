@@ -63,18 +63,21 @@ class PolicyVersions:
 
     def in_force(self, step: int) -> PolicyVersion:
         """The version that draws a step."""
-        return [v for v in self.versions if v.first_step <= step][-1]
+        return self.versions[self._position(step)]
 
     def until(self, step: int, end: int) -> int:
         """The first step after `step` that another version draws, at most `end`."""
-        later = [v.first_step for v in self.versions if step < v.first_step < end]
-        return min([end, *(start for start in later if self.in_force(start) != self.in_force(step))])
+        return min([end, *(v.first_step for v in self.versions[self._position(step) + 1 :])])
 
     def still_to_draw(self, step: int) -> list[PolicyVersion]:
         """The versions that draw `step` or a later one, as things stand."""
-        starts = [step, *(v.first_step for v in self.versions if v.first_step > step)]
-        drawing = {self.in_force(start).version for start in starts}
-        return [v for v in self.versions if v.version in drawing]
+        drawing: list[PolicyVersion] = []
+        later = math.inf  # where the earliest of those behind begins
+        for version in reversed(self.versions):
+            if max(step, version.first_step) < later:
+                drawing.append(version)
+            later = min(later, version.first_step)
+        return drawing[::-1]
 
     def add(self, spec: PolicySpec, first_step: int) -> PolicyVersion:
         """The next version."""
@@ -140,6 +143,10 @@ class PolicyVersions:
                 )
         self._live = (version.version, policy)
         return policy
+
+    def _position(self, step: int) -> int:
+        """Where the version that draws a step stands; all behind it begin later."""
+        return next(k for k in reversed(range(len(self.versions))) if self.versions[k].first_step <= step)
 
     def _policy(self, version: PolicyVersion, own: Sequence[Decision]) -> Policy:
         if self._live is not None and self._live[0] == version.version:

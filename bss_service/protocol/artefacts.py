@@ -1,7 +1,11 @@
 """What a trained policy or judge is, beside its numbers."""
 
-from typing import Annotated, Final, Literal
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
+import numpy as np
 from pydantic import Field, JsonValue, TypeAdapter
 
 from bss_service.protocol.message import NAME_PATTERN, SHA256_PATTERN, Message
@@ -75,3 +79,21 @@ class JudgeManifest(Message):
 
 ArtefactManifest = Annotated[PolicyManifest | JudgeManifest, Field(discriminator="format")]
 MANIFESTS: Final[TypeAdapter[ArtefactManifest]] = TypeAdapter(ArtefactManifest)
+
+
+def content_hash(manifest: ArtefactManifest, tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over the manifest but for its hash, and names, dtypes, shapes and bytes of the tensors, sorted by name.
+
+    The manifest is part of it: the same numbers under another activation are another policy.
+    """
+    digest = hashlib.sha256(canonical(manifest.model_dump(exclude={"sha256"})).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype.str} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()
+
+
+def canonical(fields: Mapping[str, Any]) -> str:
+    """JSON with sorted keys and without spaces."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -2,13 +2,13 @@
 
 import json
 import math
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from bss_service.protocol import strict_json
+from bss_service.protocol import text
 
 CONTENT_TYPE: Final = "application/vnd.bss.frame"
 MAX_DEPTH: Final = 16  # of an array in its message
@@ -29,7 +29,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """The inverse of `encode`. Raises FrameError."""
     arrays, strings = unpack(data)
     try:
-        message = strict_json.parse(strings.get("message", "{}").encode())
+        message = text.parse_json(strings.get("message", "{}").encode())
         if not isinstance(message, dict):
             raise ValueError(f"its message must be an object, got {type(message).__name__}")
         _check_finite(message)
@@ -38,6 +38,26 @@ def decode(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise FrameError(f"body is not a frame: {error}") from None
     return message
+
+
+class Parts(NamedTuple):
+    """What JSON is about to cost: counted by its signs, so at least what is there, for a thousandth of parsing it."""
+
+    size: int  # bytes
+    values: int
+    arrays: int
+
+
+def parts(data: bytes) -> Parts:
+    """Of the header of a frame, and of the message in it; an array of the frame has two in the header."""
+    size = min(len(data), int.from_bytes(data[:8], "little"))  # as safetensors begins
+    return Parts(size, *values(data, 8, 8 + size)[1:])
+
+
+def values(document: bytes, start: int = 0, end: int | None = None) -> Parts:
+    """Of a part of a JSON document."""
+    arrays = document.count(b"[", start, end)
+    return Parts(len(document), 1 + arrays + sum(document.count(sign, start, end) for sign in (b",", b"{")), arrays)
 
 
 def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -1,11 +1,13 @@
 """Policies that a job can have, and their swaps."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
 from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
 from bss_service.protocol.message import FreeJson, Message
+
+MAX_VERSIONS: Final = 10_000  # policies, and shadows, that a job may have had
 
 
 class PolicySpec(Message):

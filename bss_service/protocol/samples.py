@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from bss_service.protocol.message import Message
+from bss_service.protocol.text import cell
 
 Order = Literal["label", "pair", "loss", "draws"]
 MAX_LISTED: Final = 10_000  # samples in one answer
@@ -68,7 +69,10 @@ class SampleList(Message):
 
 
 def csv_of(listed: SampleList, names: Sequence[str] | None = None) -> str:
-    """One line a sample under a header; empty where something is not known. names: of all samples of the job."""
+    """One line a sample under a header; empty where something is not known. names: of all samples of the job.
+
+    No cell of a name is a formula to a spreadsheet, nor holds what moves a cursor.
+    """
     known = [row.evidence for row in listed.samples if row.evidence is not None]
     heads = list(known[0].predicted) if known else []
     columns = ["index", *(["name"] if names is not None else []), "right", "rival", "pair", "label", "likeliest"]
@@ -76,11 +80,11 @@ def csv_of(listed: SampleList, names: Sequence[str] | None = None) -> str:
     columns += ["loss", "draws", "last_measured"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({column: cell(column) for column in columns})
     for row in listed.samples:
         fields: dict[str, object] = row.model_dump(include={"index", "loss", "draws", "last_measured"})
         if names is not None:
-            fields["name"] = names[row.index]
+            fields["name"] = cell(names[row.index])
         if row.evidence is not None:
             fields |= row.evidence.model_dump(include={"right", "rival", "pair", "label", "likeliest"})
             fields |= {f"predicted_{head}": predicted for head, predicted in row.evidence.predicted.items()}

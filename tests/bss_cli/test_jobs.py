@@ -1,20 +1,28 @@
 """`bss show`, `decisions`, `samples` and `delete` against a running service."""
 
+import io
+import json
 import os
 import pty
 import subprocess
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from rich.panel import Panel
+from rich.text import Text
 from typer.testing import CliRunner
 
 from bss_cli.commands import app
+from bss_cli.terminal import Screen
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.samples import SampleState
+from bss_service.protocol.samples import SampleList, SampleRow, SampleState, csv_of
 from bss_service.protocol.training import StepsRequest
 from bss_service.testing import ServiceProcess
-from tests.bss_cli.conftest import BSS, PATIENCE, Run, begin, train
+from tests.bss_cli.conftest import BSS, NAMES, PATIENCE, Run, begin, train
+from tests.trainer_client.support.hostile import Hostile, Pieces, said, with_body
 from trainer_client import ScheduledBatchSampler, SchedulerClient
 
 BAD = """
@@ -138,3 +146,62 @@ def test_delete_asks_at_a_terminal(url: str, client: SchedulerClient, job: str) 
 
 def test_deleting_a_job_that_is_not_there_is_told(bss: Run) -> None:
     assert bss("delete", "nobody", "--yes").stderr == "error: job 'nobody' is not known\n"
+
+
+# What others wrote
+
+HOSTILE = "\x1b]0;title\x07\x1b[2J\x9b1m\x7f\u202e\u200b"
+TOLD = {"error", "description", "policy", "name", "arm", "raw_action", "detail", "weakest_modality"}
+
+
+def spoil(message: Any, within: str = "") -> None:
+    """Let each sentence and name end by what moves the cursor, but for the job's own, which is asked for."""
+    for key, value in message.items() if isinstance(message, dict) else enumerate(message):
+        if isinstance(value, dict | list):
+            spoil(value, str(key))
+        elif isinstance(value, str) and key in TOLD and within != "spec":
+            message[key] = f"{value}{HOSTILE}"
+
+
+@pytest.mark.parametrize("as_json", [True, False], ids=["json", "people"])
+@pytest.mark.parametrize("command", ["jobs", "show", "decisions", "samples", "policies", "watch", "missing"])
+def test_no_text_of_others_moves_the_cursor(
+    url: str, client: SchedulerClient, command: str, as_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = next(NAMES)
+    client.create_job(JobSpec(name=name, samples=64, modalities=[f"image{HOSTILE}", "text"], batch_size=8))
+    client.steps(name, StepsRequest(start=0))
+    monkeypatch.setattr("bss_cli.watching.time.sleep", _interrupt)
+    arguments = {"jobs": [], "policies": [], "samples": [name, "3"]}.get(command, [name])
+    box = Hostile(urlsplit(url).port or 0)
+    box.reply = refused if command == "missing" else said(spoil)
+    environment = {"BSS_URL": box.url, "BSS_TOKEN": None, "COLUMNS": "80"}
+    flags = ["--json"] if as_json else []
+    result = CliRunner().invoke(app, ["show" if command == "missing" else command, *arguments, *flags], env=environment)
+    box.close()
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    shown = result.stdout + result.stderr
+    assert all(character.isprintable() or character == "\n" for character in shown), shown
+    assert "x1b" in shown or "u001b" in shown or command == "samples"  # which tells but numbers
+
+
+def refused(box: Hostile, answer: bytes) -> Pieces:
+    problem = json.dumps({"detail": f"no{HOSTILE}"}, ensure_ascii=False).encode()
+    yield with_body(answer, problem, b"content-type: application/problem+json", status=b"404 Not Found")
+
+
+def _interrupt(seconds: float) -> None:
+    raise KeyboardInterrupt
+
+
+def test_names_of_samples_move_no_cursor_and_are_no_formulas_in_a_spreadsheet() -> None:
+    listed = SampleList(
+        order="loss",
+        step=3,
+        known=1,
+        samples=[SampleRow(index=0, evidence=None, loss=-1.0, draws=1, last_measured=2)],
+    )
+    assert csv_of(listed, [f"=1+1{HOSTILE}"]).splitlines()[1].startswith("0,'=1+1\\x1b]0;title")
+    console = Screen(file=io.StringIO(), width=40, color_system=None)
+    console.print(Panel(Text(f"a{HOSTILE}b"), title=Text(HOSTILE)))
+    assert all(c.isprintable() or c == "\n" for c in console.file.getvalue())  # type: ignore[attr-defined]

@@ -34,3 +34,20 @@ def test_a_change_that_is_not_stored_is_counted(start_service: Callable[..., Ser
         assert metric(service, "bss_store_failures_total") == 1
         client.create_job(spec("job"))
     assert metric(service, "bss_store_failures_total") == 1
+
+
+def test_made_up_methods_routes_and_hosts_make_no_new_series(service: Service) -> None:
+    def ask(start: int) -> int:
+        with httpx.Client(base_url=service.url) as http:
+            for number in range(start, start + 30):
+                for method, path in ((f"FOO{number}", "/v1/jobs"), (f"FOO{number}", "/"), ("GET", f"/no/{number}")):
+                    http.request(method, path)
+                http.get("/v1/jobs", headers={"host": f"{number}.example"})
+                http.get(f"/v1/jobs/no-{number}")
+            for method in ("PROPFIND", "TRACE", "MKCOL", "QUERY", "SEARCH"):
+                http.request(method, "/v1/jobs")
+            return len(http.get("/metrics").text.splitlines())
+
+    ask(0)
+    assert ask(100) == ask(200)
+    assert 'method="other"' in httpx.get(f"{service.url}/metrics").text

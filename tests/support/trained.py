@@ -35,7 +35,7 @@ def manifest(distribution: str = "gaussian", hidden: Sequence[int] = (8,), **cha
 def tensors(fields: dict[str, Any], seed: int = 0) -> dict[str, Float32]:
     """Random numbers for a manifest."""
     rng = np.random.default_rng(seed)
-    described = artefact._manifest(artefact._canonical({**fields, "sha256": "0" * 64}))
+    described = artefact._manifest(artefact.canonical({**fields, "sha256": "0" * 64}))
     drawn = {name: rng.normal(0, 0.3, shape) for name, shape in artefact.shapes(described).items()}
     return {name: (abs(t) if "variance" in name else t).astype(np.float32) for name, t in drawn.items()}
 

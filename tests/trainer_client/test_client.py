@@ -55,7 +55,7 @@ def test_a_trainer_needs_nothing_but_the_environment(
 def test_the_shells_own_service_does_not_reach_the_tests(service: Service) -> None:
     assert httpx.get(f"{service.url}/v1/jobs").is_success
     with service.client() as client:
-        assert "authorization" not in client._http.headers
+        assert "authorization" not in client._transport.headers
 
 
 class Busy(BaseHTTPRequestHandler):

@@ -9,14 +9,15 @@ import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final, Literal
 
 from bss_service.protocol.jobs import JobChange, JobSpec, JobState
+from bss_service.protocol.message import NAME_PATTERN
 from bss_service.protocol.training import PLACE_SECONDS, AttachAnswer, AttachRequest, Trainer
+from trainer_client import answers
 from trainer_client.client import SchedulerClient
-from trainer_client.errors import ConflictError, JobExistsError, OtherJobError, OutageError
+from trainer_client.errors import ConflictError, JobExistsError, OtherJobError, OutageError, SchedulerError
 from trainer_client.exchange.foreground import Foreground
 from trainer_client.exchange.placement import Placement
 
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 
 IfExists = Literal["fail", "new", "resume"]
 ALIVE: Final = PLACE_SECONDS + 5.0  # beyond a job's patience: a place that is held for so long has somebody in it
+MOST_NAMES: Final = 10_000  # of jobs that a new one may be the last of
 FELLOWS: Final = 60.0  # seconds to wait for rank 0 to name the job
+MOST_GONE: Final = 64  # trainers that may be told to have ended in one attempt to take a place
 PAUSE: Final = 0.5
 
 
@@ -116,8 +119,10 @@ class Attachment:
             except ConflictError as error:
                 if error.field == "name":
                     raise JobExistsError(error, job) from None
-                if self._has_ended(job, error.value):
-                    request = request.model_copy(update={"instead_of": [*request.instead_of, error.value]})
+                holder, gone = error.value, request.instead_of
+                is_news = isinstance(holder, str) and holder not in gone and len(gone) < MOST_GONE
+                if is_news and re.fullmatch(NAME_PATTERN, holder) and self._has_ended(job, holder):
+                    request = request.model_copy(update={"instead_of": [*gone, holder]})
                     continue
                 if not resume or time.monotonic() - since > ALIVE + patience or self._foreground.interrupted:
                     raise
@@ -138,7 +143,7 @@ class Attachment:
 
     def _to_new(self, spec: JobSpec) -> tuple[JobSpec, AttachAnswer]:
         """The first job of the names name, name-2, name-3 … that nobody was handed steps of."""
-        for number in count(1):
+        for number in range(1, MOST_NAMES + 1):
             name = spec.name if number == 1 else f"{spec.name}-{number}"
             named = spec.model_copy(update={"name": name})
             try:
@@ -149,14 +154,16 @@ class Attachment:
             if number > 1:
                 log.warning("job %r exists already: this run is job %r", spec.name, name)
             return named, answer
-        raise AssertionError("names do not end")
+        last = f"{spec.name}-{MOST_NAMES}"
+        raise SchedulerError(f"jobs {spec.name}, {spec.name}-2, … {last} are there already: name the run otherwise")
 
     def _to_that_of_rank_0(self, spec: JobSpec) -> tuple[JobSpec, AttachAnswer]:
         """The newest job of these names that rank 0 of this run has taken."""
         deadline = time.monotonic() + FELLOWS
         while time.monotonic() < deadline and not self._foreground.interrupted:
             jobs = self._foreground.call(lambda client: client.jobs()).jobs
-            taken = {number: job for job in jobs if (number := _number(job.spec.name, spec.name)) and self._is_led(job)}
+            led = [(_number(job.spec.name, spec.name), job) for job in jobs if self._is_led(job, spec)]
+            taken = {number: job for number, job in led if number}
             for _, job in sorted(taken.items(), reverse=True):
                 with suppress(ConflictError):
                     self._bind(job)
@@ -164,8 +171,10 @@ class Attachment:
             self._foreground.sleep(PAUSE)
         raise OutageError(f"rank 0 has taken no job {spec.name!r}, {spec.name}-2, … within {FELLOWS:g} s")
 
-    def _is_led(self, job: JobState) -> bool:
+    def _is_led(self, job: JobState, spec: JobSpec) -> bool:
         """Whether rank 0 of this run has the job, and nobody yet this rank."""
+        if answers.differing(job.spec, spec.model_copy(update={"name": job.spec.name})) is not None:
+            return False
         ranks = {trainer.rank for trainer in job.trainers if trainer.is_fellow_of(self.me)}
         return 0 in ranks and self.me.rank not in ranks
 

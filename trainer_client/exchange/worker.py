@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.text import printable
 from bss_service.protocol.training import (
     PLACE_SECONDS,
     AttachRequest,
@@ -36,6 +37,7 @@ from trainer_client.retry import PAUSES, Backoff
 log = logging.getLogger(__name__)
 
 KEEP: Final = PLACE_SECONDS / 3  # seconds without a call after which the place is asked for again
+REASON: Final = 2000  # characters of why a policy failed that are logged
 JOIN: Final = 1.0  # seconds for the thread to end after its call was aborted
 Task = Callable[[], None]
 
@@ -180,7 +182,8 @@ class Worker:
             client=self._me.client,
             feedback=self._request(items).feedback if items else None,
         )
-        answer = self._client.steps(self.job.spec.name, request, self.job.spec.patience)
+        spec = self.job.spec
+        answer = self._client.steps(spec.name, request, spec.patience, spec=spec)
         self._acknowledge(items, answer.feedback)
         self._kept = time.monotonic()
         self._tell_of_policy(answer.policy_error)
@@ -195,7 +198,10 @@ class Worker:
             if error is None:
                 log.warning("the policy of job %r acts again", self.job.spec.name)
             else:
-                log.warning("the policy of job %r failed, and plain shuffling stands in: %s", self.job.spec.name, error)
+                reason = printable(error[:REASON])
+                log.warning(
+                    "the policy of job %r failed, and plain shuffling stands in: %s", self.job.spec.name, reason
+                )
 
     def _request(self, items: Sequence[FeedbackItem]) -> FeedbackRequest:
         return feedback_request(items, self.job.spec.batch_size, self._width)

@@ -175,7 +175,7 @@ def test_loopback_is_open_until_the_first_token_is_made_and_never_again(
     tokens = Tokens(f"sqlite:///{service.store}")
     with httpx.Client(base_url=service.url) as http:
         assert http.get("/v1/jobs").status_code == 200
-        assert http.get("/v1/jobs", headers={"host": "evil.example"}).status_code == 401
+        assert http.get("/v1/jobs", headers={"host": "evil.example"}).status_code == 421
         bearer = {"authorization": f"Bearer {tokens.create('only', Scope.READ)}"}
         assert comes_true(lambda: http.get("/v1/jobs").status_code == 401)
         assert http.get("/v1/jobs", headers=bearer).status_code == 200

@@ -150,7 +150,7 @@ def test_a_trailer_is_no_header(limited: Service) -> None:
     text += b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nhost: localhost\r\n\r\n"
     with socket.create_connection(("127.0.0.1", limited.port), timeout=GENEROUS) as connection:
         connection.sendall(text)
-        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 421 ")
 
 
 def test_what_is_no_http_is_a_problem_too(limited: Service) -> None:
@@ -451,3 +451,42 @@ def test_not_a_number_in_what_comes_with_a_policy_is_refused(http: httpx.Client)
     body: dict[str, Any] = {"policy": {"name": "curriculum", "parameters": {"growth_epochs": float("nan")}}}
     answer = http.put(f"/v1/jobs/{JOB}/policy", content=json.dumps(body).encode(), headers=AS_JSON)
     assert answer.status_code == 422
+
+
+# Snapshots, which have more parts than other messages.
+
+
+def test_a_frame_of_more_arrays_than_any_snapshot_has_is_not_parsed(limited: Service, http: httpx.Client) -> None:
+    entry = b'"%d":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+    header = b"{" + b",".join(entry % number for number in range(400_000)) + b"}"
+    before = memory(limited)
+    body = len(header).to_bytes(8, "little") + header
+    answer = http.put("/v1/jobs/again/snapshot", content=body, headers=AS_FRAME)
+    assert (answer.status_code, answer.json()["detail"]) == (
+        413,
+        f"body must have at most 2000000 values, got {7 * 400_000 + 1}",
+    )
+    assert memory(limited) < before + len(body) / MIB + SLACK
+
+
+@pytest.mark.parametrize("sign", [b"[", b'{"a":'])
+def test_a_snapshot_nested_without_end_is_refused(http: httpx.Client, sign: bytes) -> None:
+    text = json.dumps({"__metadata__": {"message": sign.decode() * 100_000}}).encode()
+    for body, headers in (
+        (sign * 100_000, AS_JSON),
+        (len(text).to_bytes(8, "little") + text, AS_FRAME),
+        ((8 * len(sign) * 10_000).to_bytes(8, "little") + sign * 80_000, AS_FRAME),
+    ):
+        assert http.put("/v1/jobs/again/snapshot", content=body, headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize("field", ["versions", "shadows"])
+def test_a_snapshot_of_more_policies_than_a_job_has_is_refused(
+    limited: Service, http: httpx.Client, field: str
+) -> None:
+    with limited.client() as client:
+        message = frames.decode(client.snapshot(JOB))
+    version = {"policy": {"name": "uniform", "parameters": {}}}
+    message[field] = [{**version, "version": k + 1, "first_step": -k % 20_000} for k in range(20_000)]
+    answer = http.put("/v1/jobs/again/snapshot", content=frames.encode(message), headers=AS_FRAME)
+    assert (answer.status_code, answer.json()["detail"]) == (422, f"{field} must be at most 10000, got 20000")

@@ -8,7 +8,7 @@ import pytest
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.core.sampling import uniforms
-from bss_service.errors import InvalidValueError, NotReproducibleError
+from bss_service.errors import ConflictError, InvalidValueError, NotReproducibleError
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies import base
@@ -50,6 +50,26 @@ def test_the_latest_version_that_may_draw_a_step_draws_it(first_steps: list[int]
 )
 def test_a_version_draws_until_the_next_one_may(first_steps: list[int], until: int) -> None:
     assert versions(*first_steps).until(10, end=30) == until
+
+
+def test_of_many_versions_those_still_to_draw_are_told_without_comparing_each_with_each() -> None:
+    looks = 0
+
+    class Counted(PolicyVersion):
+        """Counts who looks at where it begins."""
+
+        def __getattribute__(self, name: str) -> Any:
+            nonlocal looks
+            looks += name == "first_step"
+            return super().__getattribute__(name)
+
+    spec = PolicySpec(name="uniform")
+    many = [Counted(number, spec, first) for number, first in enumerate([0, *range(20_000, 0, -1)], 1)]
+    versions = PolicyVersions(JOB, many)
+    assert [v.version for v in versions.still_to_draw(0)] == [1, 20_001]
+    assert versions.in_force(7).version == 20_001
+    assert versions.until(0, 50_000) == 1
+    assert looks < 10 * len(many)
 
 
 def test_versions_count_up() -> None:
@@ -295,3 +315,17 @@ def test_what_a_policy_draws_is_never_what_a_plan_draws() -> None:
         for number in range(100):
             drawn = versions(0)._rng(version, number).bit_generator.random_raw(4)
             assert of_plans.isdisjoint(int(bits) >> 12 for bits in drawn)
+
+
+def test_a_job_may_have_had_so_many_policies_and_shadows_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bss_service.job.job.MAX_VERSIONS", 3)
+    trainer = Trainer()
+    trainer.swap("fixed")
+    trainer.swap("uniform")
+    with pytest.raises(ConflictError, match="policy must be one of at most 3 that a job may have had"):
+        trainer.swap("fixed")
+    for policy in ("fixed", "uniform", "fixed"):
+        trainer.swap(policy, "next_interval", shadow=True)
+    with pytest.raises(ConflictError, match="at most 3"):
+        trainer.swap("uniform", "next_interval", shadow=True)
+    trainer.train(5)

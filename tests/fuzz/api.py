@@ -8,6 +8,7 @@ operation was left out or fewer cases than asked for were run.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,8 @@ def schemathesis(
         *("--generation-database", "none", "--warnings", "off", "--report-json-path", str(report)),
         *(("-H", f"Authorization: Bearer {token}") if token else ()),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=3600)
+    root = {"PYTHONPATH": str(CONFIG.parents[2])}  # of its hooks, which the configuration names
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=3600, env={**os.environ, **root})
     output = done.stdout + done.stderr
     if not report.exists():
         raise RuntimeError(f"schemathesis gave no report: {output[-2000:]}")

@@ -125,7 +125,7 @@ def test_who_says_nothing_of_the_incarnation_is_answered_as_ever(service: Servic
 )
 def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_name: str, path: str) -> None:
     bodies = {
-        "trainers": {"client": "c", "host": "h", "process": 1},
+        "trainers": {"client": "c", "host": "h", "process": 1, "resume": True},
         "steps": {"start": 0},
         "feedback": {"feedback": {"step": [0], "loss": [[0.5] * 8]}},
         "validation": {"step": 0, "loss": 1.0, "accuracy": 0.5, "modalities": HEADS},
@@ -140,7 +140,7 @@ def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_nam
     refused = httpx.request(method, url, json=bodies.get(path), headers=headers)
     assert (refused.status_code, refused.json()["field"]) == (409, "incarnation")
     allowed = httpx.request(method, url, json=bodies.get(path), headers={"bss-incarnation": str(state.incarnation)})
-    assert allowed.status_code == 200
+    assert allowed.status_code == 200, allowed.text
 
 
 HEADS = {"audio": {"accuracy": 0.5, "probability": 0.5}, "video": {"accuracy": 0.5, "probability": 0.5}}

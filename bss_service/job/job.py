@@ -11,7 +11,7 @@ from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.interval import draw_interval, judge_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
 from bss_service.core.samples.table import MAX_STEP, SampleTable
-from bss_service.core.sampling import drawn_before
+from bss_service.core.sampling import Proceed, drawn_before, unasked
 from bss_service.errors import InvalidValueError, UnknownStepError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.history import History
@@ -50,6 +50,7 @@ class Job:
         self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out
+        self.proceed: Proceed = unasked  # asked while it plans; what it raises leaves the job half changed
 
     # What may be asked.
 
@@ -133,7 +134,9 @@ class Job:
         decision = self._decide(first, end, reports_until, evidence)
         before = drawn_before(((p.first_step, p.indices) for p in self.plans), self.calendar, first)
         action = decision.action if self.spec.weighted else decision.action.unweighted()
-        drawn = draw_interval(self.table, self.calendar, first, end, action, before, self.spec.seed, evidence)
+        drawn = draw_interval(
+            self.table, self.calendar, first, end, action, before, self.spec.seed, evidence, self.proceed
+        )
         scored_until = min(cut, self.ledger.first_missing)
         self.ledger.stop_waiting(cut)
         self.history.decisions.append(decision.model_copy(update={"left_out": drawn.left_out}))

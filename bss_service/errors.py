@@ -70,6 +70,13 @@ class StoreError(BssError):
     title = "Store unavailable"
 
 
+class StoppedError(StoreError):
+    """The service stops, and what takes long is not done to its end; who asked asks again."""
+
+    def __init__(self) -> None:
+        super().__init__("the service stops: ask again")
+
+
 class MalformedError(BssError):
     """The body is neither JSON nor a frame."""
 

@@ -1,11 +1,16 @@
 """What Prometheus sees. No label names a job: jobs come and go without bound."""
 
+import asyncio
 import time
+from collections.abc import Callable
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+ASKED_EVERY: Final = 0.02  # seconds
 
 
 class Metrics:
@@ -20,11 +25,16 @@ class Metrics:
         self.batches = self._counter("bss_batches_total", "Global batches handed out for the first time")
         self.feedback = self._counter("bss_feedback_total", "Feedback received, one a step and rank", "outcome")
         self.plan_seconds = self._histogram("bss_plan_seconds", "Time to draw an interval")
+        self.held = Gauge("bss_held_requests", "Requests that wait for something to come true", registry=self._registry)
         self.hold_seconds = self._histogram("bss_hold_seconds", "Wait of a request for feedback of the interval before")
         self.impatient_plans = self._counter("bss_impatient_plans_total", "Intervals drawn without all feedback")
         self.policy_failures = self._counter("bss_policy_failures_total", "Acts of a policy that raised an error")
         self.journal_recoveries = self._counter("bss_journal_recoveries_total", "Damaged journals that were recovered")
         self.shadow_failures = self._counter("bss_shadow_failures_total", "Acts of a shadow that raised an error")
+        self.loop_lag = self._histogram("bss_loop_lag_seconds", "By how much the event loop was late, asked often")
+        self.longest_hold = Gauge(
+            "bss_loop_longest_hold_seconds", "The longest that the event loop was late so far", registry=self._registry
+        )
         self.store_failures = self._counter("bss_store_failures_total", "Changes that were not stored")
 
     def text(self) -> bytes:
@@ -36,6 +46,19 @@ class Metrics:
 
     def _histogram(self, name: str, description: str, *labels: str) -> Histogram:
         return Histogram(name, description, labels, registry=self._registry, buckets=_SECONDS)
+
+
+async def watch_loop(metrics: Metrics, clock: Callable[[], float] = time.perf_counter) -> None:
+    """Measure by how much the event loop is late, until it is cancelled: so long nobody was answered."""
+    longest = 0.0
+    while True:
+        due = clock() + ASKED_EVERY
+        await asyncio.sleep(ASKED_EVERY)
+        late = max(0.0, clock() - due)
+        metrics.loop_lag.observe(late)
+        if late > longest:
+            longest = late
+            metrics.longest_hold.set(late)
 
 
 class RequestMetrics:

@@ -3,7 +3,8 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,7 +14,15 @@ import structlog
 
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
-from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
+from bss_service.errors import (
+    BssError,
+    CutBodyError,
+    NotFoundError,
+    NotReproducibleError,
+    StoppedError,
+    StoreError,
+    TooManyError,
+)
 from bss_service.job import views
 from bss_service.job.events import JobEvent
 from bss_service.job.job import Job
@@ -35,6 +44,70 @@ DECISION_BYTES: Final = 256  # about, in a snapshot
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
 
+Leaving = Callable[[], Coroutine[Any, Any, object]]  # returns once the client has gone
+
+
+class JobLock:
+    """A job's lock, and those who wait, without it, for something to come true of the job."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """Whether somebody has it."""
+        return self._lock.locked()
+
+    def notify_all(self) -> None:
+        """Wake those, and only those, for whom it has come true what they wait for."""
+        for waiter, is_true in self._waiting.items():
+            if not waiter.done() and is_true():
+                waiter.set_result(None)
+
+    async def wait_for(self, is_true: Callable[[], bool], leaving: Leaving | None = None) -> None:
+        """Let the lock go until something is true. Raises CutBodyError once the client has gone.
+
+        Between a change that made it true and the turn of who waits another may make it false again.
+        """
+        while not is_true():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting[waiter] = is_true
+            watch = None if leaving is None else asyncio.create_task(_watch(leaving, waiter))
+            self._lock.release()
+            try:
+                await waiter
+            finally:
+                del self._waiting[waiter]
+                if watch is not None:
+                    watch.cancel()
+                await _again(self._lock)
+
+
+async def _watch(leaving: Leaving, waiter: asyncio.Future[None]) -> None:
+    await leaving()
+    if not waiter.done():
+        waiter.set_exception(CutBodyError("the client has gone before it was answered"))
+
+
+async def _again(lock: asyncio.Lock) -> None:
+    """Take a lock, whatever comes between: who has it thinks so. Raises a cancellation afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while True:
+        try:
+            await lock.acquire()
+            break
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
 @dataclass(slots=True)
 class LiveJob:
     """A job in memory, and how far its journal has got."""
@@ -42,7 +115,7 @@ class LiveJob:
     job: Job
     seq: int
     fence: Fence = field(default_factory=Fence)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
+    changed: JobLock = field(default_factory=JobLock)
     pending: Transaction | None = None  # changes not yet handed to the store
     durable: Future[None] | None = None  # the last changes that were
     heard: dict[str, float] = field(default_factory=dict)  # by client of a trainer: when it last called
@@ -55,7 +128,9 @@ class LiveJob:
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
     evidence: tuple[Any, Evidence | None] | None = None  # computed last, and of which state
-    table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
+    copies: set[asyncio.Task[SampleTable]] = field(default_factory=set)  # being made of the table: it must not change
+    looks: "weakref.WeakValueDictionary[Any, asyncio.Task[Any]]" = field(default_factory=weakref.WeakValueDictionary)
+    held: Counter[Any] = field(default_factory=Counter)  # requests that wait for something to come true, by who waits
 
     def __post_init__(self) -> None:
         for trainer in self.job.trainers.values():
@@ -72,6 +147,13 @@ class LiveJob:
         self.heard = {client: when for client, when in self.heard.items() if client in holders}
         now = time.monotonic()
         return {client: now - when for client, when in self.heard.items()}
+
+    def copy_table(self) -> "asyncio.Task[SampleTable]":
+        """A copy of the table as it is now, made beside the loop; whoever plans waits for it first."""
+        copying = asyncio.create_task(asyncio.to_thread(self.job.table.copy))
+        self.copies.add(copying)
+        copying.add_done_callback(self.copies.discard)
+        return copying
 
     def apply(self, event: JobEvent[A]) -> A:
         """Let something happen to the job, and have the change journaled; the answer to it."""
@@ -125,6 +207,7 @@ class JobRegistry:
         self._metrics = metrics
         self._live: dict[str, LiveJob] = {}
         self._idle_states: dict[str, JobState] = {}  # of jobs that are not in memory, as they were when they last were
+        self._stopping = False
         self._loading: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.loader = Loader(store, metrics)
 
@@ -198,7 +281,8 @@ class JobRegistry:
             try:
                 yield live
             except BssError as error:
-                if isinstance(error, NotReproducibleError):
+                if isinstance(error, NotReproducibleError | StoppedError):
+                    live.pending = None
                     self.drop(live)
                 raise  # all others are raised before anything changes
             except BaseException:
@@ -216,6 +300,37 @@ class JobRegistry:
                 async with live.changed:
                     self.drop(live)
                 raise
+
+    async def hold(
+        self, live: LiveJob, who: Hashable, is_true: Callable[[], bool], leaving: Leaving | None, most: int
+    ) -> None:
+        """Wait, without the job's lock, until something is true of it, or the client has gone.
+
+        Raises TooManyError where so many of `who` wait already, StoreError where this process lets go of the job.
+        """
+        if live.held[who] >= most:
+            raise TooManyError(f"{most} requests are held for the same already: try again in a second", retry_after=1)
+        live.held[who] += 1
+        self._metrics.held.inc()
+        try:
+            await live.changed.wait_for(lambda: live.fence.closed or self._stopping or is_true(), leaving)
+        finally:
+            self._metrics.held.dec()
+            live.held[who] -= 1
+            if not live.held[who]:
+                del live.held[who]
+        if live.fence.closed or self._stopping:
+            raise StoreError(f"job {live.job.spec.name!r} is not held by this process any more, ask again")
+
+    async def release(self) -> None:
+        """Before a stop: let go of all requests that are held, and end plans that are being drawn."""
+        self._stopping = True
+        for live in self.all():
+            live.changed.notify_all()
+
+    def _proceed(self) -> None:
+        if self._stopping:
+            raise StoppedError
 
     def hand_over(self, live: LiveJob) -> None:
         """Hand the changes to the store, in their order, and wake up whoever waits for one."""
@@ -257,6 +372,7 @@ class JobRegistry:
                 other.fence.closed = True
                 self._idle_states[name] = views.state(other.job)
                 del self._live[name]
+        live.job.proceed = self._proceed
         self._live[live.job.spec.name] = live
         self._idle_states.pop(live.job.spec.name, None)
         self._metrics.live_jobs.set(len(self._live))
@@ -266,15 +382,15 @@ class JobRegistry:
             live.bytes_since_snapshot = live.entries_since_snapshot = 0
             live.planning_since_snapshot = 0.0
             # Begun here and not by the other task: whoever holds the lock may plan before that one's turn comes.
-            live.table_read = asyncio.create_task(asyncio.to_thread(live.job.table.copy))
-            live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.table_read, live.seq))
+            live.snapshot = asyncio.create_task(
+                self._write_snapshot(live, frozen(live.job), live.copy_table(), live.seq)
+            )
 
     async def _write_snapshot(self, live: LiveJob, job: Job, table: asyncio.Task[SampleTable], seq: int) -> None:
         """Write the job as it was, part by part, while it goes on. What fails is tried again when it is due again."""
         started = time.monotonic()
         try:
             job.table = await table
-            live.table_read = None
             frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
             for part in parts_of(seq, frame):
                 if live.fence.closed:
@@ -285,7 +401,7 @@ class JobRegistry:
         except Exception as error:  # a bug: the job goes on without, and nobody else would tell
             log.error("snapshot not written", job=job.spec.name, exc_info=error)
         finally:
-            live.table_read = live.snapshot = None
+            live.snapshot = None
             live.snapshot_seconds = time.monotonic() - started
 
 

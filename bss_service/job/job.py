@@ -65,27 +65,19 @@ class Job:
 
     def observe(self) -> Observation:
         """What the next interval's decision would log if it were made now; nothing changes."""
-        return self.observing()()
-
-    def observing(self) -> Callable[[], Observation]:
-        """`observe` with copies of all that it needs: it may be called without the job's lock, once."""
-        cut = self._cut(self.planned_until)
-        table, fed_back, passes = self.table.copy(), self.ledger.waiting_before(cut), list(self.passes)
-        observed = self._observer(self.planned_until, self._reports_until(cut))
-        judged = self._judge(self.planned_until, self._reports_until(cut))
-
-        def look() -> Observation:
-            _learn(table, fed_back, passes, cut)
-            return observed(table, evidence=judged(table))
-
-        return look
+        cut, table = self._cut(self.planned_until), self.table.copy()
+        _learn(table, self.ledger.waiting_before(cut), self.passes, cut)
+        reports_until = self._reports_until(cut)
+        evidence = self._judge(self.planned_until, reports_until)(table)
+        seen: Observation = self._observer(self.planned_until, reports_until)(table, evidence=evidence)
+        return seen
 
     def judging(self) -> Callable[[], Evidence | None]:
-        """Gives the evidence of what the latest plan was drawn from, without the job's lock; None where there is none.
+        """Gives the evidence of what the latest plan was drawn from, of a table that nobody changes meanwhile.
 
-        The table changes by planning alone; reports that came since are taken into account.
+        None where there is none. Reports that came since are taken into account.
         """
-        return partial(self._judge(self.planned_until, self.planned_until), self.table.copy())
+        return partial(self._judge(self.planned_until, self.planned_until), self.table)
 
     def check_start(self, step: int) -> None:
         """Raises UnknownStepError for a step beyond the next one to be handed out."""

@@ -41,14 +41,20 @@ def check_place(job: Job, asking: AttachRequest, heard: Mapping[str, float], sec
     return not there
 
 
+def has_place(job: Job, rank: int, client: str | None) -> bool:
+    """Whether nobody has taken the place of a client's rank, nor ended its run; so too of one that names no client."""
+    held = job.trainers.get(rank)
+    return client is None or not job.trainers or (held is not None and held.client == client)
+
+
 def check_holder(job: Job, rank: int, client: str | None) -> None:
     """Raises ConflictError for a client whose rank's place another has taken meanwhile, or whose run another has ended.
 
     Where nobody has taken any place, nobody can have lost one: the job is from before there were places.
     """
-    held = job.trainers.get(rank)
-    if client is None or not job.trainers or (held is not None and held.client == client):
+    if has_place(job, rank, client):
         return
+    held = job.trainers.get(rank)
     by = held or next(iter(job.trainers.values()))
     what = "" if held else f", whose run of {by.world_size} ranks has nobody at that rank"
     raise ConflictError(

@@ -150,11 +150,11 @@ class Store:
                 row = connection.execute(sa.select(plans).where(plans.c.job == job, plans.c.first_step == first)).one()
                 yield _plan_row(row)
 
-    def plans_before(self, job: str, step: int) -> Sequence[int]:
-        """First steps of all plans that begin before a step, latest first."""
+    def plans_before(self, job: str, step: int, most: int) -> Sequence[int]:
+        """First steps of the latest plans that begin before a step, at most so many, latest first."""
         query = sa.select(plans.c.first_step).where(plans.c.job == job, plans.c.first_step < step)
         with self._reading() as connection:
-            return list(connection.scalars(query.order_by(plans.c.first_step.desc())))
+            return list(connection.scalars(query.order_by(plans.c.first_step.desc()).limit(most)))
 
     def manifests(self) -> list[ArtefactManifest]:
         """What the artefacts are, by name."""

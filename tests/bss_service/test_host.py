@@ -13,7 +13,7 @@ import pytest
 
 from bss_service.core.signals import EVIDENCE
 from bss_service.errors import ConflictError, StoreError, TooEarlyError, UnknownStepError
-from bss_service.host import THREADED_EVIDENCE, THREADED_SAMPLES, Host
+from bss_service.host import Host, work
 from bss_service.job import job
 from bss_service.journal import engine as database
 from bss_service.journal.store import Store
@@ -66,7 +66,7 @@ def test_an_observation_is_computed_without_the_jobs_lock(store: Store, monkeypa
 
     async def use() -> None:
         host = Host(store, Metrics(), 10**6)
-        await host.create(spec("job", samples=THREADED_SAMPLES))
+        await host.create(spec("job", samples=work.LITTLE + 1))
         seen = await answered_meanwhile(gate, host.observation("job", 0), lambda: host.state("job"))
         assert seen.first_step == 0
 
@@ -97,7 +97,7 @@ def test_evidence_of_a_plan_is_computed_beside_the_loop(store: Store, monkeypatc
     async def use() -> None:
         host = Host(store, Metrics(), 10**6)
         await host.create(spec("other"))
-        await host.create(spec("job", samples=THREADED_EVIDENCE, signals=list(EVIDENCE)))
+        await host.create(spec("job", samples=work.LITTLE // work.EVIDENCE + 1, signals=list(EVIDENCE)))
         steps = host.steps("job", StepsRequest(start=0))
         assert len((await answered_meanwhile(gate, steps, lambda: host.state("other"))).batches.indices) == 1
 

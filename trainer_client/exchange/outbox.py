@@ -19,6 +19,7 @@ from trainer_client.exchange.transfer import Transfer
 
 MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
 LOCAL_STEPS: Final = 1024  # batches drawn locally in one message
+LOCAL_ROWS: Final = 2**20  # of them together
 LINGER: Final = 0.1  # seconds that feedback may wait for company
 
 
@@ -66,8 +67,9 @@ class LocalItem:
 
     def messages(self) -> Iterator[LocalBatches]:
         """The batches as messages of bounded size, to be sent in order."""
-        for k in range(0, len(self.batches), LOCAL_STEPS):
-            yield LocalBatches(start=self.start + k, indices=np.stack(self.batches[k : k + LOCAL_STEPS]))
+        steps = max(1, min(LOCAL_STEPS, LOCAL_ROWS // max(1, len(self.batches[0])))) if self.batches else 1
+        for k in range(0, len(self.batches), steps):
+            yield LocalBatches(start=self.start + k, indices=np.stack(self.batches[k : k + steps]))
 
 
 @dataclass(slots=True)

@@ -57,6 +57,13 @@ class TooLargeError(BssError):
     title = "Too large"
 
 
+class NoRoomError(BssError):
+    """Memory or disk that the service may take is taken; nothing of the request was kept."""
+
+    status = 507
+    title = "Insufficient storage"
+
+
 class NotReproducibleError(BssError):
     """The journal does not reproduce what was handed out: a policy is not a function of its inputs, or bytes rotted."""
 

@@ -22,6 +22,8 @@ class Metrics:
         self.requests = self._counter("bss_requests_total", "Requests answered", "route", "method", "status")
         self.request_seconds = self._histogram("bss_request_seconds", "Time to answer", "route", "method")
         self.live_jobs = Gauge("bss_live_jobs", "Jobs in memory", registry=self._registry)
+        self.memory = Gauge("bss_jobs_bytes", "Memory that jobs may take by their sizes", registry=self._registry)
+        self.most_memory = Gauge("bss_jobs_bytes_limit", "Memory that jobs may take together", registry=self._registry)
         self.batches = self._counter("bss_batches_total", "Global batches handed out for the first time")
         self.feedback = self._counter("bss_feedback_total", "Feedback received, one a step and rank", "outcome")
         self.plan_seconds = self._histogram("bss_plan_seconds", "Time to draw an interval")

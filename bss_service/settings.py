@@ -41,6 +41,9 @@ class Settings(BaseSettings):
         50_000_000  # of one job; about 40 bytes each, and 12 a draw of the last two epochs
     )
 
+    max_memory: Annotated[int, Field(ge=2**20)] | None = None  # bytes of all jobs together; null: half of the machine's
+    max_stored_bytes: Annotated[int, Field(ge=2**20)] = 64 * 2**30  # of one job's journal and plans in the store
+
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests a second of one client
 
     @field_validator("host")

@@ -21,7 +21,7 @@ from bss_service.host import work
 from bss_service.host.looks import Looks
 from bss_service.host.work import Bench
 from bss_service.job import plans, views
-from bss_service.job.checks import check_interval, check_local_size, rank_rows
+from bss_service.job.checks import check_interval, check_local_size, check_passes, rank_rows
 from bss_service.job.events import (
     ActionSet,
     FeedbackReceived,
@@ -36,7 +36,8 @@ from bss_service.job.events import (
     ValidationReported,
 )
 from bss_service.job.job import Job
-from bss_service.job.places import check_holder, check_place, has_place
+from bss_service.job.places import check_holder, check_may_replace, check_place, has_place
+from bss_service.job.room import usual_room
 from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
@@ -61,6 +62,7 @@ from bss_service.protocol.training import (
     FeedbackRequest,
     LocalBatches,
     LocalBatchesAnswer,
+    LocalBatchesRequest,
     Ranked,
     Scores,
     ScoresAnswer,
@@ -81,11 +83,14 @@ ANSWER_ROWS: Final = 2**17  # samples in one answer; the client asks again for t
 class Host:
     """All jobs of one service. One process only may have a store open."""
 
-    def __init__(self, store: Store, metrics: Metrics, max_samples: int) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, max_samples: int, *, memory: int | None = None, stored: int | None = None
+    ) -> None:
+        """memory: bytes that all jobs in it may take; None: half of what there is. stored: that a job may store."""
         self._store = store
         self._metrics = metrics
         self._max_samples = max_samples
-        self._jobs = JobRegistry(store, metrics)
+        self._jobs = JobRegistry(store, metrics, memory or usual_room(), stored)
         self._loader = self._jobs.loader
         self._bench = Bench()
         self._looks = Looks(self._jobs, store)
@@ -208,12 +213,16 @@ class Host:
     async def measure(self, name: str, scores: Scores) -> ScoresAnswer:
         """Take in a part of a measuring pass."""
         async with self._jobs.open(name) as live:
-            return await self._bench.do(len(scores.indices), lambda: live.apply(ScoresReceived.of(live.job, scores)))
+            check_passes(live.job, len(scores.indices))
+            rows = len(scores.indices) + live.job.rows_waiting // 8  # some of the calls fold what waits
+            return await self._bench.do(rows, lambda: live.apply(ScoresReceived.of(live.job, scores)))
 
-    async def adopt(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
+    async def adopt(self, name: str, request: LocalBatchesRequest) -> LocalBatchesAnswer:
         """Put batches on record that a client drew by itself."""
+        local = LocalBatches(start=request.start, indices=request.indices)
         async with self._jobs.open(name) as live:
             check_local_size(live.job.spec, local)
+            check_may_replace(live.job, local.start, request.client)
             rows = local.indices.size + live.job.spec.samples
             answer = await self._bench.do(rows, lambda: live.apply(LocalBatchesAdopted(local)))
         if answer.outcome == "applied":
@@ -310,6 +319,11 @@ class Host:
     async def put_snapshot(self, name: str, snapshot: Snapshot) -> JobState:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
+        with self._jobs.room_for(snapshot.spec):
+            await self._put_snapshot(name, snapshot)
+        return await self.state(name)
+
+    async def _put_snapshot(self, name: str, snapshot: Snapshot) -> None:
         carried = await asyncio.to_thread(artefacts_in, snapshot)
         spec = snapshot.spec.model_copy(update={"name": name})
         renamed = snapshot.model_copy(update={"spec": spec, "artefacts": {}})
@@ -325,17 +339,17 @@ class Host:
             transaction.snapshot = await asyncio.to_thread(lambda: list(parts_of(0, renamed.to_frame())))
             transaction.artefacts = list(carried.values())
             await self._jobs.put(job, transaction)
-        return await self.state(name)
 
     # Inside.
 
     async def _create(self, spec: JobSpec) -> bool:
         """Create a job, unless somebody else has meanwhile."""
-        job = await asyncio.to_thread(_new, spec, await self._loader.artefacts([spec.policy]))
-        async with self._jobs.loading(spec.name):
-            if await self._jobs.find(spec.name) is not None:
-                return False
-            await self._jobs.put(job, Transaction(spec.name, created=spec))
+        with self._jobs.room_for(spec):
+            job = await asyncio.to_thread(_new, spec, await self._loader.artefacts([spec.policy]))
+            async with self._jobs.loading(spec.name):
+                if await self._jobs.find(spec.name) is not None:
+                    return False
+                await self._jobs.put(job, Transaction(spec.name, created=spec))
         return True
 
     def _check_size(self, spec: JobSpec) -> None:
@@ -440,7 +454,8 @@ class Host:
             return await asyncio.to_thread(plans.batches, stored, job.calendar, start, stop)
         stop = min(start + count, job.planned_until)
         self._metrics.batches.inc(max(0, stop - job.served))
-        live.apply(StepsServed(stop))
+        if stop > job.served:
+            live.apply(StepsServed(stop))
         return await self._bench.do((stop - start) * job.spec.batch_size // 4, job.batches, start, stop)
 
     async def _stored_plans(self, live: LiveJob, start: int, stop: int) -> list[plans.Plan]:

@@ -33,7 +33,9 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.host = Host(store, metrics, settings.max_samples)
+        app.state.host = Host(
+            store, metrics, settings.max_samples, memory=settings.max_memory, stored=settings.max_stored_bytes
+        )
         watching = asyncio.create_task(watch_loop(metrics))
         yield
         watching.cancel()

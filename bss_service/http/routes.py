@@ -30,8 +30,8 @@ from bss_service.protocol.training import (
     Batches,
     FeedbackAnswer,
     FeedbackRequest,
-    LocalBatches,
     LocalBatchesAnswer,
+    LocalBatchesRequest,
     Scores,
     ScoresAnswer,
     StepsAnswer,
@@ -249,8 +249,11 @@ async def scores(host: TheHost, name: JobName, message: Scores) -> ScoresAnswer:
     dependencies=TRAIN,
     openapi_extra=example(start=0, indices=[[3, 1]]),
 )
-async def local_batches(host: TheHost, name: JobName, message: LocalBatches) -> LocalBatchesAnswer:
-    """Batches that the client drew by itself while the service was out of reach take the place of planned ones."""
+async def local_batches(host: TheHost, name: JobName, message: LocalBatchesRequest) -> LocalBatchesAnswer:
+    """Batches that the client drew by itself while the service was out of reach take the place of planned ones.
+
+    409 (`field` is `start`) where steps were handed out and somebody else holds a place: they may be in use there.
+    """
     return await host.adopt(name, message)
 
 

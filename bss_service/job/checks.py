@@ -10,6 +10,7 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import drawn_before
 from bss_service.core.signals import Signals
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
+from bss_service.job.job import Job
 from bss_service.job.plans import Plan
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import MAX_COUNT, Feedback, LocalBatches, Scores
@@ -17,6 +18,7 @@ from bss_service.protocol.validation import ValidationReport
 
 PLAN_ROWS: Final = 2**21  # of a plan, but for one epoch, which may have as many as there are samples
 MAX_EPOCHS: Final = 1000  # in one plan
+MAX_PASSES: Final = 4  # measuring passes that may wait for a plan
 
 
 def most_rows(spec: JobSpec) -> int:
@@ -44,6 +46,18 @@ def check_local_size(spec: JobSpec, local: LocalBatches) -> None:
             f"indices must have at most {steps} batches of {spec.batch_size} samples, got {len(local.indices)}",
             field="indices",
             value=len(local.indices),
+        )
+
+
+def check_passes(job: Job, rows: int) -> None:
+    """No more rows of measuring passes than may wait for the next plan."""
+    most = MAX_PASSES * job.spec.samples
+    if job.table.dynamics is not None and job.rows_waiting + rows > most:
+        raise ConflictError(
+            f"indices must be at most {most - job.rows_waiting} more until the next interval is drawn, which learns "
+            f"{job.rows_waiting} that wait, got {rows}",
+            field="indices",
+            value=rows,
         )
 
 

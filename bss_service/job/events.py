@@ -159,7 +159,7 @@ class ScoresReceived(JobEvent[ScoresAnswer]):
         return cls(scores.indices, checks.scores_values(job.signals, scores))
 
     def apply(self, job: Job) -> Applied[ScoresAnswer]:
-        job.passes.append((self.indices, self.values))
+        job.take_pass(self.indices, self.values)
         return Applied(ScoresAnswer(accepted=len(self.indices)), self)
 
     @classmethod

@@ -109,7 +109,23 @@ class Job:
         """First step of the next interval to be drawn."""
         return self.calendar.interval_bounds(self.planned_until - 1)[1] if self.planned_until else 0
 
+    @property
+    def rows_waiting(self) -> int:
+        """Rows of measuring passes that the next plan learns."""
+        return sum(len(indices) for indices, _ in self.passes)
+
     # How it plans. Called by events.
+
+    def take_pass(self, indices: Int64, values: Float32) -> None:
+        """Keep a part of a measuring pass, (k,) and (k, S), until the next plan learns it.
+
+        Where more rows wait than there are samples twice over, they become at most one a sample: what is known last of
+        each signal, as the table would have it in the end. Training dynamics count visits: where they are kept, each
+        pass stays.
+        """
+        self.passes.append((indices, values))
+        if self.table.dynamics is None and self.rows_waiting > 2 * self.spec.samples:
+            self.passes = [_folded(self.passes, self.spec.samples)]
 
     def plan(self) -> Plan:
         """Draw the next interval, or the rest of one that was interrupted."""
@@ -232,6 +248,17 @@ class Job:
 
     def _previous_action(self) -> Action | None:
         return self.history.decisions[-1].action if self.history.decisions else None
+
+
+def _folded(passes: Sequence[MeasuringPass], samples: int) -> MeasuringPass:
+    """One pass that leaves in a table what these do one after the other."""
+    last = np.full((samples, passes[0][1].shape[1]), np.nan, dtype=np.float32)
+    for indices, values in passes:
+        for column, new in zip(last.T, values.T, strict=True):
+            known = ~np.isnan(new)
+            column[indices[known]] = new[known]
+    measured = np.flatnonzero(~np.isnan(last).all(axis=1))
+    return measured, last[measured]
 
 
 def _learn(table: SampleTable, fed_back: Sequence[Measured], passes: Sequence[MeasuringPass], cut: int) -> None:

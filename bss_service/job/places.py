@@ -47,6 +47,19 @@ def has_place(job: Job, rank: int, client: str | None) -> bool:
     return client is None or not job.trainers or (held is not None and held.client == client)
 
 
+def check_may_replace(job: Job, start: int, client: str | None) -> None:
+    """Raises ConflictError where somebody else than a client trains on steps that were handed out, from `start` on."""
+    others = [t for t in job.trainers.values() if t.client != client and not t.left]
+    if others and start < job.served:
+        by = others[0]
+        raise ConflictError(
+            f"start must not come before step {job.served}, got {start}: step {start} of job {job.spec.name!r} was "
+            f"handed out, and rank {by.rank} is trained by process {by.process} on {by.host} (client {by.client})",
+            field="start",
+            value=start,
+        )
+
+
 def check_holder(job: Job, rank: int, client: str | None) -> None:
     """Raises ConflictError for a client whose rank's place another has taken meanwhile, or whose run another has ended.
 

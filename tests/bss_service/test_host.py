@@ -20,7 +20,7 @@ from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
 from bss_service.metrics import Metrics
 from bss_service.protocol.policies import PolicySpec, SwapRequest
-from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatches, StepsRequest
+from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatchesRequest, StepsRequest
 from bss_service.registry import LiveJob
 from tests.support.simulated import measured, spec
 from tests.support.trained import made_up
@@ -130,7 +130,7 @@ def test_a_held_request_is_refused_where_a_clients_batches_lead_back_to_before_i
         held = asyncio.create_task(host.steps("job", StepsRequest(start=4)))
         while not host._jobs._live["job"].asking:
             await asyncio.sleep(0)
-        await host.adopt("job", LocalBatches(start=2, indices=np.array([came[3]])))
+        await host.adopt("job", LocalBatchesRequest(start=2, indices=np.array([came[3]])))
         with pytest.raises(UnknownStepError, match="the next is step 3"):
             await held
         assert (await host.decisions("job", 0, 10)).total == 1
@@ -269,5 +269,40 @@ def test_a_rank_of_a_run_that_another_run_has_replaced_is_refused(store: Store) 
         with pytest.raises(ConflictError, match=r"rank 1 .* whose run of 1 ranks has nobody at that rank") as told:
             await host.steps("job", late)
         assert (told.value.field, told.value.value) == ("client", "new")
+
+    asyncio.run(use())
+
+
+def test_what_was_handed_out_to_who_trains_is_replaced_by_nobody_else(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=40, batch_size=8, policy="uniform"))
+        await host.attach("job", asking("first"))
+        came = (await host.steps("job", StepsRequest(start=0, count=3, client="first"))).batches.indices
+        rest = np.setdiff1d(np.arange(40), came[:2])[:8][None]
+        for stranger in (None, "second"):
+            with pytest.raises(
+                ConflictError, match="step 2 of job 'job' was handed out, and rank 0 is trained"
+            ) as told:
+                await host.adopt("job", LocalBatchesRequest(start=2, indices=rest, client=stranger))
+            assert (told.value.field, told.value.value) == ("start", 2)
+        assert ((await host.batches("job", 0, 3)).indices == came).all()
+        own = LocalBatchesRequest(start=2, indices=rest, client="first")  # its answer with step 2 was lost
+        assert (await host.adopt("job", own)).outcome == "applied"
+        assert (await host.adopt("job", own)).outcome == "repeated"
+
+    asyncio.run(use())
+
+
+def test_another_ranks_batches_are_replaced_by_no_rank(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=40, batch_size=8, policy="uniform"))
+        for rank in (0, 1):
+            await host.attach("job", asking(f"rank-{rank}", rank, 2))
+        came = (await host.steps("job", StepsRequest(start=0, count=2, world_size=2, client="rank-0"))).batches.indices
+        rest = np.setdiff1d(np.arange(40), came[0])[:8][None]
+        with pytest.raises(ConflictError, match=r"step 1 of job 'job' was handed out, .*client rank-1"):
+            await host.adopt("job", LocalBatchesRequest(start=1, indices=rest, client="rank-0"))
 
     asyncio.run(use())

@@ -17,7 +17,7 @@ from bss_service.job import job
 from bss_service.job.checks import PLAN_ROWS
 from bss_service.journal.store import Store
 from bss_service.metrics import Metrics
-from bss_service.protocol.training import LocalBatches, StepsRequest
+from bss_service.protocol.training import LocalBatchesRequest, StepsRequest
 from bss_service.registry import JobLock
 from tests.support.simulated import spec
 
@@ -292,6 +292,6 @@ def test_batches_that_a_client_drew_are_bounded_by_their_number(store: Store) ->
         host = Host(store, Metrics(), 10**6)
         await host.create(spec("job", samples=1, batch_size=1))
         with pytest.raises(InvalidValueError, match="indices must have at most 4096 batches of 1 samples, got 5000"):
-            await host.adopt("job", LocalBatches(start=0, indices=np.zeros((5000, 1), dtype=np.int64)))
+            await host.adopt("job", LocalBatchesRequest(start=0, indices=np.zeros((5000, 1), dtype=np.int64)))
 
     asyncio.run(use())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bss_service.core.arrays import Float32, Int64
-from bss_service.protocol.training import Feedback, FeedbackRequest, LocalBatches
+from bss_service.protocol.training import Feedback, FeedbackRequest, LocalBatchesRequest
 from bss_service.protocol.validation import ValidationReport
 from trainer_client.errors import LabelError
 from trainer_client.exchange.placement import Placement
@@ -65,11 +65,12 @@ class LocalItem:
     start: int
     batches: list[Int64] = field(default_factory=list)  # (G,) each
 
-    def messages(self) -> Iterator[LocalBatches]:
-        """The batches as messages of bounded size, to be sent in order."""
+    def messages(self, client: str) -> Iterator[LocalBatchesRequest]:
+        """The batches as a client's messages of bounded size, to be sent in order."""
         steps = max(1, min(LOCAL_STEPS, LOCAL_ROWS // max(1, len(self.batches[0])))) if self.batches else 1
         for k in range(0, len(self.batches), steps):
-            yield LocalBatches(start=self.start + k, indices=np.stack(self.batches[k : k + steps]))
+            indices = np.stack(self.batches[k : k + steps])
+            yield LocalBatchesRequest(start=self.start + k, indices=indices, client=client)
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """Where the parts meet."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -36,6 +37,8 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         app.state.host = Host(
             store, metrics, settings.max_samples, memory=settings.max_memory, stored=settings.max_stored_bytes
         )
+        gc.collect()
+        gc.freeze()  # what is loaded stays: to look through it again and again would hold the loop
         watching = asyncio.create_task(watch_loop(metrics))
         yield
         watching.cancel()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.whole.attacks import holding, looking, planning
+from tests.whole.attacks import filling, holding, looking, planning
 from tests.whole.attacks.frame import Attack
 
 ATTACKS: Final[Mapping[str, Attack]] = {
@@ -17,5 +17,8 @@ ATTACKS: Final[Mapping[str, Attack]] = {
         holding.a_page_of_another_site,
         looking.scans,
         looking.lists,
+        filling.jobs_without_end,
+        filling.passes_without_end,
+        filling.batches_behind_a_trainers_back,
     )
 }

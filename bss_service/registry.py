@@ -4,7 +4,7 @@ import asyncio
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +17,6 @@ from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
     BssError,
     BusyError,
-    CutBodyError,
     NoRoomError,
     NotFoundError,
     NotReproducibleError,
@@ -28,6 +27,7 @@ from bss_service.errors import (
 from bss_service.job import views
 from bss_service.job.events import JobEvent
 from bss_service.job.job import Job
+from bss_service.job.lock import JobLock, Leaving
 from bss_service.job.plans import Plan
 from bss_service.job.room import bytes_of
 from bss_service.job.snapshot import frozen, snapshot_of
@@ -46,70 +46,6 @@ SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
 DECISION_BYTES: Final = 256  # about, in a snapshot
 COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
-
-
-Leaving = Callable[[], Coroutine[Any, Any, object]]  # returns once the client has gone
-
-
-class JobLock:
-    """A job's lock, and those who wait, without it, for something to come true of the job."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
-
-    async def __aenter__(self) -> None:
-        await self._lock.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def locked(self) -> bool:
-        """Whether somebody has it."""
-        return self._lock.locked()
-
-    def notify_all(self) -> None:
-        """Wake those, and only those, for whom it has come true what they wait for."""
-        for waiter, is_true in self._waiting.items():
-            if not waiter.done() and is_true():
-                waiter.set_result(None)
-
-    async def wait_for(self, is_true: Callable[[], bool], leaving: Leaving | None = None) -> None:
-        """Let the lock go until something is true. Raises CutBodyError once the client has gone.
-
-        Between a change that made it true and the turn of who waits another may make it false again.
-        """
-        while not is_true():
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting[waiter] = is_true
-            watch = None if leaving is None else asyncio.create_task(_watch(leaving, waiter))
-            self._lock.release()
-            try:
-                await waiter
-            finally:
-                del self._waiting[waiter]
-                if watch is not None:
-                    watch.cancel()
-                await _again(self._lock)
-
-
-async def _watch(leaving: Leaving, waiter: asyncio.Future[None]) -> None:
-    await leaving()
-    if not waiter.done():
-        waiter.set_exception(CutBodyError("the client has gone before it was answered"))
-
-
-async def _again(lock: asyncio.Lock) -> None:
-    """Take a lock, whatever comes between: who has it thinks so. Raises a cancellation afterwards."""
-    cancelled: asyncio.CancelledError | None = None
-    while True:
-        try:
-            await lock.acquire()
-            break
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
 
 
 @dataclass(slots=True)

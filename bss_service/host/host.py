@@ -36,6 +36,7 @@ from bss_service.job.events import (
     ValidationReported,
 )
 from bss_service.job.job import Job
+from bss_service.job.lock import Leaving
 from bss_service.job.places import check_holder, check_may_replace, check_place, has_place
 from bss_service.job.room import usual_room
 from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore
@@ -71,7 +72,7 @@ from bss_service.protocol.training import (
     Trainer,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
-from bss_service.registry import JobRegistry, Leaving, LiveJob
+from bss_service.registry import JobRegistry, LiveJob
 
 log = structlog.get_logger()
 

@@ -12,11 +12,12 @@ from bss_service.errors import BusyError, NotFoundError
 from bss_service.host import work
 from bss_service.job import views
 from bss_service.job.job import Job
+from bss_service.job.lock import Leaving
 from bss_service.job.snapshot import frozen, snapshot_of, with_artefacts
 from bss_service.journal.store import Store
 from bss_service.protocol.actions import ObservationAnswer
 from bss_service.protocol.samples import DrawRow, Order, SampleList, SampleState
-from bss_service.registry import JobRegistry, Leaving, LiveJob
+from bss_service.registry import JobRegistry, LiveJob
 
 THREADS: Final = 2
 MOST: Final = 64  # looks at once, those that wait for a thread among them

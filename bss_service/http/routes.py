@@ -14,6 +14,7 @@ from bss_service.http.endpoints import GuardedRoute
 from bss_service.http.limits import AtMost
 from bss_service.http.openapi import Responses, binary, example, failures
 from bss_service.http.tokens import Scope
+from bss_service.job.lock import Leaving
 from bss_service.job.snapshot import Snapshot
 from bss_service.protocol import frames
 from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
@@ -38,7 +39,6 @@ from bss_service.protocol.training import (
     StepsRequest,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
-from bss_service.registry import Leaving
 
 CSV: Final[Responses] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
@@ -93,7 +93,7 @@ READ = [Depends(Needs(Scope.READ))]
 TRAIN = [Depends(Needs(Scope.TRAIN))]  # what a trainer does
 ADMIN = [Depends(Needs(Scope.ADMIN))]
 
-LOOK = [*READ, Depends(AtMost(8, "looks at samples, decisions and snapshots"))]  # what takes a thread of those who look
+LOOK = [*READ, Depends(AtMost(8, "looks at samples and decisions"))]  # what takes a thread of those who look
 WATCH = [*READ, Depends(AtMost(256, "requests for observations"))]  # what may be held
 
 router = APIRouter(

@@ -36,7 +36,6 @@ PROCESSES = 4
 ALONE_SECONDS = 5.0
 BARE_SECONDS = 20.0
 HOSTILE = JOBS * RANKS // 10 + 1  # clients
-HOSTILE_START = 5.0  # seconds that they take to start
 WORSE_LIMIT = 3.0  # times that the hot call's p99 may be beside them
 HOLD_LIMIT = 0.05  # seconds that the event loop may be held
 SLOPE_LIMIT = 6.0  # MB a minute, of the second half; 10 bytes kept of every call at 10,000 calls a minute are 0.1
@@ -79,6 +78,7 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
             time.sleep(max(0.0, attacked - time.monotonic()))
             holds = [longest_hold(service.url)]
             with Hostile(service.url, [f"load-{k}" for k in range(JOBS)], HOSTILE) as hostile:
+                crowded = time.monotonic()
                 time.sleep(max(0.0, attacked + paced - time.monotonic()))
             holds.append(longest_hold(service.url))
             findings = crew.findings()
@@ -95,7 +95,7 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     at_pace = findings.during(begin + seconds, begin + seconds + paced)
     hot, hot_paced = loaded[loaded[:, 0] == 0, 2], at_pace[at_pace[:, 0] == 0, 2]
     yield f"| hot call, at {1000 * pace:g} ms a step | {quantiles_row(hot_paced)} |"
-    beside = findings.during(attacked + HOSTILE_START, attacked + paced)
+    beside = findings.during(crowded, attacked + paced)
     hot_beside = beside[beside[:, 0] == 0, 2]
     yield f"| hot call, at that pace, beside {HOSTILE} hostile clients | {quantiles_row(hot_beside)} |"
     yield f"| hot call, one trainer alone | {quantiles_row(by_itself)} |"
@@ -137,6 +137,7 @@ def trades() -> list[Workload]:
             samples=samples,
             modalities=["audio", "video"],
             batch_size=G,
+            tail="carry",  # so that an epoch has each sample
             seed=k,
             policy=PolicySpec(name=policy, parameters=parameters),
             interval=None if samples == 50_000 else 100,

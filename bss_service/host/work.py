@@ -1,6 +1,7 @@
 """How much work an act on a job is, and where it is done: a little on the loop, more beside it, much in turn."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, TypeVar
@@ -9,8 +10,8 @@ from bss_service.job.job import Job
 
 # Work is counted in rows of arrays that are gone through: about 0.1 µs each.
 LITTLE: Final = 8_192  # the loop does it at once
-MUCH: Final = 2**21
-MUCH_AT_ONCE: Final = 2  # of these, so that jobs of usual size find a thread
+MUCH: Final = 2**20
+MUCH_AT_ONCE: Final = max(1, min(2, (os.cpu_count() or 1) // 2))  # so that jobs of usual size find a processor
 STEP: Final = 100  # rows that a step of feedback costs beside its own
 EVIDENCE: Final = 20  # rows that the evidence of a sample costs
 T = TypeVar("T")

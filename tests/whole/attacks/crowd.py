@@ -35,9 +35,11 @@ class Hostile:
 
     def __init__(self, url: str, jobs: Sequence[str], clients: int) -> None:
         context = get_context("spawn")
-        self._over, self._answers = context.Event(), context.Queue()
+        self._over, self._answers, self._begun = context.Event(), context.Queue(), context.Semaphore(0)
         self._processes = [
-            context.Process(target=_attack, args=(url, list(jobs), k, self._over, self._answers), daemon=True)
+            context.Process(
+                target=_attack, args=(url, list(jobs), k, self._over, self._answers, self._begun), daemon=True
+            )
             for k in range(clients)
         ]
         self.statuses: Counter[int] = Counter()
@@ -45,6 +47,8 @@ class Hostile:
     def __enter__(self) -> Self:
         for process in self._processes:
             process.start()
+        for _ in self._processes:
+            self._begun.acquire(timeout=60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,10 +60,11 @@ class Hostile:
             process.kill()
 
 
-def _attack(url: str, jobs: list[str], number: int, over: Any, answers: Any) -> None:
+def _attack(url: str, jobs: list[str], number: int, over: Any, answers: Any, begun: Any) -> None:
     statuses: Counter[int] = Counter()
     with httpx.Client(base_url=url, timeout=60) as client:
         calls = _training(client, number) if number % 2 else _reading(client, jobs)
+        begun.release()
         for call in cycle(calls):
             if over.is_set():
                 break
@@ -77,7 +82,7 @@ def _reading(client: httpx.Client, jobs: list[str]) -> list[Callable[[], httpx.R
 def _training(client: httpx.Client, number: int) -> list[Callable[[], httpx.Response]]:
     """A job whose plans are a million rows in passes over a few samples, measured, and drawn by itself again."""
     name, samples = f"hostile-{number}", 50_000
-    policy = PolicySpec(name="fixed", parameters={"coverage": "subset", "share": 0.0001})
+    policy = PolicySpec(name="fixed", parameters={"coverage": "subset", "share": 0.001})
     job = JobSpec(
         name=name,
         samples=samples,
@@ -90,7 +95,8 @@ def _training(client: httpx.Client, number: int) -> list[Callable[[], httpx.Resp
     x = np.linspace(0, 1, samples, dtype=np.float32)
     scores = Scores(indices=np.arange(samples), similarity=x, loss=1 - x)
     local = LocalBatchesRequest(start=0, indices=np.arange(48 * 1024).reshape(48, 1024))
-    client.post("/v1/jobs", content=job.model_dump_json(), headers={"content-type": "application/json"})
+    made = client.post("/v1/jobs", content=job.model_dump_json(), headers={"content-type": "application/json"})
+    assert made.status_code < 300, made.text
     step = 0
 
     def steps() -> httpx.Response:

@@ -78,7 +78,8 @@ log = structlog.get_logger()
 
 MAX_HELD: Final = 4  # requests of one rank that wait for its turn: one, and those whose end it has not seen
 USUAL_BYTES: Final = 40  # of a sample in the table, with the paper's signals of two modalities
-ANSWER_ROWS: Final = 2**17  # samples in one answer; the client asks again for the rest
+ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
+JSON_ROWS: Final = 2**15  # of one that is written as JSON
 
 
 class Host:
@@ -175,8 +176,13 @@ class Host:
                     live.apply(TrainerAttached(held.model_copy(update={"left": True})))
                     break
 
-    async def steps(self, name: str, request: StepsRequest, leaving: Leaving | None = None) -> StepsAnswer:
-        """Count feedback and hand out batches; waits for the feedback that the next interval needs."""
+    async def steps(
+        self, name: str, request: StepsRequest, leaving: Leaving | None = None, rows: int = ANSWER_ROWS
+    ) -> StepsAnswer:
+        """Count feedback and hand out batches; waits for the feedback that the next interval needs.
+
+        rows: at most so many, but for those of one step.
+        """
         async with self._jobs.open(name) as live:
             check_holder(live.job, request.rank, request.client)
             live.hear(request.client, held=live.job.spec.patience)
@@ -186,11 +192,11 @@ class Host:
                 outcomes = (await self._count(live, request, request.feedback)).feedback
             await self._plan_until(live, request, leaving)
             live.hear(request.client)
-            batches = await self._hand_out(live, request.start, request.count)
+            batches = await self._hand_out(live, request.start, request.count, rows)
             return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
 
-    async def batches(self, name: str, start: int, count: int) -> Batches:
-        """Batches that were handed out before."""
+    async def batches(self, name: str, start: int, count: int, rows: int = ANSWER_ROWS) -> Batches:
+        """Batches that were handed out before, of at most so many rows, but for those of one step."""
         async with self._jobs.open(name) as live:
             if start + count > live.job.served:
                 raise UnknownStepError(
@@ -198,7 +204,7 @@ class Host:
                     field="count",
                     value=count,
                 )
-            return await self._hand_out(live, start, count)
+            return await self._hand_out(live, start, count, rows)
 
     async def feedback(self, name: str, request: FeedbackRequest) -> FeedbackAnswer:
         """Count feedback."""
@@ -446,9 +452,9 @@ class Host:
             log.warning("shadow failed", job=job.spec.name, error=decision.shadow.detail["error"])
             self._metrics.shadow_failures.inc()
 
-    async def _hand_out(self, live: LiveJob, start: int, count: int) -> Batches:
+    async def _hand_out(self, live: LiveJob, start: int, count: int, rows: int) -> Batches:
         job = live.job
-        count = min(count, max(1, ANSWER_ROWS // job.spec.batch_size))
+        count = min(count, max(1, rows // job.spec.batch_size))
         if not job.holds(start):
             stop = min(start + count, job.served)
             stored = await self._stored_plans(live, start, stop)

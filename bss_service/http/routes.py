@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from bss_service.core.samples.table import MAX_STEP
 from bss_service.errors import OldClientError
 from bss_service.host import Host
+from bss_service.host.host import ANSWER_ROWS, JSON_ROWS
 from bss_service.http.auth import Needs
 from bss_service.http.bodies import BINARY, InPieces, MessageResponse
 from bss_service.http.endpoints import GuardedRoute
@@ -57,6 +58,11 @@ def leaving(request: Request) -> Leaving:
             pass
 
     return gone
+
+
+def answer_rows(request: Request) -> int:
+    """How many rows of batches an answer has at most: JSON has few, since writing it holds up all others."""
+    return ANSWER_ROWS if frames.CONTENT_TYPE in request.headers.get("accept", "") else JSON_ROWS
 
 
 async def check_protocol(
@@ -188,18 +194,19 @@ async def steps(host: TheHost, name: JobName, message: StepsRequest, request: Re
     Asked again, it gives the same batches. A call for an interval that is not drawn yet waits for the feedback that
     belongs to it, at most the job's `patience`. Fewer batches than asked for is a normal answer.
     """
-    return await host.steps(name, message, leaving(request))
+    return await host.steps(name, message, leaving(request), answer_rows(request))
 
 
 @router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
 async def read_batches(
     host: TheHost,
     name: JobName,
+    request: Request,
     start: Annotated[int, Query(ge=0, le=MAX_STEP)],
     count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
 ) -> Batches:
     """The batches of past steps. It never hands out new ones: `POST …/steps` does."""
-    return await host.batches(name, start, count)
+    return await host.batches(name, start, count, answer_rows(request))
 
 
 @router.post(

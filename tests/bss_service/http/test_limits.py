@@ -21,6 +21,7 @@ from fastapi import Request
 
 from bss_service.errors import TooManyError
 from bss_service.host import looks
+from bss_service.host.host import JSON_ROWS
 from bss_service.http.bodies import MAX_HEADER, MAX_JSON, MAX_MEMBERS, MAX_NUMBERS, MAX_ROWS
 from bss_service.http.limits import FREE, MAX_CLIENTS, MAX_HEAD, MAX_HEADERS, AtMost, RateLimiter
 from bss_service.protocol import frames
@@ -436,6 +437,16 @@ def test_json_has_no_answer_that_holds_up_others_while_it_is_written(http: httpx
     assert (answer.status_code, answer.json()["field"]) == (413, "accept")
     ask["headers"] = {**AS_JSON, "accept": frames.CONTENT_TYPE}
     assert http.post("/v1/jobs/large/steps", **ask).status_code == 200
+
+
+def test_json_has_fewer_batches_at_once_than_frames(http: httpx.Client) -> None:
+    created = spec("many", samples=4 * JSON_ROWS, batch_size=JSON_ROWS // 4).model_dump_json()
+    assert http.post("/v1/jobs", content=created, headers=AS_JSON).status_code == 201
+    asked = {"content": '{"start": 0, "count": 8}'}
+    few = http.post("/v1/jobs/many/steps", headers=AS_JSON, **asked)
+    assert len(few.json()["batches"]["indices"]) == 4
+    all_ = http.post("/v1/jobs/many/steps", headers={**AS_JSON, "accept": frames.CONTENT_TYPE}, **asked)
+    assert len(frames.decode(all_.content)["batches"]["indices"]) == 8
 
 
 def test_what_is_kept_of_clients_is_bounded_and_none_gains_by_it(clock: Clock) -> None:

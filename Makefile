@@ -9,9 +9,10 @@
 # make mutants        a hundred faults planted in the code one by one, and whether the tests notice each
 # make fuzz           a million wrong frames, messages and artefacts, and 20,000 wrong answers to a client
 # make schemathesis   13,000 requests made from the OpenAPI document
+# make attack         what hostile clients may ask for, and what it does to honest ones
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
-.PHONY: demo test test-long test-gpu compose-test check bench faults mutants fuzz schemathesis load soak clean
+.PHONY: demo test test-long test-gpu compose-test check bench faults mutants fuzz schemathesis attack load soak clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -48,6 +49,9 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py
 	$(BIN)/python -m benchmarks.env
+
+attack: $(READY)
+	$(BIN)/python -m tests.whole.attacks
 
 load: $(READY)
 	$(BIN)/python -m benchmarks.load

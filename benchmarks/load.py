@@ -24,6 +24,8 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import Feedback, StepsRequest
 from bss_service.testing import ServiceProcess
+from tests.whole.attacks.crowd import Hostile
+from tests.whole.attacks.frame import longest_hold
 from trainer_client.client import SchedulerClient
 
 RESULT = Path(__file__).parent / "results" / "load.md"
@@ -33,6 +35,9 @@ RANKS = 4
 PROCESSES = 4
 ALONE_SECONDS = 5.0
 BARE_SECONDS = 20.0
+HOSTILE = JOBS * RANKS // 10 + 1  # clients
+WORSE_LIMIT = 3.0  # times that the hot call's p99 may be beside them
+HOLD_LIMIT = 0.05  # seconds that the event loop may be held
 SLOPE_LIMIT = 6.0  # MB a minute, of the second half; 10 bytes kept of every call at 10,000 calls a minute are 0.1
 GROWTH_LIMIT = 1.1  # most memory of the second half over the median of its first ten seconds
 
@@ -58,16 +63,24 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     yield "# Load"
     yield ""
     yield f"`python -m benchmarks.load --write`: {JOBS * RANKS} trainers, {RANKS} ranks of each of {JOBS} jobs, for"
-    yield f"{seconds:g} s without a pause between calls and {paced:g} s at {1000 * pace:g} ms a step; n of 50,000 to"
+    yield f"{seconds:g} s without a pause between calls and twice {paced:g} s at {1000 * pace:g} ms a step, the second"
+    yield "time beside hostile clients; n of 50,000 to"
     yield f"200,000, batches of {G}, six policies, swaps, repeated feedback, one JSON client in sixteen;"
     yield f"{machine()}."
     yield ""
-    phases = [Phase("load", seconds), Phase("paced", paced, pace)]
+    phases = [Phase("load", seconds), Phase("paced", paced, pace), Phase("hostile", paced, pace)]
     with ServiceProcess() as service:
         by_itself = alone(service.url, ALONE_SECONDS)
         watch = Watch(service)
         with traffic.Crew(service.url, trades(), phases, processes=PROCESSES) as crew:
             begin = crew.begin()
+            attacked = begin + seconds + paced
+            time.sleep(max(0.0, attacked - time.monotonic()))
+            holds = [longest_hold(service.url)]
+            with Hostile(service.url, [f"load-{k}" for k in range(JOBS)], HOSTILE) as hostile:
+                crowded = time.monotonic()
+                time.sleep(max(0.0, attacked + paced - time.monotonic()))
+            holds.append(longest_hold(service.url))
             findings = crew.findings()
         rows = watch.stop()
         failures = [line for line in service.log if "error" in line or "patience" in line]
@@ -82,6 +95,9 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     at_pace = findings.during(begin + seconds, begin + seconds + paced)
     hot, hot_paced = loaded[loaded[:, 0] == 0, 2], at_pace[at_pace[:, 0] == 0, 2]
     yield f"| hot call, at {1000 * pace:g} ms a step | {quantiles_row(hot_paced)} |"
+    beside = findings.during(crowded, attacked + paced)
+    hot_beside = beside[beside[:, 0] == 0, 2]
+    yield f"| hot call, at that pace, beside {HOSTILE} hostile clients | {quantiles_row(hot_beside)} |"
     yield f"| hot call, one trainer alone | {quantiles_row(by_itself)} |"
     yield f"| bare application, {JOBS * RANKS} trainers | {quantiles_row(bare_loaded)} |"
     yield f"| bare application, one trainer alone | {quantiles_row(bare_by_itself)} |"
@@ -91,6 +107,15 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     yield f"p50 of the hot call / p50 of the bare application: {ratio(hot, bare_loaded)} with {JOBS * RANKS} trainers,"
     yield f"{ratio(by_itself, bare_by_itself)} with one. The first call of an interval waits for all ranks' feedback."
     yield ""
+    worse = float(np.quantile(hot_beside, 0.99) / np.quantile(hot_paced, 0.99))
+    yield f"Beside {HOSTILE} clients of scope `read` and `train` that ask for the dearest that they may (they got"
+    yield f"{dict(sorted(hostile.statuses.items()))}) the hot call's p99 is {worse:.1f} times that without. The event"
+    yield f"loop was held for {1000 * holds[0]:.0f} ms at the longest without them, for {1000 * holds[1]:.0f} ms with."
+    yield ""
+    if worse > WORSE_LIMIT:
+        wrong.append(f"hostile clients make the hot call's p99 {worse:.1f} times as long")
+    if max(holds) > HOLD_LIMIT:
+        wrong.append(f"the event loop was held for {1000 * max(holds):.0f} ms")
     yield from memory(rows[(rows[:, 0] >= begin) & (rows[:, 0] < begin + seconds)], wrong)
     wrong += findings.wrong + [f"log: {line.strip()}" for line in failures]
     yield f"{findings.steps:,} steps, {findings.applied:,} times feedback applied ({RANKS} a step),"
@@ -112,6 +137,7 @@ def trades() -> list[Workload]:
             samples=samples,
             modalities=["audio", "video"],
             batch_size=G,
+            tail="carry",  # so that an epoch has each sample
             seed=k,
             policy=PolicySpec(name=policy, parameters=parameters),
             interval=None if samples == 50_000 else 100,

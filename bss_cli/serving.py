@@ -25,6 +25,8 @@ def serve(
     hosts: Annotated[str | None, _setting("hosts", "Names that it is reached by, through a proxy perhaps.")] = None,
     max_body_bytes: Annotated[str | None, _setting("max_body_bytes", "Largest request, in bytes.")] = None,
     max_samples: Annotated[str | None, _setting("max_samples", "Largest job, in samples.")] = None,
+    max_memory: Annotated[str | None, _setting("max_memory", "Bytes of all jobs in memory; none: half of it.")] = None,
+    max_stored_bytes: Annotated[str | None, _setting("max_stored_bytes", "Bytes that a job may store.")] = None,
     rate_limit: Annotated[str | None, _setting("rate_limit", "Requests a second of one client.")] = None,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM.
@@ -44,6 +46,8 @@ def serve(
         hosts=hosts,
         max_body_bytes=max_body_bytes,
         max_samples=max_samples,
+        max_memory=max_memory,
+        max_stored_bytes=max_stored_bytes,
         rate_limit=rate_limit,
     )
     for stop in (signal.SIGINT, signal.SIGTERM):

@@ -71,6 +71,13 @@ class TooLargeError(BssError):
     title = "Too large"
 
 
+class NoRoomError(BssError):
+    """Memory or disk that the service may take is taken; nothing of the request was kept."""
+
+    status = 507
+    title = "Insufficient storage"
+
+
 class NotReproducibleError(BssError):
     """The journal does not reproduce what was handed out: a policy is not a function of its inputs, or bytes rotted."""
 
@@ -95,6 +102,13 @@ class StoreLostError(StoreError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, field="store")
+
+
+class StoppedError(StoreError):
+    """The service stops, and what takes long is not done to its end; who asked asks again."""
+
+    def __init__(self) -> None:
+        super().__init__("the service stops: ask again")
 
 
 class MalformedError(BssError):

@@ -3,9 +3,10 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -13,18 +14,29 @@ import structlog
 
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
-from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
+from bss_service.errors import (
+    BssError,
+    BusyError,
+    NoRoomError,
+    NotFoundError,
+    NotReproducibleError,
+    StoppedError,
+    StoreError,
+    TooManyError,
+)
 from bss_service.job import views
 from bss_service.job.events import JobEvent
 from bss_service.job.job import Job
+from bss_service.job.lock import JobLock, Leaving
 from bss_service.job.places import check_incarnation
 from bss_service.job.plans import Plan
+from bss_service.job.room import bytes_of
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
 from bss_service.metrics import Metrics
-from bss_service.protocol.jobs import JobState
+from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.training import AttachAnswer
 
 log = structlog.get_logger()
@@ -33,6 +45,7 @@ A = TypeVar("A")
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
 DECISION_BYTES: Final = 256  # about, in a snapshot
+COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
 
@@ -43,22 +56,28 @@ class LiveJob:
     job: Job
     seq: int
     fence: Fence = field(default_factory=Fence)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)  # its lock is the job's lock
+    changed: JobLock = field(default_factory=JobLock)
     pending: Transaction | None = None  # changes not yet handed to the store
     durable: Future[None] | None = None  # the last changes that were
     heard: dict[str, float] = field(default_factory=dict)  # by client of a trainer: when it last called
     joined: AttachAnswer | None = None  # where the run that trains now began: the same for all of its ranks
     asking: int = 0  # requests of rank 0 that are held for the next interval
     used: float = field(default_factory=time.monotonic)  # when it was last asked for
+    size: int = 0  # bytes of memory that it may take
+    stored: int = 0  # bytes of its journal and plans in the store
+    most_stored: int | None = None
     bytes_since_snapshot: int = 0
     entries_since_snapshot: int = 0
     planning_since_snapshot: float = 0.0  # seconds
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
     evidence: tuple[Any, Evidence | None] | None = None  # computed last, and of which state
-    table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
+    copies: set[asyncio.Task[SampleTable]] = field(default_factory=set)  # being made of the table: it must not change
+    looks: "weakref.WeakValueDictionary[Any, asyncio.Task[Any]]" = field(default_factory=weakref.WeakValueDictionary)
+    held: Counter[Any] = field(default_factory=Counter)  # requests that wait for something to come true, by who waits
 
     def __post_init__(self) -> None:
+        self.size = bytes_of(self.job.spec)
         for trainer in self.job.trainers.values():
             self.hear(trainer.client)  # it may be there still: it was the service that was away
 
@@ -74,8 +93,25 @@ class LiveJob:
         now = time.monotonic()
         return {client: now - when for client, when in self.heard.items()}
 
+    def copy_table(self) -> "asyncio.Task[SampleTable]":
+        """A copy of the table as it is now, made beside the loop; whoever plans waits for it first."""
+        copying = asyncio.create_task(asyncio.to_thread(self.job.table.copy))
+        self.copies.add(copying)
+        copying.add_done_callback(self.copies.discard)
+        return copying
+
     def apply(self, event: JobEvent[A]) -> A:
-        """Let something happen to the job, and have the change journaled; the answer to it."""
+        """Let something happen to the job, and have the change journaled; the answer to it.
+
+        Raises NoRoomError, before anything has happened, where its journal has all the room that it may have.
+        """
+        if self.most_stored is not None and self.stored >= self.most_stored:
+            raise NoRoomError(
+                f"job {self.job.spec.name!r} has {self.stored} bytes in the store, of at most {self.most_stored} "
+                "(setting max_stored_bytes): nothing of it changes any more",
+                field="job",
+                value=self.stored,
+            )
         plans, planned_until = self.job.plans, self.job.planned_until
         applied = event.apply(self.job)
         if applied.entry is not None:
@@ -89,6 +125,7 @@ class LiveJob:
         pending = self.pending = self.pending or Transaction(self.job.spec.name, self.fence)
         pending.entries.append(entry)
         self.bytes_since_snapshot += len(entry.body)
+        self.stored += len(entry.body)
         self.entries_since_snapshot += 1
         if self.job.plans is plans:
             return
@@ -98,7 +135,9 @@ class LiveJob:
         if kept < planned_until:
             pending.truncate(kept)
         pending.plans += written
-        self.bytes_since_snapshot += sum(plan.indices.nbytes for plan in written)
+        drawn = sum(plan.indices.nbytes for plan in written)
+        self.bytes_since_snapshot += drawn
+        self.stored += drawn
 
     @property
     def snapshot_is_due(self) -> bool:
@@ -114,18 +153,28 @@ class LiveJob:
     @property
     def is_idle(self) -> bool:
         """Whether nobody has asked for it in a long time."""
-        long_ago = time.monotonic() - self.used > IDLE_SECONDS
-        return long_ago and not self.changed.locked() and self.snapshot is None
+        return self.is_cold_for(IDLE_SECONDS)
+
+    def is_cold_for(self, seconds: float) -> bool:
+        """Whether nobody has asked for it in so long, and all of it is stored."""
+        long_ago = time.monotonic() - self.used > seconds
+        busy = self.changed.locked() or self.held or self.copies or self.snapshot is not None
+        return long_ago and not busy and (self.durable is None or self.durable.done())
 
 
 class JobRegistry:
     """All jobs that are in memory. One process only may have a store open."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
+    def __init__(self, store: Store, metrics: Metrics, memory: int, stored: int | None) -> None:
+        """memory: bytes that all jobs in it may take. stored: that each may have in the store."""
+        self._memory, self._stored = memory, stored
+        self._reserved = 0  # bytes of memory, for jobs that are being made or loaded
+        metrics.most_memory.set(memory)
         self._store = store
         self._metrics = metrics
         self._live: dict[str, LiveJob] = {}
         self._idle_states: dict[str, JobState] = {}  # of jobs that are not in memory, as they were when they last were
+        self._stopping = False
         self._loading: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.loader = Loader(store, metrics)
 
@@ -137,16 +186,40 @@ class JobRegistry:
         """While it is held nobody else loads, creates or deletes the job of that name."""
         return self._loading.setdefault(name, asyncio.Lock())
 
+    @contextmanager
+    def room_for(self, spec: JobSpec, *, known: bool = False) -> Iterator[None]:
+        """Keep memory free for a job that is being made, or loaded; those of which nobody has asked lately make room.
+
+        Raises NoRoomError, or BusyError for a job that is known: others may make room for it soon.
+        """
+        needed = bytes_of(spec)
+        for live in sorted(self.all(), key=lambda live: live.used):
+            if self._free() < needed and live.is_cold_for(COLD_SECONDS):
+                self._let_go(live)
+        if self._free() < needed:
+            fit = max(0, self._free()) * spec.samples // needed
+            told = (
+                f"samples must be at most {fit} now, got {spec.samples}: jobs take {self._memory - self._free()} bytes "
+                f"of memory, of at most {self._memory} (setting max_memory)"
+            )
+            raise BusyError(told) if known else NoRoomError(told, field="samples", value=spec.samples)
+        self._reserved += needed
+        try:
+            yield
+        finally:
+            self._reserved -= needed
+
     async def find(self, name: str) -> LiveJob | None:
         """The live job, loaded if need be; the caller holds its `loading`."""
         if name not in self._live:
             started = time.monotonic()
-            loaded = await self.loader.load(name)
+            loaded = await self._loaded(name)
             if loaded is None:
                 return None
             job, seq, entries = loaded
             seconds = time.monotonic() - started
             live = LiveJob(job, seq, entries_since_snapshot=entries, planning_since_snapshot=seconds if entries else 0)
+            live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
             self._keep(live)
             self._snapshot_if_due(live)  # so that another restart need not do all that again
             log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
@@ -174,7 +247,7 @@ class JobRegistry:
         async with self.loading(name):
             if name not in self._live:
                 if name not in self._idle_states:
-                    loaded = await self.loader.load(name)
+                    loaded = await self._loaded(name)
                     if loaded is None:
                         return None
                     self._idle_states[name] = views.state(loaded[0])
@@ -204,7 +277,8 @@ class JobRegistry:
             try:
                 yield live
             except BssError as error:
-                if isinstance(error, NotReproducibleError):
+                if isinstance(error, NotReproducibleError | StoppedError):
+                    live.pending = None
                     self.drop(live)
                 raise  # all others are raised before anything changes
             except BaseException:
@@ -224,6 +298,37 @@ class JobRegistry:
                 raise
         if durable is known:
             self._store.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
+
+    async def hold(
+        self, live: LiveJob, who: Hashable, is_true: Callable[[], bool], leaving: Leaving | None, most: int
+    ) -> None:
+        """Wait, without the job's lock, until something is true of it, or the client has gone.
+
+        Raises TooManyError where so many of `who` wait already, StoreError where this process lets go of the job.
+        """
+        if live.held[who] >= most:
+            raise TooManyError(f"{most} requests are held for the same already: try again in a second", retry_after=1)
+        live.held[who] += 1
+        self._metrics.held.inc()
+        try:
+            await live.changed.wait_for(lambda: live.fence.closed or self._stopping or is_true(), leaving)
+        finally:
+            self._metrics.held.dec()
+            live.held[who] -= 1
+            if not live.held[who]:
+                del live.held[who]
+        if live.fence.closed or self._stopping:
+            raise StoreError(f"job {live.job.spec.name!r} is not held by this process any more, ask again")
+
+    async def release(self) -> None:
+        """Before a stop: let go of all requests that are held, and end plans that are being drawn."""
+        self._stopping = True
+        for live in self.all():
+            live.changed.notify_all()
+
+    def _proceed(self) -> None:
+        if self._stopping:
+            raise StoppedError
 
     def hand_over(self, live: LiveJob) -> None:
         """Hand the changes to the store, in their order, and wake up whoever waits for one."""
@@ -248,7 +353,7 @@ class JobRegistry:
         live.changed.notify_all()
         if self._live.get(live.job.spec.name) is live:
             del self._live[live.job.spec.name]
-            self._metrics.live_jobs.set(len(self._live))
+            self._count()
 
     async def close(self) -> None:
         """Let the snapshots that are being written come to their end, or to nothing."""
@@ -258,31 +363,55 @@ class JobRegistry:
                 with suppress(asyncio.CancelledError):
                     await live.snapshot
 
+    async def _loaded(self, name: str) -> tuple[Job, int, int] | None:
+        """A job out of the store, for which there is room."""
+        spec = await asyncio.to_thread(self._store.spec, name)
+        if spec is None:
+            return await self.loader.load(name)  # there is none, or it says what is wrong with it
+        with self.room_for(spec, known=True):
+            return await self.loader.load(name)
+
+    def _free(self) -> int:
+        """Bytes of memory that jobs may take beside those that are there."""
+        return self._memory - self._reserved - sum(live.size for live in self._live.values())
+
+    def _let_go(self, live: LiveJob) -> None:
+        """Let a job that nobody uses leave memory."""
+        live.fence.closed = True
+        name = live.job.spec.name
+        self._idle_states[name] = views.state(live.job)
+        del self._live[name]
+        self._count()
+
+    def _count(self) -> None:
+        self._metrics.live_jobs.set(len(self._live))
+        self._metrics.memory.set(sum(live.size for live in self.all()))
+
     def _keep(self, live: LiveJob) -> None:
         """Keep a job in memory, and let go of those that nobody has asked for in a long time."""
-        for name, other in list(self._live.items()):
+        for other in self.all():
             if other.is_idle:
-                other.fence.closed = True
-                self._idle_states[name] = views.state(other.job)
-                del self._live[name]
+                self._let_go(other)
+        live.most_stored = self._stored
+        live.job.proceed = self._proceed
         self._live[live.job.spec.name] = live
         self._idle_states.pop(live.job.spec.name, None)
-        self._metrics.live_jobs.set(len(self._live))
+        self._count()
 
     def _snapshot_if_due(self, live: LiveJob) -> None:
         if live.snapshot_is_due and not live.fence.closed:
             live.bytes_since_snapshot = live.entries_since_snapshot = 0
             live.planning_since_snapshot = 0.0
             # Begun here and not by the other task: whoever holds the lock may plan before that one's turn comes.
-            live.table_read = asyncio.create_task(asyncio.to_thread(live.job.table.copy))
-            live.snapshot = asyncio.create_task(self._write_snapshot(live, frozen(live.job), live.table_read, live.seq))
+            live.snapshot = asyncio.create_task(
+                self._write_snapshot(live, frozen(live.job), live.copy_table(), live.seq)
+            )
 
     async def _write_snapshot(self, live: LiveJob, job: Job, table: asyncio.Task[SampleTable], seq: int) -> None:
         """Write the job as it was, part by part, while it goes on. What fails is tried again when it is due again."""
         started = time.monotonic()
         try:
             job.table = await table
-            live.table_read = None
             frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
             for part in parts_of(seq, frame):
                 if live.fence.closed:
@@ -293,7 +422,7 @@ class JobRegistry:
         except Exception as error:  # a bug: the job goes on without, and nobody else would tell
             log.error("snapshot not written", job=job.spec.name, exc_info=error)
         finally:
-            live.table_read = live.snapshot = None
+            live.snapshot = None
             live.snapshot_seconds = time.monotonic() - started
 
 

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     )
 
     hosts: str | None = None  # names, separated by commas, by which it may be addressed, through a proxy perhaps
+    max_memory: Annotated[int, Field(ge=2**20)] | None = None  # bytes of all jobs together; null: half of the machine's
+    max_stored_bytes: Annotated[int, Field(ge=2**20)] = 64 * 2**30  # of one job's journal and plans in the store
+
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests a second of one client
 
     @field_validator("host")

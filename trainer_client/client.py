@@ -247,7 +247,7 @@ class SchedulerClient:
         return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/scores", scores, check=check)
 
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
-        """Tell what was drawn while the service was out of reach."""
+        """Tell what was drawn while the service was out of reach; as `LocalBatchesRequest` by who holds a place."""
         return self._call(LocalBatchesAnswer, "POST", f"/v1/jobs/{_quoted(name)}/local-batches", local)
 
     def policy(self, name: str) -> PolicyAnswer:

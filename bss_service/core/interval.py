@@ -13,7 +13,7 @@ from bss_service.core.evidence.posterior import Evidence, Judge
 from bss_service.core.observation import Observation, observe
 from bss_service.core.reward import Report
 from bss_service.core.samples.table import SampleTable
-from bss_service.core.sampling import Drawn, draw_plan
+from bss_service.core.sampling import Drawn, Proceed, draw_plan, unasked
 
 
 def judge_interval(
@@ -58,13 +58,15 @@ def draw_interval(
     drawn: Bool,
     seed: int,
     evidence: Evidence | None = None,
+    proceed: Proceed = unasked,
 ) -> Drawn:
     """Refresh the moving averages as the action says, and draw the batches of the steps [first_step, end_step).
 
-    drawn: (n,) samples that have come in the epoch already. Returns arrays of shape (end_step − first_step, G, …).
+    drawn: (n,) samples that have come in the epoch already. proceed: called again and again; raises what is to end this
+    before it is done. Returns arrays of shape (end_step − first_step, G, …).
     """
     table.refresh(action.ema)
-    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed, evidence)
+    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed, evidence, proceed)
     shape = (end_step - first_step, calendar.batch_size)
     return replace(
         rows,

@@ -1,13 +1,13 @@
 """Counter-based random numbers, weighted orders and draws, and the plan of an interval."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from bss_service.core.action import Action, admitted, log_weights
-from bss_service.core.arrays import Bool, Float32, Float64, Int64
+from bss_service.core.arrays import Bool, Float32, Float64, Int64, UInt64
 from bss_service.core.calendar import Calendar
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.evidence.trust import trust
@@ -15,6 +15,17 @@ from bss_service.core.samples.table import SampleTable
 
 _LEFT_OUT: Final = 2**32  # counters of random numbers apart from those of passes
 _PROBES: Final = 2**33
+_FACTORS: Final = (0xD2E7470EE14C6C93, 0xCA5A826395121157)  # of Philox's rounds
+_BUMPS: Final = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # of its key, from round to round
+_SHORT: Final = 512  # samples of a pass up to which passes are ordered together: a generator costs as much as so many
+_TOGETHER: Final = 2**17  # rows ordered at a time
+
+
+Proceed = Callable[[], None]
+
+
+def unasked() -> None:
+    """Nobody wants to end a draw before it is done."""
 
 
 def uniforms(seed: int, stream: int, counter: int, size: int) -> Float64:
@@ -28,17 +39,54 @@ def uniforms(seed: int, stream: int, counter: int, size: int) -> Float64:
     return ((bits.random_raw(size) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
+def uniform_rows(seed: int, stream: int, counter: int, rows: int, size: int) -> Float64:
+    """`uniforms` of `rows` counters from one on, (rows, size): computed at once where many rows are short."""
+    if rows == 1:
+        return uniforms(seed, stream, counter, size)[None]
+    if size > _SHORT:
+        return np.stack([uniforms(seed, stream, counter + row, size) for row in range(rows)])
+    blocks = -(-size // 4)
+    bits = np.empty((rows, blocks, 4), dtype=np.uint64)
+    bits[..., 0] = np.arange(1, blocks + 1, dtype=np.uint64)  # NumPy counts before it generates
+    bits[..., 1] = np.arange(counter, counter + rows, dtype=np.uint64)[:, None]
+    bits[..., 2:] = 0
+    bits = _philox(bits, seed, stream).reshape(rows, -1)[:, :size]
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def _philox(counters: UInt64, *key: int) -> UInt64:
+    """Philox4x64-10 (Salmon et al. 2011) of counters (…, 4), as NumPy's generator has it."""
+    low, second, high, fourth = (counters[..., word] for word in range(4))
+    for turn in range(10):
+        keys = [np.uint64((word + turn * bump) % 2**64) for word, bump in zip(key, _BUMPS, strict=True)]
+        upper, lower = _wide_product(low, _FACTORS[0])
+        upper_of_high, lower_of_high = _wide_product(high, _FACTORS[1])
+        low, second, high, fourth = upper_of_high ^ second ^ keys[0], lower_of_high, upper ^ fourth ^ keys[1], lower
+    return np.stack([low, second, high, fourth], axis=-1)
+
+
+def _wide_product(numbers: UInt64, factor: int) -> tuple[UInt64, UInt64]:
+    """The upper and the lower 64 bits of products of 64-bit numbers."""
+    half, mask = np.uint64(32), np.uint64(2**32 - 1)
+    a, b = numbers >> half, numbers & mask
+    c, d = np.uint64(factor >> 32), np.uint64(factor & (2**32 - 1))
+    middle = a * d + (b * d >> half)
+    crossed = b * c + (middle & mask)
+    return a * c + (middle >> half) + (crossed >> half), numbers * np.uint64(factor)
+
+
 def weighted_order(weights_log: Float64, u: Float64) -> Int64:
     """A random order without replacement, each next sample drawn in proportion to its weight.
 
-    weights_log: (k,) log-weights; u: (k,) in (0, 1). Returns (k,) positions. Exponential keys E_i/w_i ascending
+    weights_log: (k,) log-weights; u: (…, k) in (0, 1). Returns (…, k) positions. Exponential keys E_i/w_i ascending
     (Efraimidis & Spirakis 2006), compared by logarithm so that no weight over- or underflows. Samples of weight 0
     come last, in random order.
     """
     exponential = np.log(-np.log(u))
     never = np.isneginf(weights_log)
     if never.any():
-        return np.lexsort((exponential - np.where(never, 0.0, weights_log), never))
+        keys = exponential - np.where(never, 0.0, weights_log)
+        return np.lexsort((keys, np.broadcast_to(never, keys.shape)))
     return np.argsort(exponential - weights_log, kind="stable")
 
 
@@ -95,6 +143,7 @@ def draw_plan(
     drawn: Bool,
     seed: int,
     evidence: Evidence | None = None,
+    proceed: Proceed = unasked,
 ) -> Drawn:
     """Draw the samples of steps [first_step, end_step): L = (end_step − first_step)·G rows.
 
@@ -105,6 +154,8 @@ def draw_plan(
 
     Samples that the action leaves out by their evidence come as probes alone, passed through in random order; further
     passes over those that are kept take their place.
+
+    proceed: called again and again; raises what is to end this before it is done.
     """
     length = (end_step - first_step) * calendar.batch_size
     believed = trust(action, evidence, len(table), lambda: uniforms(seed, first_step, _LEFT_OUT, len(table)))
@@ -125,11 +176,11 @@ def draw_plan(
         rows.indices[trained], rows.probabilities[trained] = candidates[chosen], p[chosen]
     else:
         passes = _passes(calendar, first_step, is_probe, action, table, drawn, believed.kept)
-        _fill(rows, trained, passes, weights, calendar.batch_size, seed, first_step, 0)
+        _fill(rows, trained, passes, weights, calendar.batch_size, seed, first_step, 0, proceed)
     if len(out):
         probes = np.flatnonzero(is_probe)
         alike = np.zeros(len(table))
-        _fill(rows, probes, _repeated(out, len(probes)), alike, calendar.batch_size, seed, first_step, _PROBES)
+        _fill(rows, probes, [(out, len(probes))], alike, calendar.batch_size, seed, first_step, _PROBES, proceed)
     if believed.masked is None:
         return rows
     return replace(rows, masked=believed.masked[rows.indices] & ~is_probe[:, None])
@@ -171,39 +222,65 @@ def _spread(length: int, batch_size: int, share: float) -> Bool:
 def _fill(
     rows: Drawn,
     places: Int64,
-    passes: Iterable[tuple[Int64, int]],
+    runs: Iterable[tuple[Int64, int]],
     weights: Float64,
     batch_size: int,
     seed: int,
     first_step: int,
     counter: int,
+    proceed: Proceed,
 ) -> None:
-    """Write passes (candidates, how many of them) into the rows at `places`, ascending, one behind the other.
+    """Write runs of passes (candidates, how many rows) into the rows at `places`, ascending, one behind the other.
 
     weights: (n,) logarithms. counter: of the first pass's random numbers.
     """
     batch = places // batch_size
     filled = 0
-    for number, (candidates, size) in enumerate(passes, counter):
-        order = weighted_order(weights[candidates], uniforms(seed, first_step, number, len(candidates)))
-        if 0 < filled < len(places):
-            opened, end = np.searchsorted(batch, batch[filled], "left"), np.searchsorted(batch, batch[filled], "right")
-            if opened < filled:
-                present = np.isin(candidates, rows.indices[places[opened:filled]])
-                order = _repeats_later(order, present, int(end) - filled)
-        chosen = order[:size]
-        rows.indices[places[filled : filled + size]] = candidates[chosen]
-        rows.probabilities[places[filled : filled + size]] = normalised(weights[candidates])[chosen]
-        filled += size
+    for candidates, size in runs:
+        own, k = weights[candidates], len(candidates)
+        likely = normalised(own).astype(np.float32)
+        start, stop = filled, filled + size
+        last = None  # the order of the pass before
+        while filled < stop:
+            proceed()
+            passes = min(max(1, _TOGETHER // k), -(-(stop - filled) // k))
+            orders = weighted_order(own, uniform_rows(seed, first_step, counter, passes, k))
+            for number, opened, begin, end in _shared(batch, start, filled + k * np.arange(passes), k):
+                before = orders[number - 1] if number else last
+                if before is None:
+                    present = np.isin(candidates, rows.indices[places[opened:begin]])
+                else:
+                    present = np.zeros(k, dtype=np.bool_)
+                    present[before[opened - begin :]] = True
+                orders[number] = _repeats_later(orders[number], present, end - begin)
+            last = orders[-1]
+            chosen = orders.reshape(-1)[: stop - filled]
+            there = places[filled : filled + len(chosen)]
+            rows.indices[there], rows.probabilities[there] = candidates[chosen], likely[chosen]
+            filled += len(chosen)
+            counter += passes
+
+
+def _shared(batch: Int64, start: int, begins: Int64, k: int) -> Iterator[tuple[int, int, int, int]]:
+    """Those of the passes of k rows that begin in an opened batch, and what they share it with may matter.
+
+    batch: (L,) of each place, ascending. start: of their run. begins: place of each pass's first row. Gives number of
+    the pass, first place of its batch, first place of its own, and end of the batch. A pass that lies behind a whole
+    other one in its batch is none: it repeats all of it, in whatever order.
+    """
+    opened = np.searchsorted(batch, batch[begins], "left")
+    ends = np.searchsorted(batch, batch[begins], "right")
+    numbers = np.flatnonzero((opened < begins) & ((begins - opened < k) | (begins == start)))
+    return zip(*(part.tolist() for part in (numbers, opened[numbers], begins[numbers], ends[numbers])), strict=True)
 
 
 def _passes(
     calendar: Calendar, first_step: int, is_probe: Bool, action: Action, table: SampleTable, drawn: Bool, kept: Bool
 ) -> Iterator[tuple[Int64, int]]:
-    """The passes of a plan without replacement, but for probes: candidates and how many of them are drawn."""
+    """The runs of passes of a plan without replacement, but for probes: candidates, and how many rows of them."""
     everyone = np.flatnonzero(kept)
     if action.coverage != "epoch":
-        yield from _repeated(_among(admitted(action, table), kept), int((~is_probe).sum()))
+        yield _among(admitted(action, table), kept), int((~is_probe).sum())
         return
     candidates = np.flatnonzero(kept & ~drawn)
     first_position = first_step * calendar.batch_size
@@ -213,14 +290,9 @@ def _passes(
         once = min(len(candidates), size)
         if once:
             yield candidates, once
-        yield from _repeated(everyone, size - once)
+        if size > once:
+            yield everyone, size - once
         candidates = everyone
-
-
-def _repeated(candidates: Int64, length: int) -> Iterator[tuple[Int64, int]]:
-    """Passes over candidates until `length` of them have come."""
-    for start in range(0, length, len(candidates)):
-        yield candidates, min(len(candidates), length - start)
 
 
 def _among(candidates: Int64, kept: Bool) -> Int64:

@@ -1,5 +1,8 @@
 """Where the parts meet."""
 
+import asyncio
+import gc
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -18,7 +21,7 @@ from bss_service.http.headers import HostCheck, SecurityHeaders
 from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
-from bss_service.metrics import Metrics, RequestMetrics
+from bss_service.metrics import Metrics, RequestMetrics, watch_loop
 from bss_service.settings import Settings, is_loopback
 
 BODIES: Final = 2  # of the largest size, in memory at a time
@@ -32,8 +35,14 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.host = Host(store, metrics, settings.max_samples)
+        app.state.host = Host(
+            store, metrics, settings.max_samples, memory=settings.max_memory, stored=settings.max_stored_bytes
+        )
+        gc.collect()
+        gc.freeze()  # what is loaded stays: to look through it again and again would hold the loop
+        watching = asyncio.create_task(watch_loop(metrics))
         yield
+        watching.cancel()
         await app.state.host.close()
         tokens.close()
         store.close()
@@ -48,6 +57,7 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
         redirect_slashes=False,  # the place would be made of the Host header, and of this scheme, not of a proxy's
     )
     app.state.settings = settings
+    app.state.under_way = Counter()
     limiter = None if settings.rate_limit is None else RateLimiter(settings.rate_limit)
     app.state.gate = Gate(tokens, settings.token, limiter, local=is_loopback(settings.host))
     problems.install(app, api.router.routes)

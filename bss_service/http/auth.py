@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from fastapi import Request
 from pydantic import SecretStr
@@ -51,9 +52,10 @@ class Gate:
     async def admit(self, request: Request, needed: Scope) -> None:
         """Raises UnauthorisedError, ForbiddenError or TooManyError where a request may not pass."""
         token = await self._token(request)
+        address = request.client.host if request.client else ""
+        request.state.client = f"token {token.name}" if token else f"address {address}"
         if self._limiter is not None:
-            address = request.client.host if request.client else ""
-            self._limiter.take(f"token {token.name}" if token else f"address {address}")
+            self._limiter.take(request.state.client)
         if token is None:
             await self._check_open(request)
         elif not token.scope.allows(needed):
@@ -79,6 +81,7 @@ class Gate:
             )
         if not is_loopback(host_of(request.scope) or ""):
             raise UnauthorisedError("host must be a loopback address where no token is set", field="host")
+        _check_origin(request)
 
     async def _tokens(self) -> list[Token]:
         if self._clock() - self._read_at >= FRESH:
@@ -109,6 +112,16 @@ class Needs:
         gate: Gate = request.app.state.gate
         if self.scope is not None:
             await gate.admit(request, self.scope)
+
+
+def _check_origin(request: Request) -> None:
+    """Raises ForbiddenError for what a browser sends on behalf of another site's page, which need not show a token."""
+    site = request.headers.get("sec-fetch-site", "none")
+    if site not in ("none", "same-origin"):
+        raise ForbiddenError(f"pages of other origins may not ask: sec-fetch-site is {site}", field="sec-fetch-site")
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise ForbiddenError(f"pages of other origins may not ask: origin is {origin}", field="origin", value=origin)
 
 
 def _of_setting(setting: SecretStr) -> Token:

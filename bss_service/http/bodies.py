@@ -1,9 +1,10 @@
 """Bodies in and out: every message goes as JSON or as a frame, as the headers say."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import pydantic
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +29,10 @@ MAX_HEADER: Final = 256 * 2**10  # bytes of a frame before its arrays
 LONG: Final = 2**18  # bytes; such bodies are parsed beside the event loop
 BODY_SECONDS: Final = 30.0  # for a body to come
 SLOWEST: Final = 2**16  # bytes a second: so much longer may a long one take
+FEW_NUMBERS: Final = 2**15  # of an answer; more are written beside the event loop
+MAX_NUMBERS: Final = 2**18  # of an answer in JSON: writing it holds up all others
+ITEM: Final = 10  # numbers of an object in a list, about
+PIECE: Final = 2**20  # bytes
 M = TypeVar("M", bound=Message)
 
 
@@ -132,8 +137,46 @@ class MessageResponse(Response):
         self._message = message
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if frames.CONTENT_TYPE in Headers(scope=scope).get("accept", ""):
-            response = Response(self._message.to_frame(), self.status_code, media_type=frames.CONTENT_TYPE)
-        else:
-            response = Response(self._message.model_dump_json(), self.status_code, media_type=JSON)
+        as_frame = frames.CONTENT_TYPE in Headers(scope=scope).get("accept", "")
+        numbers = _numbers(self._message)
+        if numbers > MAX_NUMBERS and not as_frame:
+            raise TooLargeError(
+                f"accept must be {frames.CONTENT_TYPE} for an answer of {numbers} numbers, of which JSON has at most "
+                f"{MAX_NUMBERS}",
+                field="accept",
+                value=numbers,
+            )
+        render = self._message.to_frame if as_frame else self._message.model_dump_json
+        body: bytes | str = await run_in_threadpool(render) if numbers > FEW_NUMBERS else render()
+        response = Response(body, self.status_code, media_type=frames.CONTENT_TYPE if as_frame else JSON)
         await response(scope, receive, send)
+
+
+class InPieces(Response):
+    """Large bytes, of which no more than a piece is copied at a time: whatever else is asked goes on meanwhile."""
+
+    def __init__(self, data: bytes, media_type: str) -> None:
+        super().__init__(media_type=media_type)
+        self._data = memoryview(data)
+        self.headers["content-length"] = str(len(data))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for start in range(0, len(self._data), PIECE):
+            piece = self._data[start : start + PIECE]
+            await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _numbers(message: Message) -> int:
+    """How many numbers a message holds, in its arrays and, about, in its lists."""
+    return sum(
+        value.size if isinstance(value, np.ndarray) else ITEM * len(value) if isinstance(value, list) else 0
+        for value in _values(message)
+    )
+
+
+def _values(message: Message) -> Iterator[Any]:
+    """Its fields, and those of messages in it."""
+    for value in message.__dict__.values():
+        yield from _values(value) if isinstance(value, Message) else (value,)

@@ -2,11 +2,12 @@
 
 import json
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
+from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -48,6 +49,28 @@ class RateLimiter:
             if left + (now - at) * self._rate < self._size and len(self._buckets) <= MAX_CLIENTS:
                 return
             self._buckets.popitem(last=False)
+
+
+class AtMost:
+    """A dependency, behind one that admits, that lets a client have so many requests of a kind under way."""
+
+    def __init__(self, most: int, kind: str) -> None:
+        self._most = most
+        self._kind = kind
+
+    async def __call__(self, request: Request) -> AsyncIterator[None]:
+        """Raises TooManyError."""
+        under_way: Counter[tuple[str, str]] = request.app.state.under_way
+        mine = (self._kind, request.state.client)
+        if under_way[mine] >= self._most:
+            raise TooManyError(f"a client may have {self._most} {self._kind} under way: try again in a second", 1)
+        under_way[mine] += 1
+        try:
+            yield
+        finally:
+            under_way[mine] -= 1
+            if not under_way[mine]:
+                del under_way[mine]
 
 
 class BodyBudget:

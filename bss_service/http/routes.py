@@ -3,15 +3,19 @@
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from bss_service.core.samples.table import MAX_STEP
 from bss_service.errors import OldClientError
 from bss_service.host import Host
+from bss_service.host.host import ANSWER_ROWS, JSON_ROWS
 from bss_service.http.auth import Needs
-from bss_service.http.bodies import BINARY, MessageResponse
+from bss_service.http.bodies import BINARY, InPieces, MessageResponse
 from bss_service.http.endpoints import GuardedRoute
+from bss_service.http.limits import AtMost
 from bss_service.http.openapi import Responses, binary, example, failures
 from bss_service.http.tokens import Scope
+from bss_service.job.lock import Leaving
 from bss_service.job.snapshot import Snapshot
 from bss_service.protocol import frames
 from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
@@ -36,8 +40,8 @@ from bss_service.protocol.training import (
     Batches,
     FeedbackAnswer,
     FeedbackRequest,
-    LocalBatches,
     LocalBatchesAnswer,
+    LocalBatchesRequest,
     Scores,
     ScoresAnswer,
     StepsAnswer,
@@ -52,6 +56,21 @@ async def host_of(request: Request) -> Host:
     """The application's host; async, since a sync dependency would cost every request a thread."""
     host: Host = request.app.state.host
     return host
+
+
+def leaving(request: Request) -> Leaving:
+    """What returns once the client of a request has gone, whose body is read."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return gone
+
+
+def answer_rows(request: Request) -> int:
+    """How many rows of batches an answer has at most: JSON has few, since writing it holds up all others."""
+    return ANSWER_ROWS if frames.CONTENT_TYPE in request.headers.get("accept", "") else JSON_ROWS
 
 
 async def check_protocol(
@@ -96,6 +115,9 @@ OPEN = [Depends(Needs(None))]
 READ = [Depends(Needs(Scope.READ))]
 TRAIN = [Depends(Needs(Scope.TRAIN))]  # what a trainer does
 ADMIN = [Depends(Needs(Scope.ADMIN))]
+
+LOOK = [*READ, Depends(AtMost(8, "looks at samples and decisions"))]  # what takes a thread of those who look
+WATCH = [*READ, Depends(AtMost(256, "requests for observations"))]  # what may be held
 
 router = APIRouter(
     prefix="/v1",
@@ -183,25 +205,28 @@ async def detach(host: TheHost, name: JobName, client: ClientName) -> None:
     dependencies=TRAIN,
     openapi_extra=example(start=0, count=3),
 )
-async def steps(host: TheHost, name: JobName, message: StepsRequest, incarnation: Incarnation = None) -> StepsAnswer:
+async def steps(
+    host: TheHost, name: JobName, message: StepsRequest, request: Request, incarnation: Incarnation = None
+) -> StepsAnswer:
     """Feedback for steps that are done, and the next batches from a step on, in one round trip.
 
     Asked again, it gives the same batches. A call for an interval that is not drawn yet waits for the feedback that
     belongs to it, at most the job's `patience`. Fewer batches than asked for is a normal answer.
     """
-    return await host.steps(name, message, incarnation)
+    return await host.steps(name, message, incarnation, leaving=leaving(request), rows=answer_rows(request))
 
 
 @router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
 async def read_batches(
     host: TheHost,
     name: JobName,
+    request: Request,
     start: Annotated[int, Query(ge=0, le=MAX_STEP)],
     count: Annotated[int, Query(ge=1, le=MAX_COUNT)] = 1,
     incarnation: Incarnation = None,
 ) -> Batches:
     """The batches of past steps. It never hands out new ones: `POST …/steps` does."""
-    return await host.batches(name, start, count, incarnation)
+    return await host.batches(name, start, count, incarnation, rows=answer_rows(request))
 
 
 @router.post(
@@ -256,9 +281,12 @@ async def scores(host: TheHost, name: JobName, message: Scores, incarnation: Inc
     openapi_extra=example(start=0, indices=[[3, 1]]),
 )
 async def local_batches(
-    host: TheHost, name: JobName, message: LocalBatches, incarnation: Incarnation = None
+    host: TheHost, name: JobName, message: LocalBatchesRequest, incarnation: Incarnation = None
 ) -> LocalBatchesAnswer:
-    """Batches that the client drew by itself while the service was out of reach take the place of planned ones."""
+    """Batches that the client drew by itself while the service was out of reach take the place of planned ones.
+
+    409 (`field` is `start`) where steps were handed out and somebody else holds a place: they may be in use there.
+    """
     return await host.adopt(name, message, incarnation)
 
 
@@ -291,16 +319,19 @@ async def end_shadow(host: TheHost, name: JobName) -> None:
     await host.end_shadow(name)
 
 
-@router.get("/jobs/{job}/observation", summary="What the policy sees next", dependencies=READ)
+@router.get("/jobs/{job}/observation", summary="What the policy sees next", dependencies=WATCH)
 async def read_observation(
-    host: TheHost, name: JobName, wait: Annotated[float, Query(ge=0, le=MAX_WAIT, allow_inf_nan=False)] = 0.0
+    host: TheHost,
+    name: JobName,
+    request: Request,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT, allow_inf_nan=False)] = 0.0,
 ) -> ObservationAnswer:
     """The observation from which the next interval will be drawn, as far as it is known.
 
     With `wait` the call is held, at most so many seconds, until the job awaits an action: its policy is `external`,
     its trainer has asked for the interval, and the feedback that belongs to it is in.
     """
-    return await host.observation(name, wait)
+    return await host.observation(name, wait, leaving(request))
 
 
 @router.put(
@@ -317,7 +348,7 @@ async def set_action(host: TheHost, name: JobName, message: ActionRequest) -> Ac
     return await host.act(name, message)
 
 
-@router.get("/jobs/{job}/decisions", summary="The decision log", dependencies=READ)
+@router.get("/jobs/{job}/decisions", summary="The decision log", dependencies=LOOK)
 async def read_decisions(
     host: TheHost,
     name: JobName,
@@ -328,7 +359,7 @@ async def read_decisions(
     return await host.decisions(name, start, count)
 
 
-@router.get("/jobs/{job}/samples", summary="Which samples are suspect?", dependencies=READ, responses=CSV)
+@router.get("/jobs/{job}/samples", summary="Which samples are suspect?", dependencies=LOOK, responses=CSV)
 async def list_samples(
     host: TheHost,
     name: JobName,
@@ -342,11 +373,12 @@ async def list_samples(
     """
     listed = await host.samples(name, order, limit)
     if form == "csv":
-        return Response(csv_of(listed), media_type="text/csv; charset=utf-8")  # type: ignore[return-value]
+        text = await run_in_threadpool(csv_of, listed)
+        return Response(text, media_type="text/csv; charset=utf-8")  # type: ignore[return-value]
     return listed
 
 
-@router.get("/jobs/{job}/samples/{i}", summary="Why is this sample drawn?", dependencies=READ)
+@router.get("/jobs/{job}/samples/{i}", summary="Why is this sample drawn?", dependencies=LOOK)
 async def read_sample(
     host: TheHost,
     name: JobName,
@@ -360,13 +392,13 @@ async def read_sample(
 @router.get(
     "/jobs/{job}/snapshot",
     summary="Take a job's state away",
-    dependencies=TRAIN,
+    dependencies=[*TRAIN, Depends(AtMost(2, "snapshots"))],
     response_class=Response,
     responses=binary(frames.CONTENT_TYPE),
 )
 async def read_snapshot(host: TheHost, name: JobName) -> Response:
     """The whole state of the job as one frame, for `PUT` here or elsewhere, under this name or another."""
-    return Response(await host.snapshot(name), media_type=frames.CONTENT_TYPE)
+    return InPieces(await host.snapshot(name), frames.CONTENT_TYPE)
 
 
 @router.put("/jobs/{job}/snapshot", status_code=201, summary="Create a job from a snapshot", dependencies=ADMIN)

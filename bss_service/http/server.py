@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import time
 
 import structlog
@@ -25,6 +26,7 @@ def serve(settings: Settings) -> None:
     Raises UnguardedError, StoreError, or OSError where the address can't be had.
     """
     os.umask(0o077)  # the store is for this user alone
+    sys.setswitchinterval(0.001)  # seconds: threads that compute let the event loop have its turn
     logs.set_up(settings.log_format)
     for name, value in service_links().items():
         structlog.get_logger().info("passed over: a Kubernetes service link, not a setting", name=name, value=value)

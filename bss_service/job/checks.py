@@ -1,6 +1,7 @@
 """What a job refuses, before anything of it changes; each check raises an error that names the field and the value."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
@@ -9,10 +10,55 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import drawn_before
 from bss_service.core.signals import Signals
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
+from bss_service.job.job import Job
 from bss_service.job.plans import Plan, plan_of
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import UNKNOWN_BATCH, Feedback, LocalBatches, Scores
+from bss_service.protocol.training import MAX_COUNT, UNKNOWN_BATCH, Feedback, LocalBatches, Scores
 from bss_service.protocol.validation import ValidationReport
+
+PLAN_ROWS: Final = 2**21  # of a plan, but for one epoch, which may have as many as there are samples
+MAX_EPOCHS: Final = 1000  # in one plan
+MAX_PASSES: Final = 4  # measuring passes that may wait for a plan
+
+
+def most_rows(spec: JobSpec) -> int:
+    """The most rows that a plan of a new job may have."""
+    return max(spec.samples, min(PLAN_ROWS, MAX_EPOCHS * spec.samples))
+
+
+def check_interval(spec: JobSpec) -> None:
+    """An interval whose plan is drawn in seconds."""
+    rows = most_rows(spec)
+    if (spec.interval or 0) * spec.batch_size > rows:
+        raise InvalidValueError(
+            f"interval must be at most {rows // spec.batch_size} steps of {spec.batch_size} samples, as a plan has at "
+            f"most {rows} rows, got {spec.interval}",
+            field="interval",
+            value=spec.interval,
+        )
+
+
+def check_local_size(spec: JobSpec, local: LocalBatches) -> None:
+    """No more batches at once than a plan may have, or a request for batches."""
+    steps = min(MAX_COUNT, max(PLAN_ROWS, spec.samples) // spec.batch_size)
+    if len(local.indices) > steps:
+        raise InvalidValueError(
+            f"indices must have at most {steps} batches of {spec.batch_size} samples, got {len(local.indices)}",
+            field="indices",
+            value=len(local.indices),
+        )
+
+
+def check_passes(job: Job, rows: int) -> None:
+    """No more rows of measuring passes than may wait for the next plan."""
+    most = MAX_PASSES * job.spec.samples
+    if job.table.dynamics is not None and job.rows_waiting + rows > most:
+        raise ConflictError(
+            f"indices must be at most {most - job.rows_waiting} more until the next interval is drawn, which learns "
+            f"{job.rows_waiting} that wait, got {rows}",
+            field="indices",
+            value=rows,
+        )
 
 
 def rank_rows(spec: JobSpec, rank: int, world_size: int) -> range:

@@ -160,7 +160,7 @@ class ScoresReceived(JobEvent[ScoresAnswer]):
         return cls(scores.indices, checks.scores_values(job.signals, scores))
 
     def apply(self, job: Job) -> Applied[ScoresAnswer]:
-        job.passes.append((self.indices, self.values))
+        job.take_pass(self.indices, self.values)
         return Applied(ScoresAnswer(accepted=len(self.indices)), self)
 
     @classmethod
@@ -332,8 +332,8 @@ class ActionSet(MessageEvent[ActionAnswer]):
         """The answer to a repetition for an interval that is planned; raises ConflictError for anything else."""
         choice = choice_from_outside(self.request, None)
         for decision in reversed(job.history.decisions):
-            same = is_same(choice, decision) and dict(choice.detail) == decision.detail
-            if same and decision.first_step == self.request.first_step:
+            asked = decision.first_step == self.request.first_step
+            if asked and is_same(choice, decision) and dict(choice.detail) == decision.detail:
                 return ActionAnswer(
                     outcome="repeated", first_step=decision.first_step, policy_version=decision.policy_version
                 )

@@ -12,7 +12,7 @@ from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.interval import draw_interval, judge_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
 from bss_service.core.samples.table import MAX_STEP, SampleTable
-from bss_service.core.sampling import drawn_before
+from bss_service.core.sampling import Proceed, drawn_before, unasked
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.history import History
@@ -53,6 +53,7 @@ class Job:
         self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out
+        self.proceed: Proceed = unasked  # asked while it plans; what it raises leaves the job half changed
 
     # What may be asked.
 
@@ -67,27 +68,19 @@ class Job:
 
     def observe(self) -> Observation:
         """What the next interval's decision would log if it were made now; nothing changes."""
-        return self.observing()()
-
-    def observing(self) -> Callable[[], Observation]:
-        """`observe` with copies of all that it needs: it may be called without the job's lock, once."""
-        cut = self._cut(self.planned_until)
-        table, fed_back, passes = self.table.copy(), self.ledger.waiting_before(cut), list(self.passes)
-        observed = self._observer(self.planned_until, self._reports_until(cut))
-        judged = self._judge(self.planned_until, self._reports_until(cut))
-
-        def look() -> Observation:
-            _learn(table, fed_back, passes, cut)
-            return observed(table, evidence=judged(table))
-
-        return look
+        cut, table = self._cut(self.planned_until), self.table.copy()
+        _learn(table, self.ledger.waiting_before(cut), self.passes, cut)
+        reports_until = self._reports_until(cut)
+        evidence = self._judge(self.planned_until, reports_until)(table)
+        seen: Observation = self._observer(self.planned_until, reports_until)(table, evidence=evidence)
+        return seen
 
     def judging(self) -> Callable[[], Evidence | None]:
-        """Gives the evidence of what the latest plan was drawn from, without the job's lock; None where there is none.
+        """Gives the evidence of what the latest plan was drawn from, of a table that nobody changes meanwhile.
 
-        The table changes by planning alone; reports that came since are taken into account.
+        None where there is none. Reports that came since are taken into account.
         """
-        return partial(self._judge(self.planned_until, self.planned_until), self.table.copy())
+        return partial(self._judge(self.planned_until, self.planned_until), self.table)
 
     def check_start(self, step: int) -> None:
         """Raises UnknownStepError for a step beyond the next one to be handed out."""
@@ -126,7 +119,23 @@ class Job:
         """First step of the next interval to be drawn."""
         return self.calendar.interval_bounds(self.planned_until - 1)[1] if self.planned_until else 0
 
+    @property
+    def rows_waiting(self) -> int:
+        """Rows of measuring passes that the next plan learns."""
+        return sum(len(indices) for indices, _ in self.passes)
+
     # How it plans. Called by events.
+
+    def take_pass(self, indices: Int64, values: Float32) -> None:
+        """Keep a part of a measuring pass, (k,) and (k, S), until the next plan learns it.
+
+        Where more rows wait than there are samples twice over, they become at most one a sample: what is known last of
+        each signal, as the table would have it in the end. Training dynamics count visits: where they are kept, each
+        pass stays.
+        """
+        self.passes.append((indices, values))
+        if self.table.dynamics is None and self.rows_waiting > 2 * self.spec.samples:
+            self.passes = [_folded(self.passes, self.spec.samples)]
 
     def plan(self) -> Plan:
         """Draw the next interval, or the rest of one that was interrupted."""
@@ -143,7 +152,9 @@ class Job:
         decision = self._decide(first, end, reports_until, evidence)
         before = drawn_before(((p.first_step, p.indices) for p in self.plans), self.calendar, first)
         action = decision.action if self.spec.weighted else decision.action.unweighted()
-        drawn = draw_interval(self.table, self.calendar, first, end, action, before, self.spec.seed, evidence)
+        drawn = draw_interval(
+            self.table, self.calendar, first, end, action, before, self.spec.seed, evidence, self.proceed
+        )
         scored_until = min(cut, self.ledger.first_missing)
         self.ledger.stop_waiting(cut)
         self.history.decisions.append(decision.model_copy(update={"left_out": drawn.left_out}))
@@ -252,6 +263,17 @@ class Job:
 def new_incarnation() -> str:
     """The incarnation of a new job."""
     return secrets.token_hex(16)
+
+
+def _folded(passes: Sequence[MeasuringPass], samples: int) -> MeasuringPass:
+    """One pass that leaves in a table what these do one after the other."""
+    last = np.full((samples, passes[0][1].shape[1]), np.nan, dtype=np.float32)
+    for indices, values in passes:
+        for column, new in zip(last.T, values.T, strict=True):
+            known = ~np.isnan(new)
+            column[indices[known]] = new[known]
+    measured = np.flatnonzero(~np.isnan(last).all(axis=1))
+    return measured, last[measured]
 
 
 def _learn(table: SampleTable, fed_back: Sequence[Measured], passes: Sequence[MeasuringPass], cut: int) -> None:

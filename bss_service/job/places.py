@@ -56,14 +56,33 @@ def check_incarnation(job: Job, asked: str | None) -> None:
     raise ConflictError(f"{what} (incarnation {asked}, now {job.incarnation})", field="incarnation", value=asked)
 
 
+def has_place(job: Job, rank: int, client: str | None) -> bool:
+    """Whether nobody has taken the place of a client's rank, nor ended its run; so too of one that names no client."""
+    held = job.trainers.get(rank)
+    return client is None or not job.trainers or (held is not None and held.client == client)
+
+
+def check_may_replace(job: Job, start: int, client: str | None) -> None:
+    """Raises ConflictError where somebody else than a client trains on steps that were handed out, from `start` on."""
+    others = [t for t in job.trainers.values() if t.client != client and not t.left]
+    if others and start < job.served:
+        by = others[0]
+        raise ConflictError(
+            f"start must not come before step {job.served}, got {start}: step {start} of job {job.spec.name!r} was "
+            f"handed out, and rank {by.rank} is trained by process {by.process} on {by.host} (client {by.client})",
+            field="start",
+            value=start,
+        )
+
+
 def check_holder(job: Job, rank: int, client: str | None) -> None:
     """Raises ConflictError for a client whose rank's place another has taken meanwhile, or whose run another has ended.
 
     Where nobody has taken any place, nobody can have lost one: the job is from before there were places.
     """
-    held = job.trainers.get(rank)
-    if client is None or not job.trainers or (held is not None and held.client == client):
+    if has_place(job, rank, client):
         return
+    held = job.trainers.get(rank)
     by = held or next(iter(job.trainers.values()))
     what = "" if held else f", whose run of {by.world_size} ranks has nobody at that rank"
     raise ConflictError(

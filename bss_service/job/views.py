@@ -1,8 +1,7 @@
 """What the service shows of a job."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from bss_service.protocol.policies import PolicyRow
 from bss_service.protocol.samples import Order, SampleEvidence, SampleList, SampleRow, SampleState
 
 LATEST_REWARDS = 20
+BY_EVIDENCE: Final = ("label", "pair")  # orders that need it
 
 
 def state(job: Job, *, created: bool = False) -> JobState:
@@ -42,7 +42,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
         shadow=None if shadow is None else shadow.answer().model_copy(update={"shadow": True}),
         steps_fed_back=int(job.ledger.complete.sum()),
         fed_back_until=job.ledger.first_missing,
-        samples_measured=int(job.table.measured.sum()),
+        samples_measured=job.table.samples_measured,
         validation=job.history.reports[-1].plain() if job.history.reports else None,
         rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],
         trainers=list(job.trainers.values()),
@@ -75,27 +75,21 @@ def _estimated(share: float, samples: int, error: float) -> ShareEstimate:
     return ShareEstimate(share=share, low=max(0.0, share - reach), high=min(1.0, share + reach))
 
 
-def observation(job: Job, *, trainer_waiting: bool) -> Callable[[], ObservationAnswer]:
-    """What the policy sees that draws the next interval, to be computed without the job's lock."""
-    look, version = job.observing(), job.versions.in_force(job.planned_until)
-    action_set, awaits_action = job.action is not None, trainer_waiting and job.awaits_action()
-
-    def answer() -> ObservationAnswer:
-        seen = look()
-        return ObservationAnswer(
-            first_step=seen.step,
-            epoch=seen.epoch,
-            policy=version.spec.name,
-            policy_version=version.version,
-            trainer_waiting=trainer_waiting,
-            action_set=action_set,
-            awaits_action=awaits_action,
-            fields=list(FIELDS),
-            schema_hash=SCHEMA_HASH,
-            vector=seen.vector,
-        )
-
-    return answer
+def observation(job: Job, *, trainer_waiting: bool) -> ObservationAnswer:
+    """What the policy sees that draws the next interval of a job that nobody changes meanwhile."""
+    seen, version = job.observe(), job.versions.in_force(job.planned_until)
+    return ObservationAnswer(
+        first_step=seen.step,
+        epoch=seen.epoch,
+        policy=version.spec.name,
+        policy_version=version.version,
+        trainer_waiting=trainer_waiting,
+        action_set=job.action is not None,
+        awaits_action=trainer_waiting and job.awaits_action(),
+        fields=list(FIELDS),
+        schema_hash=SCHEMA_HASH,
+        vector=seen.vector,
+    )
 
 
 def decisions(job: Job, start: int, count: int) -> DecisionLog:
@@ -111,38 +105,50 @@ def policies() -> list[PolicyRow]:
 
 def sample(job: Job, evidence: Evidence | None, index: int) -> SampleState:
     """One sample's row of the table; when it was drawn is added by who knows."""
-    table = job.table
-    scored = {"similarity", "loss"} <= set(table.average)
+    row = job.table.rows(slice(index, index + 1))
+    scored = {"similarity", "loss"} <= set(row.average)
     return SampleState(
         index=index,
-        signals={name: _signal(job, column[index]) for name, column in table.latest.items()},
-        balance_score=_known(table.score[index]) if scored else None,
-        first_score=_known(table.first_score[index]),
-        times_measured=int(table.times_measured[index]),
-        last_measured=_last_measured(table, index),
+        signals={name: _signal(job, column[0]) for name, column in row.latest.items()},
+        balance_score=_known(row.score[0]) if scored else None,
+        first_score=_known(row.first_score[0]),
+        times_measured=int(row.times_measured[0]),
+        last_measured=_last_measured(row, 0),
         evidence=sample_evidence(job, evidence, index),
         draws=[],
     )
 
 
 def samples(job: Job, evidence: Evidence | None, order: Order, limit: int) -> SampleList:
-    """The first samples in an order. The caller holds the job's lock, and evidence is that of the table."""
-    table = job.table
+    """The first samples in an order, of a job that nobody changes meanwhile; evidence is that of its table."""
+    check_order(job, order)
     rank = _rank(job, evidence, order)
     known = np.flatnonzero(~np.isnan(rank))
     first = known[np.argsort(rank[known], kind="stable")[:limit]]
+    table = job.table.rows(first)
     loss = table.latest.get("loss")
     rows = [
         SampleRow(
             index=int(i),
             evidence=sample_evidence(job, evidence, int(i)),
-            loss=None if loss is None else _known(loss[i]),
-            draws=int(table.times_measured[i]),
-            last_measured=_last_measured(table, int(i)),
+            loss=None if loss is None else _known(loss[k]),
+            draws=int(table.times_measured[k]),
+            last_measured=int(step) if step >= 0 else None,
         )
-        for i in first
+        for k, (i, step) in enumerate(zip(first, table.last_step, strict=True))
     ]
     return SampleList(order=order, step=job.planned_until, known=len(known), samples=rows)
+
+
+def check_order(job: Job, order: Order) -> None:
+    """Raises InvalidValueError for an order that the job's signals do not give."""
+    if order == "loss" and "loss" not in job.table.latest:
+        raise InvalidValueError(f"order must not be loss: {_sends(job)}", field="order", value=order)
+    if order in BY_EVIDENCE and job.table.dynamics is None:
+        lacking = ", ".join(job.spec.lacks(dict.fromkeys(NEEDED, 0)))
+        raise InvalidValueError(
+            f"order must be loss or draws: {_sends(job)}, and evidence needs {lacking} too", field="order", value=order
+        )
 
 
 def _rank(job: Job, evidence: Evidence | None, order: Order) -> Floats:
@@ -151,14 +157,8 @@ def _rank(job: Job, evidence: Evidence | None, order: Order) -> Floats:
     if order == "draws":
         return np.where(table.times_measured > 0, -table.times_measured.astype(np.float64), np.nan)
     if order == "loss":
-        if "loss" not in table.latest:
-            raise InvalidValueError(f"order must not be loss: {_sends(job)}", field="order", value=order)
         return -table.latest["loss"]
-    if evidence is None:
-        lacking = ", ".join(job.spec.lacks(dict.fromkeys(NEEDED, 0)))
-        raise InvalidValueError(
-            f"order must be loss or draws: {_sends(job)}, and evidence needs {lacking} too", field="order", value=order
-        )
+    assert evidence is not None, "orders are checked"
     return evidence.right if order == "label" else evidence.pair
 
 

@@ -81,6 +81,23 @@ class Store:
         with self._reading() as connection:
             return list(connection.scalars(sa.select(schema.jobs.c.job).order_by(schema.jobs.c.job)))
 
+    def spec(self, job: str) -> JobSpec | None:
+        """What a job is; None if there is none, or if it can't be read."""
+        with self._reading() as connection:
+            row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.job == job)).one_or_none()
+        return (
+            JobSpec.model_validate_json(row.spec) if row is not None and _intact(row.spec, row.checksum, job) else None
+        )
+
+    def stored_bytes(self, job: str) -> int:
+        """How much a job's journal and plans take."""
+        with self._reading() as connection:
+            sizes = [
+                connection.scalar(sa.select(sa.func.sum(sa.func.length(table.c.body))).where(table.c.job == job))
+                for table in (journal, plans)
+            ]
+        return sum(size or 0 for size in sizes)
+
     def has(self, job: str) -> bool:
         """Whether anything is stored of a job."""
         with self._reading() as connection:
@@ -162,11 +179,11 @@ class Store:
                 row = connection.execute(sa.select(plans).where(plans.c.job == job, plans.c.first_step == first)).one()
                 yield _plan_row(row)
 
-    def plans_before(self, job: str, step: int) -> Sequence[int]:
-        """First steps of all plans that begin before a step, latest first."""
+    def plans_before(self, job: str, step: int, most: int) -> Sequence[int]:
+        """First steps of the latest plans that begin before a step, at most so many, latest first."""
         query = sa.select(plans.c.first_step).where(plans.c.job == job, plans.c.first_step < step)
         with self._reading() as connection:
-            return list(connection.scalars(query.order_by(plans.c.first_step.desc())))
+            return list(connection.scalars(query.order_by(plans.c.first_step.desc()).limit(most)))
 
     def manifests(self) -> list[ArtefactManifest]:
         """What the artefacts are, by name."""

@@ -43,13 +43,14 @@ class SampleState(Message):
     last_measured: int | None  # step
     evidence: SampleEvidence | None = None  # null also where the job does not send what it is read from
     draws: list[DrawRow]  # the latest, newest first
+    draws_since: int = 0  # the first step that was looked through for them: of long ago none is looked for
 
 
 class SampleRow(Message):
     """A sample in a list."""
 
     index: int
-    evidence: SampleEvidence | None
+    evidence: SampleEvidence | None  # null also by `loss` and `draws`, which need none
     loss: float | None
     draws: int  # times that it was drawn and measured
     last_measured: int | None  # step

@@ -191,6 +191,12 @@ class LocalBatches(Message):
     indices: Annotated[Int64, ArrayType(np.int64, "K, G", 0)]
 
 
+class LocalBatchesRequest(LocalBatches):
+    """The same, from a client that holds a place, perhaps: what was handed out to others it can't replace."""
+
+    client: Annotated[str, Field(pattern=NAME_PATTERN)] | None = None
+
+
 class LocalBatchesAnswer(Message):
     """`repeated`: these very batches are already on record."""
 

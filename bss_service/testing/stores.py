@@ -83,7 +83,7 @@ class StoreContract(ABC):
             _commit(store, created=SPEC, plans=[_plan(0), _plan(2), _plan(4)])
             _commit(store, plans=[_plan(1, steps=3)])
             assert _steps(store.plans("job", 0, 6)) == [0, 1, 4]
-            assert list(store.plans_before("job", 4)) == [1, 0]
+            assert list(store.plans_before("job", 4, 9)) == [1, 0]
             assert [row.plan().first_step for row in store.plan_rows("job", 1)] == [1, 4]
             assert (store.plans("job", 1, 2)[0].indices == _plan(1, steps=3).indices).all()
 

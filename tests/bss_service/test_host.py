@@ -13,14 +13,14 @@ import pytest
 
 from bss_service.core.signals import EVIDENCE
 from bss_service.errors import ConflictError, StoreError, TooEarlyError, UnknownStepError
-from bss_service.host import THREADED_EVIDENCE, THREADED_SAMPLES, Host
+from bss_service.host import Host, work
 from bss_service.job import job
 from bss_service.journal import engine as database
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
 from bss_service.metrics import Metrics
 from bss_service.protocol.policies import PolicySpec, SwapRequest
-from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatches, StepsRequest
+from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatchesRequest, StepsRequest
 from bss_service.registry import LiveJob
 from tests.support.simulated import measured, spec
 from tests.support.trained import made_up
@@ -66,7 +66,7 @@ def test_an_observation_is_computed_without_the_jobs_lock(store: Store, monkeypa
 
     async def use() -> None:
         host = Host(store, Metrics(), 10**6)
-        await host.create(spec("job", samples=THREADED_SAMPLES))
+        await host.create(spec("job", samples=work.LITTLE + 1))
         seen = await answered_meanwhile(gate, host.observation("job", 0), lambda: host.state("job"))
         assert seen.first_step == 0
 
@@ -97,7 +97,7 @@ def test_evidence_of_a_plan_is_computed_beside_the_loop(store: Store, monkeypatc
     async def use() -> None:
         host = Host(store, Metrics(), 10**6)
         await host.create(spec("other"))
-        await host.create(spec("job", samples=THREADED_EVIDENCE, signals=list(EVIDENCE)))
+        await host.create(spec("job", samples=work.LITTLE // work.EVIDENCE + 1, signals=list(EVIDENCE)))
         steps = host.steps("job", StepsRequest(start=0))
         assert len((await answered_meanwhile(gate, steps, lambda: host.state("other"))).batches.indices) == 1
 
@@ -130,7 +130,7 @@ def test_a_held_request_is_refused_where_a_clients_batches_lead_back_to_before_i
         held = asyncio.create_task(host.steps("job", StepsRequest(start=4)))
         while not host._jobs._live["job"].asking:
             await asyncio.sleep(0)
-        await host.adopt("job", LocalBatches(start=2, indices=np.array([came[3]])))
+        await host.adopt("job", LocalBatchesRequest(start=2, indices=np.array([came[3]])))
         with pytest.raises(UnknownStepError, match="the next is step 3"):
             await held
         assert (await host.decisions("job", 0, 10)).total == 1
@@ -269,5 +269,40 @@ def test_a_rank_of_a_run_that_another_run_has_replaced_is_refused(store: Store) 
         with pytest.raises(ConflictError, match=r"rank 1 .* whose run of 1 ranks has nobody at that rank") as told:
             await host.steps("job", late)
         assert (told.value.field, told.value.value) == ("client", "new")
+
+    asyncio.run(use())
+
+
+def test_what_was_handed_out_to_who_trains_is_replaced_by_nobody_else(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=40, batch_size=8, policy="uniform"))
+        await host.attach("job", asking("first"))
+        came = (await host.steps("job", StepsRequest(start=0, count=3, client="first"))).batches.indices
+        rest = np.setdiff1d(np.arange(40), came[:2])[:8][None]
+        for stranger in (None, "second"):
+            with pytest.raises(
+                ConflictError, match="step 2 of job 'job' was handed out, and rank 0 is trained"
+            ) as told:
+                await host.adopt("job", LocalBatchesRequest(start=2, indices=rest, client=stranger))
+            assert (told.value.field, told.value.value) == ("start", 2)
+        assert ((await host.batches("job", 0, 3)).indices == came).all()
+        own = LocalBatchesRequest(start=2, indices=rest, client="first")  # its answer with step 2 was lost
+        assert (await host.adopt("job", own)).outcome == "applied"
+        assert (await host.adopt("job", own)).outcome == "repeated"
+
+    asyncio.run(use())
+
+
+def test_another_ranks_batches_are_replaced_by_no_rank(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=40, batch_size=8, policy="uniform"))
+        for rank in (0, 1):
+            await host.attach("job", asking(f"rank-{rank}", rank, 2))
+        came = (await host.steps("job", StepsRequest(start=0, count=2, world_size=2, client="rank-0"))).batches.indices
+        rest = np.setdiff1d(np.arange(40), came[0])[:8][None]
+        with pytest.raises(ConflictError, match=r"step 1 of job 'job' was handed out, .*client rank-1"):
+            await host.adopt("job", LocalBatchesRequest(start=1, indices=rest, client="rank-0"))
 
     asyncio.run(use())

@@ -1,12 +1,16 @@
 """What a service tells Prometheus of itself."""
 
+import asyncio
+import re
 import sqlite3
+import time
 from collections.abc import Callable
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bss_service.metrics import ASKED_EVERY, Metrics, watch_loop
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client.errors import OutageError
@@ -21,6 +25,27 @@ def metric(service: Service, name: str) -> float:
 
 def test_memory_is_that_of_the_service(service: Service) -> None:
     assert 2**24 < metric(service, "process_resident_memory_bytes") < 2**32
+
+
+def test_the_longest_time_for_which_nobody_was_answered_is_told() -> None:
+    async def use() -> None:
+        metrics = Metrics()
+        watching = asyncio.create_task(watch_loop(metrics))
+        await asyncio.sleep(0)
+        until = time.process_time() + 0.3
+        while time.process_time() < until:  # as a request that holds up all others
+            pass
+        await asyncio.sleep(3 * ASKED_EVERY)
+        watching.cancel()
+        text = metrics.text().decode()
+        [longest] = re.findall(r"^bss_loop_longest_hold_seconds (\S+)$", text, re.MULTILINE)
+        assert 0.25 < float(longest) < 10
+
+    asyncio.run(use())
+
+
+def test_a_service_tells_how_late_it_is(service: Service) -> None:
+    assert metric(service, "bss_loop_lag_seconds_count") >= 0
 
 
 def test_a_change_that_is_not_stored_is_counted(start_service: Callable[..., Service]) -> None:

@@ -14,13 +14,13 @@ import sys
 from typing import Any
 
 import bss_cli.commands
-import bss_service.host
+import bss_service.host.host
 import bss_service.http.server  # loaded before the first fork
 import bss_service.registry
 from bss_cli.__main__ import main
 from bss_service.policies.base import policy_class, policy_names
 
-assert hasattr(bss_service.registry, "SNAPSHOT_ENTRIES") and hasattr(bss_service.host, "PLACE_SECONDS")
+assert hasattr(bss_service.registry, "SNAPSHOT_ENTRIES") and hasattr(bss_service.host.host, "PLACE_SECONDS")
 assert bss_service.http.server and bss_cli.commands
 
 
@@ -28,7 +28,7 @@ def be_service(request: dict[str, Any]) -> None:
     """Serve until the process ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     bss_service.registry.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
-    bss_service.host.PLACE_SECONDS = request["place_seconds"]  # type: ignore[attr-defined]
+    bss_service.host.host.PLACE_SECONDS = request["place_seconds"]  # type: ignore[attr-defined]
     if not request["locks"]:
         fcntl.flock = lambda *_: None  # type: ignore[assignment]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -13,7 +13,7 @@ from bss_service.protocol.training import (
     AttachRequest,
     Feedback,
     FeedbackRequest,
-    LocalBatches,
+    LocalBatchesRequest,
     Ranked,
     Scores,
     StepsRequest,
@@ -92,7 +92,9 @@ def _adopt(name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
         return
     start = max(0, model.served - [0, 0, 0, 1, 1, 2, 3, 12][op.a])
     count = 1 + op.b % 4
-    batches = LocalBatches(start=start, indices=_drawn_by_client(model, start, count, wrong=op.c == 7))
+    drawn = _drawn_by_client(model, start, count, wrong=op.c == 7)
+    client = _holder(model, op).client if op.b % 3 else None
+    batches = LocalBatchesRequest(start=start, indices=drawn, client=client)
     yield calling(name, "adopt", "POST", "/local-batches", batches, frame=op.c % 2 == 0)
 
 

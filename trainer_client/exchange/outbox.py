@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from bss_service.core.arrays import Float32, Int64
-from bss_service.protocol.training import UNKNOWN_BATCH, Feedback, FeedbackRequest, LocalBatches
+from bss_service.protocol.training import UNKNOWN_BATCH, Feedback, FeedbackRequest, LocalBatchesRequest
 from bss_service.protocol.validation import ValidationReport
 from trainer_client.errors import LabelError
 from trainer_client.exchange.placement import Placement
@@ -19,6 +19,7 @@ from trainer_client.exchange.transfer import Transfer
 
 MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
 LOCAL_STEPS: Final = 1024  # batches drawn locally in one message
+LOCAL_ROWS: Final = 2**20  # of them together
 LINGER: Final = 0.1  # seconds that feedback may wait for company
 
 
@@ -65,10 +66,12 @@ class LocalItem:
     start: int
     batches: list[Int64] = field(default_factory=list)  # (G,) each
 
-    def messages(self) -> Iterator[LocalBatches]:
-        """The batches as messages of bounded size, to be sent in order."""
-        for k in range(0, len(self.batches), LOCAL_STEPS):
-            yield LocalBatches(start=self.start + k, indices=np.stack(self.batches[k : k + LOCAL_STEPS]))
+    def messages(self, client: str) -> Iterator[LocalBatchesRequest]:
+        """The batches as a client's messages of bounded size, to be sent in order."""
+        steps = max(1, min(LOCAL_STEPS, LOCAL_ROWS // max(1, len(self.batches[0])))) if self.batches else 1
+        for k in range(0, len(self.batches), steps):
+            indices = np.stack(self.batches[k : k + steps])
+            yield LocalBatchesRequest(start=self.start + k, indices=indices, client=client)
 
 
 @dataclass(slots=True)

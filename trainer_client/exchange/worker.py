@@ -227,7 +227,7 @@ class Worker:
         self._acknowledge([item])
 
     def _send_local(self, item: LocalItem) -> None:
-        for message in item.messages():
+        for message in item.messages(self._me.client):
             self._client.local_batches(self.job.spec.name, message)
         if item.batches:
             log.warning("scheduler back: sent it %d batches drawn here from step %d on", len(item.batches), item.start)

@@ -4,9 +4,9 @@ In half precision and in bytes, since millions of samples have them: 29 bytes a 
 65,536 classes. All columns are 0 of a sample that was not visited yet.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -77,9 +77,9 @@ class Dynamics:
         """Memory that the columns take."""
         return sum(column.nbytes for column in self._columns().values())
 
-    def copy(self) -> Self:
-        """Columns of its own."""
-        return type(self)(**{name: column.copy() for name, column in self._columns().items()})
+    def rows(self, of: Callable[[Any], Any]) -> Self:
+        """Some rows, by what takes them of a column."""
+        return type(self)(**{name: of(column) for name, column in self._columns().items()})
 
     def to_arrays(self) -> dict[str, Float32]:
         """The columns by name, in single precision, which holds each of their values."""

@@ -1,6 +1,7 @@
 """The sample table: what is known of each training sample."""
 
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from bss_service.core.samples.dynamics import Dynamics, are_kept
 from bss_service.core.samples.scores import balance_score, minmax, moving_average
 from bss_service.core.signals import PROBABILITY, Signal, Signals
 
+A = TypeVar("A", bound=Any)
 MAX_STEP = 2**31 - 1  # of a job; the last step that a `stamp` holds is the one before
 _FRESH = np.uint32(2**31)
 
@@ -66,6 +68,11 @@ class SampleTable:
         return (self.stamp & ~_FRESH) > 0
 
     @property
+    def samples_measured(self) -> int:
+        """How many samples have a measurement."""
+        return int(np.count_nonzero(self.stamp))
+
+    @property
     def last_step(self) -> Int64:
         """Step of each sample's latest measurement, (n,); −1 where there is none."""
         return _steps(self.stamp)
@@ -84,15 +91,24 @@ class SampleTable:
 
     def copy(self) -> "SampleTable":
         """A table of its own."""
+        return self.rows(np.s_[:], copied=True)
+
+    def rows(self, which: Any, *, copied: bool = False) -> "SampleTable":
+        """Some samples' rows, by a slice, of which they are views, or by indices (k,)."""
+
+        def of(column: A) -> A:
+            part: A = column[which].copy() if copied else column[which]
+            return part
+
         return SampleTable(
             signals=self.signals,
-            latest={name: column.copy() for name, column in self.latest.items()},
-            average={name: column.copy() for name, column in self.average.items()},
-            first_score=self.first_score.copy(),
-            times_measured=self.times_measured.copy(),
-            stamp=self.stamp.copy(),
-            unknown={name: column.copy() for name, column in self.unknown.items()},
-            dynamics=None if self.dynamics is None else self.dynamics.copy(),
+            latest={name: of(column) for name, column in self.latest.items()},
+            average={name: of(column) for name, column in self.average.items()},
+            first_score=of(self.first_score),
+            times_measured=of(self.times_measured),
+            stamp=of(self.stamp),
+            unknown={name: of(column) for name, column in self.unknown.items()},
+            dynamics=None if self.dynamics is None else self.dynamics.rows(of),
         )
 
     def measure(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bss_service.core import sampling
 from bss_service.core.action import Action, Coverage, admitted, log_weights
 from bss_service.core.calendar import Calendar
 from bss_service.core.evidence.posterior import Evidence
+from bss_service.core.samples.table import SampleTable
 from bss_service.core.sampling import (
     draw_plan,
     drawn_before,
@@ -459,3 +461,64 @@ def test_the_part_left_out_differs_between_plans() -> None:
     held = [set(plan_of(action, SURE, seed=seed).indices) & set(np.flatnonzero(WRONG)) for seed in range(3)]
     assert all(0 < len(some) < 10 for some in held)
     assert held[0] != held[1]
+
+
+def graded(samples: int) -> SampleTable:
+    """A table in which every sample was scored, none like another."""
+    return scored(np.linspace(-1, 1, samples).tolist(), np.linspace(2, 0, samples).tolist())
+
+
+def one_by_one(candidates: int, batch_size: int, length: int, weights: np.ndarray, seed: int, step: int) -> np.ndarray:
+    """Passes over the candidates as the promise of a plan words them: each drawn by itself, behind the one before."""
+    rows = np.empty(0, dtype=np.int64)
+    while len(rows) < length:
+        number = len(rows) // candidates
+        order = weighted_order(weights, uniforms(seed, step, number, candidates)).tolist()
+        opened = set(rows[len(rows) // batch_size * batch_size :].tolist())
+        room = -len(rows) % batch_size
+        fresh = [i for i in order if i not in opened]
+        head = fresh[:room]
+        repeats = [i for i in order[: room + len(opened)] if i in opened]
+        moved = [*head, *repeats]
+        rows = np.concatenate([rows, moved + [i for i in order if i not in moved]])[:length]
+    return rows
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 2**32), st.booleans())
+def test_passes_drawn_together_are_those_drawn_one_by_one(kept: int, batch_size: int, seed: int, some: bool) -> None:
+    samples = max(kept, batch_size)
+    table = graded(samples)
+    weights = log_weights(Action(link="linear" if some else "exponential", kappa_loss=2.0), table)
+    calendar = Calendar(samples, batch_size, "drop", None)
+    action = Action(coverage="subset", kappa_loss=2.0, link="linear" if some else "exponential", share=kept / samples)
+    candidates = admitted(action, table)
+    drawn = draw_plan(calendar, 3, 20, action, table, np.zeros(samples, dtype=np.bool_), seed)
+    expected = one_by_one(len(candidates), batch_size, 17 * batch_size, weights[candidates], seed, 3)
+    assert drawn.indices.tolist() == candidates[expected].tolist()
+
+
+def test_a_million_passes_over_a_sample_cost_no_generator_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    def philox(**options: Any) -> np.random.Philox:
+        nonlocal made
+        made += 1
+        return generator(**options)
+
+    generator = np.random.Philox
+    monkeypatch.setattr(np.random, "Philox", philox)
+    action = Action(coverage="subset", share=0.001)
+    calendar = Calendar(1000, 1000, "drop", 1000)
+    drawn = draw_plan(calendar, 0, 1000, action, graded(1000), np.zeros(1000, dtype=np.bool_), 0)
+    assert len(np.unique(drawn.indices)) == 1
+    assert made <= 10
+
+
+def test_a_draw_can_be_ended_before_it_is_done() -> None:
+    def proceed() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        draw_plan(
+            Calendar(4, 2, "drop", None), 0, 2, Action(), graded(4), np.zeros(4, dtype=np.bool_), 0, None, proceed
+        )

@@ -184,6 +184,30 @@ def test_loopback_is_open_until_the_first_token_is_made_and_never_again(
         assert http.get("/v1/jobs").status_code == 401
 
 
+@pytest.mark.parametrize(
+    ("mark", "status"),
+    [
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),  # another port of this machine is another page
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "none"}, 200),  # typed by the user
+        ({"origin": "https://example.org"}, 403),
+        ({"origin": "http://127.0.0.1:1"}, 403),
+        ({"origin": "null"}, 403),
+        ({}, 200),
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/jobs", "/metrics"])
+def test_pages_of_other_origins_may_not_even_read_where_no_token_is_needed(
+    service: Service, path: str, mark: dict[str, str], status: int
+) -> None:
+    answer = httpx.get(f"{service.url}{path}", headers=mark)
+    assert answer.status_code == status
+    if status == 403:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["field"] == next(iter(mark))
+
+
 def test_loopback_stays_closed_when_its_tokens_are_gone(tmp_path: Path) -> None:
     request = Request({"type": "http", "headers": [(b"host", b"localhost")], "path": "/", "query_string": b""})
     tokens = Tokens(f"sqlite:///{tmp_path}/bss.sqlite")

@@ -1,23 +1,29 @@
 """What a request may cost: refused before memory is spent, and while others are served."""
 
+import asyncio
 import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 import safetensors.numpy
+from fastapi import Request
 
 from bss_service.errors import TooManyError
-from bss_service.http.bodies import MAX_HEADER, MAX_JSON, MAX_MEMBERS, MAX_ROWS
-from bss_service.http.limits import FREE, MAX_CLIENTS, MAX_HEAD, MAX_HEADERS, RateLimiter
+from bss_service.host import looks
+from bss_service.host.host import JSON_ROWS
+from bss_service.http.bodies import MAX_HEADER, MAX_JSON, MAX_MEMBERS, MAX_NUMBERS, MAX_ROWS
+from bss_service.http.limits import FREE, MAX_CLIENTS, MAX_HEAD, MAX_HEADERS, AtMost, RateLimiter
 from bss_service.protocol import frames
 from tests.support.services import Service
 from tests.support.simulated import spec
@@ -386,6 +392,61 @@ def test_who_waits_as_long_as_told_passes(clock: Clock) -> None:
     assert refusal.value.retry_after == 3.0
     clock.now += refusal.value.retry_after
     limiter.take("a")
+
+
+def test_a_client_has_a_few_requests_of_a_kind_under_way_and_no_more(service: Service) -> None:
+    with service.client() as client, ExitStack() as connections:
+        client.create_job(spec("watched", policy="external"))
+        ask = b"GET /v1/jobs/watched/observation?wait=600 HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        for _ in range(looks.MAX_HELD + 1):
+            connection = connections.enter_context(socket.create_connection(("127.0.0.1", service.port), GENEROUS))
+            connection.sendall(ask)
+        answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nretry-after: 1\r\n" in answer
+
+
+def test_of_a_kind_each_client_has_its_own(clock: Clock) -> None:
+    async def use() -> None:
+        at_most = AtMost(1, "looks")
+        state = SimpleNamespace(under_way=Counter())
+
+        def asking(client: str) -> Request:
+            request = Request({"type": "http", "app": SimpleNamespace(state=state)})
+            request.state.client = client
+            return request
+
+        first = at_most(asking("token a"))
+        await anext(first)
+        await anext(at_most(asking("token b")))
+        with pytest.raises(TooManyError, match="a client may have 1 looks under way"):
+            await anext(at_most(asking("token a")))
+        with pytest.raises(StopAsyncIteration):
+            await anext(first)
+        await anext(at_most(asking("token a")))
+
+    asyncio.run(use())
+
+
+def test_json_has_no_answer_that_holds_up_others_while_it_is_written(http: httpx.Client) -> None:
+    large = MAX_NUMBERS // 2 + 1
+    created = spec("large", samples=large, batch_size=large).model_dump_json()
+    assert http.post("/v1/jobs", content=created, headers=AS_JSON).status_code == 201
+    ask = {"content": '{"start": 0}', "headers": AS_JSON}
+    answer = http.post("/v1/jobs/large/steps", **ask)
+    assert (answer.status_code, answer.json()["field"]) == (413, "accept")
+    ask["headers"] = {**AS_JSON, "accept": frames.CONTENT_TYPE}
+    assert http.post("/v1/jobs/large/steps", **ask).status_code == 200
+
+
+def test_json_has_fewer_batches_at_once_than_frames(http: httpx.Client) -> None:
+    created = spec("many", samples=4 * JSON_ROWS, batch_size=JSON_ROWS // 4).model_dump_json()
+    assert http.post("/v1/jobs", content=created, headers=AS_JSON).status_code == 201
+    asked = {"content": '{"start": 0, "count": 8}'}
+    few = http.post("/v1/jobs/many/steps", headers=AS_JSON, **asked)
+    assert len(few.json()["batches"]["indices"]) == 4
+    all_ = http.post("/v1/jobs/many/steps", headers={**AS_JSON, "accept": frames.CONTENT_TYPE}, **asked)
+    assert len(frames.decode(all_.content)["batches"]["indices"]) == 8
 
 
 def test_what_is_kept_of_clients_is_bounded_and_none_gains_by_it(clock: Clock) -> None:

@@ -62,7 +62,8 @@ def test_a_reader_that_does_not_read_hinders_nobody(start_service: StartService)
         train(client, spec("other"), range(0))
         client.create_job(spec("other"))
         ask = b'{"start": 0, "count": 100}'
-        request = head("/v1/jobs/job/steps", f"Content-Length: {len(ask)}", content_type="application/json") + ask
+        lines = f"Content-Length: {len(ask)}\r\nAccept: {frames.CONTENT_TYPE}"
+        request = head("/v1/jobs/job/steps", lines, content_type="application/json") + ask
         raws = [socket.create_connection(("127.0.0.1", service.port), timeout=20) for _ in range(8)]
         for raw in raws:
             raw.sendall(request)

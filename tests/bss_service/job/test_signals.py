@@ -17,7 +17,7 @@ from bss_service.policies.base import Choice, Policy, policy_names
 from bss_service.policies.versions import check_policy
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
-from bss_service.protocol.training import Feedback
+from bss_service.protocol.training import Feedback, Scores
 from bss_service.protocol.validation import ValidationReport
 from tests.conftest import Trainer, replayed
 from tests.support.trained import artefacts
@@ -185,3 +185,34 @@ def test_what_is_unknown_of_one_signal_leaves_the_others_and_the_count() -> None
     assert trainer.job.table.latest["loss"].tolist() == list(range(8))
     assert np.isnan(trainer.job.table.latest["similarity"]).all()
     assert trainer.job.table.times_measured.tolist() == [1] * 8
+
+
+def known_or_not(rng: np.random.Generator, rows: int) -> Scores:
+    """A part of a measuring pass in which some of it is not known, and samples come twice."""
+    values = rng.random((rows, 5), dtype=np.float32)
+    values[rng.random((rows, 5)) < 0.4] = np.nan
+    return Scores(indices=rng.integers(0, 10, rows), values=values)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("ema", [0.0, 0.3])
+def test_passes_that_were_folded_draw_what_they_would_have_drawn_one_by_one(
+    seed: int, ema: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(*, folded: bool) -> tuple[list[list[int]], list[bytes]]:
+        if not folded:
+            monkeypatch.setattr(Job, "take_pass", lambda self, *measured: self.passes.append(measured))
+        rng = np.random.default_rng(seed)
+        trainer = Trainer("fixed", parameters={"kappa_loss": 1.0, "kappa_sim": -1.0, "ema": ema})
+        for _ in range(3):
+            for _ in range(int(rng.integers(3, 9))):
+                trainer.measure(known_or_not(rng, int(rng.integers(1, 25))))
+            trainer.take()
+            trainer.feed(trainer.job.served - 1)
+            trainer.take(2)
+        monkeypatch.undo()
+        table = trainer.job.table
+        columns = [*table.latest.values(), *table.average.values(), table.first_score, table.stamp]
+        return trainer.epochs(), [column.tobytes() for column in columns]
+
+    assert drawn(folded=True) == drawn(folded=False)

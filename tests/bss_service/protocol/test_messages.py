@@ -212,6 +212,7 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     actions.ActionAnswer: {"outcome": "replaced", "first_step": 5, "policy_version": 2},
     actions.ObservationAnswer: OBSERVATION,
     training.LocalBatches: {"start": 3, "indices": np.array([[1, 2, 3, 4]])},
+    training.LocalBatchesRequest: {"start": 3, "indices": np.array([[1, 2, 3, 4]]), "client": "c0ffee"},
     training.LocalBatchesAnswer: {"outcome": "repeated"},
     jobs.JobState: STATE,
     jobs.ShareEstimate: {"share": 0.25, "low": 0.125, "high": 0.5},

@@ -14,7 +14,7 @@ import numpy as np
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.jobs import JobChange, JobSpec
 from bss_service.protocol.policies import PolicySpec, SwapRequest
-from bss_service.protocol.training import AttachRequest, Feedback, LocalBatches, Ranked, Scores, StepsRequest
+from bss_service.protocol.training import AttachRequest, Feedback, LocalBatchesRequest, Ranked, Scores, StepsRequest
 from bss_service.protocol.validation import ValidationReport
 from tests.faults.expected.places import Places
 
@@ -247,8 +247,10 @@ class Model:
         self.action = request
         return Reply(200, {"outcome": outcome, "policy_version": version})
 
-    def adopt(self, local: LocalBatches) -> Reply:
+    def adopt(self, local: LocalBatchesRequest) -> Reply:
         assert self.spec is not None
+        if local.start < self.served and self.places.has_beside(local.client):
+            raise Refused(409)
         rows = [tuple(batch) for batch in local.indices.tolist()]
         stop = local.start + len(rows)
         if local.start > self.served:

@@ -46,6 +46,10 @@ class Places:
         """Whether somebody else trains, at this rank or in another run than the client's."""
         return bool(self.trainers) and not any((t.rank, t.client) == (rank, client) for t in self.trainers)
 
+    def has_beside(self, client: str | None) -> bool:
+        """Whether somebody else than a client trains."""
+        return any(t.client != client and not t.left for t in self.trainers)
+
     def hearing(self, client: str | None) -> "Places":
         """A client has called; nobody minds one that holds no place."""
         holders = frozenset(trainer.client for trainer in self.trainers)

@@ -10,6 +10,7 @@ from tests.support.simulated import report
 from tests.trainer_client.support.clock import Clock
 from trainer_client.exchange.outbox import (
     LINGER,
+    LOCAL_ROWS,
     LOCAL_STEPS,
     MESSAGE_STEPS,
     FeedbackItem,
@@ -126,7 +127,14 @@ def test_locally_drawn_batches_grow_until_it_is_their_turn(outbox: Outbox) -> No
 
 def test_many_locally_drawn_batches_go_in_several_messages() -> None:
     item = LocalItem(5, [np.arange(8)] * (LOCAL_STEPS + 1))
-    assert [(m.start, len(m.indices)) for m in item.messages()] == [(5, LOCAL_STEPS), (5 + LOCAL_STEPS, 1)]
+    messages = list(item.messages("c0ffee"))
+    assert [(m.start, len(m.indices)) for m in messages] == [(5, LOCAL_STEPS), (5 + LOCAL_STEPS, 1)]
+    assert {m.client for m in messages} == {"c0ffee"}
+
+
+def test_large_batches_drawn_locally_go_a_few_in_a_message() -> None:
+    item = LocalItem(5, [np.arange(LOCAL_ROWS // 2)] * 3)
+    assert [(m.start, len(m.indices)) for m in item.messages("c0ffee")] == [(5, 2), (7, 1)]
 
 
 def test_what_was_not_measured_or_is_not_finite_is_sent_as_not_known() -> None:

@@ -2,13 +2,10 @@
 
 import asyncio
 import time
-from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import structlog
 
-from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
     BssError,
@@ -16,13 +13,15 @@ from bss_service.errors import (
     InvalidValueError,
     NotFoundError,
     NotReproducibleError,
-    StoreError,
     TooEarlyError,
     TooLargeError,
     UnknownStepError,
 )
+from bss_service.host import work
+from bss_service.host.looks import Looks
+from bss_service.host.work import Bench
 from bss_service.job import plans, views
-from bss_service.job.checks import rank_rows
+from bss_service.job.checks import check_interval, check_local_size, check_passes, rank_rows
 from bss_service.job.events import (
     ActionSet,
     FeedbackReceived,
@@ -37,17 +36,10 @@ from bss_service.job.events import (
     ValidationReported,
 )
 from bss_service.job.job import Job, new_incarnation
-from bss_service.job.places import check_holder, check_place
-from bss_service.job.snapshot import (
-    Snapshot,
-    artefacts_in,
-    check_versions,
-    moved,
-    policies_of,
-    restore,
-    take_snapshot,
-    with_artefacts,
-)
+from bss_service.job.lock import Leaving
+from bss_service.job.places import check_holder, check_may_replace, check_place, has_place
+from bss_service.job.room import usual_room
+from bss_service.job.snapshot import Snapshot, artefacts_in, check_versions, moved, policies_of, restore
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.metrics import Metrics
@@ -60,7 +52,7 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
-from bss_service.protocol.samples import DrawRow, Order, SampleList, SampleState
+from bss_service.protocol.samples import Order, SampleList, SampleState
 from bss_service.protocol.training import (
     PLACE_SECONDS,
     AttachAnswer,
@@ -71,6 +63,7 @@ from bss_service.protocol.training import (
     FeedbackRequest,
     LocalBatches,
     LocalBatchesAnswer,
+    LocalBatchesRequest,
     Ranked,
     Scores,
     ScoresAnswer,
@@ -83,33 +76,34 @@ from bss_service.registry import JobRegistry, LiveJob
 
 log = structlog.get_logger()
 
-THREADED_SAMPLES: Final = 50_000  # from this size on a job is planned in a thread, so that other jobs go on meanwhile
-THREADED_EVIDENCE: Final = 2_000  # of jobs whose evidence is read then: about 2 µs a sample
-MAX_EPOCHS: Final = 1000  # in one interval
+MAX_HELD: Final = 4  # requests of one rank that wait for its turn: one, and those whose end it has not seen
 USUAL_BYTES: Final = 40  # of a sample in the table, with the paper's signals of two modalities
 ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
+JSON_ROWS: Final = 2**15  # of one that is written as JSON
 
 
 class Host:
     """All jobs of one service. One process only may have a store open."""
 
-    def __init__(self, store: Store, metrics: Metrics, max_samples: int) -> None:
+    def __init__(
+        self, store: Store, metrics: Metrics, max_samples: int, *, memory: int | None = None, stored: int | None = None
+    ) -> None:
+        """memory: bytes that all jobs in it may take; None: half of what there is. stored: that a job may store."""
         self._store = store
         self._metrics = metrics
         self._max_samples = max_samples
-        self._jobs = JobRegistry(store, metrics)
+        self._jobs = JobRegistry(store, metrics, memory or usual_room(), stored)
         self._loader = self._jobs.loader
-        self._stopping = False
+        self._bench = Bench()
+        self._looks = Looks(self._jobs, store)
 
     async def release(self) -> None:
-        """Before a stop: let go of the requests that wait for feedback; whoever asked will ask again."""
-        self._stopping = True
-        for live in self._jobs.all():
-            async with live.changed:
-                live.changed.notify_all()
+        """Before a stop: let go of the requests that are held, and end what takes long; who asked will ask again."""
+        await self._jobs.release()
 
     async def close(self) -> None:
         """After a stop."""
+        self._looks.close()
         await self._jobs.close()
 
     # Jobs.
@@ -141,7 +135,7 @@ class Host:
     async def state(self, name: str) -> JobState:
         """Where a job is."""
         async with self._jobs.open(name) as live:
-            return views.state(live.job)
+            return await self._bench.do(live.job.spec.samples // 256, views.state, live.job)
 
     async def change(self, name: str, change: JobChange) -> JobState:
         """Change what may be changed of a job."""
@@ -182,20 +176,35 @@ class Host:
                     live.apply(TrainerAttached(held.model_copy(update={"left": True})))
                     break
 
-    async def steps(self, name: str, request: StepsRequest, incarnation: str | None = None) -> StepsAnswer:
-        """Count feedback and hand out batches; waits for the feedback that the next interval needs."""
+    async def steps(
+        self,
+        name: str,
+        request: StepsRequest,
+        incarnation: str | None = None,
+        *,
+        leaving: Leaving | None = None,
+        rows: int = ANSWER_ROWS,
+    ) -> StepsAnswer:
+        """Count feedback and hand out batches; waits for the feedback that the next interval needs.
+
+        rows: at most so many, but for those of one step.
+        """
         async with self._jobs.open(name, incarnation) as live:
             check_holder(live.job, request.rank, request.client)
             live.hear(request.client, held=live.job.spec.patience)
             live.job.check_start(request.start)
-            outcomes = [] if request.feedback is None else self._count(live, request, request.feedback).feedback
-            await self._plan_until(live, request)
+            outcomes = []
+            if request.feedback is not None:
+                outcomes = (await self._count(live, request, request.feedback)).feedback
+            await self._plan_until(live, request, leaving)
             live.hear(request.client)
-            batches = await self._hand_out(live, request.start, request.count)
+            batches = await self._hand_out(live, request.start, request.count, rows)
             return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
 
-    async def batches(self, name: str, start: int, count: int, incarnation: str | None = None) -> Batches:
-        """Batches that were handed out before."""
+    async def batches(
+        self, name: str, start: int, count: int, incarnation: str | None = None, *, rows: int = ANSWER_ROWS
+    ) -> Batches:
+        """Batches that were handed out before, of at most so many rows, but for those of one step."""
         async with self._jobs.open(name, incarnation) as live:
             if start + count > live.job.served:
                 raise UnknownStepError(
@@ -203,28 +212,36 @@ class Host:
                     field="count",
                     value=count,
                 )
-            return await self._hand_out(live, start, count)
+            return await self._hand_out(live, start, count, rows)
 
     async def feedback(self, name: str, request: FeedbackRequest, incarnation: str | None = None) -> FeedbackAnswer:
         """Count feedback."""
         async with self._jobs.open(name, incarnation) as live:
             check_holder(live.job, request.rank, request.client)
-            return self._count(live, request, request.feedback)
+            return await self._count(live, request, request.feedback)
 
     async def validate(self, name: str, report: ValidationReport, incarnation: str | None = None) -> ValidationAnswer:
         """Take in a validation report."""
         async with self._jobs.open(name, incarnation) as live:
-            return live.apply(ValidationReported(report))
+            return await self._bench.do(work.of_history(live.job), live.apply, ValidationReported(report))
 
     async def measure(self, name: str, scores: Scores, incarnation: str | None = None) -> ScoresAnswer:
         """Take in a part of a measuring pass."""
         async with self._jobs.open(name, incarnation) as live:
-            return live.apply(ScoresReceived.of(live.job, scores))
+            check_passes(live.job, len(scores.indices))
+            rows = len(scores.indices) + live.job.rows_waiting // 8  # some of the calls fold what waits
+            return await self._bench.do(rows, lambda: live.apply(ScoresReceived.of(live.job, scores)))
 
-    async def adopt(self, name: str, local: LocalBatches, incarnation: str | None = None) -> LocalBatchesAnswer:
+    async def adopt(
+        self, name: str, request: LocalBatchesRequest, incarnation: str | None = None
+    ) -> LocalBatchesAnswer:
         """Put batches on record that a client drew by itself."""
+        local = LocalBatches(start=request.start, indices=request.indices)
         async with self._jobs.open(name, incarnation) as live:
-            answer = live.apply(LocalBatchesAdopted(local))
+            check_local_size(live.job.spec, local)
+            check_may_replace(live.job, local.start, request.client)
+            rows = local.indices.size + live.job.spec.samples
+            answer = await self._bench.do(rows, lambda: live.apply(LocalBatchesAdopted(local)))
         if answer.outcome == "applied":
             log.warning("batches drawn by a client", job=name, start=local.start, steps=len(local.indices))
         return answer
@@ -253,22 +270,14 @@ class Host:
             live.apply(ShadowEnded())
         log.info("shadow ended", job=name)
 
-    async def observation(self, name: str, wait: float) -> ObservationAnswer:
+    async def observation(self, name: str, wait: float, leaving: Leaving | None = None) -> ObservationAnswer:
         """What the policy sees that draws the next interval; waits at most so long for an action to be awaited."""
-        async with self._jobs.open(name) as live:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    while not (live.asking and live.job.awaits_action()):
-                        await self._change(live)
-            threaded = _takes_time(live.job)
-            look = partial(views.observation, live.job, trainer_waiting=live.asking > 0)
-            answer = await asyncio.to_thread(look) if threaded else look()
-        return await asyncio.to_thread(answer) if threaded else answer()
+        return await self._looks.observation(name, wait, leaving)
 
     async def act(self, name: str, request: ActionRequest) -> ActionAnswer:
         """Take in an action from outside."""
         async with self._jobs.open(name) as live:
-            return live.apply(ActionSet(request))
+            return await self._bench.do(work.of_history(live.job) // 4, live.apply, ActionSet(request))
 
     async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
         """A part of the decision log."""
@@ -277,33 +286,11 @@ class Host:
 
     async def sample(self, name: str, index: int, draws: int) -> SampleState:
         """Why a sample is drawn as it is."""
-        evidence = await self._evidence(name)
-        async with self._jobs.open(name) as live:
-            if index >= live.job.spec.samples:
-                raise NotFoundError(
-                    f"sample must be less than samples = {live.job.spec.samples}, got {index}", field="i", value=index
-                )
-            state, served = views.sample(live.job, evidence, index), live.job.served
-        latest = await asyncio.to_thread(self._draws, name, served, index, draws)
-        return state.model_copy(update={"draws": latest})
+        return await self._looks.sample(name, index, draws)
 
     async def samples(self, name: str, order: Order, limit: int) -> SampleList:
         """The first samples in an order."""
-        evidence = await self._evidence(name)
-        async with self._jobs.open(name) as live:
-            look = partial(views.samples, live.job, evidence, order, limit)
-            return await asyncio.to_thread(look) if _takes_time(live.job) else look()
-
-    async def _evidence(self, name: str) -> Evidence | None:
-        """That of a job's samples, computed while the job goes on, and kept until it plans or is reported to again."""
-        async with self._jobs.open(name) as live:
-            state = (live.job.planned_until, len(live.job.history.reports), len(live.job.versions.versions))
-            if live.evidence is not None and live.evidence[0] == state:
-                return live.evidence[1]
-            judge = live.job.judging()
-        evidence = await asyncio.to_thread(judge)
-        live.evidence = (state, evidence)
-        return evidence
+        return await self._looks.samples(name, order, limit)
 
     # Artefacts.
 
@@ -344,14 +331,17 @@ class Host:
 
     async def snapshot(self, name: str) -> bytes:
         """The portable state of a job, as a frame."""
-        async with self._jobs.open(name) as live:
-            taken = with_artefacts(await asyncio.to_thread(take_snapshot, live.job), live.job.artefacts)
-        return await asyncio.to_thread(taken.to_frame)
+        return await self._looks.snapshot(name)
 
     async def put_snapshot(self, name: str, snapshot: Snapshot) -> JobState:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
         check_versions(snapshot)
+        with self._jobs.room_for(snapshot.spec):
+            await self._put_snapshot(name, snapshot)
+        return await self.state(name)
+
+    async def _put_snapshot(self, name: str, snapshot: Snapshot) -> None:
         carried = await asyncio.to_thread(artefacts_in, snapshot)
         renamed = moved(snapshot, name)
         stored = await self._loader.readable(policies_of(snapshot))
@@ -363,20 +353,20 @@ class Host:
             if await self._jobs.find(name) is not None:
                 raise ConflictError(f"job {name!r} exists already", field="job", value=name)
             transaction = Transaction(name, created=renamed.spec, incarnation=job.incarnation, plans=list(job.plans))
-            transaction.snapshot = list(parts_of(0, await asyncio.to_thread(renamed.to_frame)))
+            transaction.snapshot = await asyncio.to_thread(lambda: list(parts_of(0, renamed.to_frame())))
             transaction.artefacts = list(carried.values())
             await self._jobs.put(job, transaction)
-        return await self.state(name)
 
     # Inside.
 
     async def _create(self, spec: JobSpec) -> bool:
         """Create a job, unless somebody else has meanwhile."""
-        job = await asyncio.to_thread(_new, spec, await self._loader.artefacts([spec.policy]))
-        async with self._jobs.loading(spec.name):
-            if await self._jobs.find(spec.name) is not None:
-                return False
-            await self._jobs.put(job, Transaction(spec.name, created=spec, incarnation=job.incarnation))
+        with self._jobs.room_for(spec):
+            job = await asyncio.to_thread(_new, spec, await self._loader.artefacts([spec.policy]))
+            async with self._jobs.loading(spec.name):
+                if await self._jobs.find(spec.name) is not None:
+                    return False
+                await self._jobs.put(job, Transaction(spec.name, created=spec, incarnation=job.incarnation))
         return True
 
     def _check_size(self, spec: JobSpec) -> None:
@@ -388,37 +378,28 @@ class Host:
                 field="samples",
                 value=spec.samples,
             )
-        self._check_interval(spec)
+        check_interval(spec)
 
-    def _check_interval(self, spec: JobSpec) -> None:
-        rows = min(max(self._max_samples, spec.samples), MAX_EPOCHS * spec.samples)
-        if (spec.interval or 0) * spec.batch_size > rows:
-            raise TooLargeError(
-                f"interval must be at most {rows // spec.batch_size} steps of {spec.batch_size} samples, "
-                f"got {spec.interval}",
-                field="interval",
-                value=spec.interval,
-            )
-
-    def _count(self, live: LiveJob, sender: Ranked, feedback: Feedback) -> FeedbackAnswer:
-        answer = live.apply(FeedbackReceived.of(live.job, sender, feedback))
+    async def _count(self, live: LiveJob, sender: Ranked, feedback: Feedback) -> FeedbackAnswer:
+        rows = len(feedback.step) * (live.job.spec.batch_size // sender.world_size + work.STEP)
+        answer = await self._bench.do(rows, lambda: live.apply(FeedbackReceived.of(live.job, sender, feedback)))
         for outcome in answer.feedback:
             self._metrics.feedback.labels(outcome).inc()
         return answer
 
-    async def _plan_until(self, live: LiveJob, request: StepsRequest) -> None:
+    async def _plan_until(self, live: LiveJob, request: StepsRequest, leaving: Leaving | None) -> None:
         """See to it that the batch of a step is planned."""
         if request.start < live.job.planned_until:
             return
         self._jobs.hand_over(live)  # others may change the job while this call waits
-        await self._wait_for_turn(live, request)
+        await self._wait_for_turn(live, request, leaving)
         live.job.check_start(request.start)  # a client's own batches may have led back to before it
         if request.start >= live.job.planned_until:
             if request.rank != 0 or not live.job.is_ready(request.start):
                 self._lose_patience(live.job, request)
             await self._plan(live)
 
-    async def _wait_for_turn(self, live: LiveJob, request: StepsRequest) -> None:
+    async def _wait_for_turn(self, live: LiveJob, request: StepsRequest, leaving: Leaving | None) -> None:
         """Wait until the interval can be planned with the feedback that belongs to it, at most `patience` seconds.
 
         Rank 0 leads: it alone validates, and asks for the next interval only after it has reported. Another rank's
@@ -427,13 +408,18 @@ class Host:
         job = live.job
         started = asyncio.get_running_loop().time()
         leads = request.rank == 0
+
+        def is_its_turn() -> bool:
+            planned = request.start < job.planned_until or (leads and job.is_ready(request.start))
+            return planned or not has_place(job, request.rank, request.client)  # or one that was replaced would wait on
+
         live.asking += leads
         live.changed.notify_all()  # whoever waits to act on what the trainer has reported by now
         try:
             async with asyncio.timeout(job.spec.patience):
-                while request.start >= job.planned_until and not (leads and job.is_ready(request.start)):
-                    await self._change(live)
-                    check_holder(job, request.rank, request.client)  # or one that was replaced would go on waiting
+                while not is_its_turn():
+                    await self._jobs.hold(live, request.rank, is_its_turn, leaving, MAX_HELD)
+                    check_holder(job, request.rank, request.client)
         except TimeoutError:
             check_holder(job, request.rank, request.client)  # it may have lost its place at this very moment
         finally:
@@ -458,22 +444,12 @@ class Host:
         )
         self._metrics.impatient_plans.inc()
 
-    async def _change(self, live: LiveJob) -> None:
-        """Wait until something of the job has changed."""
-        if not self._stopping:
-            await live.changed.wait()
-        if live.fence.closed or self._stopping:
-            raise StoreError(f"job {live.job.spec.name!r} is not held by this process any more, ask again")
-
     async def _plan(self, live: LiveJob) -> None:
-        if live.table_read is not None:
-            await asyncio.wait([live.table_read])  # planning changes the table
+        while live.copies:
+            await asyncio.wait(live.copies)  # planning changes the table
         started = time.monotonic()
         with self._metrics.plan_seconds.time():
-            if _takes_time(live.job):
-                await asyncio.to_thread(live.apply, PlanDrawn())
-            else:
-                live.apply(PlanDrawn())
+            await self._bench.do(work.of_plan(live.job), live.apply, PlanDrawn())
         self._report_failures(live.job)
         live.planning_since_snapshot += time.monotonic() - started
 
@@ -486,16 +462,18 @@ class Host:
             log.warning("shadow failed", job=job.spec.name, error=decision.shadow.detail["error"])
             self._metrics.shadow_failures.inc()
 
-    async def _hand_out(self, live: LiveJob, start: int, count: int) -> Batches:
+    async def _hand_out(self, live: LiveJob, start: int, count: int, rows: int) -> Batches:
         job = live.job
-        count = min(count, max(1, ANSWER_ROWS // job.spec.batch_size))
+        count = min(count, max(1, rows // job.spec.batch_size))
         if not job.holds(start):
             stop = min(start + count, job.served)
-            return plans.batches(await self._stored_plans(live, start, stop), job.calendar, start, stop)
+            stored = await self._stored_plans(live, start, stop)
+            return await asyncio.to_thread(plans.batches, stored, job.calendar, start, stop)
         stop = min(start + count, job.planned_until)
         self._metrics.batches.inc(max(0, stop - job.served))
-        live.apply(StepsServed(stop))
-        return job.batches(start, stop)
+        if stop > job.served:
+            live.apply(StepsServed(stop))
+        return await self._bench.do((stop - start) * job.spec.batch_size // 4, job.batches, start, stop)
 
     async def _stored_plans(self, live: LiveJob, start: int, stop: int) -> list[plans.Plan]:
         """The plans of steps that are not in memory any more, those that are damaged drawn once more."""
@@ -509,23 +487,6 @@ class Host:
                     raise
                 redrawn = error.step
                 await self._loader.redraw(name, live.fence, error.step)
-
-    def _draws(self, name: str, served: int, index: int, limit: int) -> list[DrawRow]:
-        """The latest draws of a sample before a step, newest first."""
-        draws: list[DrawRow] = []
-        end = served
-        for first in self._store.plans_before(name, served):
-            for plan in self._store.plans(name, first, first + 1):
-                draws += plan.cut(min(end, plan.end_step)).draws_of(index)
-            if len(draws) >= limit:
-                break
-            end = first
-        return draws[:limit]
-
-
-def _takes_time(job: Job) -> bool:
-    """Whether to look at all samples of a job takes so long that other jobs would wait for it."""
-    return job.spec.samples >= (THREADED_SAMPLES if job.table.dynamics is None else THREADED_EVIDENCE)
 
 
 def _unknown_artefact(sha256: str) -> NotFoundError:

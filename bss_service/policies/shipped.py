@@ -1,4 +1,4 @@
-"""The trained policy and the judge that come with this package."""
+"""The trained policies and the judge that come with this package."""
 
 from functools import cache
 from importlib.resources import files
@@ -10,8 +10,14 @@ from bss_service.policies.artefact import Artefact, JudgeArtefact
 
 @cache
 def shipped_policy() -> Artefact:
-    """What the policy `learned` runs. Raises ArtefactError where it does not fit the code."""
+    """What the policy `learned` runs without evidence. Raises ArtefactError where it does not fit the code."""
     return artefact.read(_bytes("policy.safetensors"))
+
+
+@cache
+def shipped_acting_policy() -> Artefact:
+    """What the policy `learned` runs where there is evidence. Raises ArtefactError as above."""
+    return artefact.read(_bytes("acting.safetensors"))
 
 
 @cache

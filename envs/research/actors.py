@@ -17,7 +17,7 @@ from bss_service.core.observation import Observation
 from bss_service.policies import artefact
 from bss_service.policies.base import Choice, Policy, create_policy
 from bss_service.policies.builtin.artefact import choose
-from bss_service.policies.shipped import shipped_policy
+from bss_service.policies.shipped import shipped_acting_policy, shipped_policy
 from bss_service.protocol.decisions import Decision
 from envs.research.export import of_judge
 from envs.research.rollouts import Actor
@@ -153,7 +153,8 @@ def parse(reference: str) -> Reference:
         raise ValueError(f"parameters of {name!r} must be a JSON object, got {parameters!r}") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"parameters of {name!r} must be JSON, got {parameters!r}: {error}") from None
-    sources = _sources(shipped_policy()) if name == "learned" else ()
+    shipped = (shipped_policy(), shipped_acting_policy()) if name == "learned" else ()
+    sources = tuple(source for trained in shipped for source in _sources(trained))
     return Reference(partial(of_name, name, values), f"{name} {json.dumps(known, sort_keys=True)}", sources)
 
 

@@ -86,7 +86,9 @@ class Store:
         with self._reading() as connection:
             row = connection.execute(sa.select(schema.jobs).where(schema.jobs.c.job == job)).one_or_none()
         return (
-            JobSpec.model_validate_json(row.spec) if row is not None and _intact(row.spec, row.checksum, job) else None
+            JobSpec.model_validate_json(row.spec)
+            if row is not None and _intact(row.spec, row.checksum, job, row.incarnation)
+            else None
         )
 
     def stored_bytes(self, job: str) -> int:

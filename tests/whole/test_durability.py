@@ -210,7 +210,7 @@ def test_a_store_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "bss.sqlite") as connection:
         connection.execute("UPDATE meta SET schema_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="schema version 99, this service needs 2"):
+    with pytest.raises(StoreError, match="schema version 99, this service needs 3"):
         Store(url)
 
 
@@ -253,4 +253,4 @@ def test_a_page_that_was_made_to_point_here_gets_nothing(start_service: StartSer
     service = start_service()
     with httpx.Client(base_url=service.url) as http:
         assert http.get("/v1/jobs").status_code == 200
-        assert http.get("/v1/jobs", headers={"host": "evil.example"}).status_code == 401
+        assert http.get("/v1/jobs", headers={"host": "evil.example"}).status_code == 421

@@ -15,7 +15,7 @@ from .dataset import Array, Dataset, Flags, check_classes, check_labels
 
 DAMAGE = (
     *(ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(MemoryError, OverflowError),  # of shapes that no file has
+    *(MemoryError, OverflowError),  # of shapes that no file has, SyntaxError, tokenize.TokenError
 )
 """What reading raises if a file was cut short or its bytes were changed."""
 

@@ -1,6 +1,7 @@
 """Prepared sets: one `.npz` without pickles, holding an array for each modality, `y` and `split`."""
 
 import lzma
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -15,7 +16,8 @@ from .dataset import Array, Dataset, Flags, check_classes, check_labels
 
 DAMAGE = (
     *(ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-    *(MemoryError, OverflowError),  # of shapes that no file has, SyntaxError, tokenize.TokenError
+    *(MemoryError, OverflowError),  # of shapes that no file has
+    *(SyntaxError, tokenize.TokenError),  # of headers, which NumPy reads as Python's literals
 )
 """What reading raises if a file was cut short or its bytes were changed."""
 

@@ -21,7 +21,7 @@ from bss_service.errors import (
     TooLargeError,
     UnknownStepError,
 )
-from bss_service.job import plans, views
+from bss_service.job import comparing, plans, views
 from bss_service.job.checks import rank_rows
 from bss_service.job.events import (
     ActionSet,
@@ -69,7 +69,7 @@ from bss_service.protocol.training import (
     StepsRequest,
     Trainer,
 )
-from bss_service.protocol.validation import ValidationAnswer, ValidationReport
+from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from bss_service.registry import JobRegistry, LiveJob
 
 log = structlog.get_logger()
@@ -265,6 +265,21 @@ class Host:
         """A part of the decision log."""
         async with self._jobs.open(name) as live:
             return views.decisions(live.job, start, count)
+
+    async def validations(self, name: str, start: int, count: int) -> ValidationLog:
+        """A part of the validation reports."""
+        async with self._jobs.open(name) as live:
+            return views.validations(live.job, start, count)
+
+    async def compare(self, names: list[str]) -> Comparison:
+        """Whether the policies of jobs help. The jobs need not be as of one moment: a report never changes."""
+        if repeated := [name for k, name in enumerate(names) if name in names[:k]]:
+            raise InvalidValueError(f"job must be named once, got {repeated[0]!r} twice", field="job", value=names)
+        runs = []
+        for name in names:
+            async with self._jobs.open(name) as live:
+                runs.append(comparing.run_of(live.job))
+        return await asyncio.to_thread(comparing.compare, runs)
 
     async def sample(self, name: str, index: int, draws: int) -> SampleState:
         """Why a sample is drawn as it is."""

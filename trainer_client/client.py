@@ -37,7 +37,7 @@ from bss_service.protocol.training import (
     StepsAnswer,
     StepsRequest,
 )
-from bss_service.protocol.validation import ValidationAnswer, ValidationReport
+from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from trainer_client.errors import (
     CertificateError,
     ConflictError,
@@ -276,6 +276,15 @@ class SchedulerClient:
     def decisions(self, name: str, start: int = 0, count: int = 100) -> DecisionLog:
         """A part of the decision log."""
         return self._call(DecisionLog, "GET", f"/v1/jobs/{_quoted(name)}/decisions?start={start}&count={count}")
+
+    def validations(self, name: str, start: int = 0, count: int = 1000) -> ValidationLog:
+        """The first `count` validation reports of step `start` or a later one."""
+        return self._call(ValidationLog, "GET", f"/v1/jobs/{_quoted(name)}/validation?start={start}&count={count}")
+
+    def compare(self, *names: str) -> Comparison:
+        """Whether the policies of jobs help; InvalidValueError names what keeps them from being compared."""
+        query = "&".join(f"job={_quoted(name)}" for name in names)
+        return self._call(Comparison, "GET", f"/v1/compare?{query}")
 
     def sample(self, name: str, index: int, draws: int = 10) -> SampleState:
         """Why a sample is drawn as it is."""

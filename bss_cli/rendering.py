@@ -435,7 +435,7 @@ _PREFERENCES: Final = {  # of each coefficient of a sample's score: above 0, and
 
 
 def in_words(action: Action) -> str:
-    """What sets an action apart from plain shuffling."""
+    """What sets an action apart from plain shuffling, but for the rate of its moving averages."""
     said = [
         f"prefers {likes if kappa > 0 else dislikes} ({kappa:+.3g})"
         for name, (likes, dislikes) in _PREFERENCES.items()
@@ -452,5 +452,4 @@ def in_words(action: Action) -> str:
         said += {"keep": [], "leave_out": ["such pairs too"], "mask": ["masks such pairs"]}[action.wrong_pairs]
     said += [f"looks at {action.probes:.1%} of what is left out"] if action.probes else []
     said += [f"pull {action.pull:.3g}"] if action.pull else []
-    said += [f"averages at rate {action.ema:.3g}"] if said and action.ema != Action().ema else []
     return ", ".join(said) or "plain shuffling"

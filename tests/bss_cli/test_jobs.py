@@ -79,7 +79,7 @@ def test_decisions_in_json_are_that_part_of_the_log(bss: Run, client: SchedulerC
 
 
 def test_samples_without_an_index_lists_the_hardest(bss: Run, client: SchedulerClient, job: str) -> None:
-    train(client, job, intervals=1)
+    train(client, job, intervals=2)
     header, *rows, count = bss("samples", job, "--limit", "3").stdout.splitlines()
     assert header.split() == ["sample", "loss", "draws", "last", "measured"]
     assert [int(row.split()[0]) for row in rows] == [row.index for row in client.samples(job, "loss", 3).samples]
@@ -96,15 +96,15 @@ def test_an_action_is_told_in_words() -> None:
     assert in_words(Action(kappa_loss=-1.5, coverage="subset", share=0.5, keep="bottom")) == (
         "prefers hard samples (-1.5), bottom 50% by balance"
     )
-    assert in_words(Action(belief=0.3, probes=0.05, wrong_pairs="mask", ema=1.0)) == (
-        "leaves out labels right below 30%, masks such pairs, looks at 5.0% of what is left out, averages at rate 1"
+    assert in_words(Action(belief=0.3, probes=0.05, wrong_pairs="mask")) == (
+        "leaves out labels right below 30%, masks such pairs, looks at 5.0% of what is left out"
     )
 
 
 def test_a_sparkline_goes_from_the_lowest_to_the_highest_and_ends_with_the_last() -> None:
     assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
     assert sparkline([0.3, 0.3]) == "▁▁"
-    assert sparkline([*range(99), 0], width=4) == "▃▅█▁"
+    assert sparkline([*range(99), 0], width=4) == "▃▆█▁"
     assert sparkline([]) == ""
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 
+from bss_service import tracing
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
@@ -475,7 +476,8 @@ class Host:
         if live.table_read is not None:
             await asyncio.wait([live.table_read])  # planning changes the table
         started = time.monotonic()
-        with self._metrics.plan_seconds.time():
+        traced = tracing.span("plan", job=live.job.spec.name, step=live.job.planned_until)
+        with self._metrics.plan_seconds.time(), traced:
             if _takes_time(live.job):
                 await asyncio.to_thread(live.apply, PlanDrawn())
             else:

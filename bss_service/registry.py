@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
+from bss_service import tracing
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
@@ -207,10 +208,11 @@ class JobRegistry:
                 raise
             finally:
                 self.hand_over(live)
-            durable = live.durable
+            durable, step = live.durable, live.job.served
         if durable is not None:
             try:
-                await self.committed(durable)
+                with tracing.span("commit", job=name, step=step):
+                    await self.committed(durable)
             except StoreError as error:
                 log.error("store failed", job=name, error=str(error))
                 async with live.changed:

@@ -3,6 +3,7 @@
 import os
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -340,7 +341,7 @@ class SchedulerClient:
         media_type: str | None = None,
         timeout: float | None = None,
     ) -> httpx.Response:
-        headers = {"accept": self._media_type}
+        headers = {"accept": self._media_type, **traceparent()}
         if content is not None and media_type is not None:
             headers["content-type"] = media_type
         request = self._http.build_request(
@@ -453,6 +454,17 @@ def _retry_after(response: httpx.Response) -> float:
     """Seconds that the service asks to wait, as far as that is sensible."""
     text = response.headers.get("retry-after", "")
     return min(float(text), MAX_PAUSE) if text.isdecimal() else 0.0
+
+
+def traceparent() -> dict[str, str]:
+    """The header by which W3C Trace Context names the span of OpenTelemetry that is active here; empty if none is."""
+    trace = sys.modules.get("opentelemetry.trace")  # who has a span has imported it
+    if trace is None:
+        return {}
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return {}
+    return {"traceparent": f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"}
 
 
 def _quoted(name: str) -> str:

@@ -12,11 +12,13 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from bss_service import tracing
 from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
 from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
 from bss_service.protocol import frames, strict_json
 from bss_service.protocol.message import Message
+from bss_service.protocol.training import StepsRequest
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
@@ -39,9 +41,14 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
         data = await _read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
         if model is not Snapshot:  # which has more parts the longer its job has run
             _check_count(data, content_type)
-        if len(data) > LONG:
-            return await run_in_threadpool(_parse, data, content_type, model)
-        return _parse(data, content_type, model)
+        with tracing.span("parse", job=request.path_params.get("job", "")) as parsing:
+            if len(data) > LONG:
+                message = await run_in_threadpool(_parse, data, content_type, model)
+            else:
+                message = _parse(data, content_type, model)
+            if parsing is not None and isinstance(message, StepsRequest):
+                parsing.set_attributes(tracing.named({"step": message.start}))
+        return message
 
     return read
 

@@ -8,6 +8,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from bss_service import tracing
 from bss_service.errors import UnguardedError
 from bss_service.http import logs
 from bss_service.http.app import create_app
@@ -32,7 +33,7 @@ def serve(settings: Settings) -> None:
     listener = socket.create_server((settings.host, settings.port), family=_family(settings.host))
     store = Store(settings.store)
     structlog.get_logger().info("listening", url=_url(listener), store=store.shown_url)
-    app = create_app(settings, store)
+    app = create_app(settings, store, traced=_traced())
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -57,6 +58,15 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.state.host.release()
         await super().shutdown(sockets)
+
+
+def _traced() -> bool:
+    """Whether the environment asks for traces, and gets them: it may ask for those of all programs of a machine."""
+    try:
+        return tracing.start()
+    except tracing.UntraceableError as error:
+        structlog.get_logger().warning("nothing is traced", reason=error.detail)
+        return False
 
 
 def _check_guarded(settings: Settings) -> None:

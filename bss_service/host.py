@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import structlog
 
-from bss_service import tracing
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
@@ -42,7 +41,6 @@ from bss_service.job.places import check_holder, check_place
 from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore, take_snapshot, with_artefacts
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
-from bss_service.metrics import Metrics
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefacts
 from bss_service.policies.versions import check_policy
@@ -72,6 +70,8 @@ from bss_service.protocol.training import (
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from bss_service.registry import JobRegistry, LiveJob
+from bss_service.telemetry import tracing
+from bss_service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 

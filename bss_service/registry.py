@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from bss_service import tracing
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import BssError, NotFoundError, NotReproducibleError, StoreError
@@ -23,9 +22,10 @@ from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
-from bss_service.metrics import Metrics
 from bss_service.protocol.jobs import JobState
 from bss_service.protocol.training import AttachAnswer
+from bss_service.telemetry import tracing
+from bss_service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 A = TypeVar("A")

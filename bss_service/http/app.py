@@ -18,9 +18,9 @@ from bss_service.http.headers import SecurityHeaders
 from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
-from bss_service.metrics import Metrics, RequestMetrics
 from bss_service.settings import Settings, is_loopback
-from bss_service.tracing import TracedSteps
+from bss_service.telemetry.metrics import Metrics, RequestMetrics
+from bss_service.telemetry.tracing import TracedSteps
 
 BODIES: Final = 2  # of the largest size, in memory at a time
 

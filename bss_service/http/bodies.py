@@ -12,13 +12,13 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from bss_service import tracing
 from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
 from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
 from bss_service.protocol import frames, strict_json
 from bss_service.protocol.message import Message
 from bss_service.protocol.training import StepsRequest
+from bss_service.telemetry import tracing
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"

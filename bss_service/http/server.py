@@ -8,7 +8,6 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from bss_service import tracing
 from bss_service.errors import UnguardedError
 from bss_service.http import logs
 from bss_service.http.app import create_app
@@ -16,6 +15,7 @@ from bss_service.http.limits import BoundedProtocol
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
 from bss_service.settings import Settings, is_loopback, service_links
+from bss_service.telemetry import tracing
 
 DRAIN_SECONDS = 5  # for requests under way at a stop
 

@@ -87,6 +87,7 @@ def _check_alike(runs: Sequence[Run]) -> None:
     for run in runs:
         for field in ALIKE:
             _check_same(field, first, getattr(first.spec, field), run, getattr(run.spec, field))
+    for run in runs:
         if not run.reports:
             raise InvalidValueError(
                 f"job {run.spec.name!r} has no validation report yet, and nothing else can be compared",

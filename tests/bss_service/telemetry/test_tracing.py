@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from bss_service import tracing
 from bss_service.protocol.training import StepsRequest
+from bss_service.telemetry import tracing
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client.client import SchedulerClient, traceparent

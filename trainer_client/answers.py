@@ -16,6 +16,7 @@ from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.policies import PolicyAnswer, SwapRequest
 from bss_service.protocol.samples import Order, SampleList, SampleState
 from bss_service.protocol.training import AttachAnswer, Batches, FeedbackAnswer, StepsAnswer
+from bss_service.protocol.validation import ValidationLog
 from trainer_client.errors import BrokenAnswerError
 
 MAX_MESSAGE: Final = 16 * 2**20  # bytes of an answer without batches
@@ -184,6 +185,16 @@ def of_decisions(log: DecisionLog, start: int, count: int) -> None:
     _step(log, "total")
     most = min(count, max(0, log.total - start))
     require(len(log.decisions) == most, "decisions", f"must be {most} of {log.total}", len(log.decisions))
+
+
+def of_validations(log: ValidationLog, start: int, count: int) -> None:
+    """Reports of a step or of later ones."""
+    require(log.start == start, "start", f"must be {start}, as asked for", log.start)
+    require(len(log.reports) <= count, "reports", f"must be at most {count}, as asked for", len(log.reports))
+    steps = [report.step for report in log.reports]
+    require(
+        steps == sorted(set(steps)) and min(steps, default=start) >= start, "step", f"must rise from {start}", steps
+    )
 
 
 def of_sample(state: SampleState, index: int, draws: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -21,7 +22,7 @@ from bss_service.errors import (
     TooLargeError,
     UnknownStepError,
 )
-from bss_service.job import plans, views
+from bss_service.job import plans, summaries, views
 from bss_service.job.checks import rank_rows
 from bss_service.job.events import (
     ActionSet,
@@ -39,6 +40,8 @@ from bss_service.job.events import (
 from bss_service.job.job import Job
 from bss_service.job.places import check_holder, check_place
 from bss_service.job.snapshot import Snapshot, artefacts_in, policies_of, restore, take_snapshot, with_artefacts
+from bss_service.job.summaries import Summary
+from bss_service.journal.descriptions import Description, png
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.metrics import Metrics
@@ -48,10 +51,10 @@ from bss_service.policies.versions import check_policy
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import ArtefactManifest, JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
+from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState, SeriesOf
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
-from bss_service.protocol.samples import DrawRow, Order, SampleList, SampleState
+from bss_service.protocol.samples import DescriptionList, DrawRow, Order, SampleDescriptions, SampleList, SampleState
 from bss_service.protocol.training import (
     PLACE_SECONDS,
     AttachAnswer,
@@ -127,6 +130,8 @@ class Host:
                 answer.unreadable[name] = error.detail
             else:
                 answer.jobs += [state] if state is not None else []
+        silences = {live.job.spec.name: live.pace.silence() for live in self._jobs.all()}
+        answer.heard = {name: round(seconds, 1) for name, seconds in silences.items() if seconds is not None}
         return answer
 
     async def state(self, name: str) -> JobState:
@@ -182,7 +187,9 @@ class Host:
             outcomes = [] if request.feedback is None else self._count(live, request, request.feedback).feedback
             await self._plan_until(live, request)
             live.hear(request.client)
+            served = live.job.served
             batches = await self._hand_out(live, request.start, request.count)
+            live.pace.hand_out(max(0, live.job.served - served))
             return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
 
     async def batches(self, name: str, start: int, count: int) -> Batches:
@@ -278,12 +285,70 @@ class Host:
         latest = await asyncio.to_thread(self._draws, name, served, index, draws)
         return state.model_copy(update={"draws": latest})
 
-    async def samples(self, name: str, order: Order, limit: int) -> SampleList:
-        """The first samples in an order."""
+    async def samples(self, name: str, order: Order, limit: int, start: int = 0) -> SampleList:
+        """Samples in an order, from number `start` on."""
         evidence = await self._evidence(name)
         async with self._jobs.open(name) as live:
-            look = partial(views.samples, live.job, evidence, order, limit)
+            look = partial(views.samples, live.job, evidence, order, limit, start)
             return await asyncio.to_thread(look) if _takes_time(live.job) else look()
+
+    async def describe(self, name: str, told: SampleDescriptions) -> DescriptionList:
+        """Keep what samples show."""
+        described = await asyncio.to_thread(_described, told)
+        async with self._jobs.open(name) as live:
+            if (last := int(told.index.max())) >= live.job.spec.samples:
+                raise InvalidValueError(
+                    f"index must be less than samples = {live.job.spec.samples}, got {last}", field="index", value=last
+                )
+            stored = self._store.commit(Transaction(name, live.fence, descriptions=described))
+        await self._jobs.committed(stored)
+        return await self.descriptions(name)
+
+    async def descriptions(self, name: str) -> DescriptionList:
+        """Which samples are described."""
+        async with self._jobs.open(name):
+            pass
+        return DescriptionList(descriptions=await asyncio.to_thread(self._store.descriptions, name))
+
+    async def description(self, name: str, index: int) -> Description:
+        """What a sample shows."""
+        found = await asyncio.to_thread(self._store.description, name, index)
+        if found is None:
+            raise NotFoundError(f"sample {index} of job {name!r} is not described", field="i", value=index)
+        return found
+
+    # All of a job at once.
+
+    async def series(self, name: str, of: SeriesOf, points: int) -> Summary:
+        """Lines of a job."""
+        return await self._summary(
+            name, (of, points), lambda live: summaries.series(live.job, of, points, live.pace, live.summaries.decisions)
+        )
+
+    async def density(self, name: str) -> Summary:
+        """The density of a job's samples over similarity × loss."""
+        return await self._summary(name, ("density",), lambda live: summaries.density(live.job))
+
+    async def histograms(self, name: str) -> Summary:
+        """Histograms of a job's samples."""
+        evidence = await self._evidence(name)
+        return await self._summary(name, ("histograms",), lambda live: summaries.histograms(live.job, evidence))
+
+    async def _summary(
+        self, name: str, what: tuple[Hashable, ...], gather: Callable[[LiveJob], Callable[[], Message]]
+    ) -> Summary:
+        """What is gathered under the job's lock and computed without it, kept until the job plans or is reported to."""
+        async with self._jobs.open(name) as live:
+            own = live.summaries
+        async with own.lock:
+            async with self._jobs.open(name) as live:
+                state = (summaries.state_of(live.job), live.pace.heard if what[0] == "pace" else None)
+                known = own.find(what, state)
+                if known is not None:
+                    return known
+                gathered = partial(gather, live)
+                compute = await asyncio.to_thread(gathered) if _takes_time(live.job) else gathered()
+            return await asyncio.to_thread(lambda: own.keep(what, state, compute()))
 
     async def _evidence(self, name: str) -> Evidence | None:
         """That of a job's samples, computed while the job goes on, and kept until it plans or is reported to again."""
@@ -429,7 +494,9 @@ class Host:
             check_holder(job, request.rank, request.client)  # it may have lost its place at this very moment
         finally:
             live.asking -= leads
-        self._metrics.hold_seconds.observe(asyncio.get_running_loop().time() - started)
+        held = asyncio.get_running_loop().time() - started
+        self._metrics.hold_seconds.observe(held)
+        live.pace.hold(held if leads else 0.0)
 
     def _lose_patience(self, job: Job, request: StepsRequest) -> None:
         """Rank 0 plans without what is missing; the others ask again."""
@@ -466,7 +533,9 @@ class Host:
             else:
                 live.apply(PlanDrawn())
         self._report_failures(live.job)
-        live.planning_since_snapshot += time.monotonic() - started
+        seconds = time.monotonic() - started
+        live.planning_since_snapshot += seconds
+        live.pace.plan(seconds)
 
     def _report_failures(self, job: Job) -> None:
         decision = job.history.decisions[-1]
@@ -517,6 +586,14 @@ class Host:
 def _takes_time(job: Job) -> bool:
     """Whether to look at all samples of a job takes so long that other jobs would wait for it."""
     return job.spec.samples >= (THREADED_SAMPLES if job.table.dynamics is None else THREADED_EVIDENCE)
+
+
+def _described(told: SampleDescriptions) -> list[Description]:
+    samples = told.index.tolist()
+    if told.pictures is not None:
+        return [Description(i, "picture", png(pixels)) for i, pixels in zip(samples, told.pictures, strict=True)]
+    texts = told.texts or []
+    return [Description(i, "text", text.encode(errors="replace")) for i, text in zip(samples, texts, strict=True)]
 
 
 def _unknown_artefact(sha256: str) -> NotFoundError:

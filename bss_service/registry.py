@@ -17,8 +17,10 @@ from bss_service.errors import BssError, NotFoundError, NotReproducibleError, St
 from bss_service.job import views
 from bss_service.job.events import JobEvent
 from bss_service.job.job import Job
+from bss_service.job.pace import Pace
 from bss_service.job.plans import Plan
 from bss_service.job.snapshot import frozen, snapshot_of
+from bss_service.job.summaries import Summaries
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
@@ -55,6 +57,8 @@ class LiveJob:
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
     evidence: tuple[Any, Evidence | None] | None = None  # computed last, and of which state
+    summaries: Summaries = field(default_factory=Summaries)
+    pace: Pace = field(default_factory=Pace)
     table_read: asyncio.Task[SampleTable] | None = None  # as long as that one needs the table as it is
 
     def __post_init__(self) -> None:

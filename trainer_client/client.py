@@ -23,7 +23,7 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
-from bss_service.protocol.samples import Order, SampleList, SampleState
+from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
 from bss_service.protocol.training import (
     AttachAnswer,
     AttachRequest,
@@ -249,6 +249,10 @@ class SchedulerClient:
     def samples(self, name: str, order: Order = "label", limit: int = 100) -> SampleList:
         """The first samples in an order: "label" or "pair" (least likely right), "loss" or "draws" (highest)."""
         return self._call(SampleList, "GET", f"/v1/jobs/{_quoted(name)}/samples?order={order}&limit={limit}")
+
+    def describe(self, name: str, told: SampleDescriptions) -> DescriptionList:
+        """Let people see what samples show; which are described by now."""
+        return self._call(DescriptionList, "PUT", f"/v1/jobs/{_quoted(name)}/descriptions", told)
 
     def observation(self, name: str, wait: float = 0.0) -> ObservationAnswer:
         """What the policy sees that draws the next interval. wait: seconds to be held until an action is awaited."""

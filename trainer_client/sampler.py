@@ -17,6 +17,7 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import MAX_COUNT, Scores
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
+from trainer_client.descriptions import Show, messages, orders
 from trainer_client.errors import SecondIterationError
 from trainer_client.exchange.attachment import IfExists, is_named
 from trainer_client.exchange.exchange import Exchange
@@ -265,6 +266,23 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             part = slice(start, start + SCORES_CHUNK)
             message = Scores(indices=np.asarray(indices[part], dtype=np.int64), values=values[part])
             self._session.call(partial(SchedulerClient.scores, name=job, scores=message))
+
+    def describe(self, show: Show, samples: int = 100) -> None:
+        """Let people see, on the service's page, what the most suspect samples are. Call it from one rank now and then.
+
+        show: gives the text of a sample, or a PNG or JPEG file as bytes, of which Pillow makes a thumbnail of 64 × 64
+        pixels; called with the index of each of so many samples whose label, and pair, is the least likely right, or
+        whose loss is highest where the job has no evidence. It returns when all is sent; the service keeps 2,000 of a
+        job, texts of 1,000 characters. Raises TypeError or ValueError naming the sample that it can't send.
+        """
+        job, spec = self._exchange.spec.name, self.spec
+        listed = [
+            self._session.call(partial(SchedulerClient.samples, name=job, order=order, limit=samples))
+            for order in orders(spec)
+        ]
+        indices = dict.fromkeys(row.index for one in listed for row in one.samples)
+        for message in messages(show, indices):
+            self._session.call(partial(SchedulerClient.describe, name=job, told=message))
 
     @property
     def batches_trained(self) -> int:

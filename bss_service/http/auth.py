@@ -53,6 +53,7 @@ class Gate:
         if self._limiter is not None:
             address = request.client.host if request.client else ""
             self._limiter.take(f"token {token.name}" if token else f"address {address}")
+        request.state.scope = Scope.ADMIN if token is None else token.scope
         if token is None:
             await self._check_open(request)
         elif not token.scope.allows(needed):

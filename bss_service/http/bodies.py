@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
 from bss_service.job.snapshot import Snapshot
+from bss_service.job.summaries import Summary
 from bss_service.policies.artefact import MAX_BYTES
 from bss_service.protocol import frames, strict_json
 from bss_service.protocol.message import Message
@@ -128,3 +129,14 @@ class MessageResponse(Response):
         else:
             response = Response(self._message.model_dump_json(), self.status_code, media_type=JSON)
         await response(scope, receive, send)
+
+
+def tagged(request: Request, summary: Summary, known: str | None) -> Response:
+    """A summary in the form that the request accepts; without its body where the client has that already."""
+    framed = frames.CONTENT_TYPE in request.headers.get("accept", "")
+    tag = f'"f-{summary.tag[1:]}' if framed else summary.tag
+    headers = {"etag": tag, "vary": "accept"}
+    if known is not None and tag in known:
+        return Response(status_code=304, headers=headers)
+    body, kind = (summary.message.to_frame(), frames.CONTENT_TYPE) if framed else (summary.json, JSON)
+    return Response(body, headers=headers, media_type=kind)

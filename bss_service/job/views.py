@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bss_service.core.arrays import Floats
+from bss_service.core.arrays import Floats, Int64
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.core.samples.dynamics import NEEDED
@@ -123,12 +123,12 @@ def sample(job: Job, evidence: Evidence | None, index: int) -> SampleState:
     )
 
 
-def samples(job: Job, evidence: Evidence | None, order: Order, limit: int) -> SampleList:
-    """The first samples in an order. The caller holds the job's lock, and evidence is that of the table."""
+def samples(job: Job, evidence: Evidence | None, order: Order, limit: int, start: int = 0) -> SampleList:
+    """Samples in an order, from number `start` on. The caller holds the job's lock; evidence is that of the table."""
     table = job.table
     rank = _rank(job, evidence, order)
     known = np.flatnonzero(~np.isnan(rank))
-    first = known[np.argsort(rank[known], kind="stable")[:limit]]
+    first = known[_least(rank[known], start + limit)[start:]]
     loss = table.latest.get("loss")
     rows = [
         SampleRow(
@@ -158,6 +158,15 @@ def _rank(job: Job, evidence: Evidence | None, order: Order) -> Floats:
             f"order must be loss or draws: {_sends(job)}, and evidence needs {lacking} too", field="order", value=order
         )
     return evidence.right if order == "label" else evidence.pair
+
+
+def _least(values: Floats, count: int) -> Int64:
+    """Where the least of values (n,) stand, in order, of equal ones the first; a whole sort takes ten times as long."""
+    if count >= len(values):
+        return np.argsort(values, kind="stable")
+    bound = np.partition(values, count - 1)[count - 1]
+    few = np.flatnonzero(values <= bound)
+    return few[np.argsort(values[few], kind="stable")[:count]]
 
 
 def _sends(job: Job) -> str:

@@ -61,6 +61,16 @@ damaged = sa.Table(  # journal entries that a recovery has set aside, for whoeve
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("checksum", sa.BigInteger, nullable=False),
 )
+descriptions = sa.Table(  # of samples, for people
+    "descriptions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("job", sa.String(100), nullable=False),
+    sa.Column("sample", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(10), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("job", "sample"),
+)
 artefacts = sa.Table(
     "artefacts",
     metadata,
@@ -69,7 +79,7 @@ artefacts = sa.Table(
     sa.Column("manifest", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-OF_A_JOB: Final = (jobs, journal, plans, snapshots, damaged)
+OF_A_JOB: Final = (jobs, journal, plans, snapshots, damaged, descriptions)
 
 
 def checksum(body: bytes | str, *key: str | int) -> int:

@@ -11,7 +11,8 @@
 # make schemathesis   13,000 requests made from the OpenAPI document
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
-.PHONY: demo test test-long test-gpu compose-test check bench faults mutants fuzz schemathesis load soak clean
+# make screenshots    pictures of every view of the page, in light, dark and narrow
+.PHONY: demo test test-long test-gpu compose-test check bench faults mutants fuzz schemathesis load soak screenshots clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,6 +55,9 @@ load: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak --minutes 60
+
+screenshots: $(READY)
+	$(BIN)/python -m tools.screenshots
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.frames --cases 1000000

@@ -47,7 +47,7 @@ _SEEN: Final[tuple[tuple[str, str, str | None], ...]] = (  # of an observation: 
 )
 _SQUASHED: Final = ("staleness", "training_loss")  # in an observation
 _AT: Final[dict[str, int]] = {name: k for k, name in enumerate(FIELDS)}
-_OWN: Final = (("reward", "1"), ("propensity", "1"), ("left_out", "1"))
+_OWN: Final = (("reward", "1"), ("propensity", "1"), ("left_out_share", "1"))
 
 
 class Summary(NamedTuple):

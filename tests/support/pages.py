@@ -3,7 +3,7 @@
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,8 +18,9 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.mislabelled import CLASSES, LABELS, SAMPLES, SIGNALS, TRUTH
-from trainer_client import JobSpec, ScheduledBatchSampler, SchedulerClient, WithIndex, measure, weighted
+from trainer_client import JobSpec, ScheduledBatchSampler, WithIndex, measure, weighted
 
+NO_SWAPS: Final[Mapping[int, str]] = {}
 WAIT: Final = 60_000  # ms: the machine may be busy with other tests
 
 
@@ -35,8 +36,13 @@ class Student(torch.nn.Module):
         return unimodal, torch.stack(unimodal).sum(dim=0)
 
 
-def train(url: str, name: str, epochs: int = 4, seed: int = 0, token: str | None = None, **fields: Any) -> JobSpec:
-    """Train a small network through the service; pictures and texts of its suspects are sent at the end."""
+def train(
+    url: str, name: str, epochs: int = 4, seed: int = 0, swaps: Mapping[int, str] = NO_SWAPS, **fields: Any
+) -> JobSpec:
+    """Train a small network through the service; pictures and texts of its suspects are sent at the end.
+
+    swaps: policies by the epoch before which they are swapped in.
+    """
     torch.manual_seed(seed)
     truth = torch.from_numpy(TRUTH)
     inputs = [one_hot(truth, 8) * strength + torch.randn(SAMPLES, 8) for strength in (4.0, 1.5)]
@@ -55,9 +61,11 @@ def train(url: str, name: str, epochs: int = 4, seed: int = 0, token: str | None
     )
     student = Student()
     optimiser = torch.optim.SGD(student.parameters(), lr=0.3)
-    with ScheduledBatchSampler(spec, SchedulerClient(url, token=token)) as sampler:
+    with ScheduledBatchSampler(spec, url) as sampler:
         loader = DataLoader(WithIndex(TensorDataset(*inputs, labels)), batch_sampler=sampler)
-        for _ in range(epochs):
+        for epoch in range(epochs):
+            if epoch in swaps:
+                sampler.client.swap(name, swaps[epoch])
             for index, (audio, video, label) in loader:
                 unimodal, joint = student(audio, video)
                 losses = torch.nn.functional.cross_entropy(joint, label, reduction="none")

@@ -28,7 +28,7 @@ export const number = (value) => (value === null || value === undefined ? NONE :
 export const percent = (value) =>
   value === null || value === undefined ? NONE : `${(100 * value).toFixed(Math.abs(value) < 0.1 ? 2 : 1)} %`;
 export const signed = (value) =>
-  value === null || value === undefined ? NONE : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+  value === null || value === undefined ? NONE : `${value < 0 ? "−" : "+"}${number(Math.abs(value))}`;
 
 export function ago(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s ago`;

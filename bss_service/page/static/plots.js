@@ -22,6 +22,7 @@ class Lines {
     this.legend = el("ul", { class: "legend" });
     this.says = el("p", { class: "says" });
     this.numbers = el("div");
+    this.details = el("details", { hidden: true }, el("summary", {}, "Numbers"), this.numbers);
     this.element = el(
       "figure",
       {},
@@ -29,7 +30,7 @@ class Lines {
       this.legend,
       this.holder,
       this.says,
-      el("details", {}, el("summary", {}, "Numbers"), this.numbers),
+      this.details,
     );
     this.title = title;
     this.observer = new ResizeObserver(() => this.resize());
@@ -44,6 +45,7 @@ class Lines {
     this.legend.replaceChildren();
     this.numbers.replaceChildren();
     this.versions = versions;
+    this.details.hidden = !x.length || !drawn.length;
     if (!x.length || !drawn.length) {
       this.holder.replaceChildren(el("p", { class: "empty" }, this.options.empty ?? "Nothing to show yet."));
       this.says.textContent = "";
@@ -58,11 +60,12 @@ class Lines {
       {
         width: this.width(),
         height: HEIGHT,
+        padding: [versions.length && this.options.xUnit === "step" ? 18 : 8, 12, 0, 0],
         legend: { show: false },
         cursor: { drag: { x: true, y: false } },
         scales: { x: { time: this.options.xUnit === "s" }, y: { range: (_, low, high) => this.range(low, high) } },
         axes: [
-          { ...axis, label: this.options.xUnit === "s" ? "time of day" : "step", labelSize: 18, size: 32, font: "12px system-ui", labelFont: "12px system-ui" },
+          { ...axis, label: this.options.xUnit === "s" ? "time of day" : "step", labelSize: 18, size: 32, font: "12px system-ui", labelFont: "12px system-ui", values: (_, ticks) => ticks.map((x) => (this.options.xUnit === "s" ? clock(x) : count(x))) },
           { ...axis, label: this.options.unit, labelSize: 18, size: 56, font: "12px system-ui", labelFont: "12px system-ui", values: (_, ticks) => ticks.map(format) },
         ],
         series: [
@@ -108,7 +111,7 @@ class Lines {
   }
 
   at(x) {
-    return this.options.xUnit === "s" ? new Date(1000 * x).toLocaleTimeString() : `Step ${count(x)}`;
+    return this.options.xUnit === "s" ? clock(x) : `Step ${count(x)}`;
   }
 
   format(value) {
@@ -156,9 +159,9 @@ class Lines {
       ctx.fillStyle = style("--muted");
       if (k && from > bbox.left) ctx.fillRect(from, bbox.top, scale, bbox.height);
       const text = version.policy.name.slice(0, 24);
-      const at = Math.max(from + 4 * scale, free);
-      if (at + ctx.measureText(text).width < to) {
-        ctx.fillText(text, at, bbox.top + 2 * scale);
+      const at = Math.max(from, free);
+      if (at + ctx.measureText(text).width < bbox.left + bbox.width) {
+        ctx.fillText(text, at, bbox.top - 15 * scale);
         free = at + ctx.measureText(text).width + 6 * scale;
       }
     });
@@ -174,6 +177,7 @@ class Lines {
   }
 }
 
+const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString("en-GB");
 const last = (values) => values.findLast((value) => value !== null) ?? null;
 const inForce = (versions, step) => versions.findLast((v) => v.first_step <= step)?.policy.name ?? "";
 
@@ -198,7 +202,7 @@ export function bars(title, unit, edges, counts, says) {
   const canvas = el("canvas", { role: "img", "aria-label": `${title}. ${says}` });
   figure.append(el("div", { class: "plot" }, canvas), el("p", { class: "says" }, says));
   onSize(canvas, 150, (context, width, height) => {
-    const left = 8, bottom = 34, top = 6;
+    const left = 8, bottom = 34, top = 20;
     const most = Math.max(...counts);
     const slot = (width - 2 * left) / counts.length;
     context.fillStyle = style("--line-1");
@@ -210,11 +214,14 @@ export function bars(title, unit, edges, counts, says) {
     context.fillRect(left, height - bottom, width - 2 * left, 1);
     context.font = "12px system-ui";
     context.textBaseline = "top";
-    for (const [at, align] of [[0, "left"], [counts.length / 2, "center"], [counts.length, "right"]]) {
-      context.textAlign = align;
-      const value = at % 1 ? (edges[Math.floor(at)] + edges[Math.ceil(at)]) / 2 : edges[at];
-      context.fillText(number(value), left + at * slot, height - bottom + 4);
+    const single = unit !== "1" && edges[0] % 1 === 0 && edges[1] - edges[0] === 1; // a bin for each whole number
+    const ticks = single ? [...new Set([0, (counts.length - 1) >> 1, counts.length - 1])] : [0, counts.length >> 1, counts.length];
+    for (const at of ticks) {
+      context.textAlign = single ? "center" : at === 0 ? "left" : at === counts.length ? "right" : "center";
+      context.fillText(number(edges[at]), left + (at + (single ? 0.5 : 0)) * slot, height - bottom + 4);
     }
+    context.textAlign = "left";
+    context.fillText(`up to ${count(most)} samples`, left, 2);
     context.textAlign = "center";
     context.fillText(unit === "1" ? "value" : unit, width / 2, height - 15);
   });

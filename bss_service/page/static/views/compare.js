@@ -41,7 +41,7 @@ export async function compareView(content, { query, signal, failed }) {
           ["Latest step", (k) => count(answers[k].x.at(-1)), true],
           ["Latest accuracy", (k) => percent(of(answers[k], "accuracy").at(-1)), true],
           ["Best accuracy", (k) => (answers[k].x.length ? percent(best(answers[k])) : "–"), true],
-          ["Best, difference", (k) => (k && answers[k].x.length && first.x.length ? signed(best(answers[k]) - best(first)) : "–"), true],
+          ["Best, difference", (k) => (k && answers[k].x.length && first.x.length ? `${signed(100 * (best(answers[k]) - best(first)))} points` : "–"), true],
         ],
         names.map((_, k) => k),
         "",

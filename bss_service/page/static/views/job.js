@@ -126,7 +126,7 @@ export async function jobView(content, { parts: [name], signal, failed, scope })
     show(reward, line("reward", by.reward));
     const plain = { kappa_similarity: 0, kappa_loss: 0, kappa_weak: 0, kappa_stale: 0, share: 1, belief: 0, probes: 0, pull: 0 };
     show(action, ...Object.entries(plain).filter(([key, usual]) => by[key].some((value) => value !== usual)).slice(0, 6).map(([key]) => line(key.replaceAll("_", " "), by[key])));
-    show(left, line("left out", by.left_out));
+    show(left, line("left out", by.left_out_share));
     show(propensity, line("propensity", by.propensity));
     show(balance, line("balance", by.validation_balance));
     show(training, ...quantiles("training_probability", by));

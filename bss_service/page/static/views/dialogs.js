@@ -35,7 +35,8 @@ export function askForToken(then) {
     "Sign in",
     [
       el("p", {}, "This service needs a token. It stays in this tab, and is gone when the tab is closed."),
-      el("label", { for: "token" }, "Token", token),
+      el("label", { for: "token" }, "Token"),
+      token,
     ],
     "Sign in",
     async () => {
@@ -72,9 +73,11 @@ export async function swap(name, state, shadow, then) {
     shadow ? `Let a policy watch ${name}` : `Swap the policy of ${name}`,
     [
       el("p", {}, shadow ? "It draws nothing; the decision log tells what it would have done." : `${state.policy.policy.name} draws now, step ${count(state.next_step)} is next. What was handed out stays.`),
-      el("label", { for: "policy" }, "Policy", choose),
+      el("label", { for: "policy" }, "Policy"),
+      choose,
       about,
-      el("label", { for: "parameters" }, "Parameters (JSON)", parameters),
+      el("label", { for: "parameters" }, "Parameters (JSON)"),
+      parameters,
       shadow ? null : when,
     ].filter(Boolean),
     "Continue",

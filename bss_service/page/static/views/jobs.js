@@ -56,7 +56,7 @@ export async function jobsView(content, { signal, failed }) {
 
   content.append(
     el("h1", {}, "Jobs"),
-    el("div", { class: "bar" }, el("label", { for: "search" }, "Search", el("br"), search), el("label", { for: "state" }, "State", el("br"), state), compare),
+    el("div", { class: "bar" }, el("div", {}, el("label", { for: "search" }, "Search"), search), el("div", {}, el("label", { for: "state" }, "State"), state), compare),
     list,
   );
   show();

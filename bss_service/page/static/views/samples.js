@@ -15,7 +15,7 @@ export async function suspectsView(content, { parts: [name], query, signal, fail
   content.append(
     el("nav", { class: "trail", "aria-label": "Breadcrumb" }, link("/", "All jobs"), " › ", link(route("jobs", name), name)),
     el("h1", {}, "Suspect samples"),
-    el("div", { class: "bar" }, el("label", { for: "order" }, "First those with the", el("br"), choose), el("button", { type: "button", onclick: () => download(name, order).catch(failed) }, "Download CSV")),
+    el("div", { class: "bar" }, el("div", {}, el("label", { for: "order" }, "First those with the"), choose), el("button", { type: "button", onclick: () => download(name, order).catch(failed) }, "Download CSV")),
   );
   const job = path("jobs", name);
   let listed;

@@ -19,10 +19,10 @@ import httpx
 import numpy as np
 
 from benchmarks.watch import machine
+from bss_service.http.browser.page import page_files
 from bss_service.job.events import PlanDrawn, StepsServed
 from bss_service.job.job import Job
 from bss_service.job.snapshot import take_snapshot
-from bss_service.page import page_files
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import Feedback, StepsRequest
 from bss_service.protocol.validation import ModalityReport, ValidationReport
@@ -34,9 +34,9 @@ RESULT = Path(__file__).parents[1] / "benchmarks" / "results" / "page.md"
 SAMPLES = 1_000_000
 DECISIONS = 100_000
 REPORTS = 10_000
-G = 256
-ROUNDS = 300  # hot calls in each turn
-TURNS = 4
+G = 64  # so that all of it lies within one epoch
+ROUNDS = 150  # hot calls in each turn
+TURNS = 3
 CALLS = (
     *("", "/series?of=validation", "/series?of=decisions", "/series?of=pace", "/density", "/histograms"),
     *("/decisions?start=0&count=20", "/samples?order=loss&limit=25"),
@@ -70,7 +70,7 @@ def report() -> Iterator[str]:
     with ServiceProcess(flags=["--max-body-bytes", str(2**30)]) as service:
         with SchedulerClient(service.url, timeout=600) as client:
             client.put_snapshot("large", snapshot())
-        with httpx.Client(base_url=f"{service.url}/v1/jobs/large", timeout=60) as http:
+        with httpx.Client(base_url=f"{service.url}/v1/jobs/", timeout=60) as http:
             yield "| call | first, ms | again, ms | bytes |"
             yield "|---|---|---|---|"
             for call in CALLS:
@@ -96,7 +96,7 @@ def report() -> Iterator[str]:
 def timed(http: httpx.Client, call: str) -> tuple[float, int]:
     """Milliseconds that a call takes, and the bytes of its answer."""
     started = time.perf_counter()
-    answer = http.get(call).raise_for_status()
+    answer = http.get(f"large{call}").raise_for_status()
     return 1000 * (time.perf_counter() - started), len(answer.content)
 
 
@@ -104,7 +104,7 @@ def snapshot() -> bytes:
     """A job that has run for long, made of one decision and one report told over and over."""
     job = Job(JobSpec(name="large", samples=SAMPLES, modalities=["audio", "video"], batch_size=G))
     PlanDrawn().apply(job)
-    StepsServed(1).apply(job)
+    StepsServed(REPORTS + 1).apply(job)
     rng = np.random.default_rng(0)
     everything = np.arange(SAMPLES)
     values = rng.uniform(0, 1, size=(SAMPLES, job.signals.width)).astype(np.float32)
@@ -127,7 +127,7 @@ def snapshot() -> bytes:
 def hot_calls(url: str) -> Iterator[str]:
     """Hot calls on the same job in turns: alone, and watched."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    step = 1
+    step = REPORTS + 1
     with SchedulerClient(url) as client:
         for turn in range(2 * TURNS):
             watched = bool(turn % 2)
@@ -157,16 +157,16 @@ def hot_calls(url: str) -> Iterator[str]:
 
 def told_at(step: int) -> ValidationReport:
     head = ModalityReport(accuracy=0.5, probability=0.5)
-    return ValidationReport(step=REPORTS + step, loss=1.0, accuracy=0.5, modalities={"audio": head, "video": head})
+    return ValidationReport(step=step, loss=1.0, accuracy=0.5, modalities={"audio": head, "video": head})
 
 
 def watch(url: str, stop: Event) -> None:
     """Ask as the page does, but oftener."""
     tags: dict[str, str] = {}
-    with httpx.Client(base_url=f"{url}/v1/jobs/large", timeout=60) as http:
+    with httpx.Client(base_url=f"{url}/v1/jobs/", timeout=60) as http:
         while not stop.wait(0.5):
             for call in CALLS:
-                answer = http.get(call, headers={"if-none-match": tags[call]} if call in tags else {})
+                answer = http.get(f"large{call}", headers={"if-none-match": tags[call]} if call in tags else {})
                 if "etag" in answer.headers:
                     tags[call] = answer.headers["etag"]
 

@@ -14,13 +14,13 @@ from bss_service.host import Host
 from bss_service.http import openapi, problems
 from bss_service.http import routes as api
 from bss_service.http.auth import Gate
+from bss_service.http.browser.headers import SecurityHeaders
+from bss_service.http.browser.page import PageFile, page_files
 from bss_service.http.endpoints import GuardedRoute
-from bss_service.http.headers import SecurityHeaders
 from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
 from bss_service.metrics import Metrics, RequestMetrics
-from bss_service.page import PageFile, page_files
 from bss_service.settings import Settings, is_loopback
 
 BODIES: Final = 2  # of the largest size, in memory at a time

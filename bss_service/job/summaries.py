@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from bss_service.core import summaries as core
 from bss_service.core.action import RANGES
 from bss_service.core.arrays import Float32, Floats
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import FIELDS, unsquashed
+from bss_service.core.samples import summaries as core
 from bss_service.job.job import Job
 from bss_service.job.pace import Pace
 from bss_service.protocol.decisions import Decision

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-import bss_service.page
-from bss_service.page import POLICY, page_files
+from bss_service.http.browser import page
+from bss_service.http.browser.page import POLICY, page_files
 from tests.support.services import Service
 
-STATIC = Path(bss_service.page.__file__).parent / "static"
+STATIC = Path(page.__file__).parent / "static"
 MOST = 200_000  # bytes of all files together, compressed
 OWN = [path for path in STATIC.rglob("*") if path.suffix in (".js", ".html", ".css") and "vendor" not in path.parts]
 
@@ -68,7 +68,7 @@ def test_no_file_makes_code_of_text_or_names_another_host(path: Path) -> None:
 
 
 def test_they_are_installed_with_the_package_and_the_library_with_its_licence() -> None:
-    root = Path(bss_service.page.__file__).parents[2]
+    root = Path(page.__file__).parents[3]
     patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["bss_service"]
     for path in (path for path in STATIC.rglob("*") if path.is_file()):
         name = path.relative_to(root / "bss_service").as_posix()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bss_service.core.summaries import BINS, CELLS, binned, density, thinned
+from bss_service.core.samples.summaries import BINS, CELLS, binned, density, thinned
 
 RNG = np.random.default_rng(3)
 

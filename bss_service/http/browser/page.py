@@ -36,7 +36,9 @@ class PageFile:
 
 def page_files() -> dict[str, PageFile]:
     """All files of the page by their path; `/` is the page itself, and all it loads is below `/page/`."""
-    found = {f"/page/{path}": _file(path, entry.read_bytes()) for path, entry in _walk(files(__name__) / "static", "")}
+    found = {
+        f"/page/{path}": _file(path, entry.read_bytes()) for path, entry in _walk(files(__package__) / "static", "")
+    }
     return {"/": found.pop("/page/index.html"), **found}
 
 

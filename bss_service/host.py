@@ -289,7 +289,7 @@ class Host:
         """Samples in an order, from number `start` on."""
         evidence = await self._evidence(name)
         async with self._jobs.open(name) as live:
-            look = partial(views.samples, live.job, evidence, order, limit, start)
+            look = partial(views.samples, live.job, evidence, order, limit, start, live.summaries.rankings)
             return await asyncio.to_thread(look) if _takes_time(live.job) else look()
 
     async def describe(self, name: str, told: SampleDescriptions) -> DescriptionList:
@@ -342,7 +342,7 @@ class Host:
             own = live.summaries
         async with own.lock:
             async with self._jobs.open(name) as live:
-                state = (summaries.state_of(live.job), live.pace.heard if what[0] == "pace" else None)
+                state = summaries.state_for(what[0], live.job, live.pace)
                 known = own.find(what, state)
                 if known is not None:
                     return known

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from bss_service.core.action import RANGES
-from bss_service.core.arrays import Float32, Floats
+from bss_service.core.arrays import Float32, Floats, Int64
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import FIELDS, unsquashed
 from bss_service.core.samples import summaries as core
@@ -24,7 +24,7 @@ from bss_service.job.pace import Pace
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JOINT, MAX_VERSIONS, Series, SeriesAnswer, SeriesOf
 from bss_service.protocol.message import Message
-from bss_service.protocol.samples import DensityAnswer, Histogram, HistogramList
+from bss_service.protocol.samples import DensityAnswer, Histogram, HistogramList, Order
 from bss_service.protocol.validation import ValidationReport
 
 BLOCK: Final = 1024  # decisions that are read together, and read again where one of them has changed
@@ -58,11 +58,28 @@ class Summary(NamedTuple):
     json: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The first samples in an order, of one state of the job."""
+
+    state: Hashable
+    first: Int64  # (k,) indices
+    known: int  # how many could be listed
+
+    def lacks(self, count: int) -> bool:
+        """Whether so many are there, but not here."""
+        return len(self.first) < min(count, self.known)
+
+
+Rankings = dict[Order, Ranking]
+
+
 @dataclass(slots=True)
 class Summaries:
     """Those of one job, kept as long as what they tell of stays as it is; and computed by one task at a time."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rankings: Rankings = field(default_factory=dict)
     decisions: "DecisionColumns" = field(default_factory=lambda: DecisionColumns())
     _kept: dict[Hashable, tuple[Hashable, Summary]] = field(default_factory=dict)
     _loading: str = field(default_factory=lambda: secrets.token_hex(8))  # no tag outlives what memory holds of the job
@@ -96,6 +113,13 @@ def state_of(job: Job) -> Hashable:
         len(job.shadows.versions),
         job.shadows.watching,
     )
+
+
+def state_for(what: Hashable, job: Job, pace: Pace) -> Hashable:
+    """The state of a job as far as it matters to a summary: a report makes nothing new of the table."""
+    if what == "density" or (what == "histograms" and job.table.dynamics is None):
+        return (job.planned_until, len(job.history.decisions))
+    return (state_of(job), pace.heard if what == "pace" else None)
 
 
 def series(job: Job, of: SeriesOf, points: int, pace: Pace, columns: "DecisionColumns") -> Callable[[], SeriesAnswer]:

@@ -13,12 +13,13 @@ from bss_service.core.samples.dynamics import NEEDED
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import InvalidValueError
 from bss_service.job.job import Job
+from bss_service.job.summaries import Ranking, Rankings, state_of
 from bss_service.policies.base import policy_class, policy_names
 from bss_service.protocol.actions import ObservationAnswer
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import EvidenceState, JobState, ShareEstimate
 from bss_service.protocol.policies import PolicyRow
-from bss_service.protocol.samples import Order, SampleEvidence, SampleList, SampleRow, SampleState
+from bss_service.protocol.samples import MAX_LISTED, Order, SampleEvidence, SampleList, SampleRow, SampleState
 
 LATEST_REWARDS = 20
 
@@ -123,12 +124,16 @@ def sample(job: Job, evidence: Evidence | None, index: int) -> SampleState:
     )
 
 
-def samples(job: Job, evidence: Evidence | None, order: Order, limit: int, start: int = 0) -> SampleList:
-    """Samples in an order, from number `start` on. The caller holds the job's lock; evidence is that of the table."""
+def samples(
+    job: Job, evidence: Evidence | None, order: Order, limit: int, start: int = 0, kept: Rankings | None = None
+) -> SampleList:
+    """Samples in an order, from number `start` on. The caller holds the job's lock; evidence is that of the table.
+
+    kept: rankings of earlier calls, which hold until the job plans or is reported to again.
+    """
     table = job.table
-    rank = _rank(job, evidence, order)
-    known = np.flatnonzero(~np.isnan(rank))
-    first = known[_least(rank[known], start + limit)[start:]]
+    ranking = _ranking(job, evidence, order, start + limit, {} if kept is None else kept)
+    first = ranking.first[start : start + limit]
     loss = table.latest.get("loss")
     rows = [
         SampleRow(
@@ -140,7 +145,17 @@ def samples(job: Job, evidence: Evidence | None, order: Order, limit: int, start
         )
         for i in first
     ]
-    return SampleList(order=order, step=job.planned_until, known=len(known), samples=rows)
+    return SampleList(order=order, step=job.planned_until, known=ranking.known, samples=rows)
+
+
+def _ranking(job: Job, evidence: Evidence | None, order: Order, count: int, kept: Rankings) -> Ranking:
+    """The first samples in an order, at least so many or all."""
+    state = state_of(job)
+    if order not in kept or kept[order].state != state or kept[order].lacks(count):
+        rank = _rank(job, evidence, order)
+        known = np.flatnonzero(~np.isnan(rank))
+        kept[order] = Ranking(state, known[_least(rank[known], max(count, MAX_LISTED))], len(known))
+    return kept[order]
 
 
 def _rank(job: Job, evidence: Evidence | None, order: Order) -> Floats:
@@ -192,7 +207,8 @@ def sample_evidence(job: Job, evidence: Evidence | None, index: int) -> SampleEv
 
 
 def _last_measured(table: SampleTable, index: int) -> int | None:
-    return int(table.last_step[index]) if table.measured[index] else None
+    step = table.last_step_of(index)
+    return None if step < 0 else step
 
 
 def _signal(job: Job, value: Any) -> float | dict[str, float | None] | None:

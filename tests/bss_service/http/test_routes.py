@@ -224,9 +224,6 @@ def test_health_readiness_and_metrics_answer(service: Service, client: Scheduler
 
 
 SHOWN = (
-    *("create_job", "change_job", "attach", "scores", "steps", "feedback"),
-    *("validation", "swap_policy", "describe_samples"),
-)
     "create_job",
     "change_job",
     "attach",

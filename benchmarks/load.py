@@ -72,14 +72,15 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     with ServiceProcess() as service:
         by_itself = alone(service.url, ALONE_SECONDS)
         watch = Watch(service)
-        with traffic.Crew(service.url, trades(), phases, processes=PROCESSES) as crew:
+        hostile = Hostile(service.url, [f"load-{k}" for k in range(JOBS)], HOSTILE)
+        with traffic.Crew(service.url, trades(), phases, processes=PROCESSES) as crew, hostile:
             begin = crew.begin()
             attacked = begin + seconds + paced
             time.sleep(max(0.0, attacked - time.monotonic()))
             holds = [longest_hold(service.url)]
-            with Hostile(service.url, [f"load-{k}" for k in range(JOBS)], HOSTILE) as hostile:
-                crowded = time.monotonic()
-                time.sleep(max(0.0, attacked + paced - time.monotonic()))
+            hostile.go()
+            time.sleep(max(0.0, attacked + paced - time.monotonic()))
+            hostile.stop()
             holds.append(longest_hold(service.url))
             findings = crew.findings()
         rows = watch.stop()
@@ -95,7 +96,7 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     at_pace = findings.during(begin + seconds, begin + seconds + paced)
     hot, hot_paced = loaded[loaded[:, 0] == 0, 2], at_pace[at_pace[:, 0] == 0, 2]
     yield f"| hot call, at {1000 * pace:g} ms a step | {quantiles_row(hot_paced)} |"
-    beside = findings.during(crowded, attacked + paced)
+    beside = findings.during(attacked, attacked + paced)
     hot_beside = beside[beside[:, 0] == 0, 2]
     yield f"| hot call, at that pace, beside {HOSTILE} hostile clients | {quantiles_row(hot_beside)} |"
     yield f"| hot call, one trainer alone | {quantiles_row(by_itself)} |"

@@ -148,15 +148,19 @@ class MessageResponse(Response):
             )
         render = self._message.to_frame if as_frame else self._message.model_dump_json
         body: bytes | str = await run_in_threadpool(render) if numbers > FEW_NUMBERS else render()
-        response = Response(body, self.status_code, media_type=frames.CONTENT_TYPE if as_frame else JSON)
+        media_type = frames.CONTENT_TYPE if as_frame else JSON
+        if isinstance(body, bytes) and len(body) > PIECE:
+            response: Response = InPieces(body, media_type, self.status_code)
+        else:
+            response = Response(body, self.status_code, media_type=media_type)
         await response(scope, receive, send)
 
 
 class InPieces(Response):
     """Large bytes, of which no more than a piece is copied at a time: whatever else is asked goes on meanwhile."""
 
-    def __init__(self, data: bytes, media_type: str) -> None:
-        super().__init__(media_type=media_type)
+    def __init__(self, data: bytes, media_type: str, status_code: int = 200) -> None:
+        super().__init__(status_code=status_code, media_type=media_type)
         self._data = memoryview(data)
         self.headers["content-length"] = str(len(data))
 

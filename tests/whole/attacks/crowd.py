@@ -31,14 +31,18 @@ ROWS: Final = 2**20  # of a hostile job's plans
 
 
 class Hostile:
-    """Clients in a process of their own, every second of scope `read` and every second of scope `train`."""
+    """Clients in processes of their own, every second of scope `read` and every second of scope `train`.
+
+    They are ready when the context begins, and attack from `go` to its end.
+    """
 
     def __init__(self, url: str, jobs: Sequence[str], clients: int) -> None:
         context = get_context("spawn")
-        self._over, self._answers, self._begun = context.Event(), context.Queue(), context.Semaphore(0)
+        self._go, self._over = context.Event(), context.Event()
+        self._answers, self._ready = context.Queue(), context.Semaphore(0)
         self._processes = [
             context.Process(
-                target=_attack, args=(url, list(jobs), k, self._over, self._answers, self._begun), daemon=True
+                target=_attack, args=(url, list(jobs), k, self._ready, self._go, self._over, self._answers), daemon=True
             )
             for k in range(clients)
         ]
@@ -48,23 +52,34 @@ class Hostile:
         for process in self._processes:
             process.start()
         for _ in self._processes:
-            self._begun.acquire(timeout=60)
+            self._ready.acquire(timeout=120)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def go(self) -> None:
+        """Begin."""
+        self._go.set()
+
+    def stop(self) -> None:
+        """End, and tell what they were answered; those that began nothing are passed over."""
         self._over.set()
+        self._go.set()
         for process in self._processes:
             with suppress(Exception):  # it was killed, or hangs: the figure lacks it
                 self.statuses.update(self._answers.get(timeout=60))
             process.join(10)
             process.kill()
+        self._processes = []
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
-def _attack(url: str, jobs: list[str], number: int, over: Any, answers: Any, begun: Any) -> None:
+def _attack(url: str, jobs: list[str], number: int, ready: Any, go: Any, over: Any, answers: Any) -> None:
     statuses: Counter[int] = Counter()
     with httpx.Client(base_url=url, timeout=60) as client:
         calls = _training(client, number) if number % 2 else _reading(client, jobs)
-        begun.release()
+        ready.release()
+        go.wait()
         for call in cycle(calls):
             if over.is_set():
                 break

@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from bss_cli import tokens
+from bss_cli.comparing import compare, control
+from bss_cli.following.tracking import track
+from bss_cli.following.watching import watch
 from bss_cli.jobs import decisions, delete, jobs, samples, show, suspects
 from bss_cli.policies import end_shadow, policies, swap, upload
 from bss_cli.research import app as research
 from bss_cli.serving import backup, serve
-from bss_cli.watching import watch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +37,7 @@ def _bss(
     """Serves samples to multi-modal training jobs, shows the jobs, and swaps their policies."""
 
 
-OF_JOBS = (jobs, show, decisions, samples, suspects, watch, delete)
+OF_JOBS = (jobs, show, compare, control, decisions, samples, suspects, watch, track, delete)
 for command in (serve, backup, *OF_JOBS, swap, end_shadow, policies, upload):
     app.command()(command)
 app.add_typer(tokens.app, name="token")

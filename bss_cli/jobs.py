@@ -1,19 +1,33 @@
 """The commands that show jobs, and `bss delete`."""
 
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from bss_cli.rendering import decisions_view, job_view, jobs_view, sample_view, suspects_view
-from bss_cli.service import Job, Url, checked_name, connect, latest_decisions
+from bss_cli.comparing import is_it_helping
+from bss_cli.rendering import decisions_view, job_view, jobs_view, sample_view, samples_view, suspects_view
+from bss_cli.service import Job, Url, all_reports, checked_name, connect, latest_decisions
 from bss_cli.terminal import MISUSED, AsJson, Yes, confirm, fail, say, tell
-from bss_service.protocol.decisions import DecisionLog
+from bss_service.protocol.jobs import JobState
 from bss_service.protocol.samples import MAX_LISTED, csv_of
+from bss_service.protocol.validation import ValidationReport
 from trainer_client.client import SchedulerClient
+from trainer_client.errors import StrangeAnswerError
 
-PART: Final = 1000  # decisions in one answer: what the service gives at most
+LATEST: Final = 20  # decisions that `bss show` looks at
+MAX_DECISIONS: Final = 1000  # in one answer: what the service gives at most
+
+
+class Listed(StrEnum):
+    """Which samples come first."""
+
+    LABEL = "label"
+    PAIR = "pair"
+    LOSS = "loss"
+    DRAWS = "draws"
 
 
 def jobs(url: Url = None, as_json: AsJson = False) -> None:
@@ -24,29 +38,53 @@ def jobs(url: Url = None, as_json: AsJson = False) -> None:
 
 
 def show(job: Job, url: Url = None, as_json: AsJson = False) -> None:
-    """Show what a job is and where it is."""
+    """Show what a job is, where it is, and whether its policy helps, as far as that can be said."""
     with connect(url) as client:
         state = client.job(checked_name(job))
-        latest = latest_decisions(client, job, 1)
-    tell(state, as_json, lambda: job_view(state, latest))
+        latest = [] if as_json else latest_decisions(client, job, LATEST)
+        reports, helping = ([], None) if as_json else _progress(client, state)
+    tell(state, as_json, lambda: job_view(state, latest, reports, helping))
 
 
-def decisions(job: Job, url: Url = None, as_json: AsJson = False) -> None:
+def decisions(
+    job: Job,
+    start: Annotated[
+        int | None, typer.Option(min=0, help="Number of the first; by default the latest are shown.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=MAX_DECISIONS, help="How many.")] = 50,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
     """List what the policies of a job chose and what came of it, the newest last."""
     with connect(url) as client:
-        log = _whole_log(client, checked_name(job))
-    tell(log, as_json, lambda: decisions_view(log.decisions))
+        state = client.job(checked_name(job))
+        first = max(0, client.decisions(job, count=1).total - count) if start is None else start
+        log = client.decisions(job, first, count)
+    tell(log, as_json, lambda: decisions_view(log, state.spec.reward.metric))
 
 
 def samples(
     job: Job,
-    index: Annotated[list[int], typer.Argument(metavar="INDEX", min=0, help="Samples.", show_default=False)],
+    index: Annotated[
+        list[int] | None, typer.Argument(metavar="[INDEX]...", min=0, help="Samples.", show_default=False)
+    ] = None,
+    order: Annotated[Listed, typer.Option(help="Without INDEX, which come first.")] = Listed.LOSS,
+    limit: Annotated[int, typer.Option(min=1, max=MAX_LISTED, help="Without INDEX, how many.")] = 30,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what is known of samples. With --json, one object a line for each."""
+    """Show what is known of samples, or list the first ones.
+
+    With --json, one object a line for each INDEX, or that of the list.
+    """
+    checked_name(job)
+    if not index:
+        with connect(url) as client:
+            listed = client.samples(job, order.value, limit)
+        tell(listed, as_json, lambda: samples_view(listed))
+        return
     with connect(url) as client:
-        states = [client.sample(checked_name(job), each) for each in index]
+        states = [client.sample(job, each) for each in index]
     for state in states:
         tell(state, as_json, partial(sample_view, state))
 
@@ -84,15 +122,12 @@ def delete(job: Job, yes: Yes = False, url: Url = None) -> None:
     say(f"{job}: deleted")
 
 
-def _whole_log(client: SchedulerClient, job: str) -> DecisionLog:
-    log = DecisionLog(start=0, total=0, decisions=[])
-    total = client.decisions(job, count=1).total
-    while len(log.decisions) < total:  # not those that come meanwhile, or it might have no end
-        part = client.decisions(job, len(log.decisions), min(PART, total - len(log.decisions))).decisions
-        if not part:
-            break
-        log.decisions += part
-    return log.model_copy(update={"total": len(log.decisions)})
+def _progress(client: SchedulerClient, state: JobState) -> tuple[list[ValidationReport], str | None]:
+    """A job's validation reports, and what they say of its policy; nothing from a service too old to tell them."""
+    try:
+        return all_reports(client, state.spec.name), is_it_helping(client, state)
+    except StrangeAnswerError:
+        return [], None
 
 
 def _lines(file: Path) -> list[str]:

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bss_service.core.action import Action
+from bss_service.core.validation.reward import Metric
 from bss_service.protocol.artefacts import ArtefactManifest, JudgeManifest, PolicyManifest
-from bss_service.protocol.decisions import Chosen, Decision
+from bss_service.protocol.decisions import Chosen, Decision, DecisionLog
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList
@@ -19,6 +20,8 @@ from bss_service.protocol.samples import SampleEvidence, SampleList, SampleState
 from bss_service.protocol.validation import ValidationReport
 
 REWARDS_SHOWN: Final = 6
+SPARK_WIDTH: Final = 32  # characters of a curve
+BLOCKS: Final = "▁▂▃▄▅▆▇█"
 HASH_SHOWN: Final = 12  # characters: enough to name an artefact by
 
 
@@ -50,9 +53,18 @@ def jobs_view(states: Sequence[JobState]) -> RenderableType:
     return table
 
 
-def job_view(state: JobState, decisions: Sequence[Decision]) -> RenderableType:
-    """What a job is, and where it is; of its latest decisions, whether the policy failed."""
-    return _panel(state.spec.name, _facts([*_of_spec(state.spec), *_of_state(state, decisions)]))
+def job_view(
+    state: JobState, decisions: Sequence[Decision], reports: Sequence[ValidationReport], helping: str | None
+) -> RenderableType:
+    """What a job is, where it is, how it got there, and whether its policy helps, as far as that can be said."""
+    facts = [
+        *_of_spec(state.spec),
+        *_of_state(state, decisions),
+        *_gains(decisions, state.spec.reward.metric),
+        *_curves(reports),
+        *([] if helping is None else [("", ""), ("is it helping?", helping)]),
+    ]
+    return _panel(state.spec.name, _facts(facts))
 
 
 def sample_view(sample: SampleState) -> RenderableType:
@@ -89,9 +101,50 @@ def suspects_view(listed: SampleList, state: JobState, names: Sequence[str] | No
     return Group(table, "", _facts(estimated)) if estimated else table
 
 
-def decisions_view(rows: Sequence[Decision]) -> RenderableType:
-    """Decisions, one a row."""
-    return _decisions(rows) if rows else Text("no decisions yet")
+def decisions_view(log: DecisionLog, metric: Metric) -> RenderableType:
+    """A part of the decision log, one decision a row, and how to see the rest. metric: what the rewards are of."""
+    if not log.decisions:
+        return Text("no decisions yet" if log.total == 0 else f"no decision {log.start:,} yet: there are {log.total:,}")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("no.", "steps", "policy", "chose", "propensity", "left out", _gain_title(metric), "reward"):
+        words = column in ("policy", "chose")
+        table.add_column(column, justify="left" if words else "right", overflow="fold", ratio=1 if words else None)
+    for number, row in enumerate(log.decisions, log.start):
+        steps = f"{row.first_step:,}–{row.end_step - 1:,}"
+        policy = _versioned(row.policy, row.policy_version)
+        gain = _gain(row.gain, metric)
+        chosen = _choice(row), f"{row.propensity:.3g}", f"{row.left_out:,}"
+        table.add_row(f"{number:,}", steps, policy, *chosen, gain, _reward(row.reward))
+        if row.shadow is not None:
+            table.add_row("", "", Text(f"{row.shadow.policy}, shadow", "dim"), _choice(row.shadow))
+    end = log.start + len(log.decisions)
+    if len(log.decisions) == log.total:
+        return table
+    return Group(table, Text(f"decisions {log.start:,} to {end - 1:,} of {log.total:,}; --start shows others", "dim"))
+
+
+def samples_view(listed: SampleList) -> RenderableType:
+    """The first samples in an order, one a row."""
+    if not listed.samples:
+        return Text("nothing is known of any sample yet")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    judged = any(row.evidence is not None for row in listed.samples)
+    for column in ("sample", "loss", "draws", "last measured", *(("P(label right)", "P(pair right)") * judged)):
+        table.add_column(column, justify="right")
+    for row in listed.samples:
+        last = "–" if row.last_measured is None else f"{row.last_measured:,}"
+        known = row.evidence
+        trust = ("–", "–") if known is None else (f"{known.right:.3f}", f"{known.pair:.3f}")
+        table.add_row(f"{row.index}", _number(row.loss), f"{row.draws:,}", last, *(trust * judged))
+    return Group(table, Text(f"{len(listed.samples):,} of {listed.known:,} by {listed.order}", "dim"))
+
+
+def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
+    """A curve as blocks, the lowest value as the lowest block; of more than `width` values the last of each part."""
+    ends = [(k + 1) * len(values) // width - 1 for k in range(width)] if len(values) > width else range(len(values))
+    shown = [values[k] for k in ends]
+    low, reach = min(shown, default=0.0), max(shown, default=0.0) - min(shown, default=0.0)
+    return "".join(BLOCKS[round((value - low) / reach * (len(BLOCKS) - 1)) if reach else 0] for value in shown)
 
 
 def policies_view(answer: PolicyList) -> RenderableType:
@@ -299,6 +352,44 @@ def _of_validation(report: ValidationReport | None) -> list[tuple[str, str | Tex
     ]
 
 
+def _gain_title(metric: Metric) -> str:
+    return "points" if metric == "accuracy" else "loss less"
+
+
+def _gain(gain: float | None, metric: Metric) -> str:
+    """What a decision gained of the metric, as reported: points of accuracy, or by how much the loss fell."""
+    if gain is None:
+        return "–"
+    return f"{100 * gain:+.2f}" if metric == "accuracy" else f"{gain:+.4f}"
+
+
+def _gains(decisions: Sequence[Decision], metric: Metric) -> list[tuple[str, str | Text]]:
+    """What the latest decisions gained, as reported, and the course of their rewards."""
+    known = [d for d in decisions if d.gain is not None]
+    if not known:
+        return []
+    unit = "points of accuracy" if metric == "accuracy" else "by which the loss fell"
+    gains = "  ".join(_gain(d.gain, metric) for d in known[-REWARDS_SHOWN:])
+    rewards = [d.reward for d in known if d.reward is not None]
+    return [
+        ("gains", Text.assemble(gains, (f"  {unit}, newest last", "dim"))),
+        ("", Text.assemble(sparkline(rewards), (f"  the latest {len(rewards)} rewards", "dim"))),
+    ]
+
+
+def _curves(reports: Sequence[ValidationReport]) -> list[tuple[str, str | Text]]:
+    """The accuracies of all heads over the run."""
+    if len(reports) < 2:
+        return []
+    heads = {"joint": [r.accuracy for r in reports]}
+    for name in reports[-1].modalities:
+        heads[name] = [r.modalities[name].accuracy for r in reports if name in r.modalities]
+    best = max(reports, key=lambda report: report.accuracy)
+    ends = {name: f" {values[0]:.3f} to {values[-1]:.3f}" for name, values in heads.items()}
+    ends["joint"] += f", best {best.accuracy:.3f} after step {best.step:,}"
+    return [("", ""), *((name, f"{sparkline(values)}{ends[name]}") for name, values in heads.items())]
+
+
 def _rewards(rewards: Sequence[float | None], count: int) -> Text:
     return Text("  ").join([_reward(reward) for reward in rewards[-count:]] or [Text("–")])
 
@@ -332,5 +423,33 @@ def _choice(row: Chosen) -> Text:
         return Text(f"{row.detail['arm']}, probability {row.propensity:.3f}")
     if isinstance(row.detail.get("raw_action"), str):
         return Text(f"{row.detail['raw_action']}, probability {row.propensity:.3f}")
-    plain = Action().as_dict()
-    return Text(_assignments({k: v for k, v in row.action.as_dict().items() if v != plain.get(k)}) or "plain shuffling")
+    return Text(in_words(row.action))
+
+
+_PREFERENCES: Final = {  # of each coefficient of a sample's score: above 0, and below
+    "kappa_similarity": ("heads that agree", "heads that disagree"),
+    "kappa_loss": ("easy samples", "hard samples"),
+    "kappa_weak": ("samples weak in one modality", "samples strong in all modalities"),
+    "kappa_stale": ("samples not seen for long", "samples seen lately"),
+}
+
+
+def in_words(action: Action) -> str:
+    """What sets an action apart from plain shuffling, but for the rate of its moving averages."""
+    said = [
+        f"prefers {likes if kappa > 0 else dislikes} ({kappa:+.3g})"
+        for name, (likes, dislikes) in _PREFERENCES.items()
+        if (kappa := getattr(action, name))
+    ]
+    if action.coverage != "epoch":
+        said += ["with replacement"] if action.coverage == "draw" else []
+        said += [f"{action.keep} {action.share:.0%} by {action.rank_by}"] if action.share < 1 else []
+    if action.link != "exponential" or action.floor:
+        said.append(f"{action.link} weights, floor {action.floor:.3g}")
+    if action.belief:
+        part = "" if action.left_out == 1 else f"{action.left_out:.0%} of "
+        said.append(f"leaves out {part}labels right below {action.belief:.0%}")
+        said += {"keep": [], "leave_out": ["such pairs too"], "mask": ["masks such pairs"]}[action.wrong_pairs]
+    said += [f"looks at {action.probes:.1%} of what is left out"] if action.probes else []
+    said += [f"pull {action.pull:.3g}"] if action.pull else []
+    return ", ".join(said) or "plain shuffling"

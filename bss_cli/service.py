@@ -11,6 +11,7 @@ import typer
 from bss_cli.terminal import MISUSED, fail, first_mistake
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.message import NAME_PATTERN
+from bss_service.protocol.validation import ValidationReport
 from trainer_client.client import DEFAULT_URL, SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 
@@ -47,6 +48,14 @@ def latest_decisions(client: SchedulerClient, job: str, count: int) -> list[Deci
     """The last so many decisions of a job's log, in order."""
     total = client.decisions(job, count=1).total
     return client.decisions(job, max(0, total - count), count).decisions
+
+
+def all_reports(client: SchedulerClient, job: str, start: int = 0) -> list[ValidationReport]:
+    """The validation reports of a job from a step on, in order."""
+    reports: list[ValidationReport] = []
+    while part := client.validations(job, reports[-1].step + 1 if reports else start).reports:
+        reports += part
+    return reports
 
 
 def _client(url: str | None) -> SchedulerClient:

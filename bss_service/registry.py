@@ -35,9 +35,10 @@ from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
-from bss_service.metrics import Metrics
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.training import AttachAnswer
+from bss_service.telemetry import tracing
+from bss_service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 A = TypeVar("A")
@@ -287,10 +288,11 @@ class JobRegistry:
                 raise
             finally:
                 self.hand_over(live)
-            durable = live.durable
+            durable, step = live.durable, live.job.served
         if durable is not None:
             try:
-                await self.committed(durable)
+                with tracing.span("commit", job=name, step=step):
+                    await self.committed(durable)
             except StoreError as error:
                 log.error("store failed", job=name, error=str(error))
                 async with live.changed:

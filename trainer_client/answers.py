@@ -4,6 +4,7 @@ Messages alone say of what types and ranges their fields are; here stands what o
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from bss_service.core.samples.table import MAX_STEP
@@ -16,6 +17,7 @@ from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.policies import PolicyAnswer, SwapRequest
 from bss_service.protocol.samples import Order, SampleList, SampleState
 from bss_service.protocol.training import AttachAnswer, Batches, FeedbackAnswer, StepsAnswer
+from bss_service.protocol.validation import Comparison, ValidationLog
 from trainer_client.errors import BrokenAnswerError
 
 MAX_MESSAGE: Final = 16 * 2**20  # bytes of an answer without batches
@@ -184,6 +186,30 @@ def of_decisions(log: DecisionLog, start: int, count: int) -> None:
     _step(log, "total")
     most = min(count, max(0, log.total - start))
     require(len(log.decisions) == most, "decisions", f"must be {most} of {log.total}", len(log.decisions))
+
+
+def of_validations(log: ValidationLog, start: int, count: int) -> None:
+    """Reports of a step or of later ones."""
+    require(log.start == start, "start", f"must be {start}, as asked for", log.start)
+    require(len(log.reports) <= count, "reports", f"must be at most {count}, as asked for", len(log.reports))
+    _rising([report.step for report in log.reports], "reports.step", start)
+
+
+def of_comparison(told: Comparison, names: Sequence[str]) -> None:
+    """What jobs say of their policies: of these jobs, in pairs, with a difference at each step."""
+    _rising(told.steps, "steps", 0)
+    require(set(told.unpaired) <= set(names), "unpaired", f"must be of {list(names)}", told.unpaired)
+    for policy in told.policies:
+        for field in ("jobs", "baseline_jobs"):
+            jobs = getattr(policy, field)
+            require(set(jobs) <= set(names), field, f"must be of {list(names)}", jobs)
+            require(len(jobs) == len(policy.seeds), field, f"must be {len(policy.seeds)}, as seeds", len(jobs))
+        require(len(policy.curve) == len(told.steps), "curve", f"must have {len(told.steps)} steps", len(policy.curve))
+
+
+def _rising(steps: Sequence[int], field: str, start: int) -> None:
+    rise = all(a < b for a, b in pairwise([start - 1, *steps]))
+    require(rise and max(steps, default=0) <= MAX_STEP, field, f"must rise from {start} to {MAX_STEP} at most", steps)
 
 
 def of_sample(state: SampleState, index: int, draws: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -37,7 +38,7 @@ from bss_service.protocol.training import (
     StepsAnswer,
     StepsRequest,
 )
-from bss_service.protocol.validation import ValidationAnswer, ValidationReport
+from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from trainer_client import answers
 from trainer_client.errors import (
     BrokenAnswerError,
@@ -340,6 +341,17 @@ class SchedulerClient:
         path = f"/v1/jobs/{_quoted(name)}/decisions?start={start}&count={count}"
         return self._call(DecisionLog, "GET", path, check=partial(answers.of_decisions, start=start, count=count))
 
+    def validations(self, name: str, start: int = 0, count: int = 1000) -> ValidationLog:
+        """The first `count` validation reports of step `start` or a later one."""
+        path = f"/v1/jobs/{_quoted(name)}/validation?start={start}&count={count}"
+        return self._call(ValidationLog, "GET", path, check=partial(answers.of_validations, start=start, count=count))
+
+    def compare(self, *names: str) -> Comparison:
+        """Whether the policies of jobs help; InvalidValueError names what keeps them from being compared."""
+        query = "&".join(f"job={_quoted(name)}" for name in names)
+        check = partial(answers.of_comparison, names=names)
+        return self._call(Comparison, "GET", f"/v1/compare?{query}", check=check)
+
     def sample(self, name: str, index: int, draws: int = 10) -> SampleState:
         """Why a sample is drawn as it is."""
         path = f"/v1/jobs/{_quoted(name)}/samples/{index}?draws={draws}"
@@ -425,7 +437,7 @@ class SchedulerClient:
         timeout: float | None = None,
         most: int = answers.MAX_MESSAGE,
     ) -> Answer:
-        headers = {"accept": self._media_type}
+        headers = {"accept": self._media_type, **traceparent()}
         if self._incarnation is not None:
             headers[INCARNATION_HEADER] = self._incarnation
         if content is not None and media_type is not None:
@@ -504,7 +516,7 @@ def _accepted(answer: Answer, retried: bool) -> Answer:
     if answer.is_success:
         return answer
     detail, field, value = _problem(answer)
-    if field == UNKNOWN_CALL:
+    if field == UNKNOWN_CALL or answer.status == httpx.codes.METHOD_NOT_ALLOWED:
         raise StrangeAnswerError(f"{answer.url} is no call of the service there: {detail}")
     error = refusal(answer.status, detail, field, value)
     error.after_retry = retried
@@ -535,6 +547,17 @@ def _retry_after(answer: Answer) -> float:
     """Seconds that the service asks to wait, as far as that is sensible."""
     text = answer.headers.get("retry-after", "")
     return min(float(text), MAX_PAUSE) if text.isdecimal() else 0.0
+
+
+def traceparent() -> dict[str, str]:
+    """The header by which W3C Trace Context names the span of OpenTelemetry that is active here; empty if none is."""
+    trace = sys.modules.get("opentelemetry.trace")  # who has a span has imported it
+    if trace is None:
+        return {}
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return {}
+    return {"traceparent": f"00-{span.trace_id:032x}-{span.span_id:016x}-{span.trace_flags:02x}"}
 
 
 def _quoted(name: str) -> str:

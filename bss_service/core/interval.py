@@ -11,9 +11,9 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.evidence.features import Confusion, features
 from bss_service.core.evidence.posterior import Evidence, Judge
 from bss_service.core.observation import Observation, observe
-from bss_service.core.reward import Report
 from bss_service.core.samples.table import SampleTable
 from bss_service.core.sampling import Drawn, Proceed, draw_plan, unasked
+from bss_service.core.validation.reward import Report
 
 
 def judge_interval(

@@ -11,9 +11,9 @@ import numpy as np
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Floats
 from bss_service.core.evidence.posterior import Evidence
-from bss_service.core.reward import Report, modality_balance
 from bss_service.core.samples.scores import balance_score, minmax
 from bss_service.core.samples.table import SampleTable
+from bss_service.core.validation.reward import Report, modality_balance
 
 QUANTILES: Final = (0.1, 0.5, 0.9)
 
@@ -28,7 +28,7 @@ FIELDS: Final = (
     "validation_accuracy_strongest",  # of the unimodal heads
     "validation_accuracy_weakest",
     "validation_accuracy_gap",
-    "validation_balance",  # B of core/reward.py
+    "validation_balance",  # B of core/validation/reward.py
     "plateau",  # reports since the best loss, as k / (k + 5)
     "gain_last",  # of the validation accuracy g, as tanh(10·g)
     "gain_before_last",

@@ -17,7 +17,7 @@ from bss_service.errors import (
     TooLargeError,
     UnknownStepError,
 )
-from bss_service.host import work
+from bss_service.host import comparing, work
 from bss_service.host.looks import Looks
 from bss_service.host.work import Bench
 from bss_service.job import plans, views
@@ -42,7 +42,6 @@ from bss_service.job.room import usual_room
 from bss_service.job.snapshot import Snapshot, artefacts_in, check_versions, moved, policies_of, restore
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
-from bss_service.metrics import Metrics
 from bss_service.policies import artefact
 from bss_service.policies.artefact import Artefacts
 from bss_service.policies.versions import check_policy
@@ -71,8 +70,10 @@ from bss_service.protocol.training import (
     StepsRequest,
     Trainer,
 )
-from bss_service.protocol.validation import ValidationAnswer, ValidationReport
+from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from bss_service.registry import JobRegistry, LiveJob
+from bss_service.telemetry import tracing
+from bss_service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 
@@ -284,6 +285,21 @@ class Host:
         async with self._jobs.open(name) as live:
             return views.decisions(live.job, start, count)
 
+    async def validations(self, name: str, start: int, count: int) -> ValidationLog:
+        """A part of the validation reports."""
+        async with self._jobs.open(name) as live:
+            return views.validations(live.job, start, count)
+
+    async def compare(self, names: list[str]) -> Comparison:
+        """Whether the policies of jobs help. The jobs need not be as of one moment: a report never changes."""
+        if repeated := [name for k, name in enumerate(names) if name in names[:k]]:
+            raise InvalidValueError(f"job must be named once, got {repeated[0]!r} twice", field="job", value=names)
+        runs = []
+        for name in names:
+            async with self._jobs.open(name) as live:
+                runs.append(comparing.run_of(live.job))
+        return await asyncio.to_thread(comparing.compare, runs)
+
     async def sample(self, name: str, index: int, draws: int) -> SampleState:
         """Why a sample is drawn as it is."""
         return await self._looks.sample(name, index, draws)
@@ -448,7 +464,8 @@ class Host:
         while live.copies:
             await asyncio.wait(live.copies)  # planning changes the table
         started = time.monotonic()
-        with self._metrics.plan_seconds.time():
+        traced = tracing.span("plan", job=live.job.spec.name, step=live.job.planned_until)
+        with self._metrics.plan_seconds.time(), traced:
             await self._bench.do(work.of_plan(live.job), live.apply, PlanDrawn())
         self._report_failures(live.job)
         live.planning_since_snapshot += time.monotonic() - started

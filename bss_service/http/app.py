@@ -21,13 +21,14 @@ from bss_service.http.headers import HostCheck, SecurityHeaders
 from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
-from bss_service.metrics import Metrics, RequestMetrics, watch_loop
 from bss_service.settings import Settings, is_loopback
+from bss_service.telemetry.metrics import Metrics, RequestMetrics, watch_loop
+from bss_service.telemetry.tracing import TracedSteps
 
 BODIES: Final = 2  # of the largest size, in memory at a time
 
 
-def create_app(settings: Settings, store: Store) -> FastAPI:
+def create_app(settings: Settings, store: Store, *, traced: bool = False) -> FastAPI:
     """The service over a store, which it closes at the end."""
     metrics = Metrics()
     metrics.store_lost.set_function(lambda: store.is_lost)
@@ -66,6 +67,8 @@ def create_app(settings: Settings, store: Store) -> FastAPI:
     app.add_middleware(BodyBudget, limit=BODIES * settings.max_body_bytes)
     app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestMetrics, metrics=metrics)
+    if traced:
+        app.add_middleware(TracedSteps)
     openapi.install(app, api.router.routes)
     app.middleware_stack = SecurityHeaders(app.build_middleware_stack())  # as one of it, it would miss status 500
     return app

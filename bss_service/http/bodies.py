@@ -18,6 +18,8 @@ from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
 from bss_service.protocol import frames, text
 from bss_service.protocol.message import Message
+from bss_service.protocol.training import StepsRequest
+from bss_service.telemetry import tracing
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
@@ -44,9 +46,14 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
         limit: int = request.app.state.settings.max_body_bytes
         data = await _read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
         _check_count(data, content_type, model)
-        if len(data) > LONG:
-            return await run_in_threadpool(_parse, data, content_type, model)
-        return _parse(data, content_type, model)
+        with tracing.span("parse", job=request.path_params.get("job", "")) as parsing:
+            if len(data) > LONG:
+                message = await run_in_threadpool(_parse, data, content_type, model)
+            else:
+                message = _parse(data, content_type, model)
+            if parsing is not None and isinstance(message, StepsRequest):
+                parsing.set_attributes(tracing.named({"step": message.start}))
+        return message
 
     return read
 

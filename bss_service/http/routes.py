@@ -3,6 +3,7 @@
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
+from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
 
 from bss_service.core.samples.table import MAX_STEP
@@ -47,8 +48,9 @@ from bss_service.protocol.training import (
     StepsAnswer,
     StepsRequest,
 )
-from bss_service.protocol.validation import ValidationAnswer, ValidationReport
+from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 
+MAX_COMPARED: Final = 100  # jobs in one comparison
 CSV: Final[Responses] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
@@ -106,6 +108,10 @@ Incarnation = Annotated[
         description="The incarnation of the job that the trainer trains with: 409 where the job is another one by now "
         "(`field` is `incarnation`). Without it, whichever job has the name.",
     ),
+]
+JobNames = Annotated[
+    list[Annotated[str, StringConstraints(pattern=NAME_PATTERN)]],
+    Query(alias="job", min_length=2, max_length=MAX_COMPARED, examples=[["run-1", "run-1-control"]]),
 ]
 Sha256 = Annotated[str, Path(pattern=SHA256_PATTERN, examples=["0" * 64])]
 TheHost = Annotated[Host, Depends(host_of)]
@@ -263,6 +269,17 @@ async def validation(
     return await host.validate(name, message, incarnation)
 
 
+@router.get("/jobs/{job}/validation", summary="The validation reports", dependencies=READ)
+async def read_validations(
+    host: TheHost,
+    name: JobName,
+    start: Annotated[int, Query(ge=0, le=MAX_STEP)] = 0,
+    count: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> ValidationLog:
+    """The first `count` reports of step `start` or a later one, in order of step."""
+    return await host.validations(name, start, count)
+
+
 @router.put(
     "/jobs/{job}/scores",
     summary="Send a measuring pass",
@@ -405,6 +422,17 @@ async def read_snapshot(host: TheHost, name: JobName) -> Response:
 async def put_snapshot(host: TheHost, name: JobName, snapshot: Snapshot) -> JobState:
     """The job goes on where the snapshot was taken. A job of that name must not exist."""
     return await host.put_snapshot(name, snapshot)
+
+
+@router.get("/compare", summary="Is it helping?", dependencies=READ)
+async def compare_jobs(host: TheHost, names: JobNames) -> Comparison:
+    """Whether policies help, by the validation accuracy of jobs that differ in policy and seed alone.
+
+    They are compared with `uniform` where one of the jobs has it, else with the policy of the first, in pairs of the
+    same seed. The first sentence says the result with its interval. 422 names what differs between jobs that can't be
+    compared, and both values.
+    """
+    return await host.compare(names)
 
 
 @router.get("/policies", summary="Policies that a job can have", dependencies=READ)

@@ -16,6 +16,7 @@ from bss_service.http.limits import BoundedProtocol
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
 from bss_service.settings import Settings, is_loopback, service_links
+from bss_service.telemetry import tracing
 
 DRAIN_SECONDS = 5  # for requests under way at a stop
 
@@ -34,7 +35,7 @@ def serve(settings: Settings) -> None:
     listener = socket.create_server((settings.host, settings.port), family=_family(settings.host))
     store = Store(settings.store)
     structlog.get_logger().info("listening", url=_url(listener), store=store.shown_url)
-    app = create_app(settings, store)
+    app = create_app(settings, store, traced=_traced())
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -59,6 +60,15 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await self._app.state.host.release()
         await super().shutdown(sockets)
+
+
+def _traced() -> bool:
+    """Whether the environment asks for traces, and gets them: it may ask for those of all programs of a machine."""
+    try:
+        return tracing.start()
+    except tracing.UntraceableError as error:
+        structlog.get_logger().warning("nothing is traced", reason=error.detail)
+        return False
 
 
 def _check_guarded(settings: Settings) -> None:

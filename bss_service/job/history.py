@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bss_service.core.reward import improvement, normalised_gain, shaping, unexpected_gain, value
+from bss_service.core.validation.reward import improvement, normalised_gain, shaping, unexpected_gain, value
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import RewardSpec
 from bss_service.protocol.validation import ValidationReport

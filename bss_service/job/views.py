@@ -1,6 +1,7 @@
 """What the service shows of a job."""
 
 import inspect
+from bisect import bisect_left
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import EvidenceState, JobState, ShareEstimate
 from bss_service.protocol.policies import PolicyRow
 from bss_service.protocol.samples import Order, SampleEvidence, SampleList, SampleRow, SampleState
+from bss_service.protocol.validation import ValidationLog
 
 LATEST_REWARDS = 20
 BY_EVIDENCE: Final = ("label", "pair")  # orders that need it
@@ -96,6 +98,12 @@ def decisions(job: Job, start: int, count: int) -> DecisionLog:
     """The decisions number `start` to `start + count`."""
     rows = job.history.decisions[start : start + count]
     return DecisionLog.model_construct(start=start, total=len(job.history.decisions), decisions=rows)
+
+
+def validations(job: Job, start: int, count: int) -> ValidationLog:
+    """The first `count` validation reports of step `start` or a later one."""
+    first = bisect_left(job.history.reports, start, key=lambda report: report.step)
+    return ValidationLog(start=start, reports=[r.plain() for r in job.history.reports[first : first + count]])
 
 
 def policies() -> list[PolicyRow]:

@@ -13,10 +13,10 @@ from bss_service.journal.recovery import policies_in, recover, redrawn, replayed
 from bss_service.journal.store import Store
 from bss_service.journal.stored import Damage, Stored
 from bss_service.journal.transaction import Fence, Transaction
-from bss_service.metrics import Metrics
 from bss_service.policies.artefact import AnyArtefact, ArtefactError, Artefacts
 from bss_service.policies.builtin.artefact import named
 from bss_service.protocol.policies import PolicySpec
+from bss_service.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 

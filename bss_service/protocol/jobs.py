@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema, model_validator
 
 from bss_service.core.calendar import Calendar, Tail
-from bss_service.core.reward import Basis, Metric
 from bss_service.core.signals import BUILT_IN, LOSS, NAME, PAPER, PROBABILITY, Signal, Signals
+from bss_service.core.validation.reward import Basis, Metric
 from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, Unit, known_fields
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.training import Trainer

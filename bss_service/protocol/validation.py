@@ -1,4 +1,4 @@
-"""Validation reports."""
+"""Validation reports, and what those of several jobs say of their policies."""
 
 from typing import Annotated, Final, Literal, Self
 
@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.signals import LABEL
+from bss_service.core.validation.comparison import Verdict
 from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import Loss, Message, OrNewer, Step, Unit
 
@@ -66,3 +67,50 @@ class ValidationAnswer(Message):
 
     outcome: Annotated[Literal["applied", "repeated", "late"], OrNewer]
     rewards: list[float | None] = []  # of the decisions whose plans ended with this report, in order
+
+
+class ValidationLog(Message):
+    """The reports that a job took in, in order of step, from step `start` on; without confusion matrices."""
+
+    start: int
+    reports: list[ValidationReport]
+
+
+class Difference(Message):
+    """Accuracy of a policy less that of the baseline, in [−1, 1], the mean over pairs; a point is 0.01.
+
+    low, high: the ends of Student's interval; null where there is none, as of a single pair.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+
+
+class PolicyComparison(Message):
+    """One policy against the baseline, over pairs of jobs that have the same seed."""
+
+    policy: str
+    verdict: Annotated[Verdict, OrNewer]  # by the interval of `best` alone
+    best: Difference  # of the best validation so far: the model that one would keep
+    last: Difference  # of the last validation that all jobs have
+    seeds: list[int]  # of the pairs
+    jobs: list[str]  # in that order
+    baseline_jobs: list[str]
+    spread: float | None  # standard deviation of the difference of one pair, estimated; null: it can't be
+    spread_from: Annotated[Literal["pairs", "late validations", "validation samples"] | None, OrNewer]
+    more_seeds: (
+        int | None
+    )  # that a difference of this size takes to be found with 80 % power; null: none, or no telling
+    curve: list[Difference]  # at each of `steps`, each interval for itself
+
+
+class Comparison(Message):
+    """Whether policies help, beginning with the result in a sentence."""
+
+    sentence: str
+    baseline: str
+    level: float  # of each policy's interval: 95 % for all of them together
+    steps: list[int]  # at which all of the jobs validated, at most 1,000 of them; the last is that of `last`
+    policies: list[PolicyComparison]
+    unpaired: list[str]  # jobs that are left out: no other has their seed

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy.special import ndtr, stdtrit
+from scipy.special import ndtr
 
 from bss_service.core.arrays import Float64, Floats, Int64
+from bss_service.core.validation.comparison import LEVEL, student_interval, student_quantile
 
-LEVEL: Final = 0.95
 RESAMPLES: Final = 2000
 
 
@@ -62,13 +62,9 @@ def aggregate_gain(scores: Floats, baseline: Floats, rng: np.random.Generator) -
 def task_gains(scores: Floats, baseline: Floats) -> list[Interval]:
     """The mean paired gain on each task, with Student's t interval.
 
-    scores, baseline: (tasks, seeds), paired. For the mean of about 10 differences the t interval keeps its level also
-    where they are not quite normal, and a percentile bootstrap would not: it covers about 90 % there.
+    scores, baseline: (tasks, seeds), paired.
     """
-    gains = _paired_gains(scores, baseline)
-    seeds = gains.shape[1]
-    means = gains.mean(axis=1)
-    half = stdtrit(seeds - 1, (1 + LEVEL) / 2) * gains.std(axis=1, ddof=1) / np.sqrt(seeds)
+    means, half = student_interval(_paired_gains(scores, baseline))
     return [Interval(float(m), float(m - h), float(m + h)) for m, h in zip(means, half, strict=True)]
 
 
@@ -157,5 +153,5 @@ def _interval(value: float, resampled: Float64, tasks: int, seeds: int) -> Inter
 
 def expanded_percentiles(tasks: int, seeds: int) -> tuple[float, float]:
     """Percentiles that make a bootstrap interval as wide as Student's with tasks·(seeds − 1) degrees of freedom."""
-    tail = float(ndtr(np.sqrt(seeds / (seeds - 1)) * stdtrit(tasks * (seeds - 1), (1 - LEVEL) / 2)))
+    tail = float(ndtr(np.sqrt(seeds / (seeds - 1)) * student_quantile((1 - LEVEL) / 2, tasks * (seeds - 1))))
     return tail, 1 - tail

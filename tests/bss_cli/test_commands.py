@@ -270,7 +270,7 @@ def test_watch_shows_how_a_policys_action_differs_from_plain_shuffling(client: S
     shuffled = begin(client, "uniform")
     assert "plain shuffling" in rendered(look_at(client, shuffled), 80)
     weighted = begin(client, "fixed", kappa_loss=-2, coverage="epoch", ema=0.6)
-    assert " kappa_loss=-2 " in rendered(look_at(client, weighted), 80)
+    assert " prefers hard samples (-2) " in rendered(look_at(client, weighted), 80)
 
 
 def test_watch_shows_the_arm_that_a_bandit_pulled(client: SchedulerClient) -> None:

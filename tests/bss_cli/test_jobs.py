@@ -15,7 +15,9 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from bss_cli.commands import app
+from bss_cli.rendering import in_words, sparkline
 from bss_cli.terminal import Screen
+from bss_service.core.action import Action
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.samples import SampleList, SampleRow, SampleState, csv_of
@@ -45,23 +47,73 @@ def in_a_terminal(*command: str, answer: str) -> tuple[int, str]:
     return process.returncode, output.decode()
 
 
+@pytest.fixture
+def wide(url: str) -> Run:
+    """Runs `bss` in a terminal of 160 columns."""
+    return lambda *arguments: CliRunner().invoke(app, arguments, env={"BSS_URL": url, "COLUMNS": "160"})
+
+
 # decisions and samples
 
 
-def test_decisions_lists_policy_action_and_reward_the_newest_last(bss: Run, client: SchedulerClient) -> None:
-    name = begin(client, "fixed", kappa_loss=2)
+def test_decisions_tell_steps_policy_action_propensity_and_what_came_of_it(wide: Run, client: SchedulerClient) -> None:
+    name = begin(client, "fixed", kappa_loss=2, coverage="draw")
     train(client, name, intervals=3)
-    header, *rows = bss("decisions", name).stdout.splitlines()
-    assert header.split() == ["steps", "policy", "chose", "reward"]
-    assert [row.split()[:4] for row in rows] == [[s, "fixed", "v1", "kappa_loss=2,"] for s in ("0–7", "8–15", "16–23")]
+    header, *rows = wide("decisions", name).stdout.splitlines()
+    assert header.split() == ["no.", "steps", "policy", "chose", "propensity", "left", "out", "loss", "less", "reward"]
+    chose = "prefers easy samples (+2), with replacement"
+    assert [row.split()[:4] for row in rows] == [[str(k), f"{8 * k}–{8 * k + 7}", "fixed", "v1"] for k in range(3)]
     last = client.decisions(name).decisions[-1]
-    assert rows[-1].split()[-1] == f"{last.reward:+.3f}"
+    assert last.gain == pytest.approx(1 / 17 - 1 / 25)  # as reported
+    assert rows[-1].split(chose)[1].split() == ["1", "0", f"{last.gain:+.4f}", f"{last.reward:+.3f}"]
 
 
-def test_decisions_in_json_are_the_whole_log(bss: Run, client: SchedulerClient, job: str) -> None:
-    train(client, job, intervals=2)
+def test_decisions_are_shown_in_parts_the_latest_first(wide: Run, client: SchedulerClient, job: str) -> None:
+    train(client, job, intervals=4)
+    latest = wide("decisions", job, "--count", "2").stdout.splitlines()
+    assert [row.split()[0] for row in latest[1:3]] == ["2", "3"]
+    assert latest[3] == "decisions 2 to 3 of 4; --start shows others"
+    first = wide("decisions", job, "--start", "0", "--count", "1").stdout.splitlines()
+    assert [row.split()[0] for row in first[1:2]] == ["0"]
+    assert "no decision 9 yet: there are 4" in wide("decisions", job, "--start", "9").stdout
+
+
+def test_decisions_in_json_are_that_part_of_the_log(bss: Run, client: SchedulerClient, job: str) -> None:
+    train(client, job, intervals=3)
     log = DecisionLog.model_validate_json(bss("decisions", job, "--json").stdout)
     assert log == client.decisions(job)
+    part = DecisionLog.model_validate_json(bss("decisions", job, "--json", "--start", "1", "--count", "1").stdout)
+    assert part == client.decisions(job, 1, 1)
+
+
+def test_samples_without_an_index_lists_the_hardest(bss: Run, client: SchedulerClient, job: str) -> None:
+    train(client, job, intervals=2)
+    header, *rows, count = bss("samples", job, "--limit", "3").stdout.splitlines()
+    assert header.split() == ["sample", "loss", "draws", "last", "measured"]
+    assert [int(row.split()[0]) for row in rows] == [row.index for row in client.samples(job, "loss", 3).samples]
+    assert count == "3 of 64 by loss"
+
+
+def test_samples_in_an_order_that_the_job_does_not_have_are_refused(bss: Run, job: str) -> None:
+    result = bss("samples", job, "--order", "label")
+    assert (result.exit_code, "order must be loss or draws" in result.stderr) == (1, True)
+
+
+def test_an_action_is_told_in_words() -> None:
+    assert in_words(Action()) == "plain shuffling"
+    assert in_words(Action(kappa_loss=-1.5, coverage="subset", share=0.5, keep="bottom")) == (
+        "prefers hard samples (-1.5), bottom 50% by balance"
+    )
+    assert in_words(Action(belief=0.3, probes=0.05, wrong_pairs="mask")) == (
+        "leaves out labels right below 30%, masks such pairs, looks at 5.0% of what is left out"
+    )
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_and_ends_with_the_last() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([0.3, 0.3]) == "▁▁"
+    assert sparkline([*range(99), 0], width=4) == "▃▆█▁"
+    assert sparkline([]) == ""
 
 
 def test_samples_shows_what_is_known_of_each(bss: Run, client: SchedulerClient, job: str) -> None:
@@ -171,7 +223,7 @@ def test_no_text_of_others_moves_the_cursor(
     name = next(NAMES)
     client.create_job(JobSpec(name=name, samples=64, modalities=[f"image{HOSTILE}", "text"], batch_size=8))
     client.steps(name, StepsRequest(start=0))
-    monkeypatch.setattr("bss_cli.watching.time.sleep", _interrupt)
+    monkeypatch.setattr("bss_cli.following.watching.time.sleep", _interrupt)
     arguments = {"jobs": [], "policies": [], "samples": [name, "3"]}.get(command, [name])
     box = Hostile(urlsplit(url).port or 0)
     box.reply = refused if command == "missing" else said(spoil)

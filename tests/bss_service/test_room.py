@@ -14,8 +14,8 @@ from bss_service.errors import BusyError, ConflictError, NoRoomError
 from bss_service.host import Host
 from bss_service.job.room import bytes_of
 from bss_service.journal.store import Store
-from bss_service.metrics import Metrics
 from bss_service.protocol.training import FeedbackRequest, Scores, StepsRequest
+from bss_service.telemetry.metrics import Metrics
 from tests.support.simulated import measured, spec
 
 ONE = bytes_of(spec("job"))

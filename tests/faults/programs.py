@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from hypothesis import strategies as st
 
-from bss_service.core.reward import Basis
+from bss_service.core.validation.reward import Basis
 from bss_service.protocol.jobs import JobSpec, RewardSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import Trainer

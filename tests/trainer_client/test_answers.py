@@ -361,6 +361,12 @@ WRONG_ANSWERS: dict[str, Wrong] = {
         put("outcome", 5),
         "outcome: ",
     ),
+    "reports of before": (lambda c, n: c.validations(n, 2), put("start", 0), "start must be 2, as asked for"),
+    "a report twice": (
+        lambda c, n: (c.validation(n, report(1)), c.validations(n)),
+        lambda m: m.update(reports=m["reports"] * 2) if "reports" in m else None,
+        r"reports.step must rise from 0 .* got \[1, 1\]",
+    ),
     "rewards that are none": (lambda c, n: c.validation(n, report(1)), put("rewards", ["x"]), "rewards.0: "),
     "policies that are none": (lambda c, n: c.policies(), put("policies", {}), "policies: "),
 }
@@ -381,6 +387,31 @@ def test_every_other_answer_is_held_against_its_question(
     box.reply = said(change)
     with pytest.raises(BrokenAnswerError, match=sentence):
         call(caller, job_name)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("unpaired", ["other"]), "unpaired must be of"),
+        (put("steps", [1, 1]), "steps must rise from 0"),
+        (put("policies.0.jobs", ["other"]), "jobs must be of"),
+        (put("policies.0.seeds", [0, 1]), "jobs must be 2, as seeds, got 1"),
+        (put("policies.0.curve", []), "curve must have 1 steps, got 0"),
+        (put("policies.0.best.mean", "evil"), "policies.0.best.mean"),
+    ],
+)
+def test_a_comparison_is_of_the_jobs_that_were_asked_for(
+    box: Hostile, caller: SchedulerClient, job_name: str, change: Any, sentence: str
+) -> None:
+    names = [f"{job_name}-{policy}" for policy in ("balance", "uniform")]
+    for name, policy in zip(names, ("balance", "uniform"), strict=True):
+        caller.create_job(spec(name, policy=policy))
+        caller.steps(name, StepsRequest(start=0))
+        caller.validation(name, report(1))
+    assert caller.compare(*names).policies[0].jobs == names[:1]
+    box.reply = said(change)
+    with pytest.raises(BrokenAnswerError, match=sentence):
+        caller.compare(*names)
 
 
 def test_an_artefact_is_the_one_that_was_asked_for_or_sent(box: Hostile, caller: SchedulerClient) -> None:

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 import numpy as np
 
 from bss_service.core.arrays import Bool, Float32, Float64, Floats, Int64
-from bss_service.core.reward import Report
 from bss_service.core.samples.dynamics import STEPS, Dynamics
 from bss_service.core.samples.table import SampleTable
+from bss_service.core.validation.reward import Report
 
 LIMIT: Final = 4.0  # to which every feature is clipped, either way
 FLOOR: Final = 0.02  # added to shares whose ratio is taken

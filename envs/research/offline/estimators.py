@@ -31,9 +31,10 @@ from typing import Final
 import numpy as np
 
 from bss_service.core.arrays import Float64, Floats
+from bss_service.core.validation.comparison import LEVEL
 from envs.research.offline.episodes import Episodes, TargetPolicy
 from envs.research.offline.fitted_q import Features, FittedQ, prepare, standard_features
-from envs.research.statistics import LEVEL, UNKNOWN, Interval, expanded_percentiles
+from envs.research.statistics import UNKNOWN, Interval, expanded_percentiles
 
 RESAMPLES: Final = 1000
 REFITS: Final = 400  # resamples on which FQE is fitted anew

@@ -156,6 +156,31 @@ class TestEveryTransport:
         assert client.create_job(spec(name, seed=1)).next_step == 0
 
 
+def test_jobs_are_compared_by_their_reports_and_their_reports_are_listed(
+    service: Service, client: SchedulerClient, job_name: str
+) -> None:
+    for policy in ("uniform", "balance"):
+        client.create_job(spec(f"{job_name}-{policy}", policy=policy))
+        train(client, spec(f"{job_name}-{policy}", policy=policy), range(13))
+    reports = client.validations(f"{job_name}-balance").reports
+    assert [told.step for told in reports] == [6, 12]
+    assert client.validations(f"{job_name}-balance", start=7).reports == reports[1:]
+    answer = client.compare(f"{job_name}-balance", f"{job_name}-uniform")
+    assert (answer.baseline, answer.steps, answer.policies[0].best.mean) == ("uniform", [6, 12], 0)
+    with service.client(wire="json") as plain:
+        assert plain.compare(f"{job_name}-balance", f"{job_name}-uniform") == answer
+
+
+def test_jobs_that_cannot_be_compared_are_a_problem_with_the_field_and_both_values(
+    service: Service, client: SchedulerClient, job_name: str
+) -> None:
+    client.create_job(spec(f"{job_name}-a", samples=50))
+    client.create_job(spec(f"{job_name}-b", samples=60))
+    answer = httpx.get(f"{service.url}/v1/compare?job={job_name}-a&job={job_name}-b")
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert (answer.json()["field"], answer.json()["value"]) == ("samples", "[50, 60]")
+
+
 def test_the_transports_agree(service: Service, job_name: str) -> None:
     drawn = []
     for wire in ("json", "frame"):

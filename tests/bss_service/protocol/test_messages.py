@@ -187,6 +187,20 @@ OBSERVATION = {
     "schema_hash": "0a",
     "vector": ROWS[0],
 }
+DIFFERENCE = {"mean": 0.25, "low": -0.5, "high": None}
+COMPARED = {
+    "policy": "balance",
+    "verdict": "can't tell yet",
+    "best": DIFFERENCE,
+    "last": {"mean": 0.5},
+    "seeds": [1],
+    "jobs": ["run-1"],
+    "baseline_jobs": ["run-1-control"],
+    "spread": 0.125,
+    "spread_from": "late validations",
+    "more_seeds": 12,
+    "curve": [DIFFERENCE, {"mean": 0.0}],
+}
 MESSAGES: dict[type[Message], dict[str, Any]] = {
     policies.PolicySpec: POLICY,
     jobs.RewardSpec: {"metric": "accuracy", "balance_weight": 0.5, "discount": 0.9},
@@ -201,6 +215,17 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     validation.Confusion: CONFUSION,
     validation.ValidationReport: REPORT,
     validation.ValidationAnswer: {"outcome": "applied", "rewards": [0.5, None]},
+    validation.ValidationLog: {"start": 7, "reports": [REPORT]},
+    validation.Difference: DIFFERENCE,
+    validation.PolicyComparison: COMPARED,
+    validation.Comparison: {
+        "sentence": "can't tell yet",
+        "baseline": "uniform",
+        "level": 0.975,
+        "steps": [10, 20],
+        "policies": [COMPARED],
+        "unpaired": ["run-7"],
+    },
     training.Scores: SCORES,
     training.ScoresAnswer: {"accepted": 2},
     training.Trainer: TRAINER,
@@ -251,6 +276,8 @@ ANSWERS = (
     training.ScoresAnswer,
     training.LocalBatchesAnswer,
     validation.ValidationAnswer,
+    validation.ValidationLog,
+    validation.Comparison,
     actions.ActionAnswer,
     actions.ObservationAnswer,
     policies.PolicyAnswer,

@@ -1,5 +1,6 @@
 """A service whose answers are wrong: what it really answers is changed, byte by byte if need be, on its way."""
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -61,12 +62,14 @@ def with_body(answer: bytes, body: bytes, *headers: bytes, status: bytes | None 
 
 
 def said(change: Callable[[dict[str, Any]], Any]) -> Callable[[Hostile, bytes], Pieces]:
-    """Answers by a frame that says what `change` makes, in place, of what it said."""
+    """Answers by what `change` makes, in place, of the frame or the problem that was the answer."""
 
     def reply(_: Hostile, answer: bytes) -> Pieces:
-        message = frames.decode(answer.partition(END)[2])
+        head, _, body = answer.partition(END)
+        refused = b"application/problem+json" in head
+        message = json.loads(body) if refused else frames.decode(body)
         change(message)
-        yield with_body(answer, frames.encode(message))
+        yield with_body(answer, json.dumps(message).encode() if refused else frames.encode(message))
 
     return reply
 

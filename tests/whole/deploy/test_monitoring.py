@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from bss_service.metrics import Metrics
+from bss_service.telemetry.metrics import Metrics
 from tests.support.services import Service
 from tests.support.simulated import spec, train
 from trainer_client.client import SchedulerClient

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bss_service.metrics import ASKED_EVERY, Metrics, watch_loop
+from bss_service.telemetry.metrics import ASKED_EVERY, Metrics, watch_loop
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client.errors import OutageError

@@ -17,8 +17,8 @@ from bss_service.job import job
 from bss_service.job.checks import PLAN_ROWS
 from bss_service.job.lock import JobLock
 from bss_service.journal.store import Store
-from bss_service.metrics import Metrics
 from bss_service.protocol.training import LocalBatchesRequest, StepsRequest
+from bss_service.telemetry.metrics import Metrics
 from tests.support.simulated import spec
 
 SECONDS = 20

@@ -18,10 +18,10 @@ from bss_service.job import job
 from bss_service.journal import engine as database
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
-from bss_service.metrics import Metrics
 from bss_service.protocol.policies import PolicySpec, SwapRequest
 from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatchesRequest, StepsRequest
 from bss_service.registry import LiveJob
+from bss_service.telemetry.metrics import Metrics
 from tests.support.simulated import measured, spec
 from tests.support.trained import made_up
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bss_service.core.reward import modality_balance, normalised_gain, shaping, unexpected_gain, value
+from bss_service.core.validation.reward import modality_balance, normalised_gain, shaping, unexpected_gain, value
 from bss_service.protocol.validation import ValidationReport
 from tests.bss_service.core.worlds import validation
 

@@ -141,7 +141,7 @@ def test_a_migration_holds_one_row_in_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_store_of_version_3_keeps_what_it_holds_and_takes_descriptions(start_service: StartService) -> None:
+def test_a_store_of_version_4_keeps_what_it_holds_and_takes_descriptions(start_service: StartService) -> None:
     service = start_service()
     with service.client() as client:
         client.create_job(spec("job", interval=3))
@@ -150,7 +150,7 @@ def test_a_store_of_version_3_keeps_what_it_holds_and_takes_descriptions(start_s
     service.stop()
     with closing(sqlite3.connect(service.store)) as connection, connection:
         connection.execute("DROP TABLE descriptions")
-        connection.execute("UPDATE meta SET schema_version = 3")
+        connection.execute("UPDATE meta SET schema_version = 4")
     service.start()
     with service.client() as client:
         assert (order(take(client, "job", range(8))) == expected).all()

@@ -130,6 +130,28 @@ class Visit:
         return [url for url in self.requests if urlsplit(url).scheme != "blob" and urlsplit(url).netloc != own]
 
 
+def walk(seen: Visit, job: str) -> dict[str, tuple[int, str]]:
+    """The clicks from the list of jobs to the answer of each question about one, and what stands there."""
+    questions = {
+        "is it helping?": ([job], "section:has(h2:text('Is it helping?')) p >> nth=0"),
+        "which labels are wrong?": ([job, "Which samples are suspect?"], "tbody tr >> nth=0"),
+        "which modality is weak, since when?": ([job], "p:text-matches('weakest modality')"),
+        "why was this sample drawn?": (
+            [job, "Which samples are suspect?", "tbody a >> nth=0"],
+            "section:has(h2:text('Why was it drawn?')) p >> nth=0",
+        ),
+        "what did the swap do?": ([job], "section:has(h2:text('What did the swaps do?')) tbody tr >> nth=1"),
+    }
+    answers = {}
+    for question, (clicks, answer) in questions.items():
+        seen.open("/")
+        for target in clicks:
+            link = seen.page.get_by_role("link", name=target, exact=True)
+            (seen.page.locator(target) if target.startswith("tbody") else link).click()
+        answers[question] = (len(clicks), " | ".join(seen.page.locator(answer).inner_text().split("\t")))
+    return answers
+
+
 def chromium() -> str:
     """The browser's path; without one the test is skipped, and fails in CI."""
     found = shutil.which("chromium")

@@ -15,7 +15,7 @@ from bss_service.http.tokens import Scope, Tokens
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.samples import SampleDescriptions
 from tests.support.mislabelled import WRONG
-from tests.support.pages import Visit, chromium, started_browser, train, visit
+from tests.support.pages import Visit, chromium, started_browser, train, visit, walk
 from tests.support.services import Service
 from tests.support.simulated import report, spec
 from tests.support.simulated import train as go_on
@@ -94,6 +94,17 @@ def test_every_view_is_whole_on_a_dark_phone(browser: Browser, trained: Service)
             assert violations(seen.page, *RULES_OF_LOOKS) == "", route
         assert seen.errors == []
         assert seen.strangers == []
+
+
+def test_five_questions_take_three_clicks_each_at_most(seen: Visit) -> None:
+    answers = walk(seen, "run-1")
+    assert max(clicks for clicks, _ in answers.values()) <= 3
+    told = {question: text for question, (_, text) in answers.items()}
+    assert "of best validation accuracy over uniform" in told["is it helping?"]
+    assert told["which labels are wrong?"].split(" | ")[0].isdecimal()
+    assert told["which modality is weak, since when?"].startswith("The weakest modality is video, since the report of")
+    assert "times that of a plain draw among all samples" in told["why was this sample drawn?"]
+    assert told["what did the swap do?"].startswith("balance v2 | 36 on")
 
 
 def test_the_list_finds_jobs_and_compares_those_that_are_chosen(seen: Visit) -> None:

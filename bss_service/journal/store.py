@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from bss_service.errors import StoreError, StoreLostError
 from bss_service.job.plans import Plan
-from bss_service.journal import schema
+from bss_service.journal import descriptions, schema
+from bss_service.journal.descriptions import Description
 from bss_service.journal.engine import Reading, create_engine, is_locked, reason
 from bss_service.journal.lanes import Item, Lanes
 from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
@@ -25,6 +26,7 @@ from bss_service.policies import artefact
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
 from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.samples import DescriptionRow
 
 
 class DamagedPlanError(StoreError):
@@ -214,6 +216,16 @@ class Store:
             )
         return body
 
+    def descriptions(self, job: str) -> list[DescriptionRow]:
+        """Which samples of a job are described."""
+        with self._reading() as connection:
+            return descriptions.read_rows(connection, job)
+
+    def description(self, job: str, sample: int) -> Description | None:
+        """What a sample shows; None where nobody told."""
+        with self._reading() as connection:
+            return descriptions.read(connection, job, sample)
+
     def _let_go(self) -> None:
         self._engine.dispose()
         self._right.close()
@@ -302,6 +314,8 @@ class Store:
             connection.exec_driver_sql(self._insert_entry, rows if len(rows) > 1 else rows[0])
         for plan in transaction.plans:
             _put_plan(connection, job, plan, transaction.written.get(plan.first_step))
+        if transaction.descriptions:
+            descriptions.put(connection, job, transaction.descriptions)
         for part in transaction.snapshot:
             _put_part(connection, job, part)
 

@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 
 from bss_service.job.events import Event, JobEvent, read_event
 from bss_service.job.plans import Plan
+from bss_service.journal.descriptions import Description
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol import frames
 from bss_service.protocol.jobs import JobSpec
@@ -92,6 +93,7 @@ class Transaction:
     damaged_from: int | None = None  # journal entries from this one on are set aside
     snapshot: list[SnapshotPart] = field(default_factory=list)
     artefacts: list[AnyArtefact] = field(default_factory=list)  # stored unless they are already
+    descriptions: list[Description] = field(default_factory=list)
     created: JobSpec | None = None
     incarnation: str = ""  # of what is created
     deleted: bool = False

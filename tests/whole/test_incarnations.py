@@ -122,7 +122,8 @@ def test_who_says_nothing_of_the_incarnation_is_answered_as_ever(service: Servic
 
 
 @pytest.mark.parametrize(
-    "path", ["trainers", "batches?start=0", "steps", "feedback", "validation", "scores", "local-batches"]
+    "path",
+    ["trainers", "batches?start=0", "steps", "feedback", "validation", "scores", "local-batches", "descriptions"],
 )
 def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_name: str, path: str) -> None:
     bodies = {
@@ -131,12 +132,13 @@ def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_nam
         "feedback": {"feedback": {"step": [0], "loss": [[0.5] * 8]}},
         "validation": {"step": 0, "loss": 1.0, "accuracy": 0.5, "modalities": HEADS},
         "scores": {"indices": [0], "loss": [0.5]},
+        "descriptions": {"index": [0], "texts": ["a dog"]},
         "local-batches": {"start": 0, "indices": [[7, 6, 5, 4, 3, 2, 1, 0]]},
     }
     with service.client() as client:
         state = client.create_job(spec(job_name))
         client.steps(job_name, StepsRequest(start=0))
-    method = {"trainers": "PUT", "scores": "PUT", "batches?start=0": "GET"}.get(path, "POST")
+    method = {"trainers": "PUT", "scores": "PUT", "descriptions": "PUT", "batches?start=0": "GET"}.get(path, "POST")
     url, headers = f"{service.url}/v1/jobs/{job_name}/{path}", {"bss-incarnation": "0" * 32}
     refused = httpx.request(method, url, json=bodies.get(path), headers=headers)
     assert (refused.status_code, refused.json()["field"]) == (409, "incarnation")
@@ -197,6 +199,7 @@ def as_version_2(store: Path) -> None:
 
     with sqlite3.connect(store) as connection:
         connection.execute("DROP TABLE writer")
+        connection.execute("DROP TABLE descriptions")
         connection.execute("DROP TABLE plan_pieces")
         connection.execute("ALTER TABLE plans DROP COLUMN write")
         connection.execute("ALTER TABLE jobs DROP COLUMN incarnation")

@@ -3,8 +3,8 @@
     python -m tools.page_cost        (--write writes benchmarks/results/page.md)
 
 Prints the weight of the page's files, how long the job's first view takes to show its first plot and to show all, how
-long each of its calls takes at first and again, and the hot call with nobody watching and with a watcher who asks for
-all that a job's view shows once a second, three times as often as the page does; both in turns.
+long each of its calls takes at first and again, and the hot call with nobody watching, with a page open, and with three
+times what a page asks for; in turns.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 
 import httpx
@@ -21,8 +22,10 @@ import numpy as np
 from benchmarks.watch import machine
 from bss_service.http.browser.page import page_files
 from bss_service.job.events import PlanDrawn, StepsServed
-from bss_service.job.job import Job
+from bss_service.job.job import Job, new_incarnation
 from bss_service.job.snapshot import take_snapshot
+from bss_service.journal.store import Store
+from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import Feedback, StepsRequest
 from bss_service.protocol.validation import ModalityReport, ValidationReport
@@ -37,6 +40,11 @@ REPORTS = 10_000
 G = 64  # so that all of it lies within one epoch
 ROUNDS = 200  # hot calls in each turn
 TURNS = 3
+WATCHERS = {  # seconds from look to look
+    3600.0: "nobody watches",
+    3.0: "a job's view is open, which looks every three seconds",
+    1.0: "three views are open",
+}
 CALLS = (
     *("", "/series?of=validation", "/series?of=decisions", "/series?of=pace", "/density", "/histograms"),
     *("/decisions?start=0&count=20", "/samples?order=loss&limit=25"),
@@ -67,10 +75,27 @@ def report() -> Iterator[str]:
     yield ""
     yield f"All files of the page: {weight / 1000:.0f} KB compressed, {plain / 1000:.0f} KB as they are served."
     yield ""
-    with ServiceProcess(flags=["--max-body-bytes", str(2**30)]) as service:
-        with SchedulerClient(service.url, timeout=600) as client:
-            client.put_snapshot("large", snapshot())
-        with httpx.Client(base_url=f"{service.url}/v1/jobs/", timeout=60) as http:
+    with TemporaryDirectory() as folder:
+        store(Path(folder) / "bss.sqlite")
+        yield from of_service(Path(folder))
+
+
+def store(path: Path) -> None:
+    """A store with the job in it, which has more decisions than a snapshot over HTTP may have."""
+    job = old_job()
+    made = Store(f"sqlite:///{path}")
+    transaction = Transaction("large", created=job.spec, incarnation=job.incarnation, plans=list(job.plans))
+    transaction.snapshot = list(parts_of(0, take_snapshot(job).to_frame()))
+    made.commit(transaction).result()
+    made.close()
+
+
+def of_service(folder: Path) -> Iterator[str]:
+    """What calls, the page and the hot call take on it."""
+    with ServiceProcess(folder) as service:
+        with httpx.Client(base_url=f"{service.url}/v1/jobs/", timeout=600) as http:
+            yield f"After a start the first request of a job loads it: {timed(http, '')[0] / 1000:.1f} s for this one."
+            yield ""
             yield "| call | first, ms | again, ms | bytes |"
             yield "|---|---|---|---|"
             for call in CALLS:
@@ -104,9 +129,10 @@ def timed(http: httpx.Client, call: str) -> tuple[float, int]:
     return 1000 * (time.perf_counter() - started), len(answer.content)
 
 
-def snapshot() -> bytes:
+def old_job() -> Job:
     """A job that has run for long, made of one decision and one report told over and over."""
     job = Job(JobSpec(name="large", samples=SAMPLES, modalities=["audio", "video"], batch_size=G))
+    job.incarnation = new_incarnation()
     PlanDrawn().apply(job)
     StepsServed(REPORTS + 1).apply(job)
     rng = np.random.default_rng(0)
@@ -125,37 +151,34 @@ def snapshot() -> bytes:
         head = ModalityReport(accuracy=float(np.clip(accuracy, 0, 1)), probability=0.5)
         told = ValidationReport(step=step, loss=1.0, accuracy=head.accuracy, modalities={"audio": head, "video": head})
         job.history.reports.append(told)
-    return take_snapshot(job).to_frame()
+    return job
 
 
 def hot_calls(url: str) -> Iterator[str]:
     """Hot calls on the same job in turns: alone, and watched."""
-    seconds: dict[bool, list[float]] = {False: [], True: []}
+    seconds: dict[float, list[float]] = {every: [] for every in WATCHERS}
     step = REPORTS + 1
     with SchedulerClient(url) as client:
-        for turn in range(2 * TURNS):
-            watched = bool(turn % 2)
+        for every in list(WATCHERS) * TURNS:
             stop = Event()
-            watcher = Thread(target=watch, args=(url, stop))
-            if watched:
-                watcher.start()
+            watcher = Thread(target=watch, args=(url, stop, every))
+            watcher.start()
             for k in range(ROUNDS):
                 batches = client.steps("large", StepsRequest(start=step, count=1)).batches
                 x = np.linspace(0, 1, G, dtype=np.float32)[None]
                 fed = Feedback(step=np.array([step]), similarity=x, loss=1 - x, probability=np.stack([x] * 3, axis=2))
                 started = time.perf_counter()
                 client.steps("large", StepsRequest(start=step + 1, count=1, feedback=fed))
-                seconds[watched].append(time.perf_counter() - started)
+                seconds[every].append(time.perf_counter() - started)
                 step += len(batches.indices)
                 if k == 0:  # so that there is something new to see
                     client.validation("large", told_at(step))
             stop.set()
-            if watched:
-                watcher.join()
+            watcher.join()
     yield "| hot call | p50 ms | p90 ms | p99 ms |"
     yield "|---|---|---|---|"
-    for watched, name in ((False, "nobody watches"), (True, "all of a job's view asked for once a second")):
-        p50, p90, p99 = 1000 * np.quantile(seconds[watched], [0.5, 0.9, 0.99])
+    for every, name in WATCHERS.items():
+        p50, p90, p99 = 1000 * np.quantile(seconds[every], [0.5, 0.9, 0.99])
         yield f"| {name} | {p50:.1f} | {p90:.1f} | {p99:.1f} |"
 
 
@@ -164,11 +187,11 @@ def told_at(step: int) -> ValidationReport:
     return ValidationReport(step=step, loss=1.0, accuracy=0.5, modalities={"audio": head, "video": head})
 
 
-def watch(url: str, stop: Event) -> None:
-    """Ask as the view of a job does, but oftener."""
+def watch(url: str, stop: Event, every: float) -> None:
+    """Ask for what the view of a job asks for, so often."""
     tags: dict[str, str] = {}
     with httpx.Client(base_url=f"{url}/v1/jobs/", timeout=60) as http:
-        while not stop.wait(1.0):
+        while not stop.wait(every):
             for call in CALLS[:-1]:
                 answer = http.get(f"large{call}", headers={"if-none-match": tags[call]} if call in tags else {})
                 if "etag" in answer.headers:

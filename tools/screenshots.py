@@ -1,6 +1,6 @@
 """Pictures of every view of the page, in light, dark and narrow, for people to look at: make screenshots.
 
-They go to screenshots/; a service of its own runs meanwhile, on which two small networks are trained.
+They go to screenshots/; a service of its own runs meanwhile, on which small networks are trained.
 """
 
 import sys
@@ -17,7 +17,8 @@ VIEWS: Final = {
     "job": "/jobs/run-1",
     "suspects": "/jobs/run-1/samples",
     "sample": "/jobs/run-1/samples/30",
-    "compare": "/compare?job=run-1&job=run-2",
+    "compare": "/compare?" + "&".join(f"job=run-{k}&job=run-{k}-control" for k in (1, 3, 4)),
+    "alone": "/jobs/run-2",
     "empty": "/jobs/new",
 }
 LOOKS: Final[dict[str, dict[str, Any]]] = {
@@ -30,8 +31,10 @@ LOOKS: Final[dict[str, dict[str, Any]]] = {
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     with ServiceProcess() as service, started_browser() as browser:
-        spec = train(service.url, "run-1", epochs=9, swaps={4: "balance", 6: "evidence"})
-        train(service.url, "run-2", epochs=8, policy="uniform", seed=1)
+        for k in (1, 3, 4):
+            spec = train(service.url, f"run-{k}", epochs=9, seed=k, swaps={4: "balance", 6: "evidence"})
+            train(service.url, f"run-{k}-control", epochs=9, seed=k, policy="uniform")
+        train(service.url, "run-2", epochs=3, seed=2)
         with SchedulerClient(service.url) as client:
             client.create_job(spec.model_copy(update={"name": "new"}))
             client.swap("run-1", "uniform", shadow=True)
@@ -39,8 +42,6 @@ def main() -> None:
             with visit(browser, service.url, **options) as seen:
                 for name, route in VIEWS.items():
                     seen.open(route)
-                    seen.page.get_by_role("heading", level=1).wait_for()
-                    seen.page.wait_for_load_state("networkidle")
                     seen.page.screenshot(path=FOLDER / f"{name}-{look}.png", full_page=True)
                 seen.open("/jobs/run-1")
                 seen.page.get_by_role("button", name="Swap policy…").click()

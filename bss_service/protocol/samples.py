@@ -21,8 +21,9 @@ class DrawRow(Message):
     """One time that a sample was drawn."""
 
     step: int
-    probability: float
+    probability: float  # of a probe, among those left out
     policy_version: int
+    probe: bool = False  # it was looked at, and not trained on
 
 
 class SampleEvidence(Message):

@@ -22,6 +22,10 @@ from trainer_client import JobSpec, ScheduledBatchSampler, WithIndex, measure, w
 
 NO_SWAPS: Final[Mapping[int, str]] = {}
 WAIT: Final = 60_000  # ms: the machine may be busy with other tests
+GO: Final = """hash => location.hash === hash || new Promise(done => {
+  addEventListener("hashchange", done, {once: true});
+  location.hash = hash;
+})"""
 
 
 class Student(torch.nn.Module):
@@ -53,6 +57,7 @@ def train(
             "samples": SAMPLES,
             "modalities": ["audio", "video"],
             "batch_size": 8,
+            "seed": seed,
             "signals": SIGNALS,
             "weighted": True,
             "policy": {"name": "evidence", "parameters": {"start": 2, "ramp": 1}},
@@ -111,15 +116,40 @@ class Visit:
     requests: list[str] = field(default_factory=list)
 
     def open(self, route: str = "/") -> None:
-        """Go to a view."""
-        self.page.goto(f"{self.url}/#{route}", wait_until="load")
-        self.page.reload(wait_until="load")  # another fragment alone loads nothing
+        """Go to a view, and wait until it shows what there is."""
+        if self.page.url.startswith(self.url):
+            self.page.evaluate(GO, f"#{route}")
+        else:
+            self.page.goto(f"{self.url}/#{route}")
+        self.page.locator("main:not([aria-busy]) h1").wait_for()
 
     @property
     def strangers(self) -> list[str]:
         """Requests to another origin."""
         own = urlsplit(self.url).netloc
         return [url for url in self.requests if urlsplit(url).scheme != "blob" and urlsplit(url).netloc != own]
+
+
+def walk(seen: Visit, job: str) -> dict[str, tuple[int, str]]:
+    """The clicks from the list of jobs to the answer of each question about one, and what stands there."""
+    questions = {
+        "is it helping?": ([job], "section:has(h2:text('Is it helping?')) p >> nth=0"),
+        "which labels are wrong?": ([job, "Which samples are suspect?"], "tbody tr >> nth=0"),
+        "which modality is weak, since when?": ([job], "p:text-matches('weakest modality')"),
+        "why was this sample drawn?": (
+            [job, "Which samples are suspect?", "tbody a >> nth=0"],
+            "section:has(h2:text('Why was it drawn?')) p >> nth=0",
+        ),
+        "what did the swap do?": ([job], "section:has(h2:text('What did the swaps do?')) tbody tr >> nth=1"),
+    }
+    answers = {}
+    for question, (clicks, answer) in questions.items():
+        seen.open("/")
+        for target in clicks:
+            link = seen.page.get_by_role("link", name=target, exact=True)
+            (seen.page.locator(target) if target.startswith("tbody") else link).click()
+        answers[question] = (len(clicks), " | ".join(seen.page.locator(answer).inner_text().split("\t")))
+    return answers
 
 
 def chromium() -> str:

@@ -45,7 +45,7 @@ _SEEN: Final[tuple[tuple[str, str, str | None], ...]] = (  # of an observation: 
 )
 _SQUASHED: Final = ("staleness", "training_loss")  # in an observation
 _AT: Final[dict[str, int]] = {name: k for k, name in enumerate(FIELDS)}
-_OWN: Final = (("reward", "1"), ("gain", "metric"), ("propensity", "1"), ("left_out_share", "1"))
+_OWN: Final = (("reward", "1"), ("gain", "nat"), ("propensity", "1"), ("left_out_share", "1"))
 _PACE: Final = (("speed", None, "steps/s"), ("held", None, "1"), ("planned", None, "1"))
 
 
@@ -152,7 +152,8 @@ def _of_report(report: ValidationReport, heads: Sequence[str]) -> list[float]:
 
 
 def _decisions(job: Job, columns: "DecisionColumns") -> Table:
-    lines: list[Line] = [(name, None, unit) for name, unit in _OWN]
+    units = dict(_OWN) | {"gain": "1" if job.spec.reward.metric == "accuracy" else "nat"}
+    lines: list[Line] = [(name, None, unit) for name, unit in units.items()]
     lines += [(name, None, unit) for name, unit, _ in _SEEN] + [(name, None, "1") for name in RANGES]
     x, values = columns.of(job.history.decisions)
     values[:, len(_OWN) - 1] /= job.spec.samples

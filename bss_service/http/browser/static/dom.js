@@ -33,6 +33,8 @@ export const signed = (value) =>
 export const points = (value) =>
   value === null || value === undefined ? NONE : `${value < 0 ? "−" : "+"}${(100 * Math.abs(value)).toFixed(2)}`;
 
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 export function ago(seconds) {
   if (seconds < 60) return `${Math.round(seconds)} s ago`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min ago`;
@@ -57,13 +59,23 @@ export function table(caption, columns, rows, empty) {
   return el(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
-    el("table", {}, el("caption", {}, caption), el("thead", {}, head), el("tbody", {}, body)),
+    el("table", {}, el("caption", {}, el("span", {}, caption)), el("thead", {}, head), el("tbody", {}, body)),
   );
 }
 
 export function section(title, ...children) {
   const id = `s-${title.toLowerCase().replace(/[^a-z]+/g, "-")}`;
-  return el("section", { "aria-labelledby": id }, el("h2", { id }, title), children);
+  return el("section", { "aria-labelledby": id }, el("h2", { id, tabindex: -1 }, title), children);
+}
+
+// Buttons that lead to sections, since what stands behind the # of an address is the view; and links to other views.
+export function contents(sections, ...links) {
+  const go = (heading) => {
+    heading.scrollIntoView();
+    heading.focus({ preventScroll: true });
+  };
+  const headings = sections.map((one) => one.querySelector("h2"));
+  return el("nav", { class: "contents", "aria-label": "On this page" }, headings.map((heading) => el("button", { type: "button", onclick: () => go(heading) }, heading.textContent)), links);
 }
 
 export function shown(value) {

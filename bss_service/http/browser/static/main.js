@@ -37,16 +37,19 @@ async function open({ focus = false } = {}) {
   const parts = (pattern.exec(where) ?? []).slice(1).map(decodeURIComponent);
   const content = el("div");
   main.replaceChildren(content);
+  main.setAttribute("aria-busy", "true");
+  if (focus) main.focus();
   try {
     const access = await get("access", signal);
     await view(content, { parts, query: new URLSearchParams(query), signal, failed, scope: access.scope });
     failed(null);
     document.title = `${content.querySelector("h1")?.textContent ?? "BSS scheduler"} – BSS scheduler`;
-    if (focus) main.focus();
   } catch (error) {
     if (signal.aborted) return;
     failed(error);
     if (!content.childNodes.length) content.append(el("h1", {}, "Not shown"), el("p", { role: "alert" }, error.message), el("p", {}, link("/", "All jobs")));
+  } finally {
+    if (!signal.aborted) main.removeAttribute("aria-busy");
   }
 }
 

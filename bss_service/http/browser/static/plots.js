@@ -14,7 +14,8 @@ export function lines(title, options) {
   return new Lines(title, options);
 }
 
-// Of a legend, a caption and a canvas. options: unit (of y), percent, points, low, high (of y), xUnit.
+// Of a legend, a caption and a canvas. options: unit (of y), percent, points, low, high (of y), xUnit; policies: named
+// below.
 class Lines {
   constructor(title, options) {
     this.options = { xUnit: "step", ...options };
@@ -65,10 +66,10 @@ class Lines {
         padding: [versions.length && this.options.xUnit === "step" ? 18 : 8, 12, 0, 0],
         legend: { show: false },
         cursor: { drag: { x: true, y: false } },
-        scales: { x: { time: this.options.xUnit === "s" }, y: { range: (_, low, high) => this.range(low, high) } },
+        scales: { x: { time: this.options.xUnit === "s", range: (_, low, high) => (high > low ? [low, high] : [low - 5, low + 5]) }, y: { range: (_, low, high) => this.range(low, high) } },
         axes: [
           { ...axis, label: this.options.xUnit === "s" ? "time of day" : "step", labelSize: 18, size: 32, font: "12px system-ui", labelFont: "12px system-ui", values: (_, ticks) => ticks.map((x) => (this.options.xUnit === "s" ? clock(x) : count(x))) },
-          { ...axis, label: this.options.unit, labelSize: 18, size: 56, font: "12px system-ui", labelFont: "12px system-ui", values: (_, ticks) => ticks.map(format) },
+          { ...axis, label: this.options.unit, labelSize: 18, size: 56, font: "12px system-ui", labelFont: "12px system-ui", values: (_, ticks) => ticks.map((tick) => (this.options.points ? number(100 * tick) : format(tick))) },
         ],
         series: [
           {},
@@ -110,7 +111,7 @@ class Lines {
     const policies = this.versions.map((v) => `${v.policy.name} from step ${count(v.first_step)}`).join(", ");
     this.says.textContent =
       at === null
-        ? policies && `Policies: ${policies}.`
+        ? this.options.policies && policies ? `Policies: ${policies}.` : ""
         : `${this.at(this.x[k])}${policies ? `, ${inForce(this.versions, this.x[k])}` : ""}`;
   }
 
@@ -140,7 +141,7 @@ class Lines {
     return el(
       "div",
       { class: "scroll", tabindex: 0, role: "region", "aria-label": `${this.title}, numbers` },
-      el("table", {}, el("caption", {}, `${this.title}: the latest`), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
+      el("table", {}, el("caption", {}, el("span", {}, `${this.title}: the latest`)), el("thead", {}, el("tr", {}, head)), el("tbody", {}, body)),
     );
   }
 

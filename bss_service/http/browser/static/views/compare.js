@@ -1,7 +1,7 @@
 // Jobs beside one another: does the policy help, by how much, how sure is that, and how many seeds more would tell.
 
 import { get, path, repeat } from "../api.js";
-import { count, el, link, NONE, percent, points, route, section, table } from "../dom.js";
+import { count, el, link, NONE, percent, points, route, section, sentence, table } from "../dom.js";
 import { lines } from "../plots.js";
 
 const MOST = 20; // jobs whose curves are drawn
@@ -49,11 +49,11 @@ export async function compareView(content, { query, signal, failed }) {
   }
 
   function showComparison(answer) {
-    const level = `${percent(answer.level)} interval`;
+    const several = answer.policies.length > 1 ? `, ${percent(answer.level)} each, so that 95 % holds for all of them together` : " of 95 %";
     told.replaceChildren(
-      el("p", { class: "lead" }, answer.sentence),
+      el("p", { class: "lead" }, sentence(answer.sentence)),
       table(
-        `Against ${answer.baseline}, in points of validation accuracy; ${level} of each policy, 95 % for all of them together`,
+        `Against ${answer.baseline}, in points of validation accuracy, with intervals${several}`,
         [
           ["Policy", (row) => row.policy],
           ["Verdict", (row) => verdict(row.verdict)],
@@ -98,8 +98,7 @@ export async function compareView(content, { query, signal, failed }) {
     );
   }
 
-  await show();
-  repeat(3, signal, show, failed);
+  await repeat(3, signal, show, failed);
 }
 
 export function verdict(told) {

@@ -1,7 +1,7 @@
 // What asks before something is done: a token, a swap, a shadow and its end.
 
 import { get, path, send, signIn } from "../api.js";
-import { count, el } from "../dom.js";
+import { count, el, shown } from "../dom.js";
 
 function dialog(title, fields, action, act) {
   const alert = el("p", { role: "alert", class: "bad" });
@@ -55,17 +55,19 @@ export function askForToken(then) {
 export async function swap(name, state, shadow, then) {
   const known = await get("policies");
   const options = [
-    ...known.policies.filter((policy) => !policy.error && policy.name !== "artefact").map((policy) => [policy.name, { name: policy.name, parameters: {} }, policy.description]),
+    ...known.policies.filter((policy) => !policy.error && policy.name !== "artefact").map((policy) => [policy.name, { name: policy.name, parameters: {} }, policy.description, policy.parameters]),
     ...known.artefacts.map((artefact) => [`artefact ${artefact.name}`, { name: "artefact", parameters: { sha256: artefact.sha256 } }, "A trained policy that was uploaded."]),
   ];
   const about = el("p", { class: "muted" });
-  const parameters = el("textarea", { id: "parameters", rows: 3, spellcheck: "false" });
+  const hint = el("p", { class: "muted", id: "usual" });
+  const parameters = el("textarea", { id: "parameters", rows: 3, spellcheck: "false", "aria-describedby": "usual" });
   const choose = el("select", { id: "policy", onchange: () => show() }, options.map(([text], k) => el("option", { value: k, selected: text === state.policy.policy.name }, text)));
   const at = (value, text, checked) => el("label", { class: "check" }, el("input", { type: "radio", name: "at", value, checked }), text);
   const when = el("fieldset", {}, el("legend", {}, "When"), at("next_interval", "With the next interval", true), at("now", "Now: the rest of this interval is drawn anew", false));
   const show = () => {
-    const [, policy, description] = options[choose.value];
+    const [, policy, description, takes = {}] = options[choose.value];
     about.textContent = description.split("\n")[0];
+    hint.textContent = usual(takes);
     parameters.value = JSON.stringify(policy.parameters);
   };
   show();
@@ -78,6 +80,7 @@ export async function swap(name, state, shadow, then) {
       about,
       el("label", { for: "parameters" }, "Parameters (JSON)"),
       parameters,
+      hint,
       shadow ? null : when,
     ].filter(Boolean),
     "Continue",
@@ -100,6 +103,12 @@ export async function swap(name, state, shadow, then) {
       );
     },
   );
+}
+
+// What a policy takes, as JSON Schema has it, in a sentence.
+function usual(takes) {
+  const given = Object.entries(takes).filter(([, of]) => of.default !== undefined).map(([key, of]) => `${key} ${shown(of.default)}`);
+  return given.length ? `Where nothing else is said: ${given.join(", ")}.` : "";
 }
 
 export function endShadow(name, state, then) {

@@ -12,7 +12,7 @@ export async function jobsView(content, { signal, failed }) {
   const compare = el("button", { type: "button", class: "main", disabled: true, onclick: () => (location.hash = compareRoute([...chosen])) }, "Compare");
   const list = el("div");
   const chosen = new Set();
-  let answer = await get("jobs", signal);
+  let answer;
 
   function show() {
     const word = search.value.trim().toLowerCase();
@@ -60,8 +60,7 @@ export async function jobsView(content, { signal, failed }) {
     el("div", { class: "bar" }, el("div", {}, el("label", { for: "search" }, "Search"), search), el("div", {}, el("label", { for: "state" }, "State"), state), compare),
     list,
   );
-  show();
-  repeat(3, signal, async () => {
+  await repeat(3, signal, async () => {
     answer = await get("jobs", signal);
     show();
   }, failed);

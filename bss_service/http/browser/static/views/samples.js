@@ -15,7 +15,7 @@ export async function suspectsView(content, { parts: [name], query, signal, fail
   content.append(
     el("nav", { class: "trail", "aria-label": "Breadcrumb" }, link("/", "All jobs"), " › ", link(route("jobs", name), name)),
     el("h1", {}, "Suspect samples"),
-    el("div", { class: "bar" }, el("div", {}, el("label", { for: "order" }, "First those with the"), choose), el("button", { type: "button", onclick: () => download(name, order).catch(failed) }, "Download CSV")),
+    el("div", { class: "bar" }, el("div", {}, el("label", { for: "order" }, "First those with the"), choose), el("button", { type: "button", onclick: () => download(name, order).catch(failed) }, "Download CSV"), goTo(name)),
   );
   const job = path("jobs", name);
   let listed;
@@ -57,6 +57,17 @@ export async function suspectsView(content, { parts: [name], query, signal, fail
   );
 }
 
+// By its number, whether it is suspect or not.
+function goTo(name) {
+  const index = el("input", { type: "number", id: "index", min: 0, step: 1, required: true });
+  const form = el("form", { class: "bar" }, el("div", {}, el("label", { for: "index" }, "Sample number"), index), el("button", {}, "Show"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = route("jobs", name, "samples", index.value);
+  });
+  return form;
+}
+
 export async function sampleView(content, { parts: [name, index], signal }) {
   const job = path("jobs", name);
   const [sample, state, lines, about] = await Promise.all([
@@ -89,12 +100,13 @@ export async function sampleView(content, { parts: [name, index], signal }) {
       "Why was it drawn?",
       el("p", {}, reason(sample, policy, plain)),
       table(
-        "Latest draws, newest first",
+        "Latest draws, newest first; the probability of a probe is that among those left out",
         [
           ["Step", (draw) => count(draw.step), true],
           ["Policy", (draw) => `${policy(draw.policy_version)} v${draw.policy_version}`],
           ["Probability", (draw) => number(draw.probability), true],
-          ["Against 1/n", (draw) => `${number(draw.probability / plain)} ×`, true],
+          ["Against plain shuffling", (draw) => (draw.probe ? NONE : `${number(draw.probability / plain)} ×`), true],
+          ["Used", (draw) => (draw.probe ? "looked at" : "trained on")],
         ],
         sample.draws,
         "It was not drawn yet.",
@@ -118,6 +130,7 @@ function reason(sample, policy, plain) {
   const [draw] = sample.draws;
   if (draw === undefined) return "It was not drawn yet.";
   const score = sample.balance_score === null ? "" : ` Its balance score is ${number(sample.balance_score)} (similarity of the heads minus loss, both scaled to 0…1).`;
+  if (draw.probe) return `Its evidence leaves it out of training. At step ${count(draw.step)} ${policy(draw.policy_version)} v${draw.policy_version} drew it as a probe, to look at it again with weight 0: with probability ${number(draw.probability)} among those left out.${score}`;
   return `Drawn last at step ${count(draw.step)} by ${policy(draw.policy_version)} v${draw.policy_version}, with probability ${number(draw.probability)}: ${number(draw.probability / plain)} times that of a plain draw among all samples.${score}`;
 }
 

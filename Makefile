@@ -13,7 +13,9 @@
 # make attack         what hostile clients may ask for, and what it does to honest ones
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
-.PHONY: demo test test-long test-gpu compose-test check docs bench faults mutants fuzz schemathesis attack load soak clean
+# make screenshots    pictures of every view of the page, in light, dark and narrow
+.PHONY: demo test test-long test-gpu compose-test check docs bench faults mutants fuzz schemathesis attack load soak
+.PHONY: screenshots clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -62,6 +64,9 @@ load: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak --minutes 60
+
+screenshots: $(READY)
+	$(BIN)/python -m tools.screenshots
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.frames --cases 1000000

@@ -25,7 +25,7 @@ _NAMES: Final = {
     "trainer_client.logits.losses": "Pull multimodal_loss weighted",
     "trainer_client.logits.measurement": "Measurement measure",
     "trainer_client.sampler": "ScheduledBatchSampler",
-    "trainer_client.with_index": "WithIndex",
+    "trainer_client.samples.with_index": "WithIndex",
 }
 _HOMES: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
@@ -75,7 +75,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.logits.measurement import Measurement as Measurement
     from trainer_client.logits.measurement import measure as measure
     from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
-    from trainer_client.with_index import WithIndex as WithIndex
+    from trainer_client.samples.with_index import WithIndex as WithIndex
 else:
 
     def __getattr__(name: str) -> Any:

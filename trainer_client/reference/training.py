@@ -24,7 +24,7 @@ from trainer_client.reference.data import Dataset
 from trainer_client.reference.evaluation import Evaluation, evaluate, measuring_pass
 from trainer_client.reference.model import build_model
 from trainer_client.sampler import ScheduledBatchSampler
-from trainer_client.with_index import WithIndex
+from trainer_client.samples.with_index import WithIndex
 
 UNIMODAL_WEIGHT: Final = 0.5  # λ of the joint loss: the paper's form
 

@@ -1,0 +1,1 @@
+"""Internal: samples of a data set one by one: their indices, and what they show."""

@@ -54,6 +54,10 @@ def test_decisions_are_shown_by_what_was_seen_and_set(trainer: Trainer) -> None:
         assert np.allclose(shown[name, None], [getattr(d.action, name) for d in decisions], atol=1e-5)
     known = [d.reward for d in decisions if d.reward is not None]
     assert [r for r in shown["reward", None] if r == r] == pytest.approx(known, abs=1e-5)
+    gains = [d.gain for d in decisions if d.gain is not None]
+    assert [g for g in shown["gain", None] if g == g] == pytest.approx(gains, abs=1e-5)
+    assert len(gains) > 0
+    assert next(line.unit for line in answer.series if line.name == "gain") == "nat"  # the metric is the loss
     assert np.isnan(shown["right_labels", None]).all()  # it has no evidence
     losses = [d.observation["training_loss"] for d in decisions]
     assert np.allclose(shown["training_loss", None], [loss / (1 - loss) for loss in losses], atol=1e-4)

@@ -196,8 +196,13 @@ export async function jobView(content, { parts: [name], signal, failed, scope })
   }
 
   let control; // the name of the job that this one is compared with
+  let basis = []; // what the comparison rests on
   async function showHelp() {
     control ??= await controlOf(state, signal);
+    const reports = (one) => get(`${path("jobs", one)}/series?of=validation`, signal);
+    const now = control === undefined ? [state.validation?.step] : await Promise.all([name, control].map(reports));
+    if (now.length === basis.length && now.every((one, k) => one === basis[k])) return;
+    basis = now;
     helping.replaceChildren(...(await help(state, control, signal)));
   }
 

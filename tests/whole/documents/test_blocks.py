@@ -42,7 +42,7 @@ STOOD_IN = {
     "bss swap plain": "the job of an example that is run by tests/examples",
     "bss track run-1 --to wandb": "needs an account: tests/bss_cli/following",
     "python examples": "tests/examples runs these",
-    "python -m trainer_client.reference": "tests/trainer_client/reference runs it",
+    "python -m trainer_client.reference --data watch": "tests/trainer_client/reference runs it",
     "python -m benchmarks": "takes minutes to hours",
     "python3 -m venv": "there is one",
     ". .venv": "there is one",

@@ -266,7 +266,7 @@ class JobRegistry:
 
     @asynccontextmanager
     async def open(self, name: str, incarnation: str | None = None) -> AsyncIterator[LiveJob]:
-        """The job under its lock; on the way out, wait until all that the answer may tell of is stored.
+        """The job under its lock; on the way out, wait until all that the answer may tell of is stored, also a refusal.
 
         incarnation: of the job that a trainer means; None: whichever there is.
         """
@@ -281,15 +281,15 @@ class JobRegistry:
                 self.drop(live)  # a change failed that nobody waited for
                 raise StoreError(f"job {name!r} is being loaded again, ask once more")
             check_incarnation(live.job, incarnation)
-            known = live.durable
+            known, refused = live.durable, None
             live.used = time.monotonic()
             try:
                 yield live
             except BssError as error:
+                refused = error
                 if isinstance(error, NotReproducibleError | StoppedError):
                     live.pending = None
-                    self.drop(live)
-                raise  # all others are raised before anything changes
+                    self.drop(live)  # all others are raised before anything changes
             except BaseException:
                 live.pending = None  # a change may be half done: what is stored is whole
                 self.drop(live)
@@ -306,6 +306,8 @@ class JobRegistry:
                 async with live.changed:
                     self.drop(live)
                 raise
+        if refused is not None:
+            raise refused  # by what somebody else did a moment ago, perhaps
         if durable is known:
             self._store.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
 

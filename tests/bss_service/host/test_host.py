@@ -60,6 +60,28 @@ async def answered_meanwhile(gate: Gate, slow: Coroutine[Any, Any, Any], other: 
     return await waiting
 
 
+def test_a_refusal_tells_of_nothing_that_is_not_stored(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would name the holder of a place that nobody has any more once the service was killed."""
+    gate = Gate(store._commit)
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        monkeypatch.setattr(store, "_commit", gate)
+        first = asyncio.create_task(host.attach("job", AttachRequest(client="first", host="gpu-1", process=1)))
+        assert await asyncio.to_thread(gate.reached.wait, SECONDS)
+        second = asyncio.create_task(host.attach("job", AttachRequest(client="second", host="gpu-2", process=2)))
+        for _ in range(100):  # turns of the loop, of which an answer takes a few
+            await asyncio.sleep(0)
+        assert not second.done()
+        gate.opened.set()
+        await first
+        with pytest.raises(ConflictError, match="is held by"):
+            await second
+
+    asyncio.run(use())
+
+
 def test_an_observation_is_computed_without_the_jobs_lock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(job.observe_interval)
     monkeypatch.setattr(job, "observe_interval", gate)
@@ -174,14 +196,40 @@ def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
         host = Host(store, Metrics(), 10**6)
         await host.create(spec("job", interval=1, patience=0.1))
         drawn = (await host.steps("job", StepsRequest(start=0))).batches.indices[0]
-        request = StepsRequest(start=1, rank=1, world_size=2, feedback=measured(0, drawn[4:]))
-        with locked(tmp_path / "bss.sqlite"):
-            with pytest.raises(TooEarlyError):
-                await host.steps("job", request)
-            while not host._jobs._live["job"].fence.closed:
+        fence = host._jobs._live["job"].fence
+        told = FeedbackRequest(rank=1, world_size=2, feedback=measured(0, drawn[4:]))
+        gate = Gate(store._commit)
+        with locked(tmp_path / "bss.sqlite"), monkeypatch.context() as patched:
+            patched.setattr(store, "_commit", gate)
+            request = asyncio.create_task(host.feedback("job", told))
+            assert await asyncio.to_thread(gate.reached.wait, SECONDS)
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await request
+            gate.opened.set()
+            while not fence.closed:
                 await asyncio.sleep(0.01)
         with pytest.raises(StoreError, match="ask once more"):
             await host.state("job")
+        assert (await host.feedback("job", told)).feedback == ["applied"]
+
+    asyncio.run(use())
+    store.close()
+
+
+def test_feedback_that_is_not_stored_is_told_also_where_its_request_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0)
+    store = Store(f"sqlite:///{tmp_path}/bss.sqlite")
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", interval=1, patience=0.1))
+        drawn = (await host.steps("job", StepsRequest(start=0))).batches.indices[0]
+        request = StepsRequest(start=1, rank=1, world_size=2, feedback=measured(0, drawn[4:]))
+        with locked(tmp_path / "bss.sqlite"), pytest.raises(StoreError, match="was not stored"):
+            await host.steps("job", request)  # which comes too early besides
         with pytest.raises(TooEarlyError):
             await host.steps("job", request)
         again = FeedbackRequest(rank=1, world_size=2, feedback=measured(0, drawn[4:]))

@@ -50,7 +50,7 @@ check: $(READY)
 	$(BIN)/python tools/audit.py
 
 docs: $(READY)
-	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py

@@ -29,10 +29,10 @@ from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.session import SOON, Session
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
-from trainer_client.iteration import Batches, Pass, is_asked_by_loader
+from trainer_client.loading.iteration import Batches, Pass, is_asked_by_loader
+from trainer_client.loading.with_index import rows_of
 from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.measurement import Measurement
-from trainer_client.with_index import rows_of
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message

@@ -27,8 +27,10 @@ _NAMES: Final = {
     "trainer_client.logits.losses": "Pull multimodal_loss weighted",
     "trainer_client.logits.measurement": "Measurement measure",
     "trainer_client.logits.pairs": "measure_pairs",
+    "trainer_client.logits.probes": "UnimodalProbes",
     "trainer_client.logits.regression": "measure_regression",
     "trainer_client.logits.sequences": "measure_tokens",
+    "trainer_client.logits.validation": "ValidationMeter",
     "trainer_client.sampler": "ScheduledBatchSampler",
     "trainer_client.loading.with_index": "WithIndex",
 }
@@ -85,8 +87,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.logits.measurement import Measurement as Measurement
     from trainer_client.logits.measurement import measure as measure
     from trainer_client.logits.pairs import measure_pairs as measure_pairs
+    from trainer_client.logits.probes import UnimodalProbes as UnimodalProbes
     from trainer_client.logits.regression import measure_regression as measure_regression
     from trainer_client.logits.sequences import measure_tokens as measure_tokens
+    from trainer_client.logits.validation import ValidationMeter as ValidationMeter
     from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
 else:
 

@@ -4,6 +4,7 @@
 # make test-gpu       the tests that need a CUDA device
 # make compose-test   build the containers and train in them; needs a container engine, and nothing else
 # make check          lint, types, import directions, known vulnerabilities of dependencies
+# make docs          the documentation as a site, in site/; warnings are errors, and nothing is taken from the network
 # make bench          times beside what one would use otherwise
 # make faults         random programs and kill -9 against the service, held against a model of it
 # make mutants        a hundred faults planted in the code one by one, and whether the tests notice each
@@ -12,7 +13,9 @@
 # make attack         what hostile clients may ask for, and what it does to honest ones
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
-.PHONY: demo test test-long test-gpu compose-test check bench faults mutants fuzz schemathesis attack load soak clean
+# make screenshots    pictures of every view of the page, in light, dark and narrow
+.PHONY: demo test test-long test-gpu compose-test check docs bench faults mutants fuzz schemathesis attack load soak
+.PHONY: screenshots clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -46,6 +49,9 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python tools/audit.py
 
+docs: $(READY)
+	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py
 	$(BIN)/python -m benchmarks.env
@@ -58,6 +64,9 @@ load: $(READY)
 
 soak: $(READY)
 	$(BIN)/python -m benchmarks.soak --minutes 60
+
+screenshots: $(READY)
+	$(BIN)/python -m tools.screenshots
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz.frames --cases 1000000
@@ -75,4 +84,4 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

@@ -87,7 +87,7 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
         honest = [line for line in service.log if "job=hostile-" not in line]
         failures = [line for line in honest if "error" in line or "patience" in line]
     with bare_service(G) as url:
-        bare_by_itself = hot_calls(url, ALONE_SECONDS, ranks=1)
+        bare_by_itself = hot_calls(url, ALONE_SECONDS, ranks=1, bare=True)
         bare_loaded = crowd(url, BARE_SECONDS)
     loaded = findings.during(begin, begin + seconds)
     yield "| call | number | p50 ms | p99 ms |"
@@ -190,8 +190,8 @@ def alone(url: str, seconds: float) -> list[float]:
     return hot_calls(url, seconds, ranks=1)
 
 
-def hot_calls(url: str, seconds: float, ranks: int) -> list[float]:
-    """What hot calls of a rank take, one after the other."""
+def hot_calls(url: str, seconds: float, ranks: int, *, bare: bool = False) -> list[float]:
+    """What hot calls of a rank take, one after the other. bare: of the application that always gives step 0."""
     x = np.full((1, G // ranks), 0.5, dtype=np.float32)
     taken: list[float] = []
     with SchedulerClient(url) as client:
@@ -199,13 +199,14 @@ def hot_calls(url: str, seconds: float, ranks: int) -> list[float]:
         while (started := time.perf_counter()) < end:
             step = np.array([len(taken)])
             feedback = Feedback(step=step, similarity=x, loss=x, probability=np.stack([x, x, x], axis=2))
-            client.steps("alone", StepsRequest(world_size=ranks, start=len(taken) + 1, feedback=feedback))
+            start = 0 if bare else len(taken) + 1
+            client.steps("alone", StepsRequest(world_size=ranks, start=start, feedback=feedback))
             taken.append(time.perf_counter() - started)
     return taken
 
 
 def crowd(url: str, seconds: float) -> list[float]:
-    """The same of as many trainers as the load has, all at once."""
+    """The same of the bare application by as many trainers as the load has, all at once."""
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
         parts = pool.map(_part_of_crowd, [url] * PROCESSES, [seconds] * PROCESSES)
         return [taken for part in parts for taken in part]
@@ -213,7 +214,7 @@ def crowd(url: str, seconds: float) -> list[float]:
 
 def _part_of_crowd(url: str, seconds: float) -> list[float]:
     with ThreadPoolExecutor(JOBS * RANKS // PROCESSES) as pool:
-        futures = [pool.submit(hot_calls, url, seconds, RANKS) for _ in range(JOBS * RANKS // PROCESSES)]
+        futures = [pool.submit(hot_calls, url, seconds, RANKS, bare=True) for _ in range(JOBS * RANKS // PROCESSES)]
         return [taken for future in futures for taken in future.result()]
 
 

@@ -24,13 +24,15 @@ from bss_service.errors import (
     StoreError,
     TooManyError,
 )
-from bss_service.job import views
 from bss_service.job.events import JobEvent
 from bss_service.job.job import Job
 from bss_service.job.lock import JobLock, Leaving
 from bss_service.job.places import check_incarnation
 from bss_service.job.plans import Plan
 from bss_service.job.room import bytes_of
+from bss_service.job.shown import views
+from bss_service.job.shown.pace import Pace
+from bss_service.job.shown.summaries import Summaries
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
@@ -76,6 +78,8 @@ class LiveJob:
     copies: set[asyncio.Task[SampleTable]] = field(default_factory=set)  # being made of the table: it must not change
     looks: "weakref.WeakValueDictionary[Any, asyncio.Task[Any]]" = field(default_factory=weakref.WeakValueDictionary)
     held: Counter[Any] = field(default_factory=Counter)  # requests that wait for something to come true, by who waits
+    summaries: Summaries = field(default_factory=Summaries)
+    pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
         self.size = bytes_of(self.job.spec)
@@ -101,11 +105,8 @@ class LiveJob:
         copying.add_done_callback(self.copies.discard)
         return copying
 
-    def apply(self, event: JobEvent[A]) -> A:
-        """Let something happen to the job, and have the change journaled; the answer to it.
-
-        Raises NoRoomError, before anything has happened, where its journal has all the room that it may have.
-        """
+    def check_stored(self) -> None:
+        """Raises NoRoomError where the job has all the room in the store that it may have."""
         if self.most_stored is not None and self.stored >= self.most_stored:
             raise NoRoomError(
                 f"job {self.job.spec.name!r} has {self.stored} bytes in the store, of at most {self.most_stored} "
@@ -113,6 +114,13 @@ class LiveJob:
                 field="job",
                 value=self.stored,
             )
+
+    def apply(self, event: JobEvent[A]) -> A:
+        """Let something happen to the job, and have the change journaled; the answer to it.
+
+        Raises NoRoomError, before anything has happened, where its journal has all the room that it may have.
+        """
+        self.check_stored()
         plans, planned_until = self.job.plans, self.job.planned_until
         applied = event.apply(self.job)
         if applied.entry is not None:

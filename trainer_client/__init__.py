@@ -32,7 +32,7 @@ _NAMES: Final = {
     "trainer_client.logits.sequences": "measure_tokens",
     "trainer_client.logits.validation": "ValidationMeter",
     "trainer_client.sampler": "ScheduledBatchSampler",
-    "trainer_client.loading.with_index": "WithIndex",
+    "trainer_client.samples.with_index": "WithIndex",
 }
 _HOMES: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
@@ -75,7 +75,6 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.exchange.outage import OnOutage as OnOutage
     from trainer_client.exchange.prefetch import ScheduledBatch as ScheduledBatch
     from trainer_client.exchange.stats import Stats as Stats
-    from trainer_client.loading.with_index import WithIndex as WithIndex
     from trainer_client.logits.binary import measure_binary as measure_binary
     from trainer_client.logits.binary import measure_multilabel as measure_multilabel
     from trainer_client.logits.confusion import ConfusionMeter as ConfusionMeter
@@ -92,6 +91,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.logits.sequences import measure_tokens as measure_tokens
     from trainer_client.logits.validation import ValidationMeter as ValidationMeter
     from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
+    from trainer_client.samples.with_index import WithIndex as WithIndex
 else:
 
     def __getattr__(name: str) -> Any:

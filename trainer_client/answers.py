@@ -15,7 +15,14 @@ from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest, content_
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.policies import PolicyAnswer, SwapRequest
-from bss_service.protocol.samples import Order, SampleList, SampleState
+from bss_service.protocol.samples import (
+    MAX_DESCRIBED,
+    DescriptionList,
+    Order,
+    SampleDescriptions,
+    SampleList,
+    SampleState,
+)
 from bss_service.protocol.training import AttachAnswer, Batches, FeedbackAnswer, StepsAnswer
 from bss_service.protocol.validation import Comparison, ValidationLog
 from trainer_client.errors import BrokenAnswerError
@@ -230,6 +237,16 @@ def of_samples(listed: SampleList, order: Order, limit: int, spec: JobSpec | Non
                 heads = sorted(getattr(row.evidence, field))
                 expected = sorted(spec.heads[:-1])
                 require(heads == expected, f"samples.evidence.{field}", f"must be of {expected}", heads)
+
+
+def of_descriptions(answer: DescriptionList, told: SampleDescriptions) -> None:
+    """Which samples are described by now: those of which was just told are among them."""
+    described = [row.index for row in answer.descriptions]
+    _rising(described, "descriptions.index", 0)
+    count = len(described)
+    require(count <= MAX_DESCRIBED, "descriptions", f"must be at most {MAX_DESCRIBED}", count)
+    missing = sorted(set(told.index.tolist()) - set(described))
+    require(not missing, "descriptions.index", "must have all that were sent, lacks some", _brief(missing))
 
 
 def _step(answer: Any, field: str) -> None:

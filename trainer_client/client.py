@@ -24,7 +24,7 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import INCARNATION_HEADER, PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
-from bss_service.protocol.samples import Order, SampleList, SampleState
+from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
 from bss_service.protocol.training import (
     AttachAnswer,
     AttachRequest,
@@ -310,6 +310,11 @@ class SchedulerClient:
         path = f"/v1/jobs/{_quoted(name)}/samples?order={_quoted(order)}&limit={limit}"
         check = partial(answers.of_samples, order=order, limit=limit, spec=spec)
         return self._call(SampleList, "GET", path, check=check)
+
+    def describe(self, name: str, told: SampleDescriptions) -> DescriptionList:
+        """Let people see what samples show; which are described by now."""
+        path, check = f"/v1/jobs/{_quoted(name)}/descriptions", partial(answers.of_descriptions, told=told)
+        return self._call(DescriptionList, "PUT", path, told, check=check)
 
     def observation(self, name: str, wait: float = 0.0) -> ObservationAnswer:
         """What the policy sees that draws the next interval. wait: seconds to be held until an action is awaited."""

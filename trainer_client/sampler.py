@@ -29,10 +29,11 @@ from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.session import SOON, Session
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
-from trainer_client.loading.iteration import Batches, Pass, is_asked_by_loader
-from trainer_client.loading.with_index import rows_of
 from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.measurement import Measurement
+from trainer_client.samples.descriptions import Show, messages, orders
+from trainer_client.samples.iteration import Batches, Pass, is_asked_by_loader
+from trainer_client.samples.with_index import rows_of
 
 STATE_VERSION: Final = 1
 SCORES_CHUNK: Final = 2**18  # samples of a measuring pass in one message
@@ -266,6 +267,23 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             part = slice(start, start + SCORES_CHUNK)
             message = Scores(indices=np.asarray(indices[part], dtype=np.int64), values=values[part])
             self._session.call(partial(SchedulerClient.scores, name=job, scores=message))
+
+    def describe(self, show: Show, samples: int = 100) -> None:
+        """Let people see, on the service's page, what the most suspect samples are. Call it from one rank now and then.
+
+        show: gives the text of a sample, or a PNG or JPEG file as bytes, of which Pillow makes a thumbnail of 64 × 64
+        pixels; called with the index of each of so many samples whose label, and pair, is the least likely right, or
+        whose loss is highest where the job has no evidence. It returns when all is sent; the service keeps 2,000 of a
+        job, texts of 1,000 characters. Raises TypeError or ValueError naming the sample that it can't send.
+        """
+        job, spec = self._exchange.spec.name, self.spec
+        listed = [
+            self._session.call(partial(SchedulerClient.samples, name=job, order=order, limit=samples))
+            for order in orders(spec)
+        ]
+        indices = dict.fromkeys(row.index for one in listed for row in one.samples)
+        for message in messages(show, indices):
+            self._session.call(partial(SchedulerClient.describe, name=job, told=message))
 
     @property
     def batches_trained(self) -> int:

@@ -271,3 +271,9 @@ def _correlation(a: Floats, b: Floats) -> float:
 def _squashed(value: float) -> float:
     """[0, ∞) -> [0, 1)."""
     return value / (1 + value)
+
+
+def unsquashed(values: Floats) -> Floats:
+    """The inverse of how an observation holds losses and ages, [0, 1] -> [0, ∞]."""
+    with np.errstate(divide="ignore"):
+        return values / (1 - values)

@@ -20,7 +20,7 @@ from bss_service.errors import (
 from bss_service.host import comparing, work
 from bss_service.host.looks import Looks
 from bss_service.host.work import Bench
-from bss_service.job import plans, views
+from bss_service.job import plans
 from bss_service.job.checks import check_interval, check_local_size, check_passes, rank_rows
 from bss_service.job.events import (
     ActionSet,
@@ -39,7 +39,10 @@ from bss_service.job.job import Job, new_incarnation
 from bss_service.job.lock import Leaving
 from bss_service.job.places import check_holder, check_may_replace, check_place, has_place
 from bss_service.job.room import usual_room
+from bss_service.job.shown import views
+from bss_service.job.shown.summaries import Summary
 from bss_service.job.snapshot import Snapshot, artefacts_in, check_versions, moved, policies_of, restore
+from bss_service.journal.descriptions import Description, png
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
 from bss_service.policies import artefact
@@ -48,10 +51,10 @@ from bss_service.policies.versions import check_policy
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import ArtefactManifest, JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
+from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState, SeriesOf
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
-from bss_service.protocol.samples import Order, SampleList, SampleState
+from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
 from bss_service.protocol.training import (
     PLACE_SECONDS,
     AttachAnswer,
@@ -131,6 +134,8 @@ class Host:
                 answer.unreadable[name] = error.detail
             else:
                 answer.jobs += [state] if state is not None else []
+        silences = {live.job.spec.name: live.pace.silence() for live in self._jobs.all()}
+        answer.heard = {name: round(seconds, 1) for name, seconds in silences.items() if seconds is not None}
         return answer
 
     async def state(self, name: str) -> JobState:
@@ -199,7 +204,9 @@ class Host:
                 outcomes = (await self._count(live, request, request.feedback)).feedback
             await self._plan_until(live, request, leaving)
             live.hear(request.client)
+            served = live.job.served
             batches = await self._hand_out(live, request.start, request.count, rows)
+            live.pace.hand_out(max(0, live.job.served - served))
             return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
 
     async def batches(
@@ -304,9 +311,50 @@ class Host:
         """Why a sample is drawn as it is."""
         return await self._looks.sample(name, index, draws)
 
-    async def samples(self, name: str, order: Order, limit: int) -> SampleList:
-        """The first samples in an order."""
-        return await self._looks.samples(name, order, limit)
+    async def samples(self, name: str, order: Order, limit: int, start: int = 0) -> SampleList:
+        """Samples in an order, from number `start` on."""
+        return await self._looks.samples(name, order, limit, start)
+
+    async def series(self, name: str, of: SeriesOf, points: int) -> Summary:
+        """Lines of a job."""
+        return await self._looks.series(name, of, points)
+
+    async def density(self, name: str) -> Summary:
+        """The density of a job's samples over similarity × loss."""
+        return await self._looks.density(name)
+
+    async def histograms(self, name: str) -> Summary:
+        """Histograms of a job's samples."""
+        return await self._looks.histograms(name)
+
+    # What samples show.
+
+    async def describe(self, name: str, told: SampleDescriptions, incarnation: str | None = None) -> DescriptionList:
+        """Keep what samples show."""
+        rows = len(told.index) if told.pictures is None else told.pictures.size // 4
+        described = await self._bench.do(rows, _described, told)
+        async with self._jobs.open(name, incarnation) as live:
+            if (last := int(told.index.max())) >= live.job.spec.samples:
+                raise InvalidValueError(
+                    f"index must be less than samples = {live.job.spec.samples}, got {last}", field="index", value=last
+                )
+            live.check_stored()
+            stored = self._store.commit(Transaction(name, live.fence, descriptions=described))
+        await self._jobs.committed(stored)
+        return await self.descriptions(name)
+
+    async def descriptions(self, name: str) -> DescriptionList:
+        """Which samples are described."""
+        async with self._jobs.open(name):
+            pass
+        return DescriptionList(descriptions=await self._looks.run(self._store.descriptions, name))
+
+    async def description(self, name: str, index: int) -> Description:
+        """What a sample shows."""
+        found = await self._looks.run(self._store.description, name, index)
+        if found is None:
+            raise NotFoundError(f"sample {index} of job {name!r} is not described", field="i", value=index)
+        return found
 
     # Artefacts.
 
@@ -440,7 +488,9 @@ class Host:
             check_holder(job, request.rank, request.client)  # it may have lost its place at this very moment
         finally:
             live.asking -= leads
-        self._metrics.hold_seconds.observe(asyncio.get_running_loop().time() - started)
+        held = asyncio.get_running_loop().time() - started
+        self._metrics.hold_seconds.observe(held)
+        live.pace.hold(held if leads else 0.0)
 
     def _lose_patience(self, job: Job, request: StepsRequest) -> None:
         """Rank 0 plans without what is missing; the others ask again."""
@@ -468,7 +518,9 @@ class Host:
         with self._metrics.plan_seconds.time(), traced:
             await self._bench.do(work.of_plan(live.job), live.apply, PlanDrawn())
         self._report_failures(live.job)
-        live.planning_since_snapshot += time.monotonic() - started
+        seconds = time.monotonic() - started
+        live.planning_since_snapshot += seconds
+        live.pace.plan(seconds)
 
     def _report_failures(self, job: Job) -> None:
         decision = job.history.decisions[-1]
@@ -504,6 +556,14 @@ class Host:
                     raise
                 redrawn = error.step
                 await self._loader.redraw(name, live.fence, error.step)
+
+
+def _described(told: SampleDescriptions) -> list[Description]:
+    samples = told.index.tolist()
+    if told.pictures is not None:
+        return [Description(i, "picture", png(pixels)) for i, pixels in zip(samples, told.pictures, strict=True)]
+    texts = told.texts or []
+    return [Description(i, "text", text.encode(errors="replace")) for i, text in zip(samples, texts, strict=True)]
 
 
 def _unknown_artefact(sha256: str) -> NotFoundError:

@@ -10,12 +10,15 @@ from typing import Any, Final, TypeVar
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.errors import BusyError, NotFoundError
 from bss_service.host import work
-from bss_service.job import views
 from bss_service.job.job import Job
 from bss_service.job.lock import Leaving
+from bss_service.job.shown import summaries, views
+from bss_service.job.shown.summaries import Summary
 from bss_service.job.snapshot import frozen, snapshot_of, with_artefacts
 from bss_service.journal.store import Store
 from bss_service.protocol.actions import ObservationAnswer
+from bss_service.protocol.jobs import SeriesOf
+from bss_service.protocol.message import Message
 from bss_service.protocol.samples import DrawRow, Order, SampleList, SampleState
 from bss_service.registry import JobRegistry, LiveJob
 
@@ -96,22 +99,78 @@ class Looks:
         latest, since = await self.run(self._draws, name, served, index, draws)
         return state.model_copy(update={"draws": latest, "draws_since": since})
 
-    async def samples(self, name: str, order: Order, limit: int) -> SampleList:
-        """The first samples in an order; only those by evidence are told with it."""
+    async def samples(self, name: str, order: Order, limit: int, start: int) -> SampleList:
+        """Samples in an order, from number `start` on; only those by evidence are told with it."""
         async with self._jobs.open(name) as live:
             views.check_order(live.job, order)
-            listing = self._shared(live, ("list", order, limit), lambda: self._listing(live, order, limit))
+            what = ("list", order, limit, start)
+            listing = self._shared(live, what, lambda: self._listing(live, order, limit, start))
         return await listing
 
-    def _listing(self, live: LiveJob, order: Order, limit: int) -> Coroutine[Any, Any, SampleList]:
+    def _listing(self, live: LiveJob, order: Order, limit: int, start: int) -> Coroutine[Any, Any, SampleList]:
         judging = self._judging(live) if order in views.BY_EVIDENCE else None
         held = self._held(live)
 
         async def listed() -> SampleList:
             evidence = None if judging is None else await judging
-            return await self.run(views.samples, await held, evidence, order, limit)
+            return await self.run(views.samples, await held, evidence, order, limit, start)
 
         return listed()
+
+    async def series(self, name: str, of: SeriesOf, points: int) -> Summary:
+        """Lines of a job."""
+        async with self._jobs.open(name) as live:
+            summing = self._summing(live, (of, points), lambda: self._lines(live, of, points))
+        return await summing
+
+    def _lines(self, live: LiveJob, of: SeriesOf, points: int) -> Coroutine[Any, Any, Message]:
+        job, paced = frozen(live.job), live.pace.rows() if of == "pace" else None
+        return self.run(summaries.series, job, of, points, paced, live.summaries.decisions)
+
+    async def density(self, name: str) -> Summary:
+        """How the samples of a job are spread over similarity × loss."""
+        async with self._jobs.open(name) as live:
+            summing = self._summing(live, ("density",), lambda: self._counting(live))
+        return await summing
+
+    def _counting(self, live: LiveJob) -> Coroutine[Any, Any, Message]:
+        held = self._held(live)
+
+        async def counted() -> Message:
+            return await self.run(summaries.density, await held)
+
+        return counted()
+
+    async def histograms(self, name: str) -> Summary:
+        """Histograms of a job's samples."""
+        async with self._jobs.open(name) as live:
+            summing = self._summing(live, ("histograms",), lambda: self._binning(live))
+        return await summing
+
+    def _binning(self, live: LiveJob) -> Coroutine[Any, Any, Message]:
+        judging, held = self._judging(live), self._held(live)
+
+        async def binned() -> Message:
+            evidence = None if judging is None else await judging
+            return await self.run(summaries.histograms, await held, evidence)
+
+        return binned()
+
+    def _summing(
+        self, live: LiveJob, what: tuple[Hashable, ...], begin: Callable[[], Coroutine[Any, Any, Message]]
+    ) -> Awaitable[Summary]:
+        """What tells of all of a job at once, kept until the job is another. The caller holds the job's lock."""
+        state = summaries.state_for(what[0], live.job, live.pace)
+        known = live.summaries.find(what, state)
+        if known is not None:
+            return _known(known)
+
+        async def summed(computing: Coroutine[Any, Any, Message]) -> Summary:
+            summary = await self.run(live.summaries.written, what, state, await computing)
+            live.summaries.keep(what, state, summary)
+            return summary
+
+        return self._shared(live, (*what, state), lambda: summed(begin()))
 
     def _judging(self, live: LiveJob) -> Awaitable[Evidence | None] | None:
         """The evidence of all samples, kept until the job's state is another; None where there is none."""
@@ -179,5 +238,5 @@ def _wants_action(live: LiveJob) -> bool:
     return live.asking > 0 and live.job.awaits_action()
 
 
-async def _known(evidence: Evidence | None) -> Evidence | None:
-    return evidence
+async def _known(found: T) -> T:
+    return found

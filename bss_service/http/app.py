@@ -5,10 +5,11 @@ import gc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -16,8 +17,9 @@ from bss_service.host import Host
 from bss_service.http import openapi, problems
 from bss_service.http import routes as api
 from bss_service.http.auth import Gate
+from bss_service.http.browser.headers import HostCheck, SecurityHeaders
+from bss_service.http.browser.page import PageFile, page_files
 from bss_service.http.endpoints import GuardedRoute
-from bss_service.http.headers import HostCheck, SecurityHeaders
 from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
@@ -64,6 +66,7 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
     problems.install(app, api.router.routes)
     app.include_router(api.router)
     _add_operations(app, store, metrics)
+    _add_page(app)
     app.add_middleware(BodyBudget, limit=BODIES * settings.max_body_bytes)
     app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestMetrics, metrics=metrics)
@@ -95,3 +98,14 @@ def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
     )
     def read_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI) -> None:
+    """The page, which holds no data: whoever opens it asks for that with a token of his own."""
+    for path, file in page_files().items():
+        app.router.add_route(path, partial(_serve, file), include_in_schema=False)
+
+
+async def _serve(file: PageFile, request: Request) -> Response:
+    known = request.headers.get("if-none-match") == file.headers["etag"]
+    return Response(b"" if known else file.body, 304 if known else 200, file.headers)

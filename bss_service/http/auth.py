@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from starlette.concurrency import run_in_threadpool
 
 from bss_service.errors import ForbiddenError, StoreError, UnauthorisedError
-from bss_service.http.headers import host_of
+from bss_service.http.browser.headers import host_of
 from bss_service.http.limits import RateLimiter
 from bss_service.http.tokens import Scope, Token, Tokens, digest, find
 from bss_service.settings import is_loopback
@@ -56,6 +56,7 @@ class Gate:
         request.state.client = f"token {token.name}" if token else f"address {address}"
         if self._limiter is not None:
             self._limiter.take(request.state.client)
+        request.state.scope = Scope.ADMIN if token is None else token.scope
         if token is None:
             await self._check_open(request)
         elif not token.scope.allows(needed):

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
+from bss_service.job.shown.summaries import Summary
 from bss_service.job.snapshot import Snapshot
 from bss_service.policies.artefact import MAX_BYTES
 from bss_service.protocol import frames, text
@@ -191,3 +192,14 @@ def _values(message: Message) -> Iterator[Any]:
     """Its fields, and those of messages in it."""
     for value in message.__dict__.values():
         yield from _values(value) if isinstance(value, Message) else (value,)
+
+
+def tagged(request: Request, summary: Summary, known: str | None) -> Response:
+    """A summary in the form that the request accepts; without its body where the client has that already."""
+    framed = frames.CONTENT_TYPE in request.headers.get("accept", "")
+    tag = f'"f-{summary.tag[1:]}' if framed else summary.tag
+    headers = {"etag": tag, "vary": "accept"}
+    if known is not None and tag in known:
+        return Response(status_code=304, headers=headers)
+    body, kind = (summary.message.to_frame(), frames.CONTENT_TYPE) if framed else (summary.json, JSON)
+    return Response(body, headers=headers, media_type=kind)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bss_service.errors import BusyError, TooManyError
-from bss_service.http.headers import SECURITY
+from bss_service.http.browser.headers import SECURITY
 
 MAX_CLIENTS: Final = 10_000  # whose requests are counted
 FREE: Final = 2**20  # bytes of each body that are not counted, so that large ones never keep feedback out

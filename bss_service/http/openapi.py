@@ -13,7 +13,7 @@ from bss_service.http.endpoints import GuardedRoute, is_message
 from bss_service.http.problems import Problem
 from bss_service.protocol import frames
 
-_BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+BINARY_SCHEMA: Final = {"schema": {"type": "string", "format": "binary"}}
 _TOKEN: Final = (
     "Made by `bss token create`. Each operation names the scope that it needs; `train` includes `read`, and `admin` "
     "both. None is needed on loopback while the service has none."
@@ -30,7 +30,7 @@ def failures(*statuses: int) -> Responses:
 
 def binary(content_type: str) -> Responses:
     """That an operation gives bytes of this type alone."""
-    return {200: {"content": {content_type: _BINARY}}}
+    return {200: {"content": {content_type: BINARY_SCHEMA}}}
 
 
 def example(**fields: Any) -> dict[str, Any]:
@@ -72,4 +72,4 @@ def _complete(operation: dict[str, Any], route: GuardedRoute) -> None:
     if is_message(route.declared.response_model):
         bodies += [answer for status, answer in operation["responses"].items() if status.startswith("2")]
     for body in bodies:
-        body["content"][frames.CONTENT_TYPE] = _BINARY
+        body["content"][frames.CONTENT_TYPE] = BINARY_SCHEMA

@@ -11,18 +11,28 @@ from bss_service.errors import OldClientError
 from bss_service.host import Host
 from bss_service.host.host import ANSWER_ROWS, JSON_ROWS
 from bss_service.http.auth import Needs
-from bss_service.http.bodies import BINARY, InPieces, MessageResponse
+from bss_service.http.bodies import BINARY, InPieces, MessageResponse, tagged
 from bss_service.http.endpoints import GuardedRoute
 from bss_service.http.limits import AtMost
-from bss_service.http.openapi import Responses, binary, example, failures
+from bss_service.http.openapi import BINARY_SCHEMA, Responses, binary, example, failures
 from bss_service.http.tokens import Scope
 from bss_service.job.lock import Leaving
 from bss_service.job.snapshot import Snapshot
+from bss_service.journal.descriptions import MEDIA_TYPES
 from bss_service.protocol import frames
 from bss_service.protocol.actions import MAX_WAIT, ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import ArtefactManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
+from bss_service.protocol.jobs import (
+    MAX_POINTS,
+    AccessAnswer,
+    JobChange,
+    JobList,
+    JobSpec,
+    JobState,
+    SeriesAnswer,
+    SeriesOf,
+)
 from bss_service.protocol.message import (
     INCARNATION_HEADER,
     INCARNATION_PATTERN,
@@ -33,7 +43,17 @@ from bss_service.protocol.message import (
     SHA256_PATTERN,
 )
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
-from bss_service.protocol.samples import MAX_LISTED, Order, SampleList, SampleState, csv_of
+from bss_service.protocol.samples import (
+    MAX_LISTED,
+    DensityAnswer,
+    DescriptionList,
+    HistogramList,
+    Order,
+    SampleDescriptions,
+    SampleList,
+    SampleState,
+    csv_of,
+)
 from bss_service.protocol.training import (
     MAX_COUNT,
     AttachAnswer,
@@ -51,6 +71,9 @@ from bss_service.protocol.training import (
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 
 MAX_COMPARED: Final = 100  # jobs in one comparison
+MAX_START: Final = 10**6  # of a list of samples: whoever wants them all reads them as CSV, part by part
+UNCHANGED: Final[Responses] = {304: {"description": "Nothing has changed since the answer of that ETag"}}
+IfNoneMatch = Annotated[str | None, Header(max_length=200, description="The ETag of the answer that is there")]
 CSV: Final[Responses] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
@@ -99,6 +122,7 @@ async def check_protocol(
 
 
 JobName = Annotated[str, Path(alias="job", pattern=NAME_PATTERN, examples=["run-1"])]
+SampleIndex = Annotated[int, Path(alias="i", ge=0, lt=2**40, examples=[0])]
 ClientName = Annotated[str, Path(pattern=NAME_PATTERN, examples=["c0ffee"])]
 Incarnation = Annotated[
     str | None,
@@ -382,13 +406,15 @@ async def list_samples(
     name: JobName,
     order: Order = "label",
     limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100,
+    start: Annotated[int, Query(ge=0, le=MAX_START)] = 0,
     form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
 ) -> SampleList:
-    """Those first whose label, or whose pair of modalities, is the least likely right, or by loss or draws.
+    """Those first whose label, or whose pair of modalities, is the least likely right, or by loss or draws; `limit` of
+    them from number `start` on.
 
     As CSV, a header and a line for each; a class is told by its number.
     """
-    listed = await host.samples(name, order, limit)
+    listed = await host.samples(name, order, limit, start)
     if form == "csv":
         text = await run_in_threadpool(csv_of, listed)
         return Response(text, media_type="text/csv; charset=utf-8")  # type: ignore[return-value]
@@ -399,11 +425,83 @@ async def list_samples(
 async def read_sample(
     host: TheHost,
     name: JobName,
-    index: Annotated[int, Path(alias="i", ge=0, lt=2**40, examples=[0])],
+    index: SampleIndex,
     draws: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> SampleState:
     """The sample's scores, and when and by which policy version it was drawn."""
     return await host.sample(name, index, draws)
+
+
+@router.get("/jobs/{job}/series", summary="Lines over the steps of a job", dependencies=LOOK, responses=UNCHANGED)
+async def read_series(
+    request: Request,
+    host: TheHost,
+    name: JobName,
+    of: SeriesOf = "validation",
+    points: Annotated[int, Query(ge=2, le=MAX_POINTS)] = MAX_POINTS,
+    if_none_match: IfNoneMatch = None,
+) -> SeriesAnswer:
+    """Of `validation` accuracy and loss by head; of `decisions` what each plan was drawn by and from; of `pace` speed
+    and waits since the service has the job in memory. At most so many points, whatever the length of the run.
+    """
+    return tagged(request, await host.series(name, of, points), if_none_match)  # type: ignore[return-value]
+
+
+@router.get("/jobs/{job}/density", summary="Samples over similarity × loss", dependencies=LOOK, responses=UNCHANGED)
+async def read_density(
+    request: Request, host: TheHost, name: JobName, if_none_match: IfNoneMatch = None
+) -> DensityAnswer:
+    """How many samples lie in each of 64 × 64 cells."""
+    return tagged(request, await host.density(name), if_none_match)  # type: ignore[return-value]
+
+
+@router.get("/jobs/{job}/histograms", summary="Coverage, staleness, loss", dependencies=LOOK, responses=UNCHANGED)
+async def read_histograms(
+    request: Request, host: TheHost, name: JobName, if_none_match: IfNoneMatch = None
+) -> HistogramList:
+    """How often samples were drawn, how many steps ago they were measured last, and what is known of them."""
+    return tagged(request, await host.histograms(name), if_none_match)  # type: ignore[return-value]
+
+
+@router.put(
+    "/jobs/{job}/descriptions",
+    summary="Tell what samples show",
+    dependencies=TRAIN,
+    openapi_extra=example(index=[0, 3], texts=["a dog that barks", "a siren"]),
+)
+async def describe_samples(
+    host: TheHost, name: JobName, message: SampleDescriptions, incarnation: Incarnation = None
+) -> DescriptionList:
+    """A text or a small picture of each, for people who look at suspect samples; in place of what was told before.
+
+    A picture is sent as pixels, best in a frame. Of more than 2,000 samples the earliest told are forgotten.
+    """
+    return await host.describe(name, message, incarnation)
+
+
+@router.get("/jobs/{job}/descriptions", summary="Which samples are described", dependencies=LOOK)
+async def list_descriptions(host: TheHost, name: JobName) -> DescriptionList:
+    """By index, and whether by a text or a picture."""
+    return await host.descriptions(name)
+
+
+@router.get(
+    "/jobs/{job}/samples/{i}/description",
+    summary="What a sample shows",
+    dependencies=LOOK,
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}, "image/png": BINARY_SCHEMA}}},
+)
+async def read_description(host: TheHost, name: JobName, index: SampleIndex) -> Response:
+    """A text, or a PNG file that the service made."""
+    found = await host.description(name, index)
+    return Response(found.body, media_type=MEDIA_TYPES[found.kind])
+
+
+@router.get("/access", summary="What this caller may do", dependencies=READ)
+async def read_access(request: Request) -> AccessAnswer:
+    """The scope of the token that was sent; `admin` on loopback where none is needed."""
+    return AccessAnswer(scope=request.state.scope.value)
 
 
 @router.get(

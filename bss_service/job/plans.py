@@ -79,6 +79,7 @@ class Plan:
                 step=self.first_step + int(k),
                 probability=float(self.probabilities[k, column]),
                 policy_version=self.policy_version,
+                probe=self.probes is not None and bool(self.probes[k, column]),
             )
             for k, column in zip(rows[::-1], columns[::-1], strict=True)
         ]

@@ -11,7 +11,7 @@ from bss_service.errors import StoreError
 from bss_service.job.job import new_incarnation
 from bss_service.journal.engine import begin_change
 
-VERSION: Final = 3
+VERSION: Final = 5
 UNPROVEN: Final = -1  # the checksum of a row that was damaged already when it was migrated: no CRC-32 is negative
 BATCH: Final = 500  # keys held in memory at once by a migration
 
@@ -42,8 +42,18 @@ plans = sa.Table(
     metadata,
     sa.Column("job", sa.String(100), primary_key=True),
     sa.Column("first_step", sa.BigInteger, primary_key=True),
+    sa.Column("body", sa.LargeBinary, nullable=False),  # empty where it is in pieces
+    sa.Column("checksum", sa.BigInteger, nullable=False),  # of the whole body
+    sa.Column("write", sa.String(32), nullable=False, server_default=""),  # of its pieces
+)
+plan_pieces = sa.Table(  # those that no plan refers to are of a transaction that did not come to its end
+    "plan_pieces",
+    metadata,
+    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("first_step", sa.BigInteger, primary_key=True),
+    sa.Column("write", sa.String(32), primary_key=True),
+    sa.Column("piece", sa.Integer, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Column("checksum", sa.BigInteger, nullable=False),
 )
 snapshots = sa.Table(
     "snapshots",
@@ -65,6 +75,16 @@ damaged = sa.Table(  # journal entries that a recovery has set aside, for whoeve
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("checksum", sa.BigInteger, nullable=False),
 )
+descriptions = sa.Table(  # of samples, for people
+    "descriptions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("job", sa.String(100), nullable=False),
+    sa.Column("sample", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.String(10), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("job", "sample"),
+)
 artefacts = sa.Table(
     "artefacts",
     metadata,
@@ -73,7 +93,7 @@ artefacts = sa.Table(
     sa.Column("manifest", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-OF_A_JOB: Final = (jobs, journal, plans, snapshots, damaged)
+OF_A_JOB: Final = (jobs, journal, plans, plan_pieces, snapshots, damaged, descriptions)
 
 
 def checksum(body: bytes | str, *key: str | int) -> int:
@@ -140,7 +160,17 @@ def _add_incarnations(connection: sa.Connection) -> None:
         _set(connection, jobs, row, incarnation=incarnation, checksum=computed)
 
 
-_MIGRATIONS: Final = {1: _add_checksums, 2: _add_incarnations}
+def _add_pieces(connection: sa.Connection) -> None:
+    """Version 3 had each plan in one row."""
+    connection.exec_driver_sql("ALTER TABLE plans ADD COLUMN write VARCHAR(32) NOT NULL DEFAULT ''")
+
+
+def _add_descriptions(connection: sa.Connection) -> None:
+    """Version 4 had none; a service that knows no such table would leave a deleted job's to the next of its name."""
+    descriptions.create(connection)
+
+
+_MIGRATIONS: Final = {1: _add_checksums, 2: _add_incarnations, 3: _add_pieces, 4: _add_descriptions}
 
 
 def _rows(connection: sa.Connection, table: sa.Table, *columns: sa.Column[Any]) -> Iterator[Any]:

@@ -7,24 +7,26 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 
 from bss_service.errors import StoreError, StoreLostError
 from bss_service.job.plans import Plan
-from bss_service.journal import schema
+from bss_service.journal import descriptions, schema
+from bss_service.journal.descriptions import Description
 from bss_service.journal.engine import Reading, create_engine, is_locked, reason
-from bss_service.journal.schema import checksum, journal, plans, snapshots
+from bss_service.journal.lanes import Item, Lanes
+from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
 from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
-from bss_service.journal.transaction import Entry, SnapshotPart, Transaction
+from bss_service.journal.transaction import Entry, PlanPiece, SnapshotPart, Transaction, Written
 from bss_service.journal.writer import Writer
 from bss_service.policies import artefact
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
 from bss_service.protocol.jobs import JobSpec
-
-_Item = tuple[Transaction, Future[None]]
+from bss_service.protocol.samples import DescriptionRow
 
 
 class DamagedPlanError(StoreError):
@@ -51,7 +53,7 @@ class Store:
             self._let_go()
             raise
         self._insert_entry = str(journal.insert().compile(dialect=self._engine.dialect))
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="bss-store-writer", daemon=True)
         self._writer.start()
 
@@ -96,7 +98,7 @@ class Store:
         with self._reading() as connection:
             sizes = [
                 connection.scalar(sa.select(sa.func.sum(sa.func.length(table.c.body))).where(table.c.job == job))
-                for table in (journal, plans)
+                for table in (journal, plans, plan_pieces)
             ]
         return sum(size or 0 for size in sizes)
 
@@ -157,7 +159,7 @@ class Store:
         )
         query = sa.select(plans).where(plans.c.job == job, plans.c.first_step >= first, plans.c.first_step < stop)
         with self._reading() as connection:
-            rows = [_plan_row(row) for row in connection.execute(query.order_by(plans.c.first_step))]
+            rows = [_plan_row(connection, row) for row in connection.execute(query.order_by(plans.c.first_step)).all()]
         readable = [row.plan() if row.intact else None for row in rows]
         tiled: list[Plan] = []
         step = start
@@ -179,7 +181,7 @@ class Store:
         with self._reading() as connection:
             for first in connection.scalars(firsts.order_by(plans.c.first_step)).all():
                 row = connection.execute(sa.select(plans).where(plans.c.job == job, plans.c.first_step == first)).one()
-                yield _plan_row(row)
+                yield _plan_row(connection, row)
 
     def plans_before(self, job: str, step: int, most: int) -> Sequence[int]:
         """First steps of the latest plans that begin before a step, at most so many, latest first."""
@@ -214,6 +216,16 @@ class Store:
             )
         return body
 
+    def descriptions(self, job: str) -> list[DescriptionRow]:
+        """Which samples of a job are described."""
+        with self._reading() as connection:
+            return descriptions.read_rows(connection, job)
+
+    def description(self, job: str, sample: int) -> Description | None:
+        """What a sample shows; None where nobody told."""
+        with self._reading() as connection:
+            return descriptions.read(connection, job, sample)
+
     def _let_go(self) -> None:
         self._engine.dispose()
         self._right.close()
@@ -223,20 +235,40 @@ class Store:
         return Reading(self._engine)
 
     def _write(self) -> None:
-        while True:
-            item = self._queue.get()
-            batch = []
-            while item is not None:
-                batch.append(item)
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            self._commit_together_or_apart(batch)
-            if item is None:
-                return
+        lanes, is_open = Lanes(), True
+        items: list[Item] = []
+        while is_open or lanes or items:
+            if is_open:
+                is_open = self._take(items, wait=not lanes and not items)
+            self._commit_together_or_apart(lanes.ready(items))
+            items = self._write_piece(lanes) if lanes else []
 
-    def _commit_together_or_apart(self, batch: list[_Item]) -> None:
+    def _take(self, items: list[Item], *, wait: bool) -> bool:
+        """Add what is queued; False: the store is being closed."""
+        with suppress(queue.Empty):
+            while (item := self._queue.get(wait and not items)) is not None:
+                items.append(item)
+            return False
+        return True
+
+    def _write_piece(self, lanes: Lanes) -> list[Item]:
+        """Write a piece of a large plan; once all of its are, what can be committed: it, and what waited behind it."""
+        item = lanes.turn()
+        transaction, _ = item
+        try:
+            piece = lanes.next_piece(transaction)
+            if piece is None:
+                return lanes.leave(transaction.job)
+            with self._engine.begin() as connection:
+                self._right.begin(connection)
+                _put_piece(connection, transaction.job, piece)
+                self._right.check()
+        except Exception as error:
+            _fail([item], error)
+            return lanes.leave(transaction.job)[1:]
+        return []
+
+    def _commit_together_or_apart(self, batch: list[Item]) -> None:
         """Apart if need be, so that what one job's change suffers from does not fail another's."""
         try:
             self._commit(batch)
@@ -248,7 +280,7 @@ class Store:
             if not apart:
                 _fail(batch, error)
 
-    def _commit(self, batch: list[_Item]) -> None:
+    def _commit(self, batch: list[Item]) -> None:
         if batch:
             with self._engine.begin() as connection:
                 self._right.begin(connection)
@@ -273,7 +305,7 @@ class Store:
             row = {"job": job, "spec": spec, "incarnation": incarnation, "checksum": checksum(spec, job, incarnation)}
             connection.execute(schema.jobs.insert().values(row))
         if transaction.truncated is not None:
-            connection.execute(plans.delete().where(plans.c.job == job, plans.c.first_step >= transaction.truncated))
+            _drop_plans(connection, job, transaction.truncated, None, [w.write for w in transaction.written.values()])
         if transaction.damaged_from is not None:
             _set_aside(connection, job, transaction.damaged_from)
         if transaction.entries:
@@ -281,12 +313,14 @@ class Store:
             rows = [(job, e.seq, e.kind, e.body, checksum(e.body, job, e.seq, e.kind)) for e in transaction.entries]
             connection.exec_driver_sql(self._insert_entry, rows if len(rows) > 1 else rows[0])
         for plan in transaction.plans:
-            _put_plan(connection, job, plan)
+            _put_plan(connection, job, plan, transaction.written.get(plan.first_step))
+        if transaction.descriptions:
+            descriptions.put(connection, job, transaction.descriptions)
         for part in transaction.snapshot:
             _put_part(connection, job, part)
 
 
-def _fail(batch: list[_Item], error: Exception) -> None:
+def _fail(batch: list[Item], error: Exception) -> None:
     for transaction, future in batch:
         if transaction.is_change:
             transaction.fence.closed = True
@@ -307,12 +341,29 @@ def _put_artefact(connection: sa.Connection, known: AnyArtefact) -> None:
         connection.execute(artefacts.insert().values(row))
 
 
-def _put_plan(connection: sa.Connection, job: str, plan: Plan) -> None:
-    held = (plans.c.first_step >= plan.first_step) & (plans.c.first_step < plan.end_step)
-    connection.execute(plans.delete().where(plans.c.job == job, held))
-    body = plan_body(plan)
-    row = {"job": job, "first_step": plan.first_step, "body": body, "checksum": checksum(body, job, plan.first_step)}
+def _put_plan(connection: sa.Connection, job: str, plan: Plan, written: Written | None) -> None:
+    _drop_plans(connection, job, plan.first_step, plan.end_step, [] if written is None else [written.write])
+    if written is None:
+        body, write = plan_body(plan), ""
+        proof = checksum(body, job, plan.first_step)
+    else:
+        body, write, proof = b"", written.write, written.checksum
+    row = {"job": job, "first_step": plan.first_step, "body": body, "checksum": proof, "write": write}
     connection.execute(plans.insert().values(row))
+
+
+def _drop_plans(connection: sa.Connection, job: str, start: int, stop: int | None, kept: Sequence[str]) -> None:
+    """Delete the plans that begin in [start, stop), and pieces there but for those of some writes."""
+    for table in (plans, plan_pieces):
+        held = [table.c.job == job, table.c.first_step >= start]
+        held += [] if stop is None else [table.c.first_step < stop]
+        held += [table.c.write.not_in(kept)] if kept and table is plan_pieces else []
+        connection.execute(table.delete().where(*held))
+
+
+def _put_piece(connection: sa.Connection, job: str, piece: PlanPiece) -> None:
+    row = {"job": job, "first_step": piece.first_step, "write": piece.write, "piece": piece.piece, "body": piece.body}
+    connection.execute(plan_pieces.insert().values(row))
 
 
 def _put_part(connection: sa.Connection, job: str, part: SnapshotPart) -> None:
@@ -375,8 +426,17 @@ def _entries(connection: sa.Connection, job: str, after: int) -> tuple[list[Entr
     return entries, Damage(first, why, later, lost) if first else None
 
 
-def _plan_row(row: Any) -> PlanRow:
-    return PlanRow(row.first_step, row.body, row.checksum, _intact(row.body, row.checksum, row.job, row.first_step))
+def _plan_row(connection: sa.Connection, row: Any) -> PlanRow:
+    body = row.body
+    if row.write:
+        key = (
+            plan_pieces.c.job == row.job,
+            plan_pieces.c.first_step == row.first_step,
+            plan_pieces.c.write == row.write,
+        )
+        pieces = sa.select(plan_pieces.c.body).where(*key).order_by(plan_pieces.c.piece)
+        body = b"".join([body, *connection.scalars(pieces)])
+    return PlanRow(row.first_step, body, row.checksum, _intact(body, row.checksum, row.job, row.first_step))
 
 
 def _intact(body: Any, expected: Any, *key: str | int) -> bool:

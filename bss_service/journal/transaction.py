@@ -6,11 +6,14 @@ from typing import Any, Final, Self
 
 from bss_service.job.events import Event, JobEvent, read_event
 from bss_service.job.plans import Plan
+from bss_service.journal.descriptions import Description
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol import frames
 from bss_service.protocol.jobs import JobSpec
 
-PART_BYTES: Final = 4 * 2**20  # of a snapshot in one row: as long as it is being written, no other change is
+PIECE_BYTES: Final = 2**19  # of a snapshot or a large plan: as long as one is being written, no other change is
+
+LARGE_ROWS: Final = 2**17  # of plans, which take 8 bytes a row or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,27 @@ class SnapshotPart:
 
 def parts_of(seq: int, body: bytes) -> Iterator[SnapshotPart]:
     """The parts of a snapshot's frame, in order."""
-    parts = -(-len(body) // PART_BYTES)
+    parts = -(-len(body) // PIECE_BYTES)
     for part in range(parts):
-        yield SnapshotPart(seq, part, parts, body[part * PART_BYTES : (part + 1) * PART_BYTES])
+        yield SnapshotPart(seq, part, parts, body[part * PIECE_BYTES : (part + 1) * PIECE_BYTES])
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPiece:
+    """A piece of a plan's frame, written before the transaction that it belongs to."""
+
+    first_step: int
+    write: str  # tells it from pieces of another plan from the same step
+    piece: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A plan whose pieces are in the store."""
+
+    write: str
+    checksum: int  # of all of them
 
 
 @dataclass(slots=True)
@@ -72,14 +93,21 @@ class Transaction:
     damaged_from: int | None = None  # journal entries from this one on are set aside
     snapshot: list[SnapshotPart] = field(default_factory=list)
     artefacts: list[AnyArtefact] = field(default_factory=list)  # stored unless they are already
+    descriptions: list[Description] = field(default_factory=list)
     created: JobSpec | None = None
     incarnation: str = ""  # of what is created
     deleted: bool = False
+    written: dict[int, Written] = field(default_factory=dict)  # plans whose pieces are stored, by first step
 
     def truncate(self, step: int) -> None:
         """Let the plans from a step on be void, those in this transaction too."""
         self.truncated = step if self.truncated is None else min(step, self.truncated)
         self.plans = [plan for plan in self.plans if plan.first_step < step]
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its plans take so long to write that other changes should not wait for it."""
+        return sum(plan.indices.size for plan in self.plans) > LARGE_ROWS
 
     @property
     def is_change(self) -> bool:

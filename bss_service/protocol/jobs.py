@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, SupportsIndex
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, SupportsIndex
 
 import numpy as np
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema, model_validator
 
+from bss_service.core.arrays import Float64
 from bss_service.core.calendar import Calendar, Tail
 from bss_service.core.signals import BUILT_IN, LOSS, NAME, PAPER, PROBABILITY, Signal, Signals
 from bss_service.core.validation.reward import Basis, Metric
+from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, Unit, known_fields
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.training import Trainer
@@ -250,3 +252,41 @@ class JobList(Message):
 
     jobs: list[JobState]
     unreadable: dict[str, str] = {}
+    heard: dict[
+        str, float
+    ] = {}  # seconds since a trainer last asked for batches; of jobs where one has since the start
+
+
+SeriesOf = Literal["validation", "decisions", "pace"]
+MAX_POINTS: Final = 2000  # of a series
+MAX_VERSIONS: Final = 500  # of policies, in one answer
+
+
+class Series(Message):
+    """One line of a plot."""
+
+    name: str
+    head: str | None = None  # a modality, or "joint"; null: of no head
+    unit: str  # "1" of a share, a probability or a number without one
+    values: Annotated[Float64, ArrayType(np.float64, "x", nan=True)]  # null: not known
+
+
+class SeriesAnswer(Message):
+    """Lines over the same steps, or over seconds since 1970 where they are of the pace.
+
+    Of more rows than were asked for, each stretch is shown by each line's least and greatest value, at its two ends.
+    """
+
+    of: SeriesOf
+    unit: Literal["step", "s"]  # of x
+    x: Annotated[Float64, ArrayType(np.float64, "x")]
+    rows: int  # before they were thinned out
+    series: list[Series]
+    versions: list[PolicyAnswer]  # the latest policies of the job, in order, each from its first step on
+    shadows: list[PolicyAnswer]
+
+
+class AccessAnswer(Message):
+    """What a caller may do: `read` looks, `train` also does what a trainer does, `admin` all."""
+
+    scope: Literal["read", "train", "admin"]

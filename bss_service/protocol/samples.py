@@ -3,8 +3,13 @@
 import csv
 import io
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, Self
 
+import numpy as np
+from pydantic import Field, model_validator
+
+from bss_service.core.arrays import Float64, Int64, UInt8
+from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import Message
 from bss_service.protocol.text import cell
 
@@ -16,8 +21,9 @@ class DrawRow(Message):
     """One time that a sample was drawn."""
 
     step: int
-    probability: float
+    probability: float  # of a probe, among those left out
     policy_version: int
+    probe: bool = False  # it was looked at, and not trained on
 
 
 class SampleEvidence(Message):
@@ -57,7 +63,7 @@ class SampleRow(Message):
 
 
 class SampleList(Message):
-    """The first samples in an order.
+    """Samples in an order, the first of them or a later part.
 
     By `label` and `pair` those come first that are the least likely right, by `loss` the highest, by `draws` the most
     frequent. Of those of which nothing is known none is listed. step: what is known is of the plan before it.
@@ -67,6 +73,79 @@ class SampleList(Message):
     step: int
     known: int  # how many could be listed
     samples: list[SampleRow]
+
+
+class Histogram(Message):
+    """How many samples have which value; those beyond the outermost edges count in the outermost bins."""
+
+    name: str
+    unit: str  # "1" of a probability or a number without one
+    edges: Annotated[Float64, ArrayType(np.float64, "k + 1")]  # ascending; empty where nothing is known
+    counts: Annotated[Int64, ArrayType(np.int64, "k")]
+    unknown: int  # samples of which it is not known
+
+
+class HistogramList(Message):
+    """Of all samples, as the plan before `step` knew them."""
+
+    step: int
+    histograms: list[Histogram]
+
+
+class DensityAnswer(Message):
+    """How the samples are spread over similarity × loss, as the plan before `step` knew them.
+
+    Samples beyond a range count in its outermost cells. All is empty where the job does not send both signals.
+    """
+
+    step: int
+    similarity: Annotated[Float64, ArrayType(np.float64, "2")]  # range
+    loss: Annotated[Float64, ArrayType(np.float64, "2")]
+    counts: Annotated[Int64, ArrayType(np.int64, "s, l")]  # by similarity and loss; (64, 64) or (0, 0)
+
+
+MAX_TOLD: Final = 256  # samples described in one message
+MAX_DESCRIBED: Final = 2000  # samples of a job
+MAX_TEXT: Final = 1000  # characters
+MAX_SIDE: Final = 128  # pixels of a picture
+
+
+class SampleDescriptions(Message):
+    """What k samples show, for people: a text each, or a picture each, all of one size."""
+
+    index: Annotated[Int64, ArrayType(np.int64, "k", 0)]
+    texts: list[Annotated[str, Field(max_length=MAX_TEXT)]] | None = None
+    pictures: Annotated[UInt8, ArrayType(np.uint8, "k, h, w, 3")] | None = None  # red, green, blue; rows from the top
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        count = len(self.index)
+        if not 1 <= count <= MAX_TOLD or len(np.unique(self.index)) < count:
+            raise ValueError(f"index must hold 1 to {MAX_TOLD} samples that differ, got {count}")
+        if (self.texts is None) == (self.pictures is None):
+            raise ValueError("texts or pictures must be given, and one of them alone")
+        told = self.texts if self.pictures is None else self.pictures
+        if told is not None and len(told) != count:
+            raise ValueError(f"index must be as long as what is told, got {count} for {len(told)}")
+        if self.pictures is not None:
+            height, width, channels = self.pictures.shape[1:]
+            if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and channels == 3):
+                shape = (height, width, channels)
+                raise ValueError(f"pictures must have at most {MAX_SIDE} × {MAX_SIDE} pixels of 3 values, got {shape}")
+        return self
+
+
+class DescriptionRow(Message):
+    """That a sample is described, and how."""
+
+    index: int
+    kind: Literal["text", "picture"]
+
+
+class DescriptionList(Message):
+    """Which samples of a job are described, by index."""
+
+    descriptions: list[DescriptionRow]
 
 
 def csv_of(listed: SampleList, names: Sequence[str] | None = None) -> str:

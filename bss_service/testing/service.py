@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -81,15 +81,7 @@ class ServiceProcess:
         where = ["--port", str(self.port), "--store", self._store]
         with self._log_file.open("ab") as log:
             begin = log.tell()
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "bss_service.testing", "serve", *where, *self._flags],
-                cwd=self.folder,
-                env=_inherited_environment() | self._environment,
-                stdin=subprocess.PIPE,  # closes with this process; then it ends, too
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # where no Ctrl-C comes
-            )
+            self.process = self._spawn(["serve", *where, *self._flags], log)
         self._resources.callback(_end, self.process)
         try:
             self.url = self._wait_for_url(begin)
@@ -118,6 +110,17 @@ class ServiceProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _spawn(self, arguments: Sequence[str], log: BinaryIO) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "bss_service.testing", *arguments],
+            cwd=self.folder,
+            env=inherited_environment() | self._environment,
+            stdin=subprocess.PIPE,  # closes with this process; then it ends, too
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # where no Ctrl-C comes
+        )
+
     @property
     def _log_file(self) -> Path:
         return self.folder / "service.log"
@@ -141,7 +144,7 @@ def listening_url(log: str) -> str | None:
     return match[1] if match else None
 
 
-def _inherited_environment() -> dict[str, str]:
+def inherited_environment() -> dict[str, str]:
     """This process's, without settings of any other service, and with its import path."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BSS_")}
     return inherited | {"PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)}

@@ -95,6 +95,52 @@ class StoreContract(ABC):
             for start in (3, 4):
                 assert _missing_step(store, start) == start
 
+    def test_a_large_plan_keeps_no_other_job_waiting(self) -> None:
+        order: list[str] = []
+        with self._fresh() as store:
+            large = _large_plan(1)
+            waiting = {
+                "large": Transaction("job", created=SPEC, entries=[_entry(1)], plans=[_plan(0, steps=1), large]),
+                "behind": Transaction("job", entries=[_entry(2)]),
+                "other": Transaction("other", created=SPEC.model_copy(update={"name": "other"})),
+            }
+            futures = [store.commit(transaction) for transaction in waiting.values()]
+            for name, future in zip(waiting, futures, strict=True):
+                future.add_done_callback(lambda _, name=name: order.append(name))  # type: ignore[misc]
+            for future in futures:
+                future.result(SECONDS)
+            assert order == ["other", "large", "behind"]
+            assert store.journal("job") == [_entry(1), _entry(2)]
+            small, stored = store.plans("job", 0, large.end_step)
+            assert (small.first_step, stored.first_step) == (0, 1)
+            assert (stored.indices == large.indices).all()
+            assert store.stored_bytes("job") > 8 * large.indices.size
+
+    def test_of_a_large_plan_that_is_replaced_nothing_is_left(self) -> None:
+        with self._fresh() as store:
+            _commit(store, created=SPEC, plans=[_large_plan(1)])
+            _commit(store, plans=[_large_plan(1)])
+            size = store.stored_bytes("job")
+            assert size < 9 * _large_plan(1).indices.size
+            _commit(store, plans=[_plan(1)])
+            assert (store.plans("job", 1, 2)[0].indices == _plan(1).indices).all()
+            assert store.stored_bytes("job") < 1000
+            _commit(store, truncated=0, plans=[_large_plan(1)])
+            assert store.stored_bytes("job") == size
+            _commit(store, truncated=0)
+            assert store.stored_bytes("job") == 0
+
+    def test_a_large_plan_behind_a_closed_fence_is_not_stored(self) -> None:
+        with self._fresh() as store:
+            fence = Fence()
+            _commit(store, created=SPEC)
+            failed = store.commit(Transaction("job", fence, plans=[_large_plan(0)]))
+            fence.closed = True  # as when the job is loaded again meanwhile
+            assert isinstance(failed.exception(SECONDS), StoreError)
+            assert list(store.plan_rows("job", 0)) == []
+            _commit(store, plans=[_large_plan(0)])
+            assert store.stored_bytes("job") < 9 * _large_plan(0).indices.size
+
     def test_a_snapshot_counts_once_it_is_whole_and_the_journal_goes_on_behind_it(self) -> None:
         body = np.random.default_rng(0).bytes(9 * 2**20)
         first, *rest = parts_of(2, body)
@@ -181,6 +227,12 @@ def _entry(seq: int, until: int = 1) -> Entry:
 def _plan(first_step: int, steps: int = 2) -> Plan:
     indices = np.arange(2 * steps).reshape(steps, 2) + steps
     return Plan(first_step, indices, np.full((steps, 2), 0.125, np.float32), policy_version=1, scored_until=0)
+
+
+def _large_plan(first_step: int) -> Plan:
+    """One whose writing would keep others waiting."""
+    indices = np.random.default_rng(first_step).integers(0, 2**31, (2**10, 2**9))
+    return Plan(first_step, indices, np.full(indices.shape, 0.125, np.float32), policy_version=1, scored_until=0)
 
 
 def _steps(plans: list[Plan]) -> list[int]:

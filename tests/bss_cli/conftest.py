@@ -15,7 +15,7 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import Feedback, FeedbackRequest, StepsRequest
 from bss_service.protocol.validation import ModalityReport, ValidationReport
-from bss_service.testing import ServiceProcess
+from tests.support.services import Service
 from trainer_client.client import SchedulerClient
 
 BSS = str(Path(sys.executable).with_name("bss"))
@@ -28,7 +28,7 @@ Run = Callable[..., Result]
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A running service's."""
-    with ServiceProcess() as service:
+    with Service() as service:
         yield service.url
 
 

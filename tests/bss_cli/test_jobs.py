@@ -22,8 +22,8 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.samples import SampleList, SampleRow, SampleState, csv_of
 from bss_service.protocol.training import StepsRequest
-from bss_service.testing import ServiceProcess
 from tests.bss_cli.conftest import BSS, NAMES, PATIENCE, Run, begin, train
+from tests.support.services import Service
 from tests.trainer_client.support.hostile import Hostile, Pieces, said, with_body
 from trainer_client import ScheduledBatchSampler, SchedulerClient
 
@@ -149,7 +149,7 @@ def test_show_tells_why_a_policy_failed(
     (tmp_path / "theirs.py").write_text(BAD)
     monkeypatch.syspath_prepend(tmp_path)
     sentence = "plain shuffling stands in: ValueError: no weights for this job"
-    with ServiceProcess() as service, SchedulerClient(service.url) as client:
+    with Service() as service, SchedulerClient(service.url) as client:
         job = begin(client, "bad")
         environment = {"BSS_URL": service.url, "COLUMNS": "120"}
         shown = CliRunner().invoke(app, ["show", job], env=environment).stdout

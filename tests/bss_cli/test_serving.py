@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from bss_cli.commands import app
-from bss_service.testing import ServiceProcess
+from tests.support.services import Service
 from tests.support.simulated import order, spec, take, train
 from trainer_client.client import SchedulerClient
 
@@ -36,7 +36,7 @@ def test_a_service_on_a_backup_goes_on_with_the_same_batches(tmp_path: Path) -> 
     (tmp_path / "second").mkdir()
     job = spec("run-1")
     copy = tmp_path / "second" / "bss.sqlite"
-    with ServiceProcess(tmp_path / "first") as service, SchedulerClient(service.url) as client:
+    with Service(tmp_path / "first") as service, SchedulerClient(service.url) as client:
         client.create_job(job)
         train(client, job, range(9))
         done = backup(str(copy), "--store", str(tmp_path / "first" / "bss.sqlite"))  # while it runs
@@ -45,7 +45,7 @@ def test_a_service_on_a_backup_goes_on_with_the_same_batches(tmp_path: Path) -> 
         following = order(take(client, "run-1", range(9, 12)))
     assert [path.name for path in copy.parent.iterdir()] == ["bss.sqlite"]
     assert copy.stat().st_mode & 0o077 == 0
-    with ServiceProcess(tmp_path / "second") as service, SchedulerClient(service.url) as client:
+    with Service(tmp_path / "second") as service, SchedulerClient(service.url) as client:
         copied = client.job("run-1")
         assert copied.origins == {state.incarnation: 9} and copied.incarnation != state.incarnation
         assert copied.model_copy(update={"incarnation": state.incarnation, "origins": {}}) == state
@@ -55,7 +55,7 @@ def test_a_service_on_a_backup_goes_on_with_the_same_batches(tmp_path: Path) -> 
 
 def test_a_backup_takes_the_place_of_a_file_only_by_force(tmp_path: Path) -> None:
     store, copy = tmp_path / "bss.sqlite", tmp_path / "copy.sqlite"
-    with ServiceProcess(tmp_path):
+    with Service(tmp_path):
         pass
     copy.write_text("precious")
     refused = backup(str(copy), "--store", str(store))
@@ -68,7 +68,7 @@ def test_a_backup_takes_the_place_of_a_file_only_by_force(tmp_path: Path) -> Non
 
 def test_a_backup_never_lands_beside_the_log_of_another_database(tmp_path: Path) -> None:
     (tmp_path / "copy.sqlite-wal").touch()
-    with ServiceProcess(tmp_path):
+    with Service(tmp_path):
         pass
     result = backup(str(tmp_path / "copy.sqlite"), "--store", str(tmp_path / "bss.sqlite"), "--force")
     assert "copy.sqlite-wal is there" in result.stderr
@@ -99,6 +99,6 @@ def test_without_posix_serve_says_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_without_posix_the_other_commands_work(tmp_path: Path) -> None:
-    with ServiceProcess() as service:
+    with Service() as service:
         assert without_posix(PROGRAM, "jobs", "--url", service.url).stdout == "no jobs yet\n"
     assert without_posix(PROGRAM, "token", "list", "--store", f"{tmp_path}/bss.sqlite").stdout == "no tokens yet\n"

@@ -14,6 +14,7 @@ from bss_service.errors import BusyError, ConflictError, NoRoomError
 from bss_service.host import Host
 from bss_service.job.room import bytes_of
 from bss_service.journal.store import Store
+from bss_service.protocol.samples import SampleDescriptions
 from bss_service.protocol.training import FeedbackRequest, Scores, StepsRequest
 from bss_service.telemetry.metrics import Metrics
 from tests.support.simulated import measured, spec
@@ -109,6 +110,8 @@ def test_a_job_that_has_stored_all_that_it_may_changes_no_more(store: Store) -> 
         else:
             pytest.fail("all was stored")
         assert (await host.batches("job", 0, 6)).indices.tolist() == drawn.tolist()
+        with pytest.raises(NoRoomError, match="max_stored_bytes"):
+            await host.describe("job", SampleDescriptions(index=[0], texts=["a dog"]))
         again = Host(store, Metrics(), 10**6, stored=2000)  # it knows what is there
         with pytest.raises(NoRoomError, match="max_stored_bytes"):
             await again.feedback("job", last)

@@ -44,7 +44,7 @@ PROMISES = {
     "taking-over-is-not-journaled": "who holds a place stays known",
     "trainer-of-another-incarnation": "a stale trainer counts nowhere",
 }
-LONG = ("swap-forgets-drawn-samples", "taking-over-is-not-journaled")  # up to a minute until it is found
+LONG = ("change-without-the-token", "swap-forgets-drawn-samples", "taking-over-is-not-journaled")  # to find
 
 
 def test_every_bug_can_be_planted(tmp_path: Path) -> None:

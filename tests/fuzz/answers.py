@@ -23,6 +23,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.watch import MB
+from bss_service.protocol.samples import SampleDescriptions
 from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatches, StepsRequest
 from bss_service.testing import ServiceProcess
 from tests.fuzz.frames import PEAK_BYTES, Tally
@@ -89,6 +90,7 @@ CALLS: Final[dict[str, Call]] = {
     "decisions": lambda client: client.decisions("job"),
     "samples": lambda client: client.samples("job", "loss", spec=JOB),
     "sample": lambda client: client.sample("job", 3),
+    "describe": lambda client: client.describe("job", SampleDescriptions(index=[3], texts=["a dog"])),
     "observation": lambda client: client.observation("job"),
     "snapshot": lambda client: client.snapshot("job"),
     "refused": lambda client: client.job("missing"),

@@ -3,14 +3,16 @@
 import os
 import re
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import pytest
 
 from bss_service.testing import ServiceProcess
+from bss_service.testing.service import inherited_environment
+from tests.support.nursery import Nursery
 from trainer_client.client import SchedulerClient
 
 
@@ -31,8 +33,17 @@ def pytest_runtest_makereport(
     return report
 
 
+NURSERY: Final = Nursery()
+
+
 class Service(ServiceProcess):
-    """A service over an SQLite file, and clients of it."""
+    """A service over an SQLite file, and clients of it. It is forked where that makes no difference."""
+
+    def _spawn(self, arguments: Sequence[str], log: BinaryIO) -> Any:
+        environment = inherited_environment() | self._environment
+        if NURSERY.fits(environment):
+            return NURSERY.fork(arguments, self.folder, environment, log)
+        return super()._spawn(arguments, log)
 
     @property
     def store(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bss_service.protocol.samples import SampleDescriptions
 from bss_service.protocol.training import AttachRequest
 from tests.support.services import Service
 from tests.support.simulated import measured, report, spec
@@ -366,6 +367,16 @@ WRONG_ANSWERS: dict[str, Wrong] = {
         lambda c, n: (c.validation(n, report(1)), c.validations(n)),
         lambda m: m.update(reports=m["reports"] * 2) if "reports" in m else None,
         r"reports.step must rise from 0 .* got \[1, 1\]",
+    ),
+    "fewer described than were sent": (
+        lambda c, n: c.describe(n, SampleDescriptions(index=[3, 5], texts=["a dog", "a cat"])),
+        lambda m: m["descriptions"].pop(),
+        r"descriptions.index must have all that were sent, lacks some, got \[5\]",
+    ),
+    "a sample described twice": (
+        lambda c, n: c.describe(n, SampleDescriptions(index=[3], texts=["a dog"])),
+        lambda m: m.update(descriptions=m["descriptions"] * 2),
+        r"descriptions.index must rise from 0 .* got \[3, 3\]",
     ),
     "rewards that are none": (lambda c, n: c.validation(n, report(1)), put("rewards", ["x"]), "rewards.0: "),
     "policies that are none": (lambda c, n: c.policies(), put("policies", {}), "policies: "),

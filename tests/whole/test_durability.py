@@ -13,6 +13,7 @@ import pytest
 from bss_service.core.signals import EVIDENCE
 from bss_service.errors import StoreError
 from bss_service.job.job import Job
+from bss_service.journal.schema import VERSION
 from bss_service.journal.store import Store
 from bss_service.policies.base import policy_names
 from bss_service.protocol.training import FeedbackRequest, StepsRequest
@@ -210,7 +211,7 @@ def test_a_store_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "bss.sqlite") as connection:
         connection.execute("UPDATE meta SET schema_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match="schema version 99, this service needs 3"):
+    with pytest.raises(StoreError, match=f"schema version 99, this service needs {VERSION}"):
         Store(url)
 
 

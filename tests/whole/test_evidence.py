@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from typer.testing import CliRunner
 
 from bss_cli.commands import app
-from bss_service.testing import ServiceProcess
 from tests.support.mislabelled import LABELS, SAMPLES, WRONG, fields, logits, measured, report
+from tests.support.services import Service
 from trainer_client import (
     ConfusionMeter,
     JobSpec,
@@ -60,13 +60,13 @@ def validate(sampler: ScheduledBatchSampler, step: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    with ServiceProcess(store=tmp_path_factory.mktemp("store") / "bss.db") as running:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(store=tmp_path_factory.mktemp("store") / "bss.db") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def trained(service: ServiceProcess) -> list[ScheduledBatch]:
+def trained(service: Service) -> list[ScheduledBatch]:
     """The batches of a job "mislabelled" in a service that was killed after two epochs."""
     with SchedulerClient(service.url) as client:
         job = JobSpec(name="mislabelled", **fields())
@@ -85,9 +85,7 @@ def test_wrong_labels_are_left_out_and_looked_at_now_and_then(trained: list[Sche
     assert weights.mean() == pytest.approx(1)
 
 
-def test_batches_are_the_same_bytes_afterwards_weights_too(
-    trained: list[ScheduledBatch], service: ServiceProcess
-) -> None:
+def test_batches_are_the_same_bytes_afterwards_weights_too(trained: list[ScheduledBatch], service: Service) -> None:
     with SchedulerClient(service.url) as client:
         for batch in trained[-3:]:
             again = client.batches("mislabelled", batch.step, 1)
@@ -96,7 +94,7 @@ def test_batches_are_the_same_bytes_afterwards_weights_too(
             assert again.weights.tobytes() == batch.weights.tobytes()
 
 
-def test_suspects_come_as_json_and_as_csv(trained: list[ScheduledBatch], service: ServiceProcess) -> None:
+def test_suspects_come_as_json_and_as_csv(trained: list[ScheduledBatch], service: Service) -> None:
     with SchedulerClient(service.url) as client:
         listed = client.samples("mislabelled", "label", 20)
         told = client.sample("mislabelled", listed.samples[0].index).evidence
@@ -112,16 +110,14 @@ def test_suspects_come_as_json_and_as_csv(trained: list[ScheduledBatch], service
 
 @pytest.mark.parametrize("query", ["order=best", "limit=0", "limit=10001", "format=xml"])
 def test_another_order_form_or_limit_is_refused_by_name(
-    trained: list[ScheduledBatch], service: ServiceProcess, query: str
+    trained: list[ScheduledBatch], service: Service, query: str
 ) -> None:
     answer = httpx.get(f"{service.url}/v1/jobs/mislabelled/samples?{query}")
     assert answer.status_code == 422
     assert query.split("=")[0] in answer.json()["detail"]
 
 
-def test_bss_suspects_lists_and_writes_them(
-    trained: list[ScheduledBatch], service: ServiceProcess, tmp_path: Path
-) -> None:
+def test_bss_suspects_lists_and_writes_them(trained: list[ScheduledBatch], service: Service, tmp_path: Path) -> None:
     names, out = tmp_path / "names.txt", tmp_path / "suspects.csv"
     names.write_text("\n".join(f"file-{number}.png" for number in range(SAMPLES)))
     environment = {"BSS_URL": service.url, "BSS_TOKEN": None, "COLUMNS": "100"}
@@ -141,7 +137,7 @@ def test_bss_suspects_lists_and_writes_them(
     assert (wrong.exit_code, wrong.stderr) == (2, "error: --names must have a line for each of 96 samples, got 1\n")
 
 
-def test_a_loop_that_forgets_the_weights_is_told(service: ServiceProcess) -> None:
+def test_a_loop_that_forgets_the_weights_is_told(service: Service) -> None:
     job = JobSpec(name="forgetful", **fields())
     with SchedulerClient(service.url) as client, ScheduledBatchSampler(job, client) as sampler:
         loader = DataLoader(WithIndex(TensorDataset(torch.arange(SAMPLES))), batch_sampler=sampler)

@@ -47,7 +47,7 @@ def test_a_job_made_anew_takes_nothing_from_the_trainer_of_the_old_one(client: S
 def restored_from_a_backup(service: Service, job: str) -> tuple[ScheduledBatchSampler, dict[int, dict[str, object]]]:
     """A trainer of eight steps whose service was restored from a backup of its fourth; its checkpoints by step."""
     copy = service.store.with_name("copy.sqlite")
-    sampler = ScheduledBatchSampler(spec(job, N, G, interval=3), service.url)
+    sampler = ScheduledBatchSampler(spec(job, N, G, interval=3, patience=0.1), service.url)
     trained(sampler, 4)
     checkpoints = {4: sampler.state_dict()}
     back_up(f"sqlite:///{service.store}", copy)
@@ -66,14 +66,15 @@ def test_a_restored_backup_that_has_caught_up_takes_nothing_from_the_trainer_of_
 ) -> None:
     service = start_service()
     stale, _ = restored_from_a_backup(service, "job")
-    with service.client(retries=0) as client, stale:
+    with service.client(retries=0) as client:
         shared = client.job("job").next_step
         assert list(client.job("job").origins.values()) == [shared]
-        train(client, spec("job", N, G, interval=3), range(shared, 9))
+        train(client, spec("job", N, G, interval=3, patience=0.1), range(shared, 9))
         state = client.job("job")
         with pytest.raises(OtherJobError, match=rf"resume from a checkpoint of step {shared} or earlier"):
             for _ in range(3):
                 trained(stale, 1)
+        stale.close(0.1)
         assert client.job("job") == state
 
 
@@ -85,12 +86,12 @@ def test_a_trainer_goes_on_after_a_restored_backup_from_a_checkpoint_that_it_hol
         before = order(take(client, "job", range(shared)))
         beyond = {**checkpoints[5], "step": shared + 1}
         with (
-            ScheduledBatchSampler(spec("job", N, G, interval=3), client) as sampler,
+            ScheduledBatchSampler(spec("job", N, G, interval=3, patience=0.1), client) as sampler,
             pytest.raises(OtherJobError, match=rf"load a checkpoint of step {shared} or earlier, got one of step"),
         ):
             sampler.load_state_dict(beyond)
         stale.close(0.1)
-        with ScheduledBatchSampler(spec("job", N, G, interval=3), client) as sampler:
+        with ScheduledBatchSampler(spec("job", N, G, interval=3, patience=0.1), client) as sampler:
             sampler.load_state_dict(checkpoints[4])
             came = trained(sampler, 2)
             assert np.concatenate(came)[: (shared - 4) * G].tolist() == before[4 * G : 6 * G].tolist()
@@ -98,7 +99,7 @@ def test_a_trainer_goes_on_after_a_restored_backup_from_a_checkpoint_that_it_hol
 
 
 def test_a_copy_by_snapshot_is_another_job_and_draws_the_same(client: SchedulerClient, job_name: str) -> None:
-    job = spec(job_name, N, G)
+    job = spec(job_name, N, G, patience=0.0)
     client.create_job(job)
     train(client, job, range(4))
     copy = client.put_snapshot(f"{job_name}-copy", client.snapshot(job_name))
@@ -121,7 +122,8 @@ def test_who_says_nothing_of_the_incarnation_is_answered_as_ever(service: Servic
 
 
 @pytest.mark.parametrize(
-    "path", ["trainers", "batches?start=0", "steps", "feedback", "validation", "scores", "local-batches"]
+    "path",
+    ["trainers", "batches?start=0", "steps", "feedback", "validation", "scores", "local-batches", "descriptions"],
 )
 def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_name: str, path: str) -> None:
     bodies = {
@@ -130,12 +132,13 @@ def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_nam
         "feedback": {"feedback": {"step": [0], "loss": [[0.5] * 8]}},
         "validation": {"step": 0, "loss": 1.0, "accuracy": 0.5, "modalities": HEADS},
         "scores": {"indices": [0], "loss": [0.5]},
+        "descriptions": {"index": [0], "texts": ["a dog"]},
         "local-batches": {"start": 0, "indices": [[7, 6, 5, 4, 3, 2, 1, 0]]},
     }
     with service.client() as client:
         state = client.create_job(spec(job_name))
         client.steps(job_name, StepsRequest(start=0))
-    method = {"trainers": "PUT", "scores": "PUT", "batches?start=0": "GET"}.get(path, "POST")
+    method = {"trainers": "PUT", "scores": "PUT", "descriptions": "PUT", "batches?start=0": "GET"}.get(path, "POST")
     url, headers = f"{service.url}/v1/jobs/{job_name}/{path}", {"bss-incarnation": "0" * 32}
     refused = httpx.request(method, url, json=bodies.get(path), headers=headers)
     assert (refused.status_code, refused.json()["field"]) == (409, "incarnation")
@@ -196,6 +199,9 @@ def as_version_2(store: Path) -> None:
 
     with sqlite3.connect(store) as connection:
         connection.execute("DROP TABLE writer")
+        connection.execute("DROP TABLE descriptions")
+        connection.execute("DROP TABLE plan_pieces")
+        connection.execute("ALTER TABLE plans DROP COLUMN write")
         connection.execute("ALTER TABLE jobs DROP COLUMN incarnation")
         for job, text in connection.execute("SELECT job, spec FROM jobs").fetchall():
             connection.execute("UPDATE jobs SET checksum = ? WHERE job = ?", (checksum(text, job), job))

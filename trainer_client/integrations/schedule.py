@@ -12,8 +12,8 @@ from trainer_client.client import SchedulerClient
 from trainer_client.exchange.attachment import IfExists
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.placement import placement
-from trainer_client.loading.with_index import WithIndex
 from trainer_client.sampler import ScheduledBatchSampler
+from trainer_client.samples.with_index import WithIndex
 
 Loader = TypeVar("Loader", bound=DataLoader[Any])
 PLAIN: Final = (RandomSampler, SequentialSampler, DistributedSampler)  # whose order may be lost

@@ -16,7 +16,6 @@ from bss_service.core.signals import EVIDENCE
 from bss_service.protocol.jobs import JobSpec
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.prefetch import ScheduledBatch
-from trainer_client.loading.with_index import WithIndex
 from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.losses import Pull, multimodal_loss, weighted
 from trainer_client.logits.measurement import measure
@@ -25,6 +24,7 @@ from trainer_client.reference.data import Dataset
 from trainer_client.reference.evaluation import Evaluation, evaluate, measuring_pass
 from trainer_client.reference.model import build_model
 from trainer_client.sampler import ScheduledBatchSampler
+from trainer_client.samples.with_index import WithIndex
 
 UNIMODAL_WEIGHT: Final = 0.5  # λ of the joint loss: the paper's form
 

@@ -77,6 +77,10 @@ class SampleTable:
         """Step of each sample's latest measurement, (n,); −1 where there is none."""
         return _steps(self.stamp)
 
+    def last_step_of(self, sample: int) -> int:
+        """Step of one sample's latest measurement; −1 where there is none."""
+        return int(_steps(self.stamp[sample : sample + 1])[0])
+
     @property
     def score(self) -> Float32:
         """Balance score ŝ, (n,) in [−1, 1], NaN where not yet scored."""

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from bss_cli.rendering import WatchView
 from bss_service.protocol.training import StepsRequest
-from bss_service.testing import ServiceProcess
 from tests.bss_cli.conftest import BSS, PATIENCE, begin
+from tests.support.services import Service
 from trainer_client.client import SchedulerClient
 
 
 def test_watch_says_that_the_service_is_away_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path) as service, SchedulerClient(service.url) as client:
+    with Service(tmp_path) as service, SchedulerClient(service.url) as client:
         job = begin(client, "uniform")
         command = [BSS, "watch", job, "--json", "--interval", "0.1", "--url", service.url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -34,7 +34,7 @@ def test_watch_says_that_the_service_is_away_and_goes_on_when_it_is_back(tmp_pat
 
 
 def test_watch_shows_the_outage_and_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path) as service, SchedulerClient(service.url) as client:
+    with Service(tmp_path) as service, SchedulerClient(service.url) as client:
         job = begin(client, "uniform")
         command = [BSS, "watch", job, "--interval", "0.1", "--url", service.url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -47,7 +47,7 @@ def test_watch_shows_the_outage_and_ctrl_c_ends_it_at_once(tmp_path: Path) -> No
 
 
 def test_ctrl_c_ends_a_watch_of_a_service_that_does_not_answer(tmp_path: Path) -> None:
-    with ServiceProcess(tmp_path) as service, SchedulerClient(service.url) as client:
+    with Service(tmp_path) as service, SchedulerClient(service.url) as client:
         job = begin(client, "uniform")
         command = [BSS, "watch", job, "--json", "--interval", "0.1", "--url", service.url]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

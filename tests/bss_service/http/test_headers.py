@@ -11,7 +11,7 @@ import pytest
 
 from bss_service.http import routes as api
 from bss_service.http.app import create_app
-from bss_service.http.headers import SECURITY
+from bss_service.http.browser.headers import SECURITY
 from bss_service.journal.store import Store
 from bss_service.settings import Settings
 from tests.support.services import Service

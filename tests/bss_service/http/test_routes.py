@@ -248,7 +248,17 @@ def test_health_readiness_and_metrics_answer(service: Service, client: Scheduler
     assert job_name not in metrics
 
 
-SHOWN = ("create_job", "change_job", "attach", "scores", "steps", "feedback", "validation", "swap_policy")
+SHOWN = (
+    "create_job",
+    "change_job",
+    "attach",
+    "scores",
+    "steps",
+    "feedback",
+    "describe_samples",
+    "validation",
+    "swap_policy",
+)
 
 
 def test_the_examples_of_the_openapi_document_work(start_service: Callable[..., Service]) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, SCHEMA_HASH
 from bss_service.errors import InvalidValueError
-from bss_service.job import views
 from bss_service.job.job import Job
+from bss_service.job.shown import views
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies import artefact
 from bss_service.policies.artefact import JudgeArtefact

@@ -10,8 +10,8 @@ from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.core.signals import EVIDENCE, Signal
 from bss_service.errors import InvalidValueError
-from bss_service.job import views
 from bss_service.job.job import Job
+from bss_service.job.shown import views
 from bss_service.job.snapshot import Snapshot, restore
 from bss_service.policies.base import Choice, Policy, policy_names
 from bss_service.policies.versions import check_policy

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from bss_service.journal import schema
 from bss_service.journal.store import Store
 from bss_service.protocol import frames
+from bss_service.protocol.samples import SampleDescriptions
 from tests.bss_service.journal.test_recovery import logged_soon
 from tests.support.services import Service
 from tests.support.simulated import order, spec, take, train
@@ -138,3 +139,22 @@ def test_a_migration_holds_one_row_in_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 5 * size
     finally:
         tracemalloc.stop()
+
+
+def test_a_store_of_version_4_keeps_what_it_holds_and_takes_descriptions(start_service: StartService) -> None:
+    service = start_service()
+    with service.client() as client:
+        client.create_job(spec("job", interval=3))
+        expected = order(train(client, spec("job", interval=3), range(8)))
+        incarnation = client.job("job").incarnation
+    service.stop()
+    with closing(sqlite3.connect(service.store)) as connection, connection:
+        connection.execute("DROP TABLE descriptions")
+        connection.execute("UPDATE meta SET schema_version = 4")
+    service.start()
+    with service.client() as client:
+        assert (order(take(client, "job", range(8))) == expected).all()
+        assert client.job("job").incarnation == incarnation
+        told = client.describe("job", SampleDescriptions(index=[3], texts=["a dog"]))
+    assert [row.index for row in told.descriptions] == [3]
+    assert version_of(service.store) == schema.VERSION

@@ -56,6 +56,9 @@ def as_answer(send: Send, kind: type[Message], message: dict[str, Any]) -> Messa
 
 
 both = pytest.mark.parametrize("send", [over_json, over_frames])
+SERIES = {"name": "accuracy", "head": "joint", "unit": "1", "values": np.array([0.5, 0.75])}
+HISTOGRAM = {"name": "loss", "unit": "1", "edges": np.array([0.0, 1.0, 2.0]), "counts": np.array([3, 1]), "unknown": 2}
+
 
 SPEC = {"name": "job", "samples": 10, "modalities": ["audio", "video"], "batch_size": 4}
 ROWS = np.array([[0.25, 0.5]], dtype=np.float32)
@@ -267,6 +270,28 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     policies.PolicyRow: POLICY_ROW,
     policies.PolicyList: {"policies": [POLICY_ROW], "artefacts": [MANIFEST], "judges": [JUDGE]},
     decisions.ShadowChoice: SHADOW,
+    jobs.AccessAnswer: {"scope": "read"},
+    jobs.Series: SERIES,
+    jobs.SeriesAnswer: {
+        "of": "validation",
+        "unit": "step",
+        "x": np.array([10.0, 20.0]),
+        "rows": 2,
+        "series": [SERIES],
+        "versions": [POLICY_ANSWER],
+        "shadows": [],
+    },
+    samples.Histogram: HISTOGRAM,
+    samples.HistogramList: {"step": 12, "histograms": [HISTOGRAM]},
+    samples.DensityAnswer: {
+        "step": 12,
+        "similarity": np.array([-1.0, 1.0]),
+        "loss": np.array([0.0, 4.0]),
+        "counts": np.array([[1, 0], [2, 3]]),
+    },
+    samples.SampleDescriptions: {"index": np.array([3, 5]), "pictures": np.zeros((2, 4, 6, 3), np.uint8)},
+    samples.DescriptionRow: {"index": 3, "kind": "text"},
+    samples.DescriptionList: {"descriptions": [{"index": 3, "kind": "text"}, {"index": 5, "kind": "picture"}]},
 }
 
 ANSWERS = (
@@ -289,6 +314,11 @@ ANSWERS = (
     samples.SampleList,
     jobs.JobState,
     jobs.JobList,
+    jobs.AccessAnswer,
+    jobs.SeriesAnswer,
+    samples.HistogramList,
+    samples.DensityAnswer,
+    samples.DescriptionList,
 )
 BY_SIGNAL = (training.Feedback, training.Scores)  # their other fields are signals, which the job knows
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from bss_service.protocol.policies import PolicySpec
-from bss_service.testing import ServiceProcess
+from tests.support.services import Service
 from tests.whole.attacks.frame import GENEROUS, SECONDS, Outcome, Trainer, metric, ms, spec
 from trainer_client.client import SchedulerClient
 
@@ -16,7 +16,7 @@ REQUESTS = 1_500
 
 def requests_left_behind(seconds: float) -> Outcome:
     """Observations asked for with `wait=600`, each by a connection that is closed at once, of the honest job."""
-    with ServiceProcess() as service, Trainer(service.url) as honest:
+    with Service() as service, Trainer(service.url) as honest:
         usual = max(honest.steps(20))
         for _ in range(REQUESTS):
             with _asking(service.url, "honest"):
@@ -33,7 +33,7 @@ def requests_left_behind(seconds: float) -> Outcome:
 
 def requests_held(seconds: float) -> Outcome:
     """As many observations held at once as the service takes, of the honest job and of one of its own."""
-    with ServiceProcess() as service, SchedulerClient(service.url) as client, Trainer(service.url) as honest:
+    with Service() as service, SchedulerClient(service.url) as client, Trainer(service.url) as honest:
         usual = max(honest.steps(20))
         client.create_job(spec("hostile", policy=PolicySpec(name="external")))
         opened = [_asking(service.url, "honest" if k % 2 else "hostile") for k in range(400)]
@@ -49,7 +49,7 @@ def requests_held(seconds: float) -> Outcome:
 
 def a_page_of_another_site(seconds: float) -> Outcome:
     """What a browser sends for a page of another site to a service without tokens."""
-    with ServiceProcess() as service:
+    with Service() as service:
         marks = [
             {"sec-fetch-site": "cross-site"},
             {"sec-fetch-site": "same-site"},

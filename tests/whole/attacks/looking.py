@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 
 from bss_service.core.signals import EVIDENCE
-from bss_service.testing import ServiceProcess
+from tests.support.services import Service
 from tests.whole.attacks.frame import GENEROUS, Outcome, Trainer, longest_hold, ms
 
 CROWD = 8  # at once
@@ -26,7 +26,7 @@ def lists(seconds: float) -> Outcome:
 
 def _crowd(path: str, seconds: float, **fields: object) -> Outcome:
     codes: Counter[int] = Counter()
-    with ServiceProcess() as service, Trainer(service.url, **fields) as honest:
+    with Service() as service, Trainer(service.url, **fields) as honest:
         honest.steps(150)
         usual = np.median(honest.steps(30))
         over = Event()

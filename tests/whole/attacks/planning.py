@@ -8,7 +8,7 @@ import numpy as np
 
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import Scores, StepsRequest
-from bss_service.testing import ServiceProcess
+from tests.support.services import Service
 from tests.whole.attacks.frame import GENEROUS, Outcome, Trainer, longest_hold, ms, spec
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import SchedulerError
@@ -17,7 +17,7 @@ from trainer_client.errors import SchedulerError
 def a_million_passes(seconds: float) -> Outcome:
     """One call of scope `train`: an interval of a million passes over a single sample."""
     with (
-        ServiceProcess() as service,
+        Service() as service,
         SchedulerClient(service.url, timeout=300) as client,
         Trainer(service.url) as honest,
     ):
@@ -40,7 +40,7 @@ def a_million_passes(seconds: float) -> Outcome:
 def large_plans(seconds: float) -> Outcome:
     """The largest plans of all coverages, one after the other, beside an honest trainer."""
     with (
-        ServiceProcess() as service,
+        Service() as service,
         SchedulerClient(service.url, timeout=300) as client,
         Trainer(service.url) as honest,
     ):
@@ -58,7 +58,7 @@ def large_plans(seconds: float) -> Outcome:
 
 def a_stop_while_it_plans(seconds: float) -> Outcome:
     """SIGTERM while the largest plan that there may be is drawn."""
-    with ServiceProcess() as service, SchedulerClient(service.url, retries=0, timeout=300) as client:
+    with Service() as service, SchedulerClient(service.url, retries=0, timeout=300) as client:
         policy = PolicySpec(name="fixed", parameters={"coverage": "subset", "share": 0.003})
         client.create_job(spec("hostile", samples=1000, batch_size=2, interval=500_000, patience=0, policy=policy))
         _measured(client, 1000)

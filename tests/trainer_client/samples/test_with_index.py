@@ -8,7 +8,7 @@ import torch
 
 from tests.support.simulated import spec
 from trainer_client import ScheduledBatchSampler, SchedulerClient, WithIndex
-from trainer_client.loading.with_index import rows_of
+from trainer_client.samples.with_index import rows_of
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the README shows is what works."""
+"""Of the loop that the documents show: five lines are the scheduler's, and it ends by itself."""
 
 import gc
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.services import Service
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[3]
 WORLD = """
 import torch
 from torch.nn.functional import cross_entropy
@@ -38,13 +38,18 @@ def validate(model):
 """
 
 
-def block(language: str, holding: str) -> str:
-    """The code block of a language that holds a text."""
-    return next(b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if holding in b)
+def block(page: str, language: str, holding: str) -> str:
+    """The code block of a page that holds a text."""
+    text = (ROOT / page).read_text()
+    return next(b for b in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if holding in b)
 
 
-LOOP = block("python", "ScheduledBatchSampler(")
+LOOP = block("README.md", "python", "ScheduledBatchSampler(")
 VALIDATION = next(line for line in LOOP.splitlines(keepends=True) if "sampler.validation(" in line)
+
+
+def test_the_page_on_loops_has_the_same_one() -> None:
+    assert block("docs/how-to/train.md", "python", "ScheduledBatchSampler(") == LOOP
 
 
 def test_five_lines_of_the_training_loop_are_the_schedulers() -> None:
@@ -82,7 +87,7 @@ def test_the_end_of_a_script_sends_what_is_queued(start_service: Callable[..., S
 
 def test_the_curl_examples_work(start_service: Callable[..., Service]) -> None:
     service = start_service()
-    script = block("sh", "curl -X POST").replace("http://127.0.0.1:8765", service.url)
+    script = block("docs/how-to/curl.md", "sh", "curl -X POST").replace("http://127.0.0.1:8765", service.url)
     script = script.replace("curl ", "curl --silent --show-error --fail-with-body ")
     done = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -94,4 +99,5 @@ def test_the_curl_examples_work(start_service: Callable[..., Service]) -> None:
 def test_every_policy_is_in_the_table() -> None:
     from bss_service.policies.base import policy_names
 
-    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == set(policy_names())
+    table = (ROOT / "docs/reference/policies.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(policy_names())

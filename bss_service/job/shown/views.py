@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from bss_service.core.arrays import Floats
+from bss_service.core.arrays import Floats, Int64
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import FIELDS, SCHEMA_HASH
 from bss_service.core.samples.dynamics import NEEDED
@@ -127,12 +127,12 @@ def sample(job: Job, evidence: Evidence | None, index: int) -> SampleState:
     )
 
 
-def samples(job: Job, evidence: Evidence | None, order: Order, limit: int) -> SampleList:
-    """The first samples in an order, of a job that nobody changes meanwhile; evidence is that of its table."""
+def samples(job: Job, evidence: Evidence | None, order: Order, limit: int, start: int = 0) -> SampleList:
+    """Samples in an order, from number `start` on, of a job that nobody changes meanwhile; evidence: of its table."""
     check_order(job, order)
     rank = _rank(job, evidence, order)
     known = np.flatnonzero(~np.isnan(rank))
-    first = known[np.argsort(rank[known], kind="stable")[:limit]]
+    first = known[_least(rank[known], start + limit)[start:]]
     table = job.table.rows(first)
     loss = table.latest.get("loss")
     rows = [
@@ -170,6 +170,15 @@ def _rank(job: Job, evidence: Evidence | None, order: Order) -> Floats:
     return evidence.right if order == "label" else evidence.pair
 
 
+def _least(values: Floats, count: int) -> Int64:
+    """Where the least of values (n,) stand, in order, of equal ones the first; a whole sort takes ten times as long."""
+    if count >= len(values):
+        return np.argsort(values, kind="stable")
+    bound = np.partition(values, count - 1)[count - 1]
+    few = np.flatnonzero(values <= bound)
+    return few[np.argsort(values[few], kind="stable")[:count]]
+
+
 def _sends(job: Job) -> str:
     declared = ", ".join(signal.name for signal in job.spec.signals)
     return f"job {job.spec.name!r} declares the signals {declared}"
@@ -193,7 +202,8 @@ def sample_evidence(job: Job, evidence: Evidence | None, index: int) -> SampleEv
 
 
 def _last_measured(table: SampleTable, index: int) -> int | None:
-    return int(table.last_step[index]) if table.measured[index] else None
+    step = table.last_step_of(index)
+    return None if step < 0 else step
 
 
 def _signal(job: Job, value: Any) -> float | dict[str, float | None] | None:

@@ -7,7 +7,17 @@ import numpy as np
 ADDED: Final = "added_later"
 # Fields whose members have names of others: of modalities, parameters, jobs and signals. A service adds nothing there.
 _OF_HEADS: Final = {"modalities", "predicted", "wrong_modality"}
-_FREE: Final = {"parameters", "detail", "unreadable", "origins", "training", "evaluation", "properties", *_OF_HEADS}
+_FREE: Final = {
+    "parameters",
+    "detail",
+    "unreadable",
+    "origins",
+    "heard",
+    "training",
+    "evaluation",
+    "properties",
+    *_OF_HEADS,
+}
 _BY_NAME: Final = {"signals"}  # values, or declarations in a list
 
 

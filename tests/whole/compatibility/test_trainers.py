@@ -139,5 +139,7 @@ def test_the_document_describes_the_version(service: Service) -> None:
     for path, methods in document["paths"].items():
         for method in methods.values():
             names = {parameter["name"] for parameter in method.get("parameters", []) if parameter["in"] == "header"}
-            assert names - {"bss-incarnation"} == ({"bss-protocol"} if path.startswith("/v1/") else set())
+            assert names - {"bss-incarnation", "if-none-match"} == (
+                {"bss-protocol"} if path.startswith("/v1/") else set()
+            )
             assert ("426" in method["responses"]) == path.startswith("/v1/")

@@ -22,8 +22,15 @@ _NAMES: Final = {
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
     "trainer_client.exchange.stats": "Stats",
+    "trainer_client.logits.binary": "measure_binary measure_multilabel",
+    "trainer_client.logits.given": "measure_losses signals_of",
     "trainer_client.logits.losses": "Pull multimodal_loss weighted",
     "trainer_client.logits.measurement": "Measurement measure",
+    "trainer_client.logits.pairs": "measure_pairs",
+    "trainer_client.logits.probes": "UnimodalProbes",
+    "trainer_client.logits.regression": "measure_regression",
+    "trainer_client.logits.sequences": "measure_tokens",
+    "trainer_client.logits.validation": "ValidationMeter",
     "trainer_client.sampler": "ScheduledBatchSampler",
     "trainer_client.samples.with_index": "WithIndex",
 }
@@ -68,12 +75,21 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.exchange.outage import OnOutage as OnOutage
     from trainer_client.exchange.prefetch import ScheduledBatch as ScheduledBatch
     from trainer_client.exchange.stats import Stats as Stats
+    from trainer_client.logits.binary import measure_binary as measure_binary
+    from trainer_client.logits.binary import measure_multilabel as measure_multilabel
     from trainer_client.logits.confusion import ConfusionMeter as ConfusionMeter
+    from trainer_client.logits.given import measure_losses as measure_losses
+    from trainer_client.logits.given import signals_of as signals_of
     from trainer_client.logits.losses import Pull as Pull
     from trainer_client.logits.losses import multimodal_loss as multimodal_loss
     from trainer_client.logits.losses import weighted as weighted
     from trainer_client.logits.measurement import Measurement as Measurement
     from trainer_client.logits.measurement import measure as measure
+    from trainer_client.logits.pairs import measure_pairs as measure_pairs
+    from trainer_client.logits.probes import UnimodalProbes as UnimodalProbes
+    from trainer_client.logits.regression import measure_regression as measure_regression
+    from trainer_client.logits.sequences import measure_tokens as measure_tokens
+    from trainer_client.logits.validation import ValidationMeter as ValidationMeter
     from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
     from trainer_client.samples.with_index import WithIndex as WithIndex
 else:

@@ -29,10 +29,10 @@ from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.session import SOON, Session
 from trainer_client.exchange.stats import Stats
 from trainer_client.exchange.transfer import Transfer, packed
-from trainer_client.iteration import Batches, Pass, is_asked_by_loader
 from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.measurement import Measurement
 from trainer_client.samples.descriptions import Show, messages, orders
+from trainer_client.samples.iteration import Batches, Pass, is_asked_by_loader
 from trainer_client.samples.with_index import rows_of
 
 STATE_VERSION: Final = 1

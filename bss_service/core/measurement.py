@@ -10,6 +10,7 @@ from typing import Any
 
 Array = Any  # numpy.ndarray or torch.Tensor
 LEAST_DOUBT = 0.05  # 1 − ⟨p, t⟩ is taken for no less: no head is pulled further once it is sure
+LEAST_LENGTH = 1e-12  # of an embedding: one of zeros has a cosine of 0 with all
 LEAST = 1e30  # −log of the least probability that is told from another
 
 
@@ -32,6 +33,67 @@ def usable_labels(labels: Array, classes: int, ignore_index: int, xp: ModuleType
     """
     inside = xp.clip(labels, 0, classes - 1)
     return inside, labels == ignore_index, inside != labels
+
+
+def target_log_probability(log_probabilities: Array, targets: Array, xp: ModuleType) -> Array:
+    """Σ_k t_k·log p_k, (..., G), of log-probabilities (..., G, c) and soft labels t (G, c).
+
+    A class without share counts for nothing, also where it is masked out.
+    """
+    return xp.where(targets == 0, 0.0, targets * log_probabilities).sum(axis=-1)
+
+
+def smoothed(at_target: Array, log_probabilities: Array, smoothing: float) -> Array:
+    """What label smoothing makes of the log-probability of the target, (..., G) (Szegedy et al. 2016, section 7)."""
+    return (1 - smoothing) * at_target + smoothing * log_probabilities.mean(axis=-1)
+
+
+def known_mean(values: Array, is_known: Array, xp: ModuleType) -> Array:
+    """Mean over the last axis of the values (..., G, k) that are known (G, k); NaN of a row in which none is."""
+    count = is_known.sum(axis=-1)
+    return xp.where(is_known, values, 0.0).sum(axis=-1) / xp.where(count == 0, xp.nan, count)
+
+
+def two_classes(logits: Array, xp: ModuleType) -> Array:
+    """Log-probabilities (..., 2) of no and yes by one logit z each: those of the two logits −z/2 and z/2."""
+    return log_softmax(xp.stack([-logits / 2, logits / 2], -1), xp)
+
+
+def normalised_error(predictions: Array, targets: Array, scale: Array | float, xp: ModuleType) -> Array:
+    """Mean over dimensions of ((ŷ − y)/scale)², (..., G), of predictions (..., G, d); targets (G, d) may hold NaN."""
+    is_known = ~xp.isnan(targets)
+    error = (predictions - xp.where(is_known, targets, 0.0)) / scale
+    return known_mean(error * error, is_known, xp)
+
+
+def agreement(predictions: Array, scale: Array | float, xp: ModuleType) -> Array:
+    """Mean over unordered pairs of M ≥ 2 predictions (M, G, d) of exp(−½·mean_d ((ŷ_j − ŷ_k)/scale)²), (G,) in (0, 1].
+
+    What `similarity` is for distributions: the Gaussian kernel is the cosine of two numbers in its feature space.
+    """
+    count = predictions.shape[0]
+    scaled = predictions / scale
+    total = 0.0
+    for j in range(count - 1):  # a pair at a time: differences of all would take M² times the memory
+        apart = scaled[j + 1 :] - scaled[j]
+        total = total + xp.exp(-(apart * apart).mean(axis=-1) / 2).sum(axis=0)
+    return total / (count * (count - 1) / 2)
+
+
+def matched_pairs(left: Array, right: Array, temperature: Array | float, xp: ModuleType) -> tuple[Array, Array]:
+    """How well pairs of embeddings (G, d) find each other in their batch (Radford et al. 2021, figure 3).
+
+    Returns the log-probability (2, G) with which each left picks its right, and each right its left, by cosines
+    over the temperature; and the pairs' cosines (G,).
+    """
+    cosines = _unit(left) @ _unit(right).T
+    rows = xp.arange(left.shape[0], device=cosines.device)
+    both = xp.stack([log_softmax(cosines / temperature, xp), log_softmax(cosines.T / temperature, xp)])
+    return true_label(both, rows, xp), cosines[rows, rows]
+
+
+def _unit(vectors: Array) -> Array:
+    return vectors / ((vectors * vectors).sum(axis=-1, keepdims=True) ** 0.5 + LEAST_LENGTH)
 
 
 def similarity(probabilities: Array, xp: ModuleType) -> Array:

@@ -18,7 +18,7 @@ def check_logits(unimodal_logits: Sequence[Tensor], joint_logits: Tensor) -> Non
     if not isinstance(unimodal_logits, Sequence):
         raise TypeError(
             f"unimodal_logits must be a list of tensors (g, c), one a modality in the job's order, or [], "
-            f"got {_form(unimodal_logits)}"
+            f"got {form_of(unimodal_logits)}"
         )
     for k, logits in enumerate(unimodal_logits):
         _check_head(f"unimodal_logits[{k}]", logits)
@@ -26,14 +26,44 @@ def check_logits(unimodal_logits: Sequence[Tensor], joint_logits: Tensor) -> Non
             raise ValueError(_unequal(f"unimodal_logits[{k}]", logits, joint_logits))
 
 
-def check_labels(labels: Tensor, joint_logits: Tensor) -> None:
-    """Raises TypeError or ValueError unless it is a tensor (g,) of integers, where the logits are or on the host."""
+def check_heads(
+    unimodal: Sequence[Tensor], joint: Tensor, form: str, names: str = "unimodal_logits", name: str = "joint_logits"
+) -> None:
+    """Raises TypeError or ValueError unless all are floating tensors of the joint one's shape.
+
+    form: what that is to be, in words; names, name: of the arguments.
+    """
+    if not isinstance(joint, Tensor):
+        raise TypeError(f"{name} must be one tensor {form}, got {form_of(joint)}")
+    if not isinstance(unimodal, Sequence):
+        raise TypeError(f"{names} must be a list of tensors {form}, one a modality, or [], got {form_of(unimodal)}")
+    for k, head in enumerate([*unimodal, joint]):
+        which = f"{names}[{k}]" if k < len(unimodal) else name
+        if not isinstance(head, Tensor):
+            raise TypeError(f"{which} must be one tensor {form}, got {form_of(head)}")
+        if not head.is_floating_point() or head.shape != joint.shape:
+            raise ValueError(
+                f"{which} must be floating of shape {tuple(joint.shape)}, as all heads are, got {form_of(head)}"
+            )
+
+
+def is_soft(labels: Tensor, joint_logits: Tensor) -> bool:
+    """Whether labels are shares (g, c) of the classes."""
+    return labels.shape == joint_logits.shape and labels.is_floating_point()
+
+
+def check_labels(labels: Tensor, joint_logits: Tensor, *, may_be_soft: bool = False) -> None:
+    """Raises TypeError or ValueError unless it is a tensor (g,) of integers, where the logits are or on the host.
+
+    may_be_soft: whether it may be shares (g, c) of the classes too.
+    """
     if not isinstance(labels, Tensor):
-        raise TypeError(f"labels must be a tensor (g,), got {_form(labels)}: give torch.as_tensor(labels)")
+        raise TypeError(f"labels must be a tensor (g,), got {form_of(labels)}: give torch.as_tensor(labels)")
     samples, classes = joint_logits.shape
-    if labels.shape != (samples,) or labels.dtype not in INTEGERS:
+    is_form = labels.shape == (samples,) and labels.dtype in INTEGERS
+    if not is_form and not (may_be_soft and is_soft(labels, joint_logits)):
         raise ValueError(
-            f"labels must be integers of shape ({samples},), the class of each sample, got {_form(labels)}: "
+            f"labels must be integers of shape ({samples},), the class of each sample, got {form_of(labels)}: "
             f"{_advice(labels, samples, classes)}"
         )
     if labels.device.type != "cpu" and labels.device != joint_logits.device:
@@ -44,26 +74,26 @@ def check_labels(labels: Tensor, joint_logits: Tensor) -> None:
 
 def _check_head(name: str, logits: Tensor) -> None:
     if not isinstance(logits, Tensor):
-        raise TypeError(f"{name} must be one tensor (g, c), got {_form(logits)}")
+        raise TypeError(f"{name} must be one tensor (g, c), got {form_of(logits)}")
     if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
         raise ValueError(_wrong_head(name, logits))
 
 
 def _wrong_head(name: str, logits: Tensor) -> str:
     if not logits.is_floating_point():
-        return f"{name} must be floating, the logits before any argmax, got {_form(logits)}"
+        return f"{name} must be floating, the logits before any argmax, got {form_of(logits)}"
     if logits.ndim == 1:
         return (
-            f"{name} must have shape (g, c), a row of logits a sample, got {_form(logits)}: for a binary head with one "
-            "logit z a sample give two, torch.stack([-z / 2, z / 2], 1)"
+            f"{name} must have shape (g, c), a row of logits a sample, got {form_of(logits)}: for a binary head with "
+            "one logit z a sample give two, torch.stack([-z / 2, z / 2], 1)"
         )
     if logits.ndim == 2:
         return (
-            f"{name} must have at least 2 classes, got {_form(logits)}: for a binary head with one logit z a sample "
+            f"{name} must have at least 2 classes, got {form_of(logits)}: for a binary head with one logit z a sample "
             "give two, torch.cat([-z / 2, z / 2], 1)"
         )
     return (
-        f"{name} must have shape (g, c), one prediction a sample, got {_form(logits)}: average or choose over the "
+        f"{name} must have shape (g, c), one prediction a sample, got {form_of(logits)}: average or choose over the "
         "other axes first"
     )
 
@@ -71,12 +101,12 @@ def _wrong_head(name: str, logits: Tensor) -> str:
 def _unequal(name: str, logits: Tensor, joint: Tensor) -> str:
     if logits.shape[0] != joint.shape[0]:
         return (
-            f"{name} must have a row for each of the {joint.shape[0]} samples of joint_logits, got {_form(logits)}: "
+            f"{name} must have a row for each of the {joint.shape[0]} samples of joint_logits, got {form_of(logits)}: "
             "all heads must see the same batch"
         )
     return (
-        f"{name} must have the {joint.shape[1]} classes of joint_logits, got {_form(logits)}: heads are compared class "
-        "by class, so let each have a logit for every class"
+        f"{name} must have the {joint.shape[1]} classes of joint_logits, got {form_of(logits)}: heads are compared "
+        "class by class, so let each have a logit for every class"
     )
 
 
@@ -87,7 +117,10 @@ def _advice(labels: Tensor, samples: int, classes: int) -> str:
     if labels.shape == (samples, classes):
         if labels.is_floating_point():
             return "soft labels have no one true class; where the likeliest will do, labels.argmax(1)"
-        return "several labels a sample have no one true class; where they are one-hot, labels.int().argmax(1)"
+        return (
+            "several labels a sample have no one true class, which measure_multilabel is for; where they are one-hot, "
+            "labels.int().argmax(1)"
+        )
     if labels.shape != (samples,):
         return "give one label for each row of the logits"
     if labels.dtype == torch.bool:
@@ -95,7 +128,7 @@ def _advice(labels: Tensor, samples: int, classes: int) -> str:
     return "labels.long(), if they are whole numbers"
 
 
-def _form(value: Any) -> str:
+def form_of(value: Any) -> str:
     """What was got, as far as it can be told without looking at a value."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"

@@ -88,6 +88,7 @@ def multimodal_loss(
     unimodal_weight: float = 0.5,
     joint_weight: float | None = None,
     ignore_index: int = -100,
+    label_smoothing: float = 0.0,
     batch: ScheduledBatch | None = None,
     pull: Pull | None = None,
 ) -> Tensor:
@@ -100,17 +101,17 @@ def multimodal_loss(
     over the others is the sum divided by their number. Raises what `measure` raises. A label out of range on another
     device than the CPU gives NaN and no gradient.
     """
-    known = read(unimodal_logits, joint_logits, labels, ignore_index)
-    at_label = known.at_label
+    known = read(unimodal_logits, joint_logits, labels, ignore_index, label_smoothing)
+    at_target = known.at_target
     if pull is not None:
         if batch is None:
             raise ValueError("batch must be sampler.batch_of(index) where there is a pull, got None")
         term = pull.term(known.logs, batch)
-        at_label = at_label if term is None else at_label - term
+        at_target = at_target if term is None else at_target - term
     if batch is not None and batch.modality_weights is not None:
-        of_heads = torch.from_numpy(batch.modality_weights.T.copy()).to(at_label.device, non_blocking=True)
-        at_label = at_label.masked_fill(of_heads == 0, 0.0) * of_heads
-    loss = loss_of(at_label, unimodal_weight, joint_weight)
+        of_heads = torch.from_numpy(batch.modality_weights.T.copy()).to(at_target.device, non_blocking=True)
+        at_target = at_target.masked_fill(of_heads == 0, 0.0) * of_heads
+    loss = loss_of(at_target, unimodal_weight, joint_weight)
     return loss.masked_fill(known.is_outside, torch.nan).masked_fill(known.is_ignored, 0.0)
 
 

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from bss_service.core import measurement as formulas
 from trainer_client.errors import LabelError
-from trainer_client.logits.forms import check_labels, check_logits
+from trainer_client.logits.forms import check_labels, check_logits, is_soft
 
 # What was measured of the g samples of a batch: by signal a tensor or array (g,), or (g, H) with one value a head.
 Measurement = Mapping[str, Tensor | NDArray[Any]]
+
+SHARES_ROUNDING: Final = 1e-2  # that the sum of a soft label may leave 1 by, in half precision
 
 WRONG_LABEL: Final = 0x7FC0BAD1
 """The bits of a float32 NaN that `measure` puts where a label on a device turns out to be no class.
@@ -32,62 +34,114 @@ def measure(
     unimodal_weight: float = 0.5,
     joint_weight: float | None = None,
     ignore_index: int = -100,
+    label_smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The built-in signals of a batch by name, from the logits that training has computed anyway.
+    """The built-in signals of a batch by name, from the logits that a classifier's training has computed anyway.
 
     unimodal_logits: a list of tensors (g, c), one of each modality in the job's order, or [] where there are no
     unimodal heads; joint_logits: (g, c), c ≥ 2; all floating. labels: (g,) of any integer dtype, in [0, c), or
-    `ignore_index` where a sample has none. The weights are those of the training loss: by default
+    `ignore_index` where a sample has none; or soft labels (g, c), floating, each row of sum 1, or of NaN where a sample
+    has none. The weights and label_smoothing, in [0, 1], are those of the training loss: by default
     ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j with λ = unimodal_weight, and CE_joint without unimodal heads.
 
     Returns `loss` (g,), `probability` (g, H) of the true label by each unimodal head in order and the joint head, with
     two unimodal heads or more `similarity` (g,), and the signals of `bss_service.core.signals.DYNAMICS`, all float32.
     What needs a label is NaN, not known, of a sample that is ignored. The sampler sends what the job declares.
+    Soft labels have no one true class: `probability` is then the mean over the label's shares, and of `DYNAMICS` there
+    is `predicted_class` alone, so that nothing can be read of wrong labels.
     The formulas are those of `bss_service.core.measurement`. No forward pass, no wait for the device.
 
     Raises TypeError or ValueError naming an argument of another type, shape or dtype, with what to do; LabelError, a
     ValueError, naming a label on the CPU that is out of range. One on another device is not waited for: its loss and
     probability are NaN, and once feedback is given the sampler's next call raises LabelError with step and sample.
     """
-    batch = read(unimodal_logits, joint_logits, labels, ignore_index)
+    batch = read(unimodal_logits, joint_logits, labels, ignore_index, label_smoothing)
     is_unknown = batch.is_ignored | batch.is_outside
-    why = torch.full_like(is_unknown, WRONG_LABEL, dtype=torch.int32).view(torch.float32)
-    why = why.masked_fill(batch.is_ignored, torch.nan)
     by_signal = {
-        "loss": loss_of(batch.at_label, unimodal_weight, joint_weight),
+        "loss": loss_of(batch.at_target, unimodal_weight, joint_weight),
         "probability": batch.at_label.exp().T,
-        "label": batch.labels,
-        **formulas.label_and_rival(batch.logs, batch.labels, torch),
+        **_by_class(batch),
     }
     predicted = by_signal.pop("predicted_class").float()  # the one that needs no label
-    measured = {name: _marked(values, is_unknown, why) for name, values in by_signal.items()}
+    measured = marked(by_signal, is_unknown, batch.is_ignored)
     measured["predicted_class"] = predicted
     if len(unimodal_logits) > 1:
         measured["similarity"] = formulas.similarity(batch.logs[:-1].exp(), torch)
     return measured
 
 
+def _by_class(batch: "Logs") -> dict[str, Tensor]:
+    """What can be told of classes: of soft labels, the likeliest alone."""
+    if batch.labels is None:
+        return {"predicted_class": batch.logs.argmax(-1).T}
+    return {"label": batch.labels, **formulas.label_and_rival(batch.logs, batch.labels, torch)}
+
+
+def marked(by_signal: Mapping[str, Tensor], is_unknown: Tensor, is_ignored: Tensor) -> dict[str, Tensor]:
+    """Values (g,) or (g, H) as float32, with the mark of why in the rows that are not known.
+
+    is_unknown, is_ignored: (g,), whether a sample's values are not known, and whether that is meant; else its label is
+    wrong.
+    """
+    why = torch.full_like(is_unknown, WRONG_LABEL, dtype=torch.int32).view(torch.float32)
+    why = why.masked_fill(is_ignored, torch.nan)
+    return {name: _marked(values, is_unknown, why) for name, values in by_signal.items()}
+
+
 class Logs(NamedTuple):
     """Of H heads, the joint one last: log-probabilities, in single precision whatever the model computes in."""
 
     logs: Tensor  # (H, g, c)
-    labels: Tensor  # (g,) int64 in [0, c)
-    at_label: Tensor  # (H, g), log-probabilities of these; meaningless where one of the following is true
+    labels: Tensor | None  # (g,) int64 in [0, c); None: they are soft
+    at_label: Tensor  # (H, g), log-probabilities of these; meaningless where one of the last two is true
+    at_target: Tensor  # (H, g), less the cross-entropy of each head: the same unless labels are soft or smoothed
     is_ignored: Tensor  # (g,)
     is_outside: Tensor  # (g,)
 
 
-def read(unimodal_logits: Sequence[Tensor], joint_logits: Tensor, labels: Tensor, ignore_index: int) -> Logs:
+def read(
+    unimodal_logits: Sequence[Tensor],
+    joint_logits: Tensor,
+    labels: Tensor,
+    ignore_index: int,
+    label_smoothing: float = 0.0,
+) -> Logs:
     """Raises what `measure` raises."""
     check_logits(unimodal_logits, joint_logits)
-    check_labels(labels, joint_logits)
-    classes, device = joint_logits.shape[1], joint_logits.device
+    check_labels(labels, joint_logits, may_be_soft=True)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be at least 0 and at most 1, got {label_smoothing}")
+    logs = formulas.log_softmax(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
+    known = _by_shares(logs, labels) if is_soft(labels, joint_logits) else _by_label(logs, labels, ignore_index)
+    if label_smoothing:
+        known = known._replace(at_target=formulas.smoothed(known.at_target, logs, label_smoothing))
+    return known
+
+
+def _by_label(logs: Tensor, labels: Tensor, ignore_index: int) -> Logs:
+    classes, device = logs.shape[-1], logs.device
     usable, is_ignored, is_outside = formulas.usable_labels(labels.long(), classes, ignore_index, torch)
     if _is_on_host(labels):
         _check_range(labels, is_outside & ~is_ignored, classes, ignore_index)
-    logs = formulas.log_softmax(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
     on_device = [part.to(device, non_blocking=True) for part in (usable, is_ignored, is_outside)]
-    return Logs(logs, on_device[0], formulas.true_label(logs, on_device[0], torch), *on_device[1:])
+    at_label = formulas.true_label(logs, on_device[0], torch)
+    return Logs(logs, on_device[0], at_label, at_label, *on_device[1:])
+
+
+def _by_shares(logs: Tensor, labels: Tensor) -> Logs:
+    shares = labels.float()
+    is_ignored = shares.isnan().any(1)
+    is_outside = ~is_ignored & ((shares < 0).any(1) | ((shares.sum(1) - 1).abs() > SHARES_ROUNDING))
+    if _is_on_host(labels) and is_outside.any():
+        row = int(is_outside.nonzero()[0])
+        raise LabelError(
+            f"labels must be rows of shares of sum 1, or of NaN where a sample has none, got "
+            f"{labels[row].tolist()[:8]} in row {row}"
+        )
+    shares = shares.masked_fill((is_ignored | is_outside)[:, None], 0.0).to(logs.device, non_blocking=True)
+    is_ignored, is_outside = (part.to(logs.device, non_blocking=True) for part in (is_ignored, is_outside))
+    at_label = (logs.exp() * shares).sum(-1).log()
+    return Logs(logs, None, at_label, formulas.target_log_probability(logs, shares, torch), is_ignored, is_outside)
 
 
 def _marked(values: Tensor, is_unknown: Tensor, mark: Tensor) -> Tensor:

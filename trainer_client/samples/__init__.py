@@ -1,1 +1,1 @@
-"""Internal: samples of a data set one by one: their indices, and what they show."""
+"""Internal: the samples of a data set: their indices, what they show, and a pass over their batches."""

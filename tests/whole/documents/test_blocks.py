@@ -49,6 +49,7 @@ STOOD_IN = {
     "pip install": "is installed",
     "pytest examples": "tests/examples runs these",
     "torchrun": "tests/examples runs it",
+    "accelerate launch": "tests/examples runs it",
     "make": "takes minutes",
     "docker-compose": "needs a container engine: make compose-test",
     "export BSS_TOKEN": "the service would ask for it",
@@ -111,7 +112,7 @@ def check(words: list[str]) -> None:
             name, rest = rest[0], rest[1:]
             command = command.commands[name]
         command.make_context(name, list(rest))
-    elif program in ("python", "pytest", "torchrun"):
+    elif program in ("python", "pytest", "torchrun", "accelerate"):
         if rest[0] == "-m":
             assert importlib.util.find_spec(rest[1]), rest[1]
         else:

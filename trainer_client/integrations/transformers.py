@@ -1,0 +1,161 @@
+"""Hugging Face's Trainer, TRL's among them: a mixin that schedules, feeds back, reports and resumes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from bss_service.protocol.jobs import JobSpec
+from trainer_client.integrations.schedule import check_dataset, check_order, rebuilt
+from trainer_client.logits.measurement import Measurement, measure
+from trainer_client.logits.sequences import measure_tokens
+from trainer_client.sampler import ScheduledBatchSampler
+
+INDEX: Final = "bss_index"  # of the batch's samples, beside the model's inputs
+STATE: Final = "bss_scheduler.pt"  # in the folder of a checkpoint
+
+
+class BalanceScheduling(Trainer):
+    """A Trainer whose batches the scheduler chooses; to be mixed into others: `class Mine(BalanceScheduling, Other)`.
+
+        trainer = BalanceScheduling(model, args, train_dataset=train_set, scheduling={"name": "run-1"})
+
+    scheduling: fields of the JobSpec but for samples and batch_size; and `url`, `if_exists`, `on_outage`.
+    Without others the job has one modality, "input", and no unimodal heads. Everything else is the Trainer's: collator,
+    workers, columns, precision, processes.
+
+    A step's outputs are measured by `measured`, which subclasses may override: logits (g, c) as classes, (g, T, V) as
+    tokens of a causal model. Its order must be a plain one: prompts that are to repeat, as GRPO's, are refused. Each
+    evaluation with an `eval_accuracy` among its metrics is reported, where the job has no unimodal heads.
+    `train(resume_from_checkpoint=…)` goes on in the middle of an epoch.
+    """
+
+    def __init__(self, *args: Any, scheduling: Mapping[str, Any], **kwargs: Any) -> None:
+        self._scheduling = dict(scheduling)
+        self._scheduled: DataLoader[Any] | None = None
+        self.sampler: ScheduledBatchSampler | None = None  # once training has begun
+        super().__init__(*args, **kwargs)
+        self.add_callback(_Checkpoints(lambda: self.sampler))
+
+    def measured(self, inputs: Mapping[str, Any], outputs: Any) -> Measurement:
+        """The signals of a step, of the model's inputs and outputs. Raises ValueError where these have no logits."""
+        labels, logits = inputs.get("labels"), _logits(outputs)
+        if labels is None or logits is None:
+            raise ValueError(
+                "outputs must have logits, and inputs labels, to be measured: override measured(inputs, outputs)"
+            )
+        if logits.ndim == 3:
+            return measure_tokens([], logits, labels, shift=True)
+        return measure([], logits, labels)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The Trainer's, scheduled; each process gets its own share, so it is not prepared."""
+        if self._scheduled is None:
+            loader = super().get_train_dataloader()
+            check_dataset(loader.dataset)
+            batches = getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler)  # of several processes
+            check_order(getattr(batches, "sampler", None))
+            self.sampler = self._make_sampler(loader)
+            plain = DataLoader(
+                loader.dataset,
+                collate_fn=loader.collate_fn,
+                num_workers=loader.num_workers,
+                pin_memory=loader.pin_memory,
+                prefetch_factor=loader.prefetch_factor,
+                persistent_workers=loader.persistent_workers,
+                worker_init_fn=loader.worker_init_fn,
+            )
+            self._scheduled = rebuilt(plain, self.sampler, _WithIndexColumn(loader.collate_fn))
+        return self._scheduled
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The Trainer's; of a training step the feedback too."""
+        index = inputs.pop(INDEX, None)
+        if index is None or self.sampler is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        given = dict(inputs)  # the Trainer may take the labels out
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        self.sampler.feedback(index, self.measured(given, outputs))
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The Trainer's, and a report of it."""
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)
+        sampler, has_both = self.sampler, {"eval_loss", "eval_accuracy"} <= metrics.keys()
+        if sampler is not None and has_both and len(sampler.spec.heads) == 1 and self.is_world_process_zero():
+            sampler.validation(loss=metrics["eval_loss"], accuracy=metrics["eval_accuracy"])
+        return metrics
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's; with a checkpoint from where it was."""
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(self.args.output_dir or "")  # type: ignore[no-untyped-call]
+        if folder:
+            self.args.ignore_data_skip = True  # the sampler stands behind those batches
+            self.get_train_dataloader()
+            assert self.sampler is not None
+            self.sampler.load_state_dict(torch.load(Path(folder) / STATE, weights_only=True))
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            if self.sampler is not None:
+                self.sampler.flush(2.0)
+
+    def _make_sampler(self, loader: DataLoader[Any]) -> ScheduledBatchSampler:
+        options: dict[str, Any] = {"modalities": ["input"], "unimodal_heads": False} | self._scheduling
+        where: dict[str, Any] = {name: options.pop(name) for name in ("if_exists", "on_outage") if name in options}
+        url, world = options.pop("url", None), self.args.world_size
+        if "interval" in options:  # what the loader and the Trainer pull ahead
+            ahead = loader.num_workers * (loader.prefetch_factor or 0)
+            options.setdefault("lag", ahead + self.args.gradient_accumulation_steps + 1)
+        spec = JobSpec(
+            samples=len(loader.dataset),  # type: ignore[arg-type]
+            batch_size=self.args.per_device_train_batch_size * max(1, self.args.n_gpu) * world,
+            **{"seed": self.args.seed, **options},
+        )
+        return ScheduledBatchSampler(spec, url, rank=self.args.process_index, world_size=world, **where)
+
+
+class _Checkpoints(TrainerCallback):
+    """Writes the sampler's state beside the Trainer's."""
+
+    def __init__(self, sampler: Callable[[], ScheduledBatchSampler | None]) -> None:
+        self._sampler = sampler
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        sampler = self._sampler()
+        if sampler is not None and state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            torch.save(sampler.state_dict(), folder / STATE)
+
+
+class _WithIndexColumn:
+    """The Trainer's collation, and the samples' indices (g,) as one more column."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, samples: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+        indices, data = zip(*samples, strict=True)
+        return {**self.collate(list(data)), INDEX: torch.tensor(indices, dtype=torch.int64)}
+
+
+def _logits(outputs: Any) -> Tensor | None:
+    """Those of a model's outputs: by name, else the first that follows the loss."""
+    if isinstance(outputs, Mapping):
+        logits = outputs.get("logits")
+    else:
+        logits = outputs[1] if isinstance(outputs, tuple | list) and len(outputs) > 1 else None
+    return logits if isinstance(logits, Tensor) else None

@@ -16,7 +16,9 @@ def check(client: SchedulerClient, job_name: str, steps: int) -> None:
     assert (state.steps_fed_back, state.fed_back_until, state.validation.step) == (steps, steps, steps)
 
 
-@pytest.mark.parametrize("example", ["lightning_callback.py", "huggingface_trainer.py"])
+@pytest.mark.parametrize(  # the callbacks have tests of their own, without half a minute of imports
+    "example", ["lightning_callback.py", pytest.param("huggingface_trainer.py", marks=pytest.mark.long)]
+)
 def test_a_trainer_trains(run: Callable[..., list[str]], client: SchedulerClient, job_name: str, example: str) -> None:
     *_, line = run(example, "--epochs", "1")
     assert "validation accuracy" in line

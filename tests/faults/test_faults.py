@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.faults.explore import explore
 from tests.faults.service import Service
 
-PROGRAMS = 25
+PROGRAMS = 15
 
 
 def test_random_programs_break_no_promise(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from tests.mutants.planting import ROOT, Copy, EntryError, Mutant, missing_tests
 
 SHORT = (  # whose tests take no time
     "percentiles-not-widened-for-few-seeds",
-    "outage-timer-restarts",
-    "balance-score-with-the-sign-turned",
     "a-confusion-transposed",
 )
 SOUND = "def twice(x):\n    return 2 * x\n"

@@ -391,7 +391,7 @@ def test_a_flipped_bit_never_gives_a_wrong_batch(tmp_path: Path, application: Ca
     sql(original, "DELETE FROM snapshots WHERE seq > 0")
     last = sql(original, "SELECT max(rowid) FROM journal")[0][0]
     outcomes = {"identical": 0, "recovered": 0, "refused": 0}
-    for _ in range(80):
+    for _ in range(50):
         shutil.copy(original, store)
         changed = flip(store, dice)
         with application(store) as http:

@@ -17,7 +17,7 @@ def gradient(algorithm: str) -> Gradient:
     return Gradient(algorithm, TASKS, seed=3, workers=1, envs=4, steps=8)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.long)])
 def test_a_run_resumed_from_its_checkpoint_goes_on_as_if_it_had_not_stopped(algorithm: str, tmp_path: Path) -> None:
     whole, stopped, resumed = gradient(algorithm), gradient(algorithm), gradient(algorithm)
     try:

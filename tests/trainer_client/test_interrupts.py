@@ -122,7 +122,13 @@ def fed_back(client: SchedulerClient, job: str) -> int:
 
 @pytest.mark.parametrize(
     ("ending", "becomes"),
-    [(signal.SIGINT, slow), (signal.SIGINT, gone), ("exception", there), ("exception", slow), ("exception", gone)],
+    [
+        (signal.SIGINT, slow),
+        pytest.param(signal.SIGINT, gone, marks=pytest.mark.long),
+        pytest.param("exception", there, marks=pytest.mark.long),
+        pytest.param("exception", slow, marks=pytest.mark.long),
+        ("exception", gone),
+    ],
 )
 def test_a_users_loop_ends_and_leaves_nothing(
     proxy: Proxy,
@@ -185,8 +191,8 @@ class TestReference:
         ("number", "workers", "becomes"),
         [
             (signal.SIGINT, "2", there),
-            (signal.SIGINT, "2", slow),
-            (signal.SIGINT, "0", gone),
+            pytest.param(signal.SIGINT, "2", slow, marks=pytest.mark.long),
+            pytest.param(signal.SIGINT, "0", gone, marks=pytest.mark.long),
             (signal.SIGTERM, "2", gone),
         ],
     )

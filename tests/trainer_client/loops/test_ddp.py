@@ -111,7 +111,7 @@ def counted_once(client: SchedulerClient, world: World) -> bool:
     return client.job(world.job).steps_fed_back == STEPS
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_the_ranks_batches_are_together_those_of_one_rank(
     world: World, client: SchedulerClient, alone: Batches, size: int
 ) -> None:

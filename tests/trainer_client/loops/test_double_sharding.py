@@ -51,7 +51,9 @@ def accelerated(service: Service, job: str, folder: Path, how: str) -> list[str]
     return [words for words in reversed(outputs) if words]
 
 
-@pytest.mark.parametrize("how", ["prepared", "uneven", "split", "dispatched"])
+@pytest.mark.parametrize(
+    "how", ["prepared", "dispatched", *(pytest.param(how, marks=pytest.mark.long) for how in ("uneven", "split"))]
+)
 def test_accelerates_prepare_is_refused(service: Service, job_name: str, tmp_path: Path, how: str) -> None:
     outputs = accelerated(service, job_name, tmp_path, how)
     assert outputs

@@ -1,10 +1,13 @@
 from collections.abc import Callable
 
+import pytest
+
 from trainer_client import SchedulerClient
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
 
+@pytest.mark.long  # tests/trainer_client/loops/test_ddp.py has ranks
 def test_ranks_get_disjoint_shares_and_one_process_goes_on_alone(
     run: Callable[..., list[str]], client: SchedulerClient, job_name: str
 ) -> None:

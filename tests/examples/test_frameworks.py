@@ -6,6 +6,8 @@ import pytest
 
 from trainer_client import SchedulerClient
 
+pytestmark = pytest.mark.long  # the callbacks have tests of their own, without half a minute of imports
+
 LAUNCH = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
 LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
 
@@ -16,9 +18,7 @@ def check(client: SchedulerClient, job_name: str, steps: int) -> None:
     assert (state.steps_fed_back, state.fed_back_until, state.validation.step) == (steps, steps, steps)
 
 
-@pytest.mark.parametrize(  # the callbacks have tests of their own, without half a minute of imports
-    "example", ["lightning_callback.py", pytest.param("huggingface_trainer.py", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("example", ["lightning_callback.py", "huggingface_trainer.py"])
 def test_a_trainer_trains(run: Callable[..., list[str]], client: SchedulerClient, job_name: str, example: str) -> None:
     *_, line = run(example, "--epochs", "1")
     assert "validation accuracy" in line

@@ -46,6 +46,7 @@ PROMISES = {
 }
 LONG = (  # to find, or to let a sound service pass
     "change-without-the-token",
+    "feedback-applied-twice-after-a-crash",
     "swap-forgets-drawn-samples",
     "taking-over-is-not-journaled",
     "trainer-of-another-incarnation",

@@ -76,6 +76,7 @@ class Copy:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         # A file that is changed twice within a second, and to the same size, would be taken for its compiled form.
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and they take seconds to load
         environment.setdefault("BSS_SHARED", str(self.root.parent / "shared"))  # where tests of the tree itself look
         try:
             done = subprocess.run(

@@ -151,7 +151,7 @@ def test_what_lives_in_other_processes_cannot_be_touched(make: Callable[..., Stu
         env.env_method("render")
 
 
-@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("discrete", [pytest.param(False, marks=pytest.mark.long), True])
 def test_stable_baselines3_learns_on_it(make: Callable[..., StudentsVecEnv], discrete: bool) -> None:
     env = make(2, discrete=discrete)
     kind = DiscreteBalanceScheduling if discrete else BalanceScheduling

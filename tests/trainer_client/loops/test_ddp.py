@@ -142,6 +142,7 @@ def test_ranks_that_are_restarted_after_one_died_train_on_the_same_batches(
     assert counted_once(client, world)
 
 
+@pytest.mark.long
 def test_a_rank_that_dies_and_comes_back_alone_trains_on_the_same_batches(
     world: World, client: SchedulerClient, alone: Batches
 ) -> None:

@@ -52,7 +52,7 @@ def accelerated(service: Service, job: str, folder: Path, how: str) -> list[str]
 
 
 @pytest.mark.parametrize(
-    "how", ["prepared", "dispatched", *(pytest.param(how, marks=pytest.mark.long) for how in ("uneven", "split"))]
+    "how", ["prepared", *(pytest.param(how, marks=pytest.mark.long) for how in ("uneven", "split", "dispatched"))]
 )
 def test_accelerates_prepare_is_refused(service: Service, job_name: str, tmp_path: Path, how: str) -> None:
     outputs = accelerated(service, job_name, tmp_path, how)

@@ -45,7 +45,10 @@ def test_a_checkpoint_holds_numbers_alone(tmp_path: Path) -> None:
     assert set(torch.load(tmp_path / "state", weights_only=True)) >= {"parameters", "observations", "replay"}
 
 
-@pytest.mark.parametrize(("algorithm", "begin"), [("ppo", START), ("sac", START), ("ppo-evidence", JUDGED_START)])
+@pytest.mark.parametrize(
+    ("algorithm", "begin"),
+    [("ppo", START), pytest.param("sac", START, marks=pytest.mark.long), ("ppo-evidence", JUDGED_START)],
+)
 def test_training_begins_near_plain_shuffling_or_at_the_rule(algorithm: str, begin: Action) -> None:
     learner = gradient(algorithm)
     try:

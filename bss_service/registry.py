@@ -289,7 +289,7 @@ class JobRegistry:
                 refused = error
                 if isinstance(error, NotReproducibleError | StoppedError):
                     live.pending = None
-                    self.drop(live)  # all others are raised before anything changes
+                    self.drop(live)  # the plan is half drawn; all others leave the job as it is to be stored
             except BaseException:
                 live.pending = None  # a change may be half done: what is stored is whole
                 self.drop(live)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import groupby
 from typing import Any, Protocol
 
 from bss_cli.rendering import in_words
@@ -47,6 +48,15 @@ def library(name: str, extra: str) -> Any:
         raise MissingExtraError(
             f"{missing.name} is not installed; it comes with pip install 'bss-scheduler[{extra}]'"
         ) from None
+
+
+def rows(points: Sequence[Point]) -> Iterator[tuple[int, dict[str, float | str]]]:
+    """The points of each step together, as trackers that log rows have them."""
+    for step, together in groupby(points, key=lambda point: point.step):
+        row: dict[str, float | str] = {}
+        for point in together:
+            row |= {point.curve: point.value} | ({} if point.text is None else {f"{point.curve}/text": point.text})
+        yield step, row
 
 
 def of_reports(reports: Sequence[ValidationReport]) -> Iterator[Point]:

@@ -1,10 +1,9 @@
 """Trackio: a run of a local project, named as the job."""
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Final
 
-from bss_cli.following.points import Point, library
+from bss_cli.following.points import Point, library, rows
 
 EXTRA: Final = "trackio"
 
@@ -24,10 +23,7 @@ class TrackioTracker:
 
     def write(self, points: Sequence[Point]) -> None:
         """Add points, in order of step."""
-        for step, together in groupby(points, key=lambda point: point.step):
-            row: dict[str, float | str] = {}
-            for point in together:
-                row |= {point.curve: point.value} | ({} if point.text is None else {f"{point.curve}/text": point.text})
+        for step, row in rows(points):
             self._run.log(row, step=step)
 
     def close(self) -> None:
@@ -35,9 +31,9 @@ class TrackioTracker:
         self._run.finish()
 
 
-def _latest(rows: Sequence[Mapping[str, object]]) -> dict[str, int]:
+def _latest(logged: Sequence[Mapping[str, object]]) -> dict[str, int]:
     written: dict[str, int] = {}
-    for row in rows:
+    for row in logged:
         step = int(str(row["step"]))
         written |= {curve: max(step, written.get(curve, -1)) for curve in row if "/" in curve}
     return written

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from bss_cli.following.points import Point, library
+from bss_cli.following.points import Point, library, rows
 
 EXTRA: Final = "wandb"
 WRITTEN: Final = "bss_written"  # of the summary: the latest step of each curve, as JSON
@@ -32,12 +31,9 @@ class WandbTracker:
 
     def write(self, points: Sequence[Point]) -> None:
         """Add points, in order of step."""
-        for step, together in groupby(points, key=lambda point: point.step):
-            row: dict[str, float | str] = {"step": step}
-            for point in together:
-                row |= {point.curve: point.value} | ({} if point.text is None else {f"{point.curve}/text": point.text})
-                self._written[point.curve] = step
-            self._run.log(row)
+        for step, row in rows(points):
+            self._run.log({"step": step} | row)
+        self._written |= {point.curve: point.step for point in points}
         self._run.summary[WRITTEN] = json.dumps(self._written)
         if self._file is not None:
             self._file.write_text(json.dumps(self._written), encoding="utf-8")

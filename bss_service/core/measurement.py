@@ -54,9 +54,9 @@ def known_mean(values: Array, is_known: Array, xp: ModuleType) -> Array:
     return xp.where(is_known, values, 0.0).sum(axis=-1) / xp.where(count == 0, xp.nan, count)
 
 
-def two_classes(logits: Array, xp: ModuleType) -> Array:
-    """Log-probabilities (..., 2) of no and yes by one logit z each: those of the two logits −z/2 and z/2."""
-    return log_softmax(xp.stack([-logits / 2, logits / 2], -1), xp)
+def two_logits(logits: Array, xp: ModuleType) -> Array:
+    """The logits −z/2 and z/2 (..., 2) of no and yes that say what one logit z does."""
+    return xp.stack([-logits / 2, logits / 2], -1)
 
 
 def normalised_error(predictions: Array, targets: Array, scale: Array | float, xp: ModuleType) -> Array:

@@ -4,9 +4,9 @@ SQLite lets one change in at a time, and takes about 10 ms for a megabyte. A lar
 its transaction, in pieces that nothing refers to yet; between them all others are committed.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from uuid import uuid4
 
 from bss_service.journal.schema import checksum
@@ -16,12 +16,19 @@ from bss_service.journal.transaction import PIECE_BYTES, PlanPiece, Transaction,
 Item = tuple[Transaction, Future[None]]
 
 
+@dataclass(slots=True)
+class _Lane:
+    """A job's transactions, the first of which waits for its pieces."""
+
+    items: list[Item]
+    pieces: Iterator[PlanPiece]
+
+
 class Lanes:
     """Transactions that wait for pieces, or behind one of their job that does."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, deque[Item]] = {}
-        self._pieces: dict[str, Iterator[PlanPiece]] = {}
+        self._lanes: dict[str, _Lane] = {}  # by job
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
@@ -32,28 +39,26 @@ class Lanes:
         for item in items:
             transaction, _ = item
             if transaction.job in self._lanes:
-                self._lanes[transaction.job].append(item)
+                self._lanes[transaction.job].items.append(item)
             elif transaction.is_large and not (transaction.written or transaction.fence.closed):
-                self._lanes[transaction.job] = deque([item])
-                self._pieces[transaction.job] = _pieces(transaction)
+                self._lanes[transaction.job] = _Lane([item], _pieces(transaction))
             else:
                 ready.append(item)
         return ready
 
     def turn(self) -> Item:
         """The item whose next piece is to be written; the lanes take turns."""
-        job, lane = next(iter(self._lanes.items()))
-        self._lanes[job] = self._lanes.pop(job)
-        return lane[0]
+        job = next(iter(self._lanes))
+        self._lanes[job] = lane = self._lanes.pop(job)
+        return lane.items[0]
 
     def next_piece(self, transaction: Transaction) -> PlanPiece | None:
         """What is to be written ahead of it; None: nothing any more."""
-        return None if transaction.fence.closed else next(self._pieces[transaction.job], None)
+        return None if transaction.fence.closed else next(self._lanes[transaction.job].pieces, None)
 
     def leave(self, job: str) -> list[Item]:
         """All items of a lane, whose pieces are written or can't be, in their order."""
-        del self._pieces[job]
-        return list(self._lanes.pop(job))
+        return self._lanes.pop(job).items
 
 
 def _pieces(transaction: Transaction) -> Iterator[PlanPiece]:

@@ -6,22 +6,18 @@ and prints the process's id. The services are processes like any other: killed b
 """
 
 import fcntl
-import gc
 import json
 import os
 import signal
 import sys
 from typing import Any
 
-import bss_cli.commands
 import bss_service.host.host
-import bss_service.http.server  # loaded before the first fork
 import bss_service.registry
 from bss_cli.__main__ import main
-from bss_service.policies.base import policy_class, policy_names
+from tests.support.nursery import load
 
 assert hasattr(bss_service.registry, "SNAPSHOT_ENTRIES") and hasattr(bss_service.host.host, "PLACE_SECONDS")
-assert bss_service.http.server and bss_cli.commands
 
 
 def be_service(request: dict[str, Any]) -> None:
@@ -38,9 +34,7 @@ def be_service(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    for name in policy_names():
-        policy_class(name)
-    gc.freeze()
+    load()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while line := sys.stdin.readline():

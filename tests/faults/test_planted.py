@@ -16,7 +16,7 @@ PROGRAMS = 400  # within which each is found: at the worst, since how far a kill
 
 
 def copied(folder: Path) -> Path:
-    for part in ("bss_cli", "bss_service", "trainer_client", "tests/faults"):
+    for part in ("bss_cli", "bss_service", "trainer_client", "tests/faults", "tests/support"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
 

@@ -132,16 +132,22 @@ def _next_service(requests: socket.socket) -> dict[str, Any]:
         requests.send(b"%d" % child)
 
 
-def main() -> None:
+def load() -> None:
+    """Load what `bss serve` loads, before the first fork."""
     import bss_cli.commands
     import bss_service.http.server
     from bss_service.policies.base import policy_class, policy_names
-    from bss_service.testing.__main__ import main as serve
 
     assert bss_cli.commands and bss_service.http.server
     for name in policy_names():
         policy_class(name)
     gc.freeze()
+
+
+def main() -> None:
+    from bss_service.testing.__main__ import main as serve
+
+    load()
     with socket.socket(fileno=os.dup(0)) as requests:
         request = _next_service(requests)
     os.setsid()

@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.mislabelled import CLASSES, LABELS, SAMPLES, SIGNALS, TRUTH
-from trainer_client import JobSpec, ScheduledBatchSampler, WithIndex, measure, weighted
+from trainer_client import JobSpec, ScheduledBatchSampler, ValidationMeter, WithIndex, measure, weighted
 
 NO_SWAPS: Final[Mapping[int, str]] = {}
 WAIT: Final = 60_000  # ms: the machine may be busy with other tests
@@ -87,13 +87,10 @@ def train(
 
 
 def _validation(student: Student, inputs: list[torch.Tensor], truth: torch.Tensor, spec: JobSpec) -> dict[str, Any]:
-    unimodal, joint = student(*inputs)
-    heads = {}
-    for modality, logits in zip(spec.modalities, unimodal, strict=True):
-        right = torch.softmax(logits, dim=1)[torch.arange(len(truth)), truth].mean()
-        heads[modality] = (float((logits.argmax(dim=1) == truth).double().mean()), float(right))
-    loss = float(torch.nn.functional.cross_entropy(joint, truth))
-    return {"loss": loss, "accuracy": float((joint.argmax(dim=1) == truth).double().mean()), "modalities": heads}
+    meter = ValidationMeter(spec.modalities)
+    meter.add(*student(*inputs), truth)
+    told = meter.report()
+    return {name: told[name] for name in ("loss", "accuracy", "modalities")}
 
 
 def _shown(index: int) -> str | bytes:

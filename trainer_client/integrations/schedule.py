@@ -85,13 +85,10 @@ def schedule(
     sampler = ScheduledBatchSampler(
         spec, url, rank=rank, world_size=world_size, if_exists=if_exists, on_outage=on_outage
     )
-    return rebuilt(loader, sampler, IndexedCollate(loader.collate_fn)), sampler
-
-
-def rebuilt(loader: Loader, sampler: ScheduledBatchSampler, collate: Callable[[Any], Any]) -> Loader:
-    """The loader with another order and collation, over the same data set with indices."""
     kept = {name: getattr(loader, name) for name in KEPT if hasattr(loader, name)}
-    return type(loader)(WithIndex(loader.dataset), batch_sampler=sampler, collate_fn=collate, **kept)
+    collate = IndexedCollate(loader.collate_fn)
+    scheduled = type(loader)(WithIndex(loader.dataset), batch_sampler=sampler, collate_fn=collate, **kept)
+    return scheduled, sampler
 
 
 def _check(loader: Any) -> None:

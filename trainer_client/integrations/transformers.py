@@ -11,10 +11,11 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from bss_service.protocol.jobs import JobSpec
-from trainer_client.integrations.schedule import check_dataset, check_order, rebuilt
+from trainer_client.integrations.schedule import IndexedCollate, check_dataset, check_order
 from trainer_client.logits.measurement import Measurement, measure
 from trainer_client.logits.sequences import measure_tokens
 from trainer_client.sampler import ScheduledBatchSampler
+from trainer_client.samples.with_index import WithIndex
 
 INDEX: Final = "bss_index"  # of the batch's samples, beside the model's inputs
 STATE: Final = "bss_scheduler.pt"  # in the folder of a checkpoint
@@ -61,16 +62,16 @@ class BalanceScheduling(Trainer):
             batches = getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler)  # of several processes
             check_order(getattr(batches, "sampler", None))
             self.sampler = self._make_sampler(loader)
-            plain = DataLoader(
-                loader.dataset,
-                collate_fn=loader.collate_fn,
+            self._scheduled = DataLoader(
+                WithIndex(loader.dataset),
+                batch_sampler=self.sampler,
+                collate_fn=_WithIndexColumn(loader.collate_fn),
                 num_workers=loader.num_workers,
                 pin_memory=loader.pin_memory,
                 prefetch_factor=loader.prefetch_factor,
                 persistent_workers=loader.persistent_workers,
                 worker_init_fn=loader.worker_init_fn,
             )
-            self._scheduled = rebuilt(plain, self.sampler, _WithIndexColumn(loader.collate_fn))
         return self._scheduled
 
     def compute_loss(
@@ -145,11 +146,11 @@ class _WithIndexColumn:
     """The Trainer's collation, and the samples' indices (g,) as one more column."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self.collate = collate
+        self._collate = IndexedCollate(collate)
 
     def __call__(self, samples: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-        indices, data = zip(*samples, strict=True)
-        return {**self.collate(list(data)), INDEX: torch.tensor(indices, dtype=torch.int64)}
+        indices, columns = self._collate(samples)
+        return {**columns, INDEX: indices}
 
 
 def _logits(outputs: Any) -> Tensor | None:

@@ -37,9 +37,7 @@ def measure_binary(
         if labels.device.type == "cpu" and (labels != labels.round()).any():
             raise ValueError("labels must be 0 or 1, got shares: give measure_multilabel, which takes them")
         labels = labels.where(labels == labels.round(), NO_CLASS)
-    *unimodal, joint = (
-        torch.stack([-z / 2, z / 2], 1) for z in (x.reshape(-1) for x in [*unimodal_logits, joint_logits])
-    )
+    *unimodal, joint = (formulas.two_logits(z.reshape(-1), torch) for z in [*unimodal_logits, joint_logits])
     return measure(
         unimodal,
         joint,
@@ -84,7 +82,8 @@ def measure_multilabel(
         )
     parts = (~(is_ignored | is_outside), is_outside.any(1), shares)
     is_known, is_wrong, shares = (part.to(joint_logits.device, non_blocking=True) for part in parts)
-    logs = formulas.two_classes(torch.stack([*unimodal_logits, joint_logits]).float(), torch)  # (H, g, L, 2)
+    logits = formulas.two_logits(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
+    logs = formulas.log_softmax(logits, torch)  # (H, g, L, 2)
     shares = torch.stack([1 - shares, shares], -1).masked_fill(~is_known[..., None], 0.0)
     at_target = formulas.known_mean(formulas.target_log_probability(logs, shares, torch), is_known, torch)
     probability = formulas.known_mean((logs.exp() * shares).sum(-1), is_known, torch)

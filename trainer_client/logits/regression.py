@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bss_service.core import measurement as formulas
 from trainer_client.logits.forms import check_heads, form_of
+from trainer_client.logits.measurement import loss_of
 
 
 @torch.no_grad()
@@ -44,10 +45,8 @@ def measure_regression(
     errors = formulas.normalised_error(
         heads, targets.to(device, non_blocking=True).float().reshape(samples, width), units, torch
     )
-    # What `total_loss` weighs are log-probabilities, less of which is more loss: an error stands for a negative one.
-    weight = joint_weight if joint_weight is not None else 1 - unimodal_weight if len(heads) > 1 else 1.0
-    loss = formulas.total_loss(-errors[-1], -errors[:-1], joint_weight=weight, unimodal_weight=unimodal_weight)
-    measured: dict[str, Tensor] = {"loss": loss}
+    # What is weighed are log-probabilities, less of which is more loss: an error stands for a negative one.
+    measured: dict[str, Tensor] = {"loss": loss_of(-errors, unimodal_weight, joint_weight)}
     if len(unimodal_predictions) > 1:
         measured["similarity"] = formulas.agreement(heads[:-1], units, torch)
     return measured

@@ -186,21 +186,32 @@ def locked(store: Path) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store that waits for no other process."""
     monkeypatch.setattr(database, "BUSY_SECONDS", 0)
-    store = Store(f"sqlite:///{tmp_path}/bss.sqlite")
+    opened = Store(f"sqlite:///{tmp_path}/bss.sqlite")
+    yield opened
+    opened.close()
 
+
+async def begun(store: Store) -> tuple[Host, np.ndarray]:
+    """A host with a job, and the batch that the job has handed out."""
+    host = Host(store, Metrics(), 10**6)
+    await host.create(spec("job", interval=1, patience=0.1))
+    return host, (await host.steps("job", StepsRequest(start=0))).batches.indices[0]
+
+
+def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
+    impatient: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def use() -> None:
-        host = Host(store, Metrics(), 10**6)
-        await host.create(spec("job", interval=1, patience=0.1))
-        drawn = (await host.steps("job", StepsRequest(start=0))).batches.indices[0]
+        host, drawn = await begun(impatient)
         fence = host._jobs._live["job"].fence
         told = FeedbackRequest(rank=1, world_size=2, feedback=measured(0, drawn[4:]))
-        gate = Gate(store._commit)
+        gate = Gate(impatient._commit)
         with locked(tmp_path / "bss.sqlite"), monkeypatch.context() as patched:
-            patched.setattr(store, "_commit", gate)
+            patched.setattr(impatient, "_commit", gate)
             request = asyncio.create_task(host.feedback("job", told))
             assert await asyncio.to_thread(gate.reached.wait, SECONDS)
             request.cancel()
@@ -214,19 +225,13 @@ def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
         assert (await host.feedback("job", told)).feedback == ["applied"]
 
     asyncio.run(use())
-    store.close()
 
 
 def test_feedback_that_is_not_stored_is_told_also_where_its_request_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    impatient: Store, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0)
-    store = Store(f"sqlite:///{tmp_path}/bss.sqlite")
-
     async def use() -> None:
-        host = Host(store, Metrics(), 10**6)
-        await host.create(spec("job", interval=1, patience=0.1))
-        drawn = (await host.steps("job", StepsRequest(start=0))).batches.indices[0]
+        host, drawn = await begun(impatient)
         request = StepsRequest(start=1, rank=1, world_size=2, feedback=measured(0, drawn[4:]))
         with locked(tmp_path / "bss.sqlite"), pytest.raises(StoreError, match="was not stored"):
             await host.steps("job", request)  # which comes too early besides
@@ -236,7 +241,6 @@ def test_feedback_that_is_not_stored_is_told_also_where_its_request_is_refused(
         assert (await host.feedback("job", again)).feedback == ["repeated"]
 
     asyncio.run(use())
-    store.close()
 
 
 def test_a_commit_goes_on_when_nobody_waits_for_it_any_more(store: Store, tmp_path: Path) -> None:

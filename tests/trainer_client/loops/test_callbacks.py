@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, WeightedRandomSampler
 from transformers import TrainingArguments
 
 from tests.support.services import Service
+from tests.trainer_client.support.lightning_quietly import QUIETLY
 from tests.trainer_client.support.plain import BATCH, BATCHES, EPOCHS, JOB, Data, Model, Run, plain_run, same_weights
 from trainer_client import ScheduledBatchSampler, SchedulerClient, measure, measure_tokens
 from trainer_client.integrations.lightning import BalanceScheduling as LightningScheduling
@@ -19,12 +20,7 @@ from trainer_client.integrations.schedule import schedule
 from trainer_client.integrations.transformers import BalanceScheduling
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:.*number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided"),
+    *QUIETLY,
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]

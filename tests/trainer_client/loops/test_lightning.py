@@ -12,16 +12,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.support.simulated import spec
+from tests.trainer_client.support.lightning_quietly import QUIETLY
 from trainer_client import JobSpec, ScheduledBatchSampler, SchedulerClient, WithIndex
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:.*number of training batches"),
-    pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided"),
-]
+pytestmark = QUIETLY
 NUMBERS = count()
 Batches = list[list[int]]
 

@@ -8,7 +8,6 @@ import io
 import math
 import socket
 import ssl
-import threading
 import time
 from base64 import b64encode
 from collections import deque

@@ -24,7 +24,7 @@ from bss_service.telemetry import tracing
 
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
-MAX_JSON: Final = 8 * 2**20  # bytes; frames carry more, and cost a hundredth
+MAX_JSON: Final = 2 * 2**20  # bytes, 20 ms in which nobody else is served; frames carry more, at a hundredth of that
 MAX_MEMBERS: Final = 10_000  # of all objects of a JSON body together
 MAX_ROWS: Final = 200_000  # arrays in a JSON body, or about twice those in a snapshot
 MAX_VALUES: Final = 2_000_000  # in a snapshot, but for those of its arrays

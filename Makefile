@@ -6,6 +6,7 @@
 # make check          lint, types, import directions, known vulnerabilities of dependencies
 # make docs          the documentation as a site, in site/; warnings are errors, and nothing is taken from the network
 # make bench          times beside what one would use otherwise
+# make bench-peers    the hot call beside DLRover, TorchRL over Ray, Optuna and Ray Serve, each in what is in .peers
 # make faults         random programs and kill -9 against the service, held against a model of it
 # make mutants        a hundred faults planted in the code one by one, and whether the tests notice each
 # make fuzz           a million wrong frames, messages and artefacts, and 20,000 wrong answers to a client
@@ -14,7 +15,7 @@
 # make load           64 checked trainers at once, for two minutes
 # make soak           an hour at a steady pace, with stops and kills
 # make screenshots    pictures of every view of the page, in light, dark and narrow
-.PHONY: demo test test-long test-gpu compose-test check docs bench faults mutants fuzz schemathesis attack load soak
+.PHONY: demo test test-long test-gpu compose-test check docs bench bench-peers faults mutants fuzz schemathesis attack load soak
 .PHONY: screenshots clean
 
 PYTHON ?= python3
@@ -55,6 +56,15 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/hot_path.py
 	$(BIN)/python -m benchmarks.env
+
+PEERS := dlrover torchrl optuna ray_serve
+bench-peers: $(READY) $(PEERS:%=.peers/%)
+	$(BIN)/python -m benchmarks.peers
+
+# Beside what is in .venv, of which nothing is taken anew.
+.peers/%: benchmarks/peers/rivals/%.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ -r $<
+	touch $@
 
 attack: $(READY)
 	$(BIN)/python -m tests.whole.attacks

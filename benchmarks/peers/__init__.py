@@ -1,0 +1,1 @@
+"""The hot call beside what others offer for the same: each in an environment and a process of its own."""

@@ -31,7 +31,7 @@ def policy(
     iterations: Annotated[int, typer.Option(min=1, help="Iterations to have made in the end.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     source: Annotated[
-        list[str] | None, typer.Option(help="Data to draw tasks from; may be given again. Default: synthetic:2")
+        list[str] | None, typer.Option(help="Data, or a task family; may be given again. Default: synthetic:2")
     ] = None,
     begin_with: Annotated[Path | None, typer.Option(help="With ppo: an imitation's run to go on from.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,

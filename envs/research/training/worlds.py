@@ -43,15 +43,12 @@ def world(size: Size, rng: np.random.Generator) -> Lesson:
     held_out = truth[size.samples : -NO_TEST]
     if rng.random() < SPOILT:
         held_out = np.array([rng.choice(classes, p=confusion[t]) for t in held_out])
-    wrong_label = labels != known
-    return Lesson(
-        train=Part(tuple(harmed), labels),
-        validation=Part(tuple(view[size.samples : -NO_TEST] for view in views), held_out),
-        test=Part(tuple(view[-NO_TEST:] for view in views), truth[-NO_TEST:]),
+    return Lesson.of(
+        Part(tuple(harmed), labels),
+        Part(tuple(view[size.samples : -NO_TEST] for view in views), held_out),
+        Part(tuple(view[-NO_TEST:] for view in views), truth[-NO_TEST:]),
         classes=classes,
         learning_rate=1.0,
-        clean=~wrong_label & ~wrong_modality.any(axis=1),
-        wrong_label=wrong_label,
         truth=known,
         wrong_modality=wrong_modality,
     )

@@ -25,7 +25,7 @@ _HOMES: Final = {
     "Task": "envs.tasks",
     "held_out_tasks": "envs.tasks",
     "training_tasks": "envs.tasks",
-    "StudentsVecEnv": "envs.workers",
+    "make_sb3": "envs.workers",
 }
 __all__ = sorted(_HOMES)
 
@@ -54,7 +54,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from envs.tasks import Task as Task
     from envs.tasks import held_out_tasks as held_out_tasks
     from envs.tasks import training_tasks as training_tasks
-    from envs.workers import StudentsVecEnv as StudentsVecEnv
+    from envs.workers import make_sb3 as make_sb3
 else:
 
     def __getattr__(name: str) -> Any:

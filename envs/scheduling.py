@@ -171,7 +171,7 @@ sets, and other harms besides; not to be trained on. Or the name of an installed
     `gymnasium.make_vec("BalanceScheduling-v0", num_envs=16)` trains the students side by side, several times as fast as
     one after the other (`benchmarks/results/env.md`). Place b is seeded with seed + b and goes through what a single
     environment of that seed goes through, bit for bit. `autoreset_mode` is NEXT_STEP or SAME_STEP. For
-    stable-baselines3, and for more than one core: `envs.workers.StudentsVecEnv`.
+    stable-baselines3, and for more than one core: `envs.make_sb3`.
 
     ## Version History
 

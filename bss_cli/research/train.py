@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bss_cli.research.progress import Progress
 from bss_cli.terminal import fail
 
 
@@ -60,13 +61,19 @@ def policy(
     except (ValueError, OSError) as error:
         fail(str(error))
     torch.set_num_threads(1)  # networks this small gain nothing by more, and the workers have the other cores
-    with open_learner(config, workers) as learner, SummaryWriter(run / "tensorboard") as board:
+    progress = Progress()
+
+    def say(text: str) -> None:
+        progress.say(f"{learner.iteration + 1}/{iterations}  {text}")
+
+    with open_learner(config, workers, say) as learner, SummaryWriter(run / "tensorboard") as board:
         if resume and (run / STATE).exists():
             learner.load(run / STATE)
             write_policy(run, config, learner)  # an interruption may have come between the two
         while learner.iteration < iterations:
             began = time.perf_counter()
             figures = learner.advance()
+            progress.clear()
             learner.save(run / STATE)
             write_policy(run, config, learner)
             for name, value in figures.items():
@@ -92,7 +99,13 @@ def evidence(
     from envs.research.training.evidence import train_judge
 
     torch.set_num_threads(1)
-    judge, known = train_judge(seed, scale=scale, progress=typer.echo)
+    progress = Progress()
+
+    def result(line: str) -> None:
+        progress.clear()
+        typer.echo(line)
+
+    judge, known = train_judge(seed, scale=scale, results=result, progress=progress.say)
     command = f"bss research train evidence {out.name} --seed {seed} --scale {scale:g}"
     try:
         out.write_bytes(of_judge(judge, training={"command": command, **known}))

@@ -67,10 +67,15 @@ class Rollout:
 
 
 Pool = Callable[[Sequence[Episode]], list[Rollout]]
+Progress = Callable[[str], None]  # is told how far something is
+
+
+def unheard(text: str) -> None:
+    """A progress that nobody follows."""
 
 
 @contextmanager
-def pool(workers: int) -> Iterator[Pool]:
+def pool(workers: int, progress: Progress = unheard) -> Iterator[Pool]:
     """Makes runs in `workers` processes, one thread each. Which process makes a run changes nothing about it."""
     with one_thread_each():
         made = multiprocessing.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,))
@@ -84,6 +89,7 @@ def pool(workers: int) -> Iterator[Pool]:
                 chunks, processes.imap(play, [[episodes[k] for k in c] for c in chunks]), strict=True
             ):
                 results |= zip(chunk, made, strict=True)
+                progress(f"{len(results)} of {len(episodes)} runs")
             return [results[k] for k in range(len(episodes))]
 
         yield play_all

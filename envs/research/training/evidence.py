@@ -4,7 +4,6 @@ Each round adds rows of runs under the judge of the round before to those that i
 it leaves out changes what it sees next.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.evidence.posterior import OUTCOMES, Judge, Layers
 from envs.research.detection import Detection, Reliability
+from envs.research.rollouts import Progress, unheard
 from envs.research.training.judging import PULL, JudgedRun, Rows, train_judged
 from envs.research.training.networks import Kind, Networks
 from envs.research.training.worlds import Size, world
@@ -86,26 +86,29 @@ class Group:
 
 
 def train_judge(
-    seed: int, *, scale: float = 1.0, progress: Callable[[str], None] = lambda line: None
+    seed: int, *, scale: float = 1.0, results: Progress = unheard, progress: Progress = unheard
 ) -> tuple[Judge, dict[str, Any]]:
     """A judge, and what is known of it: losses, rows, and its calibration on fresh runs that it judges itself.
 
-    scale: of the number of runs and steps. Ten minutes of one core at 1.
+    scale: of the number of runs and steps. Ten minutes of one core at 1. results: is told what came of each round;
+    progress: how far it is in one.
     """
     rows: list[Rows] = []
     judge: Judge | None = None
     known: dict[str, float] = {}
     for number in range(ROUNDS):
-        groups = range(max(1, round(scale * GROUPS)))
-        rows.extend(simulate([seed, number, group], judge) for group in groups)
+        groups = max(1, round(scale * GROUPS))
+        for group in range(groups):
+            rows.append(simulate([seed, number, group], judge))
+            progress(f"round {number + 1}/{ROUNDS}  {group + 1} of {groups} groups of runs")
         steps = round(scale * STEPS) // (1 if number == ROUNDS - 1 else 4)
         judge, losses = fit(Rows.joined(rows), max(50, steps), seed + number)
         known = {"rows": sum(len(part.outcome) for part in rows), **losses}
-        progress(f"round {number + 1}/{ROUNDS}  " + "  ".join(f"{name} {value:.4g}" for name, value in known.items()))
+        results(f"round {number + 1}/{ROUNDS}  " + "  ".join(f"{name} {value:.4g}" for name, value in known.items()))
     assert judge is not None
     fresh = Rows.joined([simulate([seed, ROUNDS, k], judge, acting=1.0) for k in range(max(1, round(scale * FRESH)))])
     training = {"seed": seed, "scale": scale, **known, **judged_on(judge, fresh)}
-    progress("fresh runs  " + "  ".join(f"{name} {training[name]:.4g}" for name in judged_on(judge, fresh)))
+    results("fresh runs  " + "  ".join(f"{name} {training[name]:.4g}" for name in judged_on(judge, fresh)))
     return judge, training
 
 

@@ -151,7 +151,8 @@ measurements | -1 | 1 |
 
     ## Information
 
-    `reset` gives `task`, the fields of `envs.tasks.Task`. `step` gives `validation_accuracy` and `action`, the fields
+    `reset` gives `task`, the fields of `envs.tasks.Task` (of a family's task only `source`, `seed`, `intervals` and
+    `horizon_known` mean anything). `step` gives `validation_accuracy` and `action`, the fields
     of the action as it was understood, unless the student diverged. At the end of an episode also
     `best_validation_accuracy`, and with `judged` the `test_accuracy` of the checkpoint that had it.
 
@@ -159,11 +160,12 @@ measurements | -1 | 1 |
 
     | Argument | Default | Meaning |
     |---|---|---|
-    | `tasks` | `"training"` | `"training"`: synthetic worlds with random labels or wrong pairs. `"held-out"`: real \
+    | `tasks` | `"training"` | `"training"`: synthetic worlds with random labels or wrong pairs. `"randomised"`: wider \
+ones, with every kind of harm, where all that makes a task up is drawn anew. `"held-out"`: real \
 sets, and other harms besides; not to be trained on. Or the name of an installed task family, or an \
 `envs.tasks.Distribution` |
     | `judged` | `False` | measure the test accuracy too |
-    | `twins` | `False` | rewards are those beyond a twin's that shuffles plainly |
+    | `twins` | `False` | rewards are those beyond a twin's: same data, weights and order, shuffled plainly |
     | `render_mode` | `None` | `"rgb_array"`: `render` draws accuracies, scores and the last action, (300, 900, 3) |
 
     ## Vectorised environment

@@ -18,7 +18,8 @@ TEST: Final = 600  # samples at most
 BATCH_SIZE: Final = 32  # of every student
 GROUP: Final = "envs.tasks"  # of entry points
 NAME: Final = r"[a-z][a-z0-9_-]{0,49}"  # of a family
-RESERVED: Final = ("training", "held-out", *RECIPES)
+BUILT_IN: Final = {"randomised": EntryPoint("randomised", "envs.research.training.worlds:Randomised", GROUP)}
+RESERVED: Final = ("training", "held-out", *BUILT_IN, *RECIPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,8 @@ class _Installed:
     def __init__(self, entry: EntryPoint) -> None:
         """Raises FamilyError where it is none."""
         self.name = entry.name
-        if not re.fullmatch(NAME, self.name) or self.name in RESERVED:
+        is_ours = entry in BUILT_IN.values()
+        if not is_ours and (not re.fullmatch(NAME, self.name) or self.name in RESERVED):
             raise FamilyError(self.name, f"must have a name that matches {NAME} and is none of {', '.join(RESERVED)}")
         try:
             self._family: Family = entry.load()()
@@ -330,7 +332,7 @@ def origin(name: str) -> Source | _Installed:
 
 
 def family_names() -> list[str]:
-    """The names of all families that installed packages bring, sorted."""
+    """The names of all families, sorted: those that installed packages bring, and "randomised"."""
     return sorted(_found())
 
 
@@ -342,9 +344,9 @@ def is_family(name: str) -> bool:
 def family_version(name: str) -> str:
     """The package that a family comes from, and its version."""
     package = _found()[name].dist
-    return f"{package.name} {package.version}" if package else "?"
+    return f"{package.name} {package.version}" if package else ""
 
 
 @cache
 def _found() -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return BUILT_IN | {entry.name: entry for entry in entry_points(group=GROUP)}

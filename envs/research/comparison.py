@@ -21,6 +21,7 @@ from envs.research.detection import Reliability
 from envs.research.files import written_whole
 from envs.research.rollouts import Actor, Control, Episode, Pool, Rollout
 from envs.research.statistics import Interval
+from envs.tasks import BUILT_IN as BUILT_IN_FAMILIES
 from envs.tasks import Task, family_version, is_family
 
 HARMS: Final[Mapping[str, dict[str, float]]] = {
@@ -144,7 +145,8 @@ def check_held_out(policies: Mapping[str, Reference], tasks: Sequence[HeldOut]) 
     """Raises ValueError where a policy was trained on the data of a task."""
     for name, policy in policies.items():
         for task in tasks:
-            if _data(task.source) in map(_data, policy.trained_on) or task.source.startswith("synthetic:"):
+            simulated = task.source.startswith("synthetic:") or task.source in BUILT_IN_FAMILIES
+            if simulated or _data(task.source) in map(_data, policy.trained_on):
                 raise ValueError(f"{task.source} is no held-out data for {name}, which was trained on it")
 
 

@@ -352,5 +352,5 @@ def test_a_broken_family_is_refused_by_a_sentence_that_names_it(name: str, compl
 def test_a_name_that_no_package_has_is_told_with_those_that_there_are() -> None:
     with pytest.raises(ValueError, match=r"a path ending in \.npz, alone, blobs, .*, got 'blob'"):
         _ = Distribution(("blob",), ()).modalities
-    with pytest.raises(ValueError, match=r"tasks must be one of training, held-out, alone, blobs, .*, got 'blob'"):
+    with pytest.raises(ValueError, match=r"training, held-out, alone, blobs, .*, randomised, .*, got 'blob'"):
         BalanceScheduling("blob")

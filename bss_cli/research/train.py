@@ -88,6 +88,9 @@ def evidence(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.safetensors).", show_default=False)],
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     scale: Annotated[float, typer.Option(min=0.0, help="Of the number of runs; at 1 it takes 10 minutes.")] = 1.0,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="The one for jobs that lack signals of evidence, in 5 minutes.")
+    ] = False,
 ) -> None:
     """Train the judge that reads how far the label and the pair of each sample are to be trusted.
 
@@ -95,8 +98,9 @@ def evidence(
     """
     import torch
 
-    from envs.research.export import of_judge
+    from envs.research.export import of_judge, of_partial_judge
     from envs.research.training.evidence import train_judge
+    from envs.research.training.partial import train_partial_judge
 
     torch.set_num_threads(1)
     progress = Progress()
@@ -105,9 +109,14 @@ def evidence(
         progress.clear()
         typer.echo(line)
 
-    judge, known = train_judge(seed, scale=scale, results=result, progress=progress.say)
     command = f"bss research train evidence {out.name} --seed {seed} --scale {scale:g}"
+    if partial:
+        judged, known = train_partial_judge(seed, scale=scale, results=result, progress=progress.say)
+        data = of_partial_judge(judged, training={"command": f"{command} --partial", **known})
+    else:
+        judge, known = train_judge(seed, scale=scale, results=result, progress=progress.say)
+        data = of_judge(judge, training={"command": command, **known})
     try:
-        out.write_bytes(of_judge(judge, training={"command": command, **known}))
+        out.write_bytes(data)
     except OSError as error:
         fail(str(error))

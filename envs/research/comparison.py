@@ -145,8 +145,8 @@ def check_held_out(policies: Mapping[str, Reference], tasks: Sequence[HeldOut]) 
     """Raises ValueError where a policy was trained on the data of a task."""
     for name, policy in policies.items():
         for task in tasks:
-            simulated = task.source.startswith("synthetic:") or task.source in BUILT_IN_FAMILIES
-            if simulated or _data(task.source) in map(_data, policy.trained_on):
+            is_simulated = task.source.startswith("synthetic:") or task.source in BUILT_IN_FAMILIES
+            if _data(task.source) in map(_data, policy.trained_on) or is_simulated:
                 raise ValueError(f"{task.source} is no held-out data for {name}, which was trained on it")
 
 

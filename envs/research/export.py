@@ -1,12 +1,16 @@
 """What a training run came to, as an artefact that a service can run."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.numpy
+
 from bss_service.core.action import ACTION_SCHEMA_HASH, COMPONENTS, DIMENSION, NAMED_ACTIONS
 from bss_service.core.evidence.features import SCHEMA_HASH as FEATURE_SCHEMA
+from bss_service.core.evidence.partial import PartialJudge
 from bss_service.core.evidence.posterior import Judge
 from bss_service.core.observation import SCHEMA_HASH
 from envs.research.saved import Saved
@@ -80,6 +84,14 @@ def of_judge(
     hidden = {network: [len(bias) for _, bias in layers[:-1]] for network, layers in networks.items()}
     fields = {"format": artefact.JUDGE_FORMAT, "name": name, "feature_schema": FEATURE_SCHEMA, **hidden}
     return artefact.write({**fields, "training": training, "evaluation": evaluation}, numbers)
+
+
+def of_partial_judge(judge: PartialJudge, *, training: dict[str, Any]) -> bytes:
+    """A partial judge as this package brings it: numbers, and how it was trained as JSON. It is no artefact."""
+    numbers: dict[str, Any] = {}
+    for k, (weight, bias) in enumerate(judge.layers):
+        numbers |= {f"weight_{k}": weight, f"bias_{k}": bias}
+    return safetensors.numpy.save(numbers, {"training": json.dumps(training)})
 
 
 def _written(

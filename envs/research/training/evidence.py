@@ -142,8 +142,8 @@ def fit(rows: Rows, steps: int, seed: int) -> tuple[Judge, dict[str, float]]:
     rng = np.random.default_rng(seed)
     of_sample, of_modality = torch.from_numpy(rows.of_sample), torch.from_numpy(rows.of_modality)
     outcome, wrong = torch.from_numpy(rows.outcome), torch.from_numpy(rows.wrong_modality.astype(np.float32))
-    label = _network(len(FIELDS), OUTCOMES, rng)
-    modality = _network(len(FIELDS) + len(MODALITY_FIELDS), 1, rng)
+    label = network_of(len(FIELDS), OUTCOMES, rng)
+    modality = network_of(len(FIELDS) + len(MODALITY_FIELDS), 1, rng)
     parameters = [*label.parameters(), *modality.parameters()]
     optimiser = torch.optim.Adam(parameters, RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -160,7 +160,7 @@ def fit(rows: Rows, steps: int, seed: int) -> tuple[Judge, dict[str, float]]:
         schedule.step()
         losses[step] = of_label.item(), of_pair.item()
     late = losses[-max(1, steps // 20) :].mean(axis=0)
-    return Judge(_layers(label), _layers(modality)), {"label_loss": float(late[0]), "modality_loss": float(late[1])}
+    return Judge(layers_of(label), layers_of(modality)), {"label_loss": float(late[0]), "modality_loss": float(late[1])}
 
 
 def judged_on(judge: Judge, rows: Rows) -> dict[str, float]:
@@ -179,7 +179,8 @@ def judged_on(judge: Judge, rows: Rows) -> dict[str, float]:
     return {name: value for name, value in known.items() if not np.isnan(value)}
 
 
-def _network(inputs: int, outputs: int, rng: np.random.Generator) -> nn.Sequential:
+def network_of(inputs: int, outputs: int, rng: np.random.Generator) -> nn.Sequential:
+    """A judge's network, its weights drawn from `rng`."""
     network = nn.Sequential(
         nn.Linear(inputs, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, outputs)
     )
@@ -195,5 +196,6 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
-def _layers(network: nn.Sequential) -> Layers:
+def layers_of(network: nn.Sequential) -> Layers:
+    """Its weights and biases."""
     return [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in _linear(network)]

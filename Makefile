@@ -78,7 +78,8 @@ schemathesis: $(READY)
 # Set up once; again only when what it depends on has changed.
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r requirements.lock
+	-$(BIN)/python -m compileall -q -j 0 .venv/lib >/dev/null  # on all processors; templates among them can't be
 	rm -rf bss_scheduler.egg-info  # an old one would hide policies that were added since
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(READY)

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
-import httpcore
 import httpx
 import numpy as np
 import pydantic
@@ -481,7 +480,7 @@ class SchedulerClient:
         if error is not None and not self._met.is_set():
             return StrangeAnswerError(f"{self._base_url} does not speak TLS as this client does: {error}")
         outage = OutageError(f"{self._base_url} did not answer: {type(failure).__name__} {failure}")
-        outage.silent = isinstance(failure, httpcore.TimeoutException)
+        outage.silent = isinstance(failure, TimeoutError)
         return outage
 
     def _read(self, kind: type[A], answer: Answer, most: int) -> A:

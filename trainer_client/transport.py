@@ -1,31 +1,30 @@
-"""Internal: requests and answers over HTTP, each bounded in time and in bytes, whoever answers."""
+"""Internal: requests and answers over HTTP, each bounded in time and in bytes, whoever answers.
 
+By the standard library's HTTP: what is above it in httpx, and in its engine, costs three times as much a call.
+"""
+
+import http.client
+import io
 import math
 import socket
 import ssl
-import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
 
-import httpcore
 import httpx
 
 SLOWEST: Final = 2**16  # bytes a second: so much longer than its time may a long request or answer take
 MAX_PROBLEM: Final = 2**16  # bytes of an answer that is no success; what is behind them is not read
-_PIECE: Final = 2**16  # what is sent is sent in pieces of so many bytes
-
-
-FAILURES: Final = (
-    httpcore.TimeoutException,
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.ConnectionNotAvailable,
-)
+KEPT_SECONDS: Final = 5.0  # that a connection is kept for the next request
+MAX_KEPT: Final = 20
+FAILURES: Final = (OSError, http.client.HTTPException)  # also of TLS, of names, and of time
+_PIECE: Final = 2**16  # what is sent or read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +57,14 @@ class Transport:
     def __init__(self, base_url: httpx.URL, headers: dict[str, str], context: ssl.SSLContext, timeout: float) -> None:
         self.headers = _usual_headers(base_url) | headers
         self._url = str(base_url)
-        self._origin = (base_url.raw_scheme, base_url.raw_host, base_url.port)
-        self._path = base_url.copy_with(query=None, fragment=None).raw_path.rstrip(b"/")
+        self._host = base_url.raw_host.decode("ascii")
+        self._port = base_url.port or (443 if base_url.scheme == "https" else 80)
+        self._context = context if base_url.scheme == "https" else None
+        self._path = base_url.copy_with(query=None, fragment=None).raw_path.rstrip(b"/").decode("ascii")
         self._timeout = timeout
-        self._due = _Due()
-        self._backend = _Backend(self._due)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            max_connections=100,
-            max_keepalive_connections=20,
-            keepalive_expiry=5.0,
-            network_backend=self._backend,
-        )
+        self._kept: deque[_Connection] = deque()  # nobody's at the moment, the one used last at the end
+        self._open: WeakSet[socket.socket] = WeakSet()
+        self._aborted = False
 
     def request(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str], *, seconds: float, most: int
@@ -78,67 +73,72 @@ class Transport:
 
         most: bytes that a success may have; nothing behind them is read.
         """
-        scheme, host, port = self._origin
-        length = {} if content is None else {"content-length": str(len(content))}
-        request = httpcore.Request(
-            method,
-            httpcore.URL(scheme=scheme, host=host, port=port, target=self._path + path.encode("ascii")),
-            headers=[(k.encode(), v.encode()) for k, v in (self.headers | headers | length).items()],
-            content=content,
-            extensions={
-                "timeout": {"connect": self._timeout, "read": seconds, "write": seconds, "pool": self._timeout}
-            },
-        )
         end = time.monotonic() + seconds + len(content or b"") / SLOWEST
-        self._due.at = end
+        connection = self._connection(end)
         try:
-            response = self._pool.handle_request(request)
-            try:
-                return self._read(response, self._url + path, most, end)
-            finally:
-                response.close()
-        finally:
-            self._due.at = math.inf
+            connection.ask(method, self._path + path, self.headers | headers, content)
+            answer, is_whole = self._read(connection, self._url + path, most, end)
+        except BaseException:
+            connection.end()
+            raise
+        if is_whole and not self._aborted and len(self._kept) < MAX_KEPT:
+            connection.rest()
+            self._kept.append(connection)
+        else:
+            connection.end()
+        return answer
 
-    def _read(self, response: httpcore.Response, url: str, most: int, end: float) -> Answer:
+    def _connection(self, end: float) -> "_Connection":
+        """One that was kept and may be used again, or a new one."""
+        while self._kept:
+            with suppress(IndexError):  # another thread was faster
+                kept = self._kept.pop()
+                if kept.is_usable():
+                    kept.due = end
+                    return kept
+                kept.end()
+        due = min(end, time.monotonic() + self._timeout)
+        return _Connection(self._host, self._port, self._context, due, end, self._watch)
+
+    def _watch(self, opened: socket.socket) -> None:
+        self._open.add(opened)
+        if self._aborted:
+            _shut(opened)
+
+    def _read(self, connection: "_Connection", url: str, most: int, end: float) -> tuple[Answer, bool]:
+        """The answer, and whether the connection is good for another."""
+        response = connection.answer()
         headers: dict[str, str] = {}
-        for raw_name, raw_value in response.headers:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        for name, value in response.getheaders():
+            name = name.lower()
+            headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
         empty = Answer(url, response.status, headers, b"")
         most = most if empty.is_success else MAX_PROBLEM
         fault = _fault_of_head(empty, most)
         content = bytearray()
-        if fault is None:
-            for piece in response.iter_stream():
-                content += piece
-                if len(content) > most:
-                    fault = ("body", f"must have at most {most} bytes", "more")
-                    del content[most:]
-                    break
-                self._due.at = end + len(content) / SLOWEST
-        return Answer(url, response.status, headers, bytes(content), fault)
+        while fault is None and (piece := response.read1(_PIECE)):
+            content += piece
+            if len(content) > most:
+                fault = ("body", f"must have at most {most} bytes", "more")
+                del content[most:]
+            connection.due = end + len(content) / SLOWEST
+        if fault is None and response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        response.close()
+        is_whole = fault is None and not response.will_close
+        return Answer(url, response.status, headers, bytes(content), fault), is_whole
 
     def abort(self) -> None:
         """Fail the requests under way in other threads, and all later ones."""
-        self._backend.abort()
+        self._aborted = True
+        for opened in list(self._open):
+            _shut(opened)
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.close()
-
-
-class _Due(threading.local):
-    """When the request of the calling thread is to be over, by the monotonic clock."""
-
-    at = math.inf
-
-    def left(self, timeout: float | None, error: type[Exception]) -> float | None:
-        """Seconds for a single wait, at most `timeout`. Raises the error where there are none."""
-        left = self.at - time.monotonic()
-        if left <= 0:
-            raise error("the time for the whole request is over")
-        return min(left, math.inf if timeout is None else timeout) if left < math.inf else timeout
+        while self._kept:
+            with suppress(IndexError):
+                self._kept.pop().end()
 
 
 def _usual_headers(base_url: httpx.URL) -> dict[str, str]:
@@ -160,72 +160,131 @@ def _fault_of_head(answer: Answer, most: int) -> tuple[str, str, Any] | None:
     return None
 
 
-class _Backend(httpcore.NetworkBackend):
-    """Opens connections that heed when their request is due, and can be ended from another thread."""
+class _Connection(http.client.HTTPConnection):
+    """A connection on which no single wait goes beyond `due`, by the monotonic clock."""
 
-    def __init__(self, due: _Due) -> None:
-        self._due = due
-        self._inner = httpcore.SyncBackend()
-        self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._aborted = False
-
-    def connect_tcp(
+    def __init__(
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        """A connection."""
-        seconds = self._due.left(timeout, httpcore.ConnectTimeout)
-        return self.bounded(self._inner.connect_tcp(host, port, seconds, local_address, socket_options))
+        context: ssl.SSLContext | None,
+        connected_by: float,
+        due: float,
+        opened: Callable[[socket.socket], None],
+    ) -> None:
+        """Connect by a time. opened: told of the socket, as soon as it is there."""
+        super().__init__(host, port)
+        self.response_class = _Response
+        self.due = connected_by
+        self._unsent: list[Any] = []
+        self._rests_since = math.inf
+        self._socket = socket.create_connection((host, port), self._left())
+        opened(self._socket)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if context is not None:
+                self._socket.settimeout(self._left())
+                self._socket = context.wrap_socket(self._socket, server_hostname=host)
+                opened(self._socket)
+        except BaseException:
+            self._socket.close()
+            raise
+        self.sock = self  # of which HTTPConnection and its response only ask what is below
+        self.due = due
 
-    def bounded(self, stream: httpcore.NetworkStream) -> "_Stream":
-        """A connection as one of ours."""
-        opened = stream.get_extra_info("socket")
-        self._sockets.add(opened)
-        if self._aborted:
-            _shut(opened)
-        return _Stream(stream, self, self._due)
+    def ask(self, method: str, target: str, headers: Mapping[str, str], content: bytes | None) -> None:
+        """Send a request, the head and a short body in one."""
+        self.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers.items():
+            self.putheader(name, value)
+        if content is not None:
+            self.putheader("content-length", str(len(content)))
+        self.endheaders(content)
+        whole = b"".join(self._unsent)
+        self._unsent.clear()
+        for start in range(0, len(whole), _PIECE):
+            self._socket.settimeout(self._left())
+            self._socket.sendall(whole if len(whole) <= _PIECE else memoryview(whole)[start : start + _PIECE])
 
-    def abort(self) -> None:
-        """End all connections, and those that are opened later."""
-        self._aborted = True
-        for opened in list(self._sockets):
-            _shut(opened)
+    def send(self, data: Any) -> None:
+        """Called with the head, and with the body."""
+        self._unsent.append(data)
 
+    def answer(self) -> http.client.HTTPResponse:
+        """The answer's head, and what reads its body. Raises RemoteDisconnected where the head is cut."""
+        response = self.getresponse()
+        if self._reader.ended:  # http.client takes the end for that of the head
+            raise http.client.RemoteDisconnected("the answer ended in its head")
+        return response
 
-class _Stream(httpcore.NetworkStream):
-    """A connection on which no single wait goes beyond the time of the whole request."""
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What a response reads."""
+        self._reader = _Reader(self)
+        return io.BufferedReader(self._reader)
 
-    def __init__(self, inner: httpcore.NetworkStream, backend: _Backend, due: _Due) -> None:
-        self._inner, self._backend, self._due = inner, backend, due
+    def receive(self, buffer: Any) -> int:
+        """Bytes into a buffer; how many: 0 at the end."""
+        self._socket.settimeout(self._left())
+        return self._socket.recv_into(buffer)
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """What has come."""
-        return self._inner.read(max_bytes, self._due.left(timeout, httpcore.ReadTimeout))
+    def rest(self) -> None:
+        """Nobody uses it for a while."""
+        self._rests_since = time.monotonic()
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send all of it."""
-        for start in range(0, len(buffer), _PIECE):
-            piece = buffer if len(buffer) <= _PIECE else buffer[start : start + _PIECE]
-            self._inner.write(piece, self._due.left(timeout, httpcore.WriteTimeout))
+    def is_usable(self) -> bool:
+        """Whether it has not rested too long, and nobody has ended it or said anything meanwhile."""
+        if time.monotonic() - self._rests_since > KEPT_SECONDS:
+            return False
+        self._socket.settimeout(0)
+        try:
+            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)  # TLS's own has no such thing
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def close(self) -> None:
+        """Called by http.client where an answer says that it is the last, and whoever reads that needs the socket."""
+
+    def end(self) -> None:
         """Close it."""
-        self._inner.close()
+        self._socket.close()
 
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        """The same connection under TLS."""
-        seconds = self._due.left(timeout, httpcore.ConnectTimeout)
-        return self._backend.bounded(self._inner.start_tls(ssl_context, server_hostname, seconds))
+    def _left(self) -> float:
+        left = self.due - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for the whole request is over")
+        return left
 
-    def get_extra_info(self, info: str) -> Any:
-        """What httpcore asks of it."""
-        return self._inner.get_extra_info(info)
+
+class _Response(http.client.HTTPResponse):
+    """The answer; what only announces it is passed over, of which http.client knows no status but 100."""
+
+    def begin(self) -> None:
+        """Read its head."""
+        super().begin()
+        while 100 <= self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]
+            super().begin()
+
+
+class _Reader(io.RawIOBase):
+    """The bytes of one response."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self.ended = False
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """What has come."""
+        count = self._connection.receive(buffer)
+        self.ended = count == 0
+        return count
 
 
 def _shut(opened: socket.socket) -> None:

@@ -207,7 +207,9 @@ class Host:
             served = live.job.served
             batches = await self._hand_out(live, request.start, request.count, rows)
             live.pace.hand_out(max(0, live.job.served - served))
-            return StepsAnswer(feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error())
+            return StepsAnswer.model_construct(
+                feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error()
+            )
 
     async def batches(
         self, name: str, start: int, count: int, incarnation: str | None = None, *, rows: int = ANSWER_ROWS

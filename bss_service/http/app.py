@@ -12,6 +12,7 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp
 
 from bss_service.host import Host
 from bss_service.http import openapi, problems
@@ -20,6 +21,7 @@ from bss_service.http.auth import Gate
 from bss_service.http.browser.headers import HostCheck, SecurityHeaders
 from bss_service.http.browser.page import PageFile, page_files
 from bss_service.http.endpoints import GuardedRoute
+from bss_service.http.hot import HotCalls
 from bss_service.http.limits import BodyBudget, RateLimiter
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
@@ -70,10 +72,12 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
     app.add_middleware(BodyBudget, limit=BODIES * settings.max_body_bytes)
     app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestMetrics, metrics=metrics)
-    if traced:
-        app.add_middleware(TracedSteps)
     openapi.install(app, api.router.routes)
-    app.middleware_stack = SecurityHeaders(app.build_middleware_stack())  # as one of it, it would miss status 500
+    long_way = app.build_middleware_stack()
+    served: ASGIApp = HotCalls(long_way, app, HostCheck(long_way, settings), metrics)
+    if traced:
+        served = TracedSteps(served)
+    app.middleware_stack = SecurityHeaders(served)  # as one of the stack, it would miss status 500
     return app
 
 

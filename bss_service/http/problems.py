@@ -52,12 +52,17 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     app.add_exception_handler(BssError, _expected)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(Exception, unexpected)
 
 
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
     return answer(error)
+
+
+def response(request: Request, error: BssError | RequestValidationError) -> Response:
+    """A failure as it is answered."""
+    return answer(error) if isinstance(error, BssError) else _invalid(request, error)
 
 
 def answer(error: BssError) -> Response:
@@ -116,7 +121,8 @@ def _newer(request: Request) -> str:
     return f" (the client speaks {PROTOCOL_HEADER} {protocol[:10]}, this service {PROTOCOL}: upgrade the service)"
 
 
-def _unexpected(request: Request, error: Exception) -> Response:
+def unexpected(request: Request, error: Exception) -> Response:
+    """The answer where the service failed, whose log says why."""
     log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
     return _answer(Problem(title="Internal error", status=500, detail="the service failed; its log says more"))
 

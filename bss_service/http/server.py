@@ -11,13 +11,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from bss_service.errors import UnguardedError
-from bss_service.http import logs
 from bss_service.http.app import create_app
 from bss_service.http.limits import BoundedProtocol
 from bss_service.http.tokens import Tokens
 from bss_service.journal.store import Store
 from bss_service.settings import Settings, is_loopback, service_links
-from bss_service.telemetry import tracing
+from bss_service.telemetry import logs, tracing
 
 DRAIN_SECONDS = 5  # for requests under way at a stop
 

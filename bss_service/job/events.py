@@ -133,10 +133,11 @@ class FeedbackReceived(JobEvent[FeedbackAnswer]):
         if plan is None:
             job.ledger.record(step, new, None)
             return "late"
-        values = self.values[k, new - rows.start]
-        known = ~np.isnan(values).all(axis=1)
-        samples = plan.indices[step - plan.first_step, new[known]]
-        job.ledger.record(step, new, Measured(step, int(new[0]), samples, values[known]))
+        values = self.values[k] if len(new) == len(rows) else self.values[k, new - rows.start]
+        samples = plan.indices[step - plan.first_step, new]
+        if (unknown := np.isnan(values).all(axis=1)).any():
+            samples, values = samples[~unknown], values[~unknown]
+        job.ledger.record(step, new, Measured(step, int(new[0]), samples, values))
         return "applied"
 
     @classmethod

@@ -118,7 +118,7 @@ def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) ->
     parts = [part.since(start).cut(stop) for part in parts]
     lengths = [len(part.indices) for part in parts]
     probes, masked = (_flags(name, parts) for name in FLAGS)
-    return Batches(
+    return Batches.model_construct(  # none of it is a stranger's
         start=start,
         indices=np.concatenate([part.indices for part in parts]),
         probabilities=np.concatenate([part.probabilities for part in parts]),

@@ -55,6 +55,12 @@ class ArrayType:
         array = value if isinstance(value, np.ndarray) else self._of_list(value)
         if array.ndim not in self.ndims:
             raise ValueError(f"must have shape ({self.axes}), got {array.shape}")
+        cast = array if array.dtype == self.dtype else self._cast(array)
+        if cast.size and not _lie_within(cast, self.low, self.high):
+            self._check(array, cast)
+        return cast
+
+    def _cast(self, array: np.ndarray) -> np.ndarray:
         if array.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[self.dtype.kind] and array.size:
             raise ValueError(f"must hold {self.dtype} values, got {array.dtype}")
         if self.dtype.kind in "iu" and array.size:
@@ -62,7 +68,10 @@ class ArrayType:
             if int(array.min()) < limits.min or int(array.max()) > limits.max:
                 raise ValueError(f"must hold {self.dtype} values, got {array.min()} to {array.max()}")
         with np.errstate(over="ignore"):  # an empty array may be of any dtype: it is made anew
-            cast = array.astype(self.dtype, copy=False) if array.size else np.empty(array.shape, self.dtype)
+            return array.astype(self.dtype) if array.size else np.empty(array.shape, self.dtype)
+
+    def _check(self, array: np.ndarray, cast: np.ndarray) -> None:
+        """Raises ValueError where one of the values is wrong."""
         bad = ~np.isfinite(cast) & ~(self.nan & np.isnan(cast))
         if bad.any():
             where = np.argwhere(bad)[0]
@@ -73,7 +82,6 @@ class ArrayType:
             raise ValueError(
                 f"must lie in [{self.low:g}, {self.high:g}], got {array[tuple(where)]} at {where.tolist()}"
             )
-        return cast
 
     def _of_list(self, value: Any) -> np.ndarray:
         if not isinstance(value, list):
@@ -103,3 +111,9 @@ def _kinds(value: list[Any]) -> set[type]:
 
 def _kind(item: Any) -> type:
     return _NaN if item != item and type(item) is float else type(item)
+
+
+def _lie_within(values: np.ndarray, low: float, high: float) -> bool:
+    """Whether all values, at least one, are finite and lie in [low, high]."""
+    least, greatest = values.min(), values.max()
+    return bool(low <= least and greatest <= high and -np.inf < least and greatest < np.inf)

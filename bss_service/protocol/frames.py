@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from bss_service.protocol import text
 
 CONTENT_TYPE: Final = "application/vnd.bss.frame"
 MAX_DEPTH: Final = 16  # of an array in its message
+_as_json: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class FrameError(ValueError):
@@ -22,7 +24,8 @@ def encode(message: dict[str, Any]) -> bytes:
     """Pack nested dicts, lists, JSON scalars and arrays: arrays by dotted path, the rest as one JSON string."""
     arrays: dict[str, np.ndarray] = {}
     scalars = _without_arrays(message, None, arrays)
-    return safetensors.numpy.save(arrays, {"message": json.dumps(scalars, separators=(",", ":"), allow_nan=False)})
+    specs = {path: _tensor(array) for path, array in arrays.items()}
+    return bytes(safetensors.serialize(specs, {"message": _as_json(scalars)}))
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -72,6 +75,20 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, header.get("__metadata__") or {}
 
 
+def _tensor(array: np.ndarray) -> safetensors.TensorSpec:
+    """An array as safetensors takes it. Its own `numpy.save` asks for each dtype's name: that costs the rest twice.
+
+    The array must live until it is written.
+    """
+    address = array.__array_interface__["data"][0]
+    return safetensors.TensorSpec(dtype=_name(array.dtype), shape=array.shape, data_ptr=address, data_len=array.nbytes)
+
+
+@cache
+def _name(dtype: np.dtype) -> str:
+    return dtype.name
+
+
 def _check_finite(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"JSON has no {value}")
@@ -84,7 +101,8 @@ def _without_arrays(value: Any, path: str | None, arrays: dict[str, np.ndarray])
     """A copy of `value` with null where an array was; the arrays go into `arrays` by path."""
     if isinstance(value, np.ndarray):
         assert path is not None, "a message is an object"
-        arrays[path] = np.asarray(value, order="C")  # ascontiguousarray adds an axis to a single number
+        little = value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+        arrays[path] = np.asarray(little, order="C")  # ascontiguousarray adds an axis to a single number
         return None
     dot = "" if path is None else f"{path}."
     if isinstance(value, dict):

@@ -6,15 +6,23 @@ from typing import Any, Final
 
 import pydantic_core
 
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"(\s*+:)?')  # with the colon behind a name
 _FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]")  # what a spreadsheet takes for one, also behind a space
 
 
 def parse_json(data: bytes) -> Any:
     """What a JSON text in UTF-8 holds, nested at most 200 deep. Raises ValueError, also where a name comes twice."""
     value = pydantic_core.from_json(data)
-    if data.count(b":") > 1:
-        json.loads(data, object_pairs_hook=once)
+    if data.count(b":") > 1 and sum(1 for string in _STRING.finditer(data) if string[1]) != _names(value):
+        json.loads(data, object_pairs_hook=once)  # to name it: over megabytes of numbers it would hold up all others
     return value
+
+
+def _names(value: Any) -> int:
+    """How many names the objects in a JSON value have."""
+    if type(value) is dict:
+        return len(value) + sum(_names(member) for member in value.values() if type(member) in (dict, list))
+    return sum(_names(item) for item in value if type(item) in (dict, list)) if type(value) is list else 0
 
 
 def once(members: list[tuple[str, Any]]) -> dict[str, Any]:

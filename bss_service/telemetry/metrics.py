@@ -46,6 +46,11 @@ class Metrics:
         )
         self.store_failures = self._counter("bss_store_failures_total", "Changes that were not stored")
 
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count a request that was answered."""
+        self.requests.labels(route, method, status).inc()
+        self.request_seconds.labels(route, method).observe(seconds)
+
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self._registry)
@@ -103,5 +108,4 @@ class RequestMetrics:
         finally:
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._metrics.requests.labels(route, method, status).inc()
-            self._metrics.request_seconds.labels(route, method).observe(time.perf_counter() - started)
+            self._metrics.count_request(route, method, status, time.perf_counter() - started)

@@ -269,7 +269,7 @@ finally:
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL])
 def test_the_service_ends_with_whoever_started_it(data: str, how: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, data], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -244,7 +244,7 @@ def test_a_run_may_start_through_faults(proxied: Callable[..., Proxy], job_name:
 
 def test_under_raise_a_start_without_the_service_is_given_up(proxied: Callable[..., Proxy], job_name: str) -> None:
     proxy = proxied(faults={"swallowed": 1})
-    with through(proxy) as disturbed, pytest.raises(OutageError, match="did not answer: ReadTimeout"):
+    with through(proxy) as disturbed, pytest.raises(OutageError, match="did not answer: TimeoutError"):
         train(disturbed, job(job_name), on_outage="raise", outage_after=0.1)
 
 

@@ -158,7 +158,9 @@ def test_a_users_loop_ends_and_leaves_nothing(
     assert left["unsent"] == [] or becomes is not there
 
 
-@pytest.mark.parametrize(("ending", "becomes"), [("forgotten", slow), ("left open", gone)])
+@pytest.mark.parametrize(
+    ("ending", "becomes"), [("forgotten", slow), pytest.param("left open", gone, marks=pytest.mark.long)]
+)
 def test_a_sampler_that_is_not_closed_holds_nothing_up(
     proxy: Proxy, job_name: str, ending: str, becomes: Callable[[Proxy], None]
 ) -> None:
@@ -193,7 +195,7 @@ class TestReference:
             (signal.SIGINT, "2", there),
             pytest.param(signal.SIGINT, "2", slow, marks=pytest.mark.long),
             pytest.param(signal.SIGINT, "0", gone, marks=pytest.mark.long),
-            (signal.SIGTERM, "2", gone),
+            pytest.param(signal.SIGTERM, "2", gone, marks=pytest.mark.long),
         ],
     )
     def test_one_signal_ends_it_with_its_checkpoint(

@@ -38,7 +38,7 @@ def test_examples_and_tests_are_not_installed() -> None:
 
 
 def test_the_client_alone_is_light() -> None:
-    assert names(None) == {"numpy", "httpcore", "httpx", "safetensors", "pydantic"}
+    assert names(None) == {"numpy", "httpx", "safetensors", "pydantic"}
 
 
 def test_the_service_needs_no_torch() -> None:

@@ -54,13 +54,14 @@ class HostCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["type"] == "http":
-                self._check(scope)
+                self.check(scope)
         except HostHeaderError as error:
             await problems.answer(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _check(self, scope: Scope) -> None:
+    def check(self, scope: Scope) -> None:
+        """Raises HostHeaderError for what is addressed to somebody else, or to nobody."""
         host = host_of(scope)
         if host is None:
             if scope["http_version"] == "1.0":  # which browsers do not speak

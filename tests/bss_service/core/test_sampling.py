@@ -16,6 +16,7 @@ from bss_service.core.calendar import Calendar
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.samples.table import SampleTable
 from bss_service.core.sampling import (
+    ascending,
     draw_plan,
     drawn_before,
     importance_weights,
@@ -522,3 +523,26 @@ def test_a_draw_can_be_ended_before_it_is_done() -> None:
         draw_plan(
             Calendar(4, 2, "drop", None), 0, 2, Action(), graded(4), np.zeros(4, dtype=np.bool_), 0, None, proceed
         )
+
+
+class TestAscending:
+    """It is a stable argsort, whatever keys there are and however many of them are wanted."""
+
+    @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60), st.integers(1, 60))
+    def test_of_any_keys(self, keys: list[float], first: int) -> None:
+        values = np.array(keys)
+        assert ascending(values, first).tolist() == np.argsort(values, kind="stable")[:first].tolist()
+
+    @pytest.mark.parametrize("first", [1, 500, 4_999, 5_000, 10_000])
+    def test_of_keys_that_differ_in_their_last_bits_alone(self, first: int) -> None:
+        values = 1 + np.random.default_rng(0).integers(0, 3000, 10_000) * 2.0**-52
+        assert (ascending(values, first) == np.argsort(values, kind="stable")[:first]).all()
+
+    def test_the_first_of_an_order_are_those_of_the_whole(self) -> None:
+        weights = np.log(np.random.default_rng(0).random(3000))
+        weights[::3] = -np.inf
+        u = uniforms(1, 2, 3, 3000)
+        whole = weighted_order(weights, u)
+        for first in (1, 700, 2000, 2001, 3000):
+            assert (weighted_order(weights, u, first) == whole[:first]).all()
+        assert (weighted_order(weights, u[None], 700) == whole[None, :700]).all()

@@ -225,9 +225,9 @@ def unknown_keys(count: int) -> bytes:
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        (unknown_keys(500_000), AS_JSON),
-        (b'{"policy":{"name":"x","parameters":' + unknown_keys(500_000) + b"}}", AS_JSON),
-        (b'{"start":[' + b"[]," * 1_000_000 + b"1]}", AS_JSON),
+        (unknown_keys(150_000), AS_JSON),
+        (b'{"policy":{"name":"x","parameters":' + unknown_keys(150_000) + b"}}", AS_JSON),
+        (b'{"start":[' + b"[]," * 600_000 + b"1]}", AS_JSON),
         (frames.encode({"start": 0, **{f"k{k}": k for k in range(50_000)}}), AS_FRAME),
         (frames.encode({"start": 0, "text": "a" * MAX_HEADER}), AS_FRAME),
         (frames.encode({f"k{k}": np.zeros(0) for k in range(10_000)}), AS_FRAME),
@@ -247,7 +247,7 @@ def test_a_body_of_too_many_parts_is_refused_while_others_are_served(
     ("body", "status", "field"),
     [
         (unknown_keys(MAX_MEMBERS - 1), 422, "k0"),
-        (b'{"start":[' + b"0," * 3_000_000 + b"0]}", 422, "start"),
+        (b'{"start":[' + b"0," * 900_000 + b"0]}", 422, "start"),
         (b'{"start":[' + b"[]," * (MAX_ROWS - 10) + b"0]}", 422, "start"),
         (b'{"start":' + b"9" * 4000 + b"}", 422, "start"),
         (b'{"start":' + b"9" * 100_000 + b"}", 400, None),

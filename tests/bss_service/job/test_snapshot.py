@@ -105,6 +105,7 @@ def test_a_restored_job_shares_nothing_with_its_snapshot() -> None:
     assert taken.to_frame() == before
 
 
+@pytest.mark.long
 def test_much_feedback_that_waits_fits_into_a_snapshot() -> None:
     trainer = Trainer(samples=4, batch_size=1, interval=200_000)
     trainer.take()

@@ -75,7 +75,13 @@ KINDS = {"feedback": 12, "plan": 5, "serve": 9, "validation": 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("harm", ["UPDATE journal SET body = x'00' WHERE seq = ?", "DELETE FROM journal WHERE seq = ?"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "UPDATE journal SET body = x'00' WHERE seq = ?",
+        pytest.param("DELETE FROM journal WHERE seq = ?", marks=pytest.mark.long),
+    ],
+)
 def test_a_damaged_journal_is_recovered_and_what_was_handed_out_stays(
     start_service: StartService, kind: str, harm: str
 ) -> None:

@@ -129,6 +129,7 @@ def test_a_run_goes_on_in_an_epoch_with_another_number_of_ranks(
     assert counted_once(client, world)
 
 
+@pytest.mark.long
 def test_ranks_that_are_restarted_after_one_died_train_on_the_same_batches(
     world: World, client: SchedulerClient, alone: Batches
 ) -> None:

@@ -5,8 +5,21 @@ import pytest
 from tests.whole.attacks.frame import Attack
 from tests.whole.attacks.table import ATTACKS
 
+LONG = {
+    "a_million_passes",
+    "scans",
+    "lists",
+    "passes_without_end",
+}  # what they ask for is refused or bounded elsewhere too
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(attack, id=name, marks=[pytest.mark.long] if name in LONG else [])
+        for name, attack in ATTACKS.items()
+    ],
+)
 def test_what_an_attack_is_to_break_holds(attack: Attack) -> None:
     outcome = attack(1.0)
     assert outcome.held, outcome.figure

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from bss_service.http import logs
+from bss_service.telemetry import logs
 
 HOSTILE = "x\n2027-01-01T00:00:00Z [info] forged\r\x1b[2J\x1b]0;title\x07\u202e\u2028\x9b1m"
 

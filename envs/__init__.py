@@ -19,10 +19,13 @@ _HOMES: Final = {
     "VectorDiscreteBalanceScheduling": "envs.scheduling",
     "ServedScheduling": "envs.served",
     "Distribution": "envs.tasks",
+    "Family": "envs.tasks",
+    "Lesson": "envs.tasks",
+    "Part": "envs.tasks",
     "Task": "envs.tasks",
     "held_out_tasks": "envs.tasks",
     "training_tasks": "envs.tasks",
-    "StudentsVecEnv": "envs.workers",
+    "make_sb3": "envs.workers",
 }
 __all__ = sorted(_HOMES)
 
@@ -45,10 +48,13 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from envs.scheduling import VectorDiscreteBalanceScheduling as VectorDiscreteBalanceScheduling
     from envs.served import ServedScheduling as ServedScheduling
     from envs.tasks import Distribution as Distribution
+    from envs.tasks import Family as Family
+    from envs.tasks import Lesson as Lesson
+    from envs.tasks import Part as Part
     from envs.tasks import Task as Task
     from envs.tasks import held_out_tasks as held_out_tasks
     from envs.tasks import training_tasks as training_tasks
-    from envs.workers import StudentsVecEnv as StudentsVecEnv
+    from envs.workers import make_sb3 as make_sb3
 else:
 
     def __getattr__(name: str) -> Any:

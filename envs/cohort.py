@@ -17,9 +17,8 @@ from bss_service.protocol.validation import ValidationReport
 from envs.run import REWARD, StudentRun
 from envs.sources import FEATURES
 from envs.students import Students
-from envs.tasks import Distribution, Lesson, Task
+from envs.tasks import BATCH_SIZE, Distribution, Lesson, Task
 
-BATCH_SIZE: Final = 32
 DIVERGED: Final = -1.0  # reward of the interval in which a loss stopped being finite
 
 

@@ -14,7 +14,7 @@ from bss_service.core.arrays import Bool, Float32, Float64
 from bss_service.policies.base import Choice
 from envs.cohort import Cohort
 from envs.spaces import action_space, discrete_action_space, observation_space
-from envs.tasks import Distribution, held_out_tasks, lesson, training_tasks
+from envs.tasks import Distribution, family_names, held_out_tasks, lesson, training_tasks
 
 TASKS: Final[dict[str, Callable[[], Distribution]]] = {"training": training_tasks, "held-out": held_out_tasks}
 
@@ -32,12 +32,18 @@ def named_choice(action: NDArray[Any] | int) -> Choice:
 
 
 def tasks_of(tasks: str | Distribution) -> Distribution:
-    """A distribution by its name, or as it is. Raises ValueError for another name."""
+    """A distribution by its name, the tasks of a family by its own, or a distribution as it is.
+
+    Raises ValueError for another name.
+    """
     if isinstance(tasks, Distribution):
         return tasks
-    if tasks not in TASKS:
-        raise ValueError(f"tasks must be one of {', '.join(TASKS)} or a Distribution, got {tasks!r}")
-    return TASKS[tasks]()
+    if tasks in TASKS:
+        return TASKS[tasks]()
+    families = family_names()
+    if tasks in families:
+        return Distribution((tasks,), ())
+    raise ValueError(f"tasks must be one of {', '.join([*TASKS, *families])} or a Distribution, got {tasks!r}")
 
 
 class BalanceScheduling(gymnasium.Env[Any, Any]):
@@ -145,7 +151,8 @@ measurements | -1 | 1 |
 
     ## Information
 
-    `reset` gives `task`, the fields of `envs.tasks.Task`. `step` gives `validation_accuracy` and `action`, the fields
+    `reset` gives `task`, the fields of `envs.tasks.Task` (of a family's task only `source`, `seed`, `intervals` and
+    `horizon_known` mean anything). `step` gives `validation_accuracy` and `action`, the fields
     of the action as it was understood, unless the student diverged. At the end of an episode also
     `best_validation_accuracy`, and with `judged` the `test_accuracy` of the checkpoint that had it.
 
@@ -153,10 +160,12 @@ measurements | -1 | 1 |
 
     | Argument | Default | Meaning |
     |---|---|---|
-    | `tasks` | `"training"` | `"training"`: synthetic worlds with random labels or wrong pairs. `"held-out"`: real \
-sets, and other harms besides; not to be trained on. Or an `envs.tasks.Distribution` |
+    | `tasks` | `"training"` | `"training"`: synthetic worlds with random labels or wrong pairs. `"randomised"`: wider \
+ones, with every kind of harm, where all that makes a task up is drawn anew. `"held-out"`: real \
+sets, and other harms besides; not to be trained on. Or the name of an installed task family, or an \
+`envs.tasks.Distribution` |
     | `judged` | `False` | measure the test accuracy too |
-    | `twins` | `False` | rewards are those beyond a twin's that shuffles plainly |
+    | `twins` | `False` | rewards are those beyond a twin's: same data, weights and order, shuffled plainly |
     | `render_mode` | `None` | `"rgb_array"`: `render` draws accuracies, scores and the last action, (300, 900, 3) |
 
     ## Vectorised environment
@@ -164,7 +173,7 @@ sets, and other harms besides; not to be trained on. Or an `envs.tasks.Distribut
     `gymnasium.make_vec("BalanceScheduling-v0", num_envs=16)` trains the students side by side, several times as fast as
     one after the other (`benchmarks/results/env.md`). Place b is seeded with seed + b and goes through what a single
     environment of that seed goes through, bit for bit. `autoreset_mode` is NEXT_STEP or SAME_STEP. For
-    stable-baselines3, and for more than one core: `envs.workers.StudentsVecEnv`.
+    stable-baselines3, and for more than one core: `envs.make_sb3`.
 
     ## Version History
 

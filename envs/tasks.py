@@ -1,16 +1,25 @@
 """Tasks: what a student is to learn, from which samples, and what is wrong with them."""
 
+import re
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Final, Protocol
 
 import numpy as np
 
 from bss_service.core.arrays import Bool, Float32, Int64
-from envs.sources import source
+from envs.sources import FEATURES, Source, source
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.data.corrupt import corrupt
+from trainer_client.reference.data.sources import RECIPES
 
 TEST: Final = 600  # samples at most
+BATCH_SIZE: Final = 32  # of every student
+GROUP: Final = "envs.tasks"  # of entry points
+NAME: Final = r"[a-z][a-z0-9_-]{0,49}"  # of a family
+BUILT_IN: Final = {"randomised": EntryPoint("randomised", "envs.research.training.worlds:Randomised", GROUP)}
+RESERVED: Final = ("training", "held-out", *BUILT_IN, *RECIPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A task made ready for a student."""
+    """A task made ready for a student. `of` makes one of what can't be told from the rest."""
 
     train: Part
     validation: Part
@@ -35,12 +44,54 @@ class Lesson:
     truth: Int64  # (n,) true class of each training sample
     wrong_modality: Bool  # (n, M) what this modality shows belongs to another sample, or is nothing
 
+    @classmethod
+    def of(
+        cls,
+        train: Part,
+        validation: Part,
+        test: Part,
+        *,
+        classes: int,
+        learning_rate: float,
+        truth: Int64,
+        wrong_modality: Bool,
+    ) -> "Lesson":
+        """A label is wrong where it is not the true class, a sample is clean where nothing of it is wrong."""
+        wrong_label: Bool = np.not_equal(train.labels, truth)
+        clean = ~wrong_label & ~wrong_modality.any(axis=1)
+        return cls(train, validation, test, classes, learning_rate, clean, wrong_label, truth, wrong_modality)
+
+
+class Family(Protocol):
+    """Lessons of a kind: a class that takes no arguments, in the entry-point group `envs.tasks` of a package.
+
+    By its name there it stands wherever a source of tasks does. Which labels and pairs are wrong is its own affair,
+    and its lessons tell: no harm is done to them besides.
+    """
+
+    modalities: int  # M of every lesson, at least 2
+    classes: int  # the most that a lesson has
+
+    def lesson(self, seed: int) -> Lesson:
+        """The lesson of a seed in [0, 2⁶³); the same seed gives the same lesson, bit for bit, in any process.
+
+        At least 32 samples to train on, and views of at most 64 features with a deviation of about 1.
+        """
+        ...
+
+
+class FamilyError(ValueError):
+    """A family that a package brings can't be used."""
+
+    def __init__(self, name: str, wrong: str) -> None:
+        super().__init__(f"task family {name!r} {wrong}")
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """What a student is to learn; the same task gives the same lesson, bit for bit."""
 
-    source: str  # a name that `envs.sources.source` knows
+    source: str  # a name that `origin` knows
     samples: int  # training samples at most
     learning_rate: float
     intervals: int  # epochs that the student is trained for
@@ -57,9 +108,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Tasks to draw from: a source, a size, a learning rate, a length, and none, one or two kinds of harm."""
+    """Tasks to draw from: a source, a size, a learning rate, a length, and none, one or two kinds of harm.
 
-    sources: tuple[str, ...]
+    Of a family's tasks the length is drawn, and the seed; the rest is the family's affair.
+    """
+
+    sources: tuple[str, ...]  # names that `origin` knows
     harms: tuple[str, ...]  # fields of Task; "dimmed" may come on top of any
     samples: tuple[int, int] = (250, 600)
     learning_rates: tuple[float, float] = (0.05, 0.2)
@@ -71,7 +125,7 @@ class Distribution:
     @property
     def modalities(self) -> int:
         """M, of every task. Raises ValueError where sources differ in it."""
-        numbers = {name: source(name).modalities for name in self.sources}
+        numbers = {name: origin(name).modalities for name in self.sources}
         if len(set(numbers.values())) > 1:
             raise ValueError(f"sources must have the same number of modalities, got {numbers}")
         return next(iter(numbers.values()))
@@ -79,7 +133,7 @@ class Distribution:
     @property
     def classes(self) -> int:
         """The most classes that a task has."""
-        return max(source(name).classes for name in self.sources)
+        return max(origin(name).classes for name in self.sources)
 
     def draw(self, rng: np.random.Generator) -> Task:
         """The next task."""
@@ -88,6 +142,8 @@ class Distribution:
         chosen = rng.permutation(len(self.harms))[:count]
         harms = {self.harms[k]: float(rng.uniform(*self.shares)) for k in chosen}
         dimmed = float(rng.uniform(0.5, 2)) if rng.random() < 0.2 else 0.0
+        if is_family(name):
+            harms, dimmed = {}, 0.0
         return Task(
             source=name,
             samples=int(rng.integers(self.samples[0], self.samples[1], endpoint=True)),
@@ -102,9 +158,12 @@ class Distribution:
 
 
 def lesson(task: Task) -> Lesson:
-    """Raises ValueError naming argument and value if the task can't be made of its source."""
+    """Raises ValueError naming argument and value if the task can't be made of its source, FamilyError of a family."""
+    whence = origin(task.source)
+    if isinstance(whence, _Installed):
+        return whence.lesson(task.seed)
     sample_rng, harm_rng, spoil_rng = np.random.default_rng(task.seed).spawn(3)
-    dataset = source(task.source).sample((task.samples, task.validation, TEST), sample_rng)
+    dataset = whence.sample((task.samples, task.validation, TEST), sample_rng)
     dimmed = list(dataset.modalities)[int(harm_rng.integers(len(dataset.modalities)))]
     corruption = corrupt(
         dataset,
@@ -119,18 +178,14 @@ def lesson(task: Task) -> Lesson:
     if task.spoiled_validation:
         worse = replace(worse, labels=_spoiled(worse, task, spoil_rng))
     training = worse.indices("train")
-    wrong_label = worse.labels != dataset.labels
     wrong_modality = np.zeros((len(worse), len(worse.modalities)), np.bool_)
     wrong_modality[:, 1:] = (corruption.is_mispaired | corruption.is_blank)[:, None]  # the first is always kept
-    clean = ~wrong_label & ~wrong_modality.any(axis=1)
-    return Lesson(
-        train=_part(worse, "train"),
-        validation=_part(worse, "validation"),
-        test=_part(worse, "test"),
+    return Lesson.of(
+        _part(worse, "train"),
+        _part(worse, "validation"),
+        _part(worse, "test"),
         classes=len(worse.classes),
         learning_rate=task.learning_rate,
-        clean=clean[training],
-        wrong_label=wrong_label[training],
         truth=dataset.labels[training],
         wrong_modality=wrong_modality[training],
     )
@@ -184,3 +239,114 @@ def judged_tasks() -> Distribution:
 def held_out_tasks() -> Distribution:
     """What no policy is trained on: real sets."""
     return Distribution(("emoji", "watch"), ("noisy_labels", "flipped_labels", "mispaired", "blank"))
+
+
+# Families of other packages.
+
+
+class _Installed:
+    """A family that was found, whose lessons are looked at before they are used."""
+
+    def __init__(self, entry: EntryPoint) -> None:
+        """Raises FamilyError where it is none."""
+        self.name = entry.name
+        is_ours = entry in BUILT_IN.values()
+        if not is_ours and (not re.fullmatch(NAME, self.name) or self.name in RESERVED):
+            raise FamilyError(self.name, f"must have a name that matches {NAME} and is none of {', '.join(RESERVED)}")
+        try:
+            self._family: Family = entry.load()()
+            self.modalities, self.classes = int(self._family.modalities), int(self._family.classes)
+        except Exception as error:  # of a package that this one knows nothing about
+            raise FamilyError(self.name, f"can't be loaded: {type(error).__name__}: {error}") from error
+        for field, value in (("modalities", self.modalities), ("classes", self.classes)):
+            if value < 2:
+                raise FamilyError(self.name, f"must have {field} of at least 2, got {value}")
+
+    def lesson(self, seed: int) -> Lesson:
+        """Raises FamilyError where it gives none, or one that no student can be trained on."""
+        try:
+            made = self._family.lesson(seed)
+        except Exception as error:
+            raise FamilyError(self.name, f"gave no lesson of seed {seed}: {type(error).__name__}: {error}") from error
+        wrong = self._wrong_with(made)
+        if wrong is not None:
+            raise FamilyError(self.name, f"gave a lesson of seed {seed} that can't be used: {wrong}")
+        return made
+
+    def _wrong_with(self, made: Lesson) -> str | None:
+        """What is wrong with a lesson, if anything."""
+        if not isinstance(made, Lesson):
+            return f"it must be an envs.Lesson, got {type(made).__name__}"
+        if not 2 <= made.classes <= self.classes:
+            return f"classes must lie in 2 to {self.classes}, got {made.classes}"
+        if not 0 < made.learning_rate < np.inf:
+            return f"learning_rate must be positive and finite, got {made.learning_rate}"
+        parts = {"train": (made.train, BATCH_SIZE), "validation": (made.validation, 1), "test": (made.test, 1)}
+        widths = [view.shape[1:] for view in made.train.modalities]
+        for name, (part, least) in parts.items():
+            if wrong := _wrong_with(part, widths, made.classes, self.modalities, least):
+                return f"{name}.{wrong}"
+        number = len(made.train.labels)
+        known = {"clean": (np.bool_, (number,)), "wrong_label": (np.bool_, (number,)), "truth": (np.int64, (number,))}
+        for name, (kind, shape) in {**known, "wrong_modality": (np.bool_, (number, self.modalities))}.items():
+            values = getattr(made, name)
+            if getattr(values, "dtype", None) != kind or values.shape != shape:
+                return f"{name} must be {np.dtype(kind)} {shape}, got {_told(values)}"
+        return None
+
+
+def _wrong_with(part: Part, widths: list[tuple[int, ...]], classes: int, modalities: int, least: int) -> str | None:
+    """What is wrong with one part of a lesson, if anything."""
+    number = len(part.labels)
+    if _told(part.labels) != f"int64 ({number},)" or not ((part.labels >= 0) & (part.labels < classes)).all():
+        return f"labels must be int64 (n,) in 0 to {classes - 1}, got {_told(part.labels)}"
+    if number < least:
+        return f"labels must number at least {least}, got {number}"
+    if len(part.modalities) != modalities:
+        return f"modalities must be {modalities}, got {len(part.modalities)}"
+    for k, (view, width) in enumerate(zip(part.modalities, widths, strict=True)):
+        if view.dtype != np.float32 or view.ndim != 2 or len(view) != number or not 0 < view.shape[1] <= FEATURES:
+            return f"modalities[{k}] must be float32 ({number}, d) with d from 1 to {FEATURES}, got {_told(view)}"
+        if view.shape[1:] != width or not np.isfinite(view).all():
+            return f"modalities[{k}] must hold finite numbers, as many a sample as in training, got {_told(view)}"
+    return None
+
+
+def _told(values: object) -> str:
+    """An array's type and shape, or what is there in place of one."""
+    return f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+
+
+@cache
+def origin(name: str) -> Source | _Installed:
+    """Where the tasks of a name come from: what `envs.sources.source` knows by it, or an installed family.
+
+    Raises ValueError for an unknown name, FileNotFoundError for no file, and FamilyError for a family that is broken.
+    """
+    if name in _found():
+        return _Installed(_found()[name])
+    if re.fullmatch(NAME, name) and name not in RECIPES:
+        known = ", ".join([*RECIPES, "synthetic:M", "a path ending in .npz", *family_names()])
+        raise ValueError(f"data must be one of {known}, got {name!r}: no installed package has such a family")
+    return source(name)
+
+
+def family_names() -> list[str]:
+    """The names of all families, sorted: those that installed packages bring, and "randomised"."""
+    return sorted(_found())
+
+
+def is_family(name: str) -> bool:
+    """Whether tasks of that name are a family's."""
+    return name in _found()
+
+
+def family_version(name: str) -> str:
+    """The package that a family comes from, and its version."""
+    package = _found()[name].dist
+    return f"{package.name} {package.version}" if package else ""
+
+
+@cache
+def _found() -> dict[str, EntryPoint]:
+    return BUILT_IN | {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -9,12 +9,34 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from envs.scheduling import VectorBalanceScheduling, VectorDiscreteBalanceScheduling
 from envs.students import one_thread_each
 from envs.tasks import Distribution
+
+
+def make_sb3(
+    num_envs: int = 16,
+    *,
+    workers: int = 1,
+    tasks: str | Distribution = "training",
+    discrete: bool = False,
+    twins: bool = False,
+) -> VecMonitor:
+    """`BalanceScheduling-v0` as stable-baselines3 has vector environments: for `PPO("MlpPolicy", envs.make_sb3(16))`.
+
+    The students are trained side by side, in `workers` processes that take one core each; what comes back depends on
+    the seed and on num_envs, not on workers. The seed is the model's (`PPO(…, seed=0)`), or that of `seed()`; place b
+    gets seed + b, and goes through what a single environment of that seed goes through. The info of an episode's end
+    has its return and length (`episode`), and `best_validation_accuracy`. tasks and twins are as of
+    `BalanceScheduling`; discrete: named actions, as of `DiscreteBalanceScheduling`.
+
+    It owns processes: `close()` it when done, and make it under `if __name__ == "__main__":` in a script, which the
+    processes import. Raises ValueError where num_envs is no multiple of workers, or for tasks that can't be made.
+    """
+    return VecMonitor(StudentsVecEnv(num_envs, workers, tasks, discrete=discrete, twins=twins))
 
 
 class StudentsVecEnv(VecEnv):

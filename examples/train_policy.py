@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from stable_baselines3 import PPO
 
+import envs
 from bss_service.core.action import Action
 from envs.research.export import of_ppo
 from trainer_client import SchedulerClient
 
+STUDENTS = 8  # trained side by side
 UNIFORM = Action().to_vector()  # (A,) in [-1, 1], as are all actions of the environment
 # A new network acts about zero, which leaves out half of the samples. This begins near plain shuffling instead.
 START = Action(share=0.9, coverage="subset", rank_by="weight").to_vector()
@@ -26,17 +28,20 @@ START = Action(share=0.9, coverage="subset", rank_by="weight").to_vector()
 
 def train(timesteps: int) -> PPO:
     """A policy trained on the training runs of small students; a time step is an epoch of such a run."""
+    students = envs.make_sb3(STUDENTS)
     model = PPO(
         "MlpPolicy",
-        gymnasium.make("envs:BalanceScheduling-v0"),
-        n_steps=min(timesteps, 512),
+        students,
+        n_steps=min(timesteps, 512) // STUDENTS,
         policy_kwargs={"log_std_init": -1.2},  # noise of 0.3 around START
         seed=0,
         device="cpu",
     )
     with torch.no_grad():
         model.policy.action_net.bias.copy_(torch.from_numpy(START))
-    return model.learn(timesteps)
+    model.learn(timesteps)
+    students.close()
+    return model
 
 
 def accuracies(model: PPO | None, runs: int) -> NDArray[np.float64]:
@@ -44,12 +49,12 @@ def accuracies(model: PPO | None, runs: int) -> NDArray[np.float64]:
 
     The runs have the seeds of no training run, and are the same ones for every model.
     """
-    envs = gymnasium.make_vec("envs:BalanceScheduling-v0", num_envs=runs, judged=True)
-    observations, _ = envs.reset(seed=1_000_000)
+    students = gymnasium.make_vec("envs:BalanceScheduling-v0", num_envs=runs, judged=True)
+    observations, _ = students.reset(seed=1_000_000)
     ended: dict[int, float] = {}
     while len(ended) < runs:
         actions = np.tile(UNIFORM, (runs, 1)) if model is None else model.predict(observations, deterministic=True)[0]
-        observations, _, terminated, truncated, infos = envs.step(actions)
+        observations, _, terminated, truncated, infos = students.step(actions)
         for place in np.flatnonzero(terminated | truncated):
             ended.setdefault(int(place), float(infos["test_accuracy"][place]))
     return 100 * np.array([ended[place] for place in range(runs)])

@@ -24,7 +24,8 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="Directory for the results and the picture.")] = Path("evaluation"),
     data: Annotated[
-        list[str] | None, typer.Option(help="Further data: a prepared .npz, path.npz:view,view; may be given again.")
+        list[str] | None,
+        typer.Option(help="Further data: a prepared .npz, path.npz:view,view, or a task family; may be given again."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Paired seeds of each task.")] = 10,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them; other seeds are other data.")] = 0,
@@ -49,11 +50,9 @@ def evaluate(
     from envs.research.actors import parse
     from envs.research.comparison import BUILT_IN, as_json, check_held_out, contenders, held_out, judge, play
     from envs.research.rollouts import pool
-    from envs.sources import source
 
-    tasks = held_out([*BUILT_IN, *(data or [])], samples, spoiled=spoiled)
     try:
-        _ = [source(task.source) for task in tasks]
+        tasks = held_out([*BUILT_IN, *(data or [])], samples, spoiled=spoiled)
         actors = {_label(reference): parse(reference) for reference in policies}
         if len(actors) < len(policies):
             raise ValueError(f"policies must have names of their own, got {[*map(_label, policies)]}")

@@ -10,21 +10,34 @@ from bss_cli.terminal import fail
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a training run.", show_default=False)],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Directory of a training run, or stable-baselines3's model.zip.", show_default=False
+        ),
+    ],
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The .safetensors file to write.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Name in the manifest. Default: the run's directory.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in the manifest. Default: that of RUN.")] = None,
     evaluation: Annotated[Path | None, typer.Option(help="What evaluate wrote; goes into the manifest.")] = None,
 ) -> None:
     """Write the policy of a training run as an artefact, and its manifest beside it as JSON.
+
+    Of a model that PPO, A2C or SAC of stable-baselines3 saved only the numbers
+    are read, and nothing in it is run; what can't be known so is refused.
 
     The evaluation must be one of this very policy.
     """
     from bss_service.policies import artefact
     from envs.research.actors import read_artefact
+    from envs.research.export import of_file
 
     try:
-        read = read_artefact(run / "policy.safetensors")
-        fields = {**read.manifest.model_dump(exclude={"sha256"}), "name": name or run.resolve().name}
+        is_file = run.suffix == ".zip"
+        read = artefact.read(of_file(run, name=name)) if is_file else read_artefact(run / "policy.safetensors")
+        fields = {
+            **read.manifest.model_dump(exclude={"sha256"}),
+            "name": name or (run.stem if is_file else run.resolve().name),
+        }
         if evaluation is not None:
             fields["evaluation"] = _figures(json.loads(evaluation.read_text()), read.sha256)
         data = artefact.write(fields, read.tensors)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from bss_cli.research.progress import Progress
 from bss_cli.terminal import fail
 
 
@@ -31,7 +32,7 @@ def policy(
     iterations: Annotated[int, typer.Option(min=1, help="Iterations to have made in the end.")] = 12,
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     source: Annotated[
-        list[str] | None, typer.Option(help="Data to draw tasks from; may be given again. Default: synthetic:2")
+        list[str] | None, typer.Option(help="Data, or a task family; may be given again. Default: synthetic:2")
     ] = None,
     begin_with: Annotated[Path | None, typer.Option(help="With ppo: an imitation's run to go on from.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
@@ -60,13 +61,19 @@ def policy(
     except (ValueError, OSError) as error:
         fail(str(error))
     torch.set_num_threads(1)  # networks this small gain nothing by more, and the workers have the other cores
-    with open_learner(config, workers) as learner, SummaryWriter(run / "tensorboard") as board:
+    progress = Progress()
+
+    def say(text: str) -> None:
+        progress.say(f"{learner.iteration + 1}/{iterations}  {text}")
+
+    with open_learner(config, workers, say) as learner, SummaryWriter(run / "tensorboard") as board:
         if resume and (run / STATE).exists():
             learner.load(run / STATE)
             write_policy(run, config, learner)  # an interruption may have come between the two
         while learner.iteration < iterations:
             began = time.perf_counter()
             figures = learner.advance()
+            progress.clear()
             learner.save(run / STATE)
             write_policy(run, config, learner)
             for name, value in figures.items():
@@ -81,6 +88,9 @@ def evidence(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write (.safetensors).", show_default=False)],
     seed: Annotated[int, typer.Option(min=0, help="Everything random follows from it.")] = 0,
     scale: Annotated[float, typer.Option(min=0.0, help="Of the number of runs; at 1 it takes 10 minutes.")] = 1.0,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="The one for jobs that lack signals of evidence, in 5 minutes.")
+    ] = False,
 ) -> None:
     """Train the judge that reads how far the label and the pair of each sample are to be trusted.
 
@@ -88,13 +98,25 @@ def evidence(
     """
     import torch
 
-    from envs.research.export import of_judge
+    from envs.research.export import of_judge, of_partial_judge
     from envs.research.training.evidence import train_judge
+    from envs.research.training.partial import train_partial_judge
 
     torch.set_num_threads(1)
-    judge, known = train_judge(seed, scale=scale, progress=typer.echo)
+    progress = Progress()
+
+    def result(line: str) -> None:
+        progress.clear()
+        typer.echo(line)
+
     command = f"bss research train evidence {out.name} --seed {seed} --scale {scale:g}"
+    if partial:
+        judged, known = train_partial_judge(seed, scale=scale, results=result, progress=progress.say)
+        data = of_partial_judge(judged, training={"command": f"{command} --partial", **known})
+    else:
+        judge, known = train_judge(seed, scale=scale, results=result, progress=progress.say)
+        data = of_judge(judge, training={"command": command, **known})
     try:
-        out.write_bytes(of_judge(judge, training={"command": command, **known}))
+        out.write_bytes(data)
     except OSError as error:
         fail(str(error))

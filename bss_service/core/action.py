@@ -109,15 +109,19 @@ class Action:
         values = {name: _component(name, float(u)) for name, u in zip(components, unit, strict=True)}
         return cls(**values)  # type: ignore[arg-type]
 
-    def needs(self) -> dict[str, int]:
-        """The signals without which it can't be drawn by, and of how many unimodal heads at least."""
+    def needs(self, *, partial_evidence: bool = False) -> dict[str, int]:
+        """The signals without which it can't be drawn by, and of how many unimodal heads at least.
+
+        partial_evidence: whether it makes do with what evidence the loss gives, which says nothing of pairs.
+        """
         needed = {name: 0 for name in ("similarity", "loss") if getattr(self, f"kappa_{name}")}
         if self.kappa_weak:
             needed["probability"] = 2
         if self.coverage != "epoch" and self.share < 1 and self.rank_by != "weight":
             needed |= dict.fromkeys(("loss",) if self.rank_by == "loss" else ("similarity", "loss"), 0)
         if self.belief:
-            needed = dict.fromkeys(NEEDED, 0) | needed  # which may need more heads
+            read = ("loss",) if partial_evidence and self.wrong_pairs == "keep" else NEEDED
+            needed = dict.fromkeys(read, 0) | needed  # which may need more heads
         return needed
 
     def unweighted(self) -> "Action":

@@ -9,6 +9,7 @@ from bss_service.core.action import Action
 from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.calendar import Calendar
 from bss_service.core.evidence.features import Confusion, features
+from bss_service.core.evidence.partial import PartialJudge, partial_features
 from bss_service.core.evidence.posterior import Evidence, Judge
 from bss_service.core.observation import Observation, observe
 from bss_service.core.samples.table import SampleTable
@@ -24,6 +25,12 @@ def judge_interval(
     reports: of validations so far; confusion: that of the last, if it has one.
     """
     return None if table.dynamics is None else judge.judge(len(table), features(table, reports, confusion))
+
+
+def judge_interval_partly(table: SampleTable, judge: PartialJudge, reports: Sequence[Report]) -> Evidence:
+    """The same of a table that lacks training dynamics, and has losses."""
+    heads = table.signals.heads
+    return judge.judge(len(table), heads - 1, partial_features(table, reports))
 
 
 def observe_interval(

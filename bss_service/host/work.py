@@ -35,7 +35,7 @@ class Bench:
 
 def of_table(job: Job) -> int:
     """To look at all samples of a job, and at their evidence."""
-    return job.spec.samples * (1 if job.table.dynamics is None else EVIDENCE)
+    return job.spec.samples * (EVIDENCE if job.reads_evidence else 1)
 
 
 def of_history(job: Job) -> int:

@@ -9,7 +9,13 @@ import numpy as np
 from bss_service.core.action import Action
 from bss_service.core.arrays import Float32, Int64
 from bss_service.core.evidence.posterior import Evidence
-from bss_service.core.interval import draw_interval, judge_interval, learn_interval, observe_interval
+from bss_service.core.interval import (
+    draw_interval,
+    judge_interval,
+    judge_interval_partly,
+    learn_interval,
+    observe_interval,
+)
 from bss_service.core.observation import Observation
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.sampling import Proceed, drawn_before, unasked
@@ -19,6 +25,7 @@ from bss_service.job.history import History
 from bss_service.job.plans import Plan, batches
 from bss_service.policies.artefact import NO_ARTEFACTS, AnyArtefact, Artefacts
 from bss_service.policies.shadows import Shadows, check_shadow
+from bss_service.policies.shipped import usual_partial_judge
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, check_policy, choice_from_outside
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.decisions import Decision
@@ -104,7 +111,7 @@ class Job:
             )
         policy = check_policy(request.policy, self.spec, {**self.artefacts, **artefacts})
         if request.shadow:
-            check_shadow(policy, request.policy)
+            check_shadow(policy, request.policy, self.spec)
         self.artefacts.update(artefacts)
 
     def holds(self, step: int) -> bool:
@@ -118,6 +125,11 @@ class Job:
     def next_interval(self) -> int:
         """First step of the next interval to be drawn."""
         return self.calendar.interval_bounds(self.planned_until - 1)[1] if self.planned_until else 0
+
+    @property
+    def reads_evidence(self) -> bool:
+        """Whether the next plan is drawn by evidence, of all signals that it needs or of some."""
+        return self.table.dynamics is not None or self._reads_partly(self.planned_until)
 
     @property
     def rows_waiting(self) -> int:
@@ -215,15 +227,21 @@ class Job:
 
     def _judge(self, first: int, reports_until: int) -> Callable[[SampleTable], Evidence | None]:
         """What reads the evidence of a table for the interval that begins at `first`; None where there is none."""
-        if self.table.dynamics is None:
-            return lambda table: None
         reports = self.history.reports_until(reports_until)
+        if self.table.dynamics is None:
+            if not self._reads_partly(first):
+                return lambda table: None
+            return partial(judge_interval_partly, judge=usual_partial_judge(), reports=reports)
         return partial(
             judge_interval,
             judge=self.versions.judge(self.versions.in_force(first)),
             reports=reports,
             confusion=reports[-1].confusion if reports else None,
         )
+
+    def _reads_partly(self, step: int) -> bool:
+        """Whether the policy of a step acts on what evidence few signals give, and there are any that do."""
+        return "loss" in self.table.latest and self.versions.in_force(step).partial_evidence
 
     def _decide(self, first: int, end: int, reports_until: int, evidence: Evidence | None) -> Decision:
         version = self.versions.in_force(first)

@@ -44,6 +44,7 @@ class Policy(BaseModel, ABC):
 
     stateless: ClassVar[bool] = False
     waits_for_action: ClassVar[bool] = False  # its actions come from outside; the job does not ask it for any
+    partial_evidence: ClassVar[bool] = False  # it acts on what evidence a job's signals give, if not all that it needs
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bss_service.core.observation import Observation
+from bss_service.core.samples.dynamics import NEEDED
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.policies.base import Choice, Policy
@@ -84,11 +85,20 @@ class Shadows:
         return consult(policy, self.job, stream(self.job.seed, _STREAM + shadow.version, number), own)
 
 
-def check_shadow(policy: Policy, spec: PolicySpec) -> None:
-    """Raises InvalidValueError for a policy that does not act by itself."""
+def check_shadow(policy: Policy, spec: PolicySpec, job: JobSpec) -> None:
+    """Raises InvalidValueError for a policy that does not act by itself, or that would see no evidence.
+
+    Partial evidence is read for the policy in force alone: another's observations must not change by who watches.
+    """
     if policy.waits_for_action:
         raise InvalidValueError(
             f"policy.name of a shadow must be a policy that acts by itself, got {spec.name!r}",
+            field="policy.name",
+            value=spec.name,
+        )
+    if policy.partial_evidence and (lacking := job.lacks(dict.fromkeys(NEEDED, 0))):
+        raise InvalidValueError(
+            f"policy {spec.name!r} needs as a shadow the signal {' and '.join(lacking)}, which job {job.name!r} lacks",
             field="policy.name",
             value=spec.name,
         )

@@ -47,6 +47,14 @@ class PolicyVersion:
         except (UnknownPolicyError, BrokenPolicyError):
             return False
 
+    @property
+    def partial_evidence(self) -> bool:
+        """Whether it acts on what evidence there is, where a job lacks signals that evidence needs."""
+        try:
+            return policy_class(self.spec.name).partial_evidence
+        except (UnknownPolicyError, BrokenPolicyError):
+            return False
+
     def answer(self, *, changed: bool = False) -> PolicyAnswer:
         """The version as a message."""
         return PolicyAnswer(policy=self.spec, policy_version=self.version, first_step=self.first_step, changed=changed)
@@ -182,7 +190,7 @@ def consult(
         choice = _plain(policy.act(observation, rng))
     except Exception as error:
         return failed(error)
-    lacking = job.lacks(choice.action.needs())
+    lacking = job.lacks(choice.action.needs(partial_evidence=policy.partial_evidence))
     return failed(ValueError(f"its action needs {_listed(job, lacking)}")) if lacking else choice
 
 

@@ -21,7 +21,8 @@ from envs.research.detection import Reliability
 from envs.research.files import written_whole
 from envs.research.rollouts import Actor, Control, Episode, Pool, Rollout
 from envs.research.statistics import Interval
-from envs.tasks import Task
+from envs.tasks import BUILT_IN as BUILT_IN_FAMILIES
+from envs.tasks import Task, family_version, is_family
 
 HARMS: Final[Mapping[str, dict[str, float]]] = {
     "clean": {},
@@ -30,6 +31,7 @@ HARMS: Final[Mapping[str, dict[str, float]]] = {
     "mispaired 40 %": {"mispaired": 0.4},
     "blank 40 %": {"blank": 0.4},  # never in training
 }
+OWN: Final = "own harm"  # of a family: what it does to its lessons, and nothing besides
 Kept = Mapping[str, Any]  # what is kept of a run, as JSON values
 DETECTION: Final = ("auc", "precision", "recall", "left_out")
 BUILT_IN: Final = ("emoji", "watch")
@@ -62,7 +64,7 @@ class HeldOut:
             validation=VALIDATION,
             spoiled_validation=self.spoiled,
         )
-        return replace(plain, **HARMS[self.harm])  # type: ignore[arg-type]  # the harms are shares
+        return replace(plain, **HARMS.get(self.harm, {}))  # type: ignore[arg-type]  # the harms are shares
 
     @property
     def name(self) -> str:
@@ -111,8 +113,12 @@ class Verdict:
 
 
 def held_out(sources: Sequence[str], samples: int = SAMPLES, *, spoiled: bool = False) -> list[HeldOut]:
-    """Every source with every harm."""
-    return [HeldOut(source, harm, samples, spoiled) for source in sources for harm in HARMS]
+    """Every source with every harm, and every family with its own. Raises ValueError and others as `origin`."""
+    return [
+        HeldOut(source, harm, samples, spoiled)
+        for source in sources
+        for harm in ((OWN,) if is_family(source) else HARMS)
+    ]
 
 
 def contenders(policies: Mapping[str, Reference]) -> dict[str, Contender]:
@@ -139,7 +145,8 @@ def check_held_out(policies: Mapping[str, Reference], tasks: Sequence[HeldOut]) 
     """Raises ValueError where a policy was trained on the data of a task."""
     for name, policy in policies.items():
         for task in tasks:
-            if _data(task.source) in map(_data, policy.trained_on) or task.source.startswith("synthetic:"):
+            is_simulated = task.source.startswith("synthetic:") or task.source in BUILT_IN_FAMILIES
+            if _data(task.source) in map(_data, policy.trained_on) or is_simulated:
                 raise ValueError(f"{task.source} is no held-out data for {name}, which was trained on it")
 
 
@@ -214,7 +221,8 @@ def _runs(
         for seed in seeds
     ]
     known = [version("bss-scheduler"), KEPT_AS, shipped_judge().sha256, contender.identity]
-    identity = [*known, [asdict(episode.task) for episode in episodes]]
+    families = {task.source: family_version(task.source) for task in tasks if is_family(task.source)}
+    identity = [*known, [asdict(episode.task) for episode in episodes], *families.items()]
     path = kept / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.json"
     if path.exists():
         made = json.loads(path.read_text())

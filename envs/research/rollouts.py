@@ -20,9 +20,8 @@ from envs.cohort import Cohort, Outcome
 from envs.research.detection import Detection
 from envs.research.training.teacher import advice, importance
 from envs.run import StudentRun
-from envs.sources import source
 from envs.students import one_thread_each
-from envs.tasks import Lesson, Task, lesson, oracle
+from envs.tasks import Lesson, Task, lesson, oracle, origin
 
 SIDE_BY_SIDE: Final = 64  # more don't fit the caches and are no faster
 
@@ -68,10 +67,15 @@ class Rollout:
 
 
 Pool = Callable[[Sequence[Episode]], list[Rollout]]
+Progress = Callable[[str], None]  # is told how far something is
+
+
+def unheard(text: str) -> None:
+    """A progress that nobody follows."""
 
 
 @contextmanager
-def pool(workers: int) -> Iterator[Pool]:
+def pool(workers: int, progress: Progress = unheard) -> Iterator[Pool]:
     """Makes runs in `workers` processes, one thread each. Which process makes a run changes nothing about it."""
     with one_thread_each():
         made = multiprocessing.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,))
@@ -85,6 +89,7 @@ def pool(workers: int) -> Iterator[Pool]:
                 chunks, processes.imap(play, [[episodes[k] for k in c] for c in chunks]), strict=True
             ):
                 results |= zip(chunk, made, strict=True)
+                progress(f"{len(results)} of {len(episodes)} runs")
             return [results[k] for k in range(len(episodes))]
 
         yield play_all
@@ -92,7 +97,7 @@ def pool(workers: int) -> Iterator[Pool]:
 
 def play(episodes: Sequence[Episode]) -> list[Rollout]:
     """Make runs side by side; their sources must have the same number of modalities and of classes."""
-    first = source(episodes[0].task.source)
+    first = origin(episodes[0].task.source)
     cohort = Cohort(len(episodes), modalities=first.modalities, classes=first.classes, judged=True, reward=RewardSpec())
     players = [_Player.start(cohort, b, episode) for b, episode in enumerate(episodes)]
     while any(player.result is None for player in players):
@@ -160,7 +165,8 @@ class _Player:
 def _shape(episode: Episode) -> tuple[int, int, int, int]:
     """Runs of one shape go well side by side: those of another number of classes must not, longer ones hold up."""
     task = episode.task
-    return source(task.source).modalities, source(task.source).classes, task.intervals, task.samples
+    whence = origin(task.source)
+    return whence.modalities, whence.classes, task.intervals, task.samples
 
 
 def _chunks(episodes: Sequence[Episode], order: Sequence[int], workers: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ from envs.scheduling import (
     VectorBalanceScheduling,
     VectorDiscreteBalanceScheduling,
 )
-from envs.tasks import Distribution
+from envs.tasks import Distribution, Task, lesson
 from tests.envs.lessons import ABSURD, SHORT
 
 NAMES = ("BalanceScheduling-v0", "BalanceScheduling-Discrete-v0")
@@ -212,6 +212,22 @@ def test_a_step_before_the_first_reset_is_refused() -> None:
         BalanceScheduling(SHORT).step(np.zeros(DIMENSION, np.float32))
 
 
+def test_randomised_tasks_and_twins_are_drawn_from_the_seed() -> None:
+    """Every episode is of another world; a twin is of the same one, and takes from the rewards what the world does."""
+    first, again, twinned = (
+        side_by_side(make_vec(3, NAMES[0], "randomised", twins=twins), 7, 3) for twins in (False, False, True)
+    )
+    assert first == again
+    for place, of_twin in zip(first, twinned, strict=True):
+        assert [step[0] for step in place] == [step[0] for step in of_twin]
+    assert [step[1] for place in first for step in place] != [step[1] for place in twinned for step in place]
+    draws = [make(tasks="randomised").reset(seed=seed)[1]["task"] for seed in (7, 8)]
+    assert draws[0]["source"] == "randomised"
+    assert draws[0]["seed"] != draws[1]["seed"]
+    one, other = (lesson(Task("randomised", 1, 1.0, 1, task["seed"])) for task in draws)
+    assert one.train.labels.tobytes() != other.train.labels.tobytes()
+
+
 @pytest.mark.parametrize("tasks", ["training", "held-out"])
 def test_tasks_have_names(tasks: str) -> None:
     env = make(tasks=tasks)
@@ -329,7 +345,7 @@ def test_an_unknown_render_mode_is_refused(kind: type[BalanceScheduling]) -> Non
 
 @pytest.mark.parametrize("kind", [BalanceScheduling, VectorBalanceScheduling])
 def test_unknown_tasks_are_refused(kind: Any) -> None:
-    with pytest.raises(ValueError, match="tasks must be one of training, held-out or a Distribution, got 'validation'"):
+    with pytest.raises(ValueError, match="training, held-out, randomised or a Distribution, got 'validation'"):
         kind(tasks="validation")
 
 

@@ -1,13 +1,31 @@
 """Tasks: the same one gives the same lesson, harm is done as told, and what is held out is held out."""
 
+import sys
+from collections.abc import Iterator
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from envs.scheduling import BalanceScheduling
 from envs.sources import FEATURES
-from envs.tasks import TEST, Distribution, Lesson, Part, Task, held_out_tasks, lesson, oracle, training_tasks
+from envs.tasks import (
+    TEST,
+    Distribution,
+    FamilyError,
+    Lesson,
+    Part,
+    Task,
+    _found,
+    family_version,
+    held_out_tasks,
+    lesson,
+    oracle,
+    origin,
+    training_tasks,
+)
 
 TASK = Task("synthetic:2", samples=200, learning_rate=0.1, intervals=5, seed=3, validation=50)
 HARMS = ("noisy_labels", "flipped_labels", "mispaired", "blank")
@@ -208,3 +226,131 @@ def test_validation_labels_are_as_wrong_as_training_labels_where_that_is_asked_f
     assert [view.tobytes() for view in plain.validation.modalities] == [
         view.tobytes() for view in spoiled.validation.modalities
     ]
+
+
+# Families of other packages.
+
+BLOBS = """
+import numpy as np
+from envs import Lesson, Part
+
+class Blobs:
+    modalities = classes = 2
+
+    def part(self, rng, size):
+        labels = rng.integers(2, size=size)
+        views = (labels[:, None] + rng.standard_normal((size, width)) for width in (3, 5))
+        return Part(tuple(view.astype(np.float32) for view in views), labels)
+
+    def made(self, train, validation, test, **fields):
+        fields = {"classes": 2, "learning_rate": 0.1, "truth": np.zeros(len(train.labels), np.int64), **fields}
+        fields = {"wrong_modality": np.zeros((len(train.labels), 2), np.bool_), **fields}
+        return Lesson.of(train, validation, test, **fields)
+
+    def lesson(self, seed):
+        rng = np.random.default_rng(seed)
+        return self.made(*(self.part(rng, size) for size in (64, 20, 30)))
+
+class Small(Blobs):
+    def lesson(self, seed):
+        rng = np.random.default_rng(seed)
+        return self.made(*(self.part(rng, size) for size in (31, 20, 30)))
+
+class Unknown(Blobs):
+    def lesson(self, seed):
+        made = super().lesson(seed)
+        made.validation.modalities[1][3, 2] = np.nan
+        return made
+
+class Third(Blobs):
+    def lesson(self, seed):
+        made = super().lesson(seed)
+        made.train.labels[0] = 2
+        return made
+
+class Pair(Blobs):
+    def lesson(self, seed):
+        rng = np.random.default_rng(seed)
+        return tuple(self.part(rng, size) for size in (64, 20, 30))
+
+class Narrow(Blobs):
+    def lesson(self, seed):
+        made = super().lesson(seed)
+        test = Part((made.test.modalities[0], made.test.modalities[1][:, :4]), made.test.labels)
+        return self.made(made.train, made.validation, test)
+
+class Failing(Blobs):
+    def lesson(self, seed):
+        raise FileNotFoundError("blobs.csv")
+
+class Alone(Blobs):
+    modalities = 1
+"""
+REGISTERED = ["Blobs", "Small", "Unknown", "Third", "Pair", "Narrow", "Failing", "Alone"]
+
+
+@pytest.fixture
+def families(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if a package with these families were installed."""
+    theirs = tmp_path / "theirs-1.5.dist-info"
+    theirs.mkdir()
+    (theirs / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.5\n")
+    points = [f"{kind.lower()} = family_of_theirs:{kind}" for kind in [*REGISTERED, "Missing"]]
+    (theirs / "entry_points.txt").write_text("\n".join(["[envs.tasks]", *points, "emoji = family_of_theirs:Blobs\n"]))
+    (tmp_path / "family_of_theirs.py").write_text(BLOBS)
+    monkeypatch.syspath_prepend(tmp_path)
+    forget = (origin.cache_clear, _found.cache_clear)
+    for cached in forget:
+        cached()
+    yield
+    for cached in forget:
+        cached()
+    sys.modules.pop("family_of_theirs", None)
+
+
+@pytest.mark.usefixtures("families")
+def test_the_lessons_of_a_family_are_its_own_whatever_harm_is_asked_for() -> None:
+    drawn = [Distribution(("blobs",), HARMS).draw(np.random.default_rng(seed)) for seed in range(20)]
+    assert not any(getattr(task, harm) for task in drawn for harm in (*HARMS, "dimmed"))
+    assert len({task.seed for task in drawn}) == 20
+    made = lesson(drawn[0])
+    assert everything(made) == everything(lesson(drawn[0])) != everything(lesson(drawn[1]))
+    assert [len(part.labels) for part in (made.train, made.validation, made.test)] == [64, 20, 30]
+    np.testing.assert_array_equal(made.wrong_label, made.train.labels != 0)
+    np.testing.assert_array_equal(made.clean, ~made.wrong_label)
+    assert family_version("blobs") == "theirs 1.5"
+
+
+@pytest.mark.usefixtures("families")
+def test_an_environment_mixes_families_with_other_sources() -> None:
+    env = BalanceScheduling(Distribution(("blobs", "synthetic:2"), (), samples=(70, 90), intervals=(1, 2)))
+    seen = {env.reset(seed=seed)[1]["task"]["source"] for seed in range(8)}
+    assert seen == {"blobs", "synthetic:2"}
+
+
+@pytest.mark.usefixtures("families")
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("missing", "task family 'missing' can't be loaded: AttributeError"),
+        ("alone", "task family 'alone' must have modalities of at least 2, got 1"),
+        ("emoji", "task family 'emoji' must have a name that matches"),
+        ("failing", r"task family 'failing' gave no lesson of seed \d+: FileNotFoundError: blobs.csv"),
+        ("small", "task family 'small' gave a lesson of seed .*: train.labels must number at least 32, got 31"),
+        ("unknown", r"task family 'unknown' .*: validation.modalities\[1\] must hold finite numbers"),
+        ("third", "task family 'third' .*: train.labels must be int64 .* in 0 to 1"),
+        ("pair", "task family 'pair' .*: it must be an envs.Lesson, got tuple"),
+        ("narrow", r"task family 'narrow' .*: test.modalities\[1\] must hold .* as many a sample as in training"),
+    ],
+)
+def test_a_broken_family_is_refused_by_a_sentence_that_names_it(name: str, complaint: str) -> None:
+    with pytest.raises(FamilyError, match=complaint):
+        BalanceScheduling(Distribution((name,), (), intervals=(1, 2))).reset(seed=0)
+
+
+@pytest.mark.usefixtures("families")
+def test_a_name_that_no_package_has_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match=r"a path ending in \.npz, alone, blobs, .*, got 'blob'"):
+        _ = Distribution(("blob",), ()).modalities
+    with pytest.raises(ValueError, match=r"training, held-out, alone, blobs, .*, randomised, .*, got 'blob'"):
+        BalanceScheduling("blob")

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 from bss_service.core.action import DIMENSION
 from envs.scheduling import BalanceScheduling, DiscreteBalanceScheduling
 from envs.tasks import Distribution
-from envs.workers import StudentsVecEnv
+from envs.workers import StudentsVecEnv, make_sb3
 from tests.envs.lessons import ABSURD, SHORT
 
 Step = tuple[Any, ...]
@@ -152,11 +152,14 @@ def test_what_lives_in_other_processes_cannot_be_touched(make: Callable[..., Stu
 
 
 @pytest.mark.parametrize("discrete", [pytest.param(False, marks=pytest.mark.long), True])
-def test_stable_baselines3_learns_on_it(make: Callable[..., StudentsVecEnv], discrete: bool) -> None:
-    env = make(2, discrete=discrete)
+def test_stable_baselines3_learns_on_it(discrete: bool) -> None:
+    env = make_sb3(2, tasks=SHORT, discrete=discrete)
     kind = DiscreteBalanceScheduling if discrete else BalanceScheduling
     assert env.action_space == kind(SHORT).action_space
-    model = PPO("MlpPolicy", VecMonitor(env), n_steps=6, batch_size=6, n_epochs=1, seed=0, device="cpu")
+    model = PPO("MlpPolicy", env, n_steps=6, batch_size=6, n_epochs=1, seed=0, device="cpu")
+    before = model.policy.action_net.bias.detach().clone()
     model.learn(24)
+    env.close()
+    assert not model.policy.action_net.bias.equal(before)
     assert model.ep_info_buffer
     assert all(2 <= episode["l"] <= 4 for episode in model.ep_info_buffer)

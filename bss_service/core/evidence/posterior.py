@@ -48,26 +48,27 @@ class Judge:
     calibration_error: float = 0.1  # by which shares of its probabilities may be wrong, as far as was measured
 
     def __post_init__(self) -> None:
-        _check("label", self.label, len(FIELDS), OUTCOMES)
-        _check("modality", self.modality, len(FIELDS) + len(MODALITY_FIELDS), 1)
+        check_layers("label", self.label, len(FIELDS), OUTCOMES)
+        check_layers("modality", self.modality, len(FIELDS) + len(MODALITY_FIELDS), 1)
 
     def judge(self, samples: int, features: Features) -> Evidence:
         """The evidence of all n samples of a job."""
         unimodal = features.of_modality.shape[1]
-        evidence = Evidence(_unknown(samples), _unknown(samples), _unknown(samples, unimodal))
+        evidence = Evidence(unknown(samples), unknown(samples), unknown(samples, unimodal))
         for start in range(0, len(features.visited), ROWS):
             rows = slice(start, start + ROWS)
             visited, of_sample = features.visited[rows], features.of_sample[rows]
-            outcomes = _softmax(_run(self.label, of_sample))
+            outcomes = _softmax(run(self.label, of_sample))
             evidence.right[visited] = rounded(outcomes[:, 0])
             evidence.rival[visited] = rounded(outcomes[:, 1])
             for head in range(unimodal):
                 beside = np.concatenate([of_sample, features.of_modality[rows, head]], axis=1)
-                evidence.wrong_modality[visited, head] = rounded(_sigmoid(_run(self.modality, beside)[:, 0]))
+                evidence.wrong_modality[visited, head] = rounded(sigmoid(run(self.modality, beside)[:, 0]))
         return evidence
 
 
-def _check(name: str, layers: Layers, inputs: int, outputs: int) -> None:
+def check_layers(name: str, layers: Layers, inputs: int, outputs: int) -> None:
+    """Raises ValueError, naming the network, where layers don't lead from so many inputs to so many outputs."""
     widths = [inputs]
     for weight, bias in layers:
         if weight.ndim != 2 or bias.shape != weight.shape[:1] or weight.shape[1] != widths[-1]:
@@ -79,7 +80,8 @@ def _check(name: str, layers: Layers, inputs: int, outputs: int) -> None:
         raise ValueError(f"{name} must have {outputs} outputs, got {widths[-1] if len(widths) > 1 else 'no layer'}")
 
 
-def _run(layers: Layers, values: Floats) -> Float64:
+def run(layers: Layers, values: Floats) -> Float64:
+    """The last layer's outputs, (k, O), of values (k, I)."""
     return affine(forward(values, layers[:-1], "tanh"), *layers[-1])
 
 
@@ -89,10 +91,12 @@ def _softmax(logits: Float64) -> Float64:
     return weights
 
 
-def _sigmoid(logits: Float64) -> Float64:
+def sigmoid(logits: Float64) -> Float64:
+    """Of the same shape, in [0, 1]."""
     probability: Float64 = np.exp(-np.logaddexp(0.0, -logits))  # no overflow at either end
     return probability
 
 
-def _unknown(*shape: int) -> Float32:
+def unknown(*shape: int) -> Float32:
+    """Nothing known yet: NaN."""
     return np.full(shape, np.nan, dtype=np.float32)

@@ -14,6 +14,7 @@ from bss_service.core.samples.table import SampleTable
 from bss_service.errors import InvalidValueError
 from bss_service.job.job import Job
 from bss_service.policies.base import policy_class, policy_names
+from bss_service.policies.shipped import usual_partial_judge
 from bss_service.protocol.actions import ObservationAnswer
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import EvidenceState, JobState, ShareEstimate
@@ -59,13 +60,15 @@ def _shares(job: Job) -> EvidenceState | None:
         return None
     seen = latest.observation
     judged = max(1, round(seen["measured_share"] * job.spec.samples))
-    error = job.versions.judge(job.versions.in_force(latest.first_step)).calibration_error
+    is_partial = job.table.dynamics is None
+    judge = usual_partial_judge() if is_partial else job.versions.judge(job.versions.in_force(latest.first_step))
+    pairs = _estimated(1 - seen["right_pairs"], judged, judge.calibration_error)
     report = job.history.reports[-1] if job.history.reports else None
     heads = {} if report is None else {name: head.accuracy for name, head in report.modalities.items()}
     return EvidenceState(
         step=latest.first_step,
-        wrong_labels=_estimated(1 - seen["right_labels"], judged, error),
-        wrong_pairs=_estimated(1 - seen["right_pairs"], judged, error),
+        wrong_labels=_estimated(1 - seen["right_labels"], judged, judge.calibration_error),
+        wrong_pairs=ShareEstimate(share=0.0, low=0.0, high=1.0) if is_partial else pairs,
         left_out=latest.left_out,
         weakest_modality=min(heads, key=heads.__getitem__) if len(heads) > 1 else None,
     )

@@ -18,9 +18,12 @@ class Evidence(Policy):
     """Plain shuffling for `start` epochs, then without what is disbelieved: a larger part of it each epoch of `ramp`.
 
     It learns nothing while the job runs. What is left out stays measured by probes, and comes back once it is believed.
+    Of a job that lacks signals of evidence it reads what there is, the loss at least; wrong pairs and judges of one's
+    own need all of them.
     """
 
     stateless: ClassVar[bool] = True
+    partial_evidence: ClassVar[bool] = True
 
     belief: Annotated[float, Field(gt=0, le=0.95)] = 0.45  # samples that are right with less than this are disbelieved
     start: Annotated[int, Field(ge=1)] = 4  # epochs; evidence is read from how samples are learnt, and takes time
@@ -45,7 +48,7 @@ class Evidence(Policy):
             self._judge = _artefacts(context)[self.judge].judge()
 
     def needs(self) -> Mapping[str, int]:
-        return self._action(1.0).needs()
+        return self._action(1.0).needs(partial_evidence=self.judge is None)
 
     def own_judge(self) -> Judge | None:
         return self._judge

@@ -4,7 +4,6 @@ Each round adds rows of runs under the judge of the round before to those that i
 it leaves out changes what it sees next.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.evidence.posterior import OUTCOMES, Judge, Layers
 from envs.research.detection import Detection, Reliability
+from envs.research.rollouts import Progress, unheard
 from envs.research.training.judging import PULL, JudgedRun, Rows, train_judged
 from envs.research.training.networks import Kind, Networks
 from envs.research.training.worlds import Size, world
@@ -86,26 +86,29 @@ class Group:
 
 
 def train_judge(
-    seed: int, *, scale: float = 1.0, progress: Callable[[str], None] = lambda line: None
+    seed: int, *, scale: float = 1.0, results: Progress = unheard, progress: Progress = unheard
 ) -> tuple[Judge, dict[str, Any]]:
     """A judge, and what is known of it: losses, rows, and its calibration on fresh runs that it judges itself.
 
-    scale: of the number of runs and steps. Ten minutes of one core at 1.
+    scale: of the number of runs and steps. Ten minutes of one core at 1. results: is told what came of each round;
+    progress: how far it is in one.
     """
     rows: list[Rows] = []
     judge: Judge | None = None
     known: dict[str, float] = {}
     for number in range(ROUNDS):
-        groups = range(max(1, round(scale * GROUPS)))
-        rows.extend(simulate([seed, number, group], judge) for group in groups)
+        groups = max(1, round(scale * GROUPS))
+        for group in range(groups):
+            rows.append(simulate([seed, number, group], judge))
+            progress(f"round {number + 1}/{ROUNDS}  {group + 1} of {groups} groups of runs")
         steps = round(scale * STEPS) // (1 if number == ROUNDS - 1 else 4)
         judge, losses = fit(Rows.joined(rows), max(50, steps), seed + number)
         known = {"rows": sum(len(part.outcome) for part in rows), **losses}
-        progress(f"round {number + 1}/{ROUNDS}  " + "  ".join(f"{name} {value:.4g}" for name, value in known.items()))
+        results(f"round {number + 1}/{ROUNDS}  " + "  ".join(f"{name} {value:.4g}" for name, value in known.items()))
     assert judge is not None
     fresh = Rows.joined([simulate([seed, ROUNDS, k], judge, acting=1.0) for k in range(max(1, round(scale * FRESH)))])
     training = {"seed": seed, "scale": scale, **known, **judged_on(judge, fresh)}
-    progress("fresh runs  " + "  ".join(f"{name} {training[name]:.4g}" for name in judged_on(judge, fresh)))
+    results("fresh runs  " + "  ".join(f"{name} {training[name]:.4g}" for name in judged_on(judge, fresh)))
     return judge, training
 
 
@@ -139,8 +142,8 @@ def fit(rows: Rows, steps: int, seed: int) -> tuple[Judge, dict[str, float]]:
     rng = np.random.default_rng(seed)
     of_sample, of_modality = torch.from_numpy(rows.of_sample), torch.from_numpy(rows.of_modality)
     outcome, wrong = torch.from_numpy(rows.outcome), torch.from_numpy(rows.wrong_modality.astype(np.float32))
-    label = _network(len(FIELDS), OUTCOMES, rng)
-    modality = _network(len(FIELDS) + len(MODALITY_FIELDS), 1, rng)
+    label = network_of(len(FIELDS), OUTCOMES, rng)
+    modality = network_of(len(FIELDS) + len(MODALITY_FIELDS), 1, rng)
     parameters = [*label.parameters(), *modality.parameters()]
     optimiser = torch.optim.Adam(parameters, RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -157,7 +160,7 @@ def fit(rows: Rows, steps: int, seed: int) -> tuple[Judge, dict[str, float]]:
         schedule.step()
         losses[step] = of_label.item(), of_pair.item()
     late = losses[-max(1, steps // 20) :].mean(axis=0)
-    return Judge(_layers(label), _layers(modality)), {"label_loss": float(late[0]), "modality_loss": float(late[1])}
+    return Judge(layers_of(label), layers_of(modality)), {"label_loss": float(late[0]), "modality_loss": float(late[1])}
 
 
 def judged_on(judge: Judge, rows: Rows) -> dict[str, float]:
@@ -176,7 +179,8 @@ def judged_on(judge: Judge, rows: Rows) -> dict[str, float]:
     return {name: value for name, value in known.items() if not np.isnan(value)}
 
 
-def _network(inputs: int, outputs: int, rng: np.random.Generator) -> nn.Sequential:
+def network_of(inputs: int, outputs: int, rng: np.random.Generator) -> nn.Sequential:
+    """A judge's network, its weights drawn from `rng`."""
     network = nn.Sequential(
         nn.Linear(inputs, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, outputs)
     )
@@ -192,5 +196,6 @@ def _linear(network: nn.Sequential) -> list[nn.Linear]:
     return [layer for layer in network if isinstance(layer, nn.Linear)]
 
 
-def _layers(network: nn.Sequential) -> Layers:
+def layers_of(network: nn.Sequential) -> Layers:
+    """Its weights and biases."""
     return [(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy()) for layer in _linear(network)]

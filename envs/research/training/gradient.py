@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from bss_service.core.action import DIMENSION, RANGES, Action
 from envs.research.export import of_ppo, of_sac
 from envs.research.files import written_whole
+from envs.research.rollouts import Progress, unheard
 from envs.tasks import Distribution
 from envs.workers import StudentsVecEnv
 
@@ -45,13 +46,21 @@ class Gradient:
     """A PPO or SAC model, the environments that it learns in, and how far it has come."""
 
     def __init__(
-        self, algorithm: str, tasks: Distribution, *, seed: int, workers: int, envs: int = ENVS, steps: int = STEPS
+        self,
+        algorithm: str,
+        tasks: Distribution,
+        *,
+        seed: int,
+        workers: int,
+        envs: int = ENVS,
+        steps: int = STEPS,
+        progress: Progress = unheard,
     ) -> None:
         """algorithm: "ppo", "ppo-evidence" or "sac". The model's first parameters are drawn from the seed.
 
         ppo-evidence begins at what `evidence` does, and is rewarded for what it gains over plain shuffling.
         """
-        self.seed, self.steps = seed, steps
+        self.seed, self.steps, self.progress = seed, steps, progress
         self.critic_first = 0  # iterations in which the actor waits for the critic
         self.iteration = 0
         judged = algorithm == "ppo-evidence"
@@ -81,7 +90,7 @@ class Gradient:
         self.envs.seed(first)
         self.model._last_obs = None  # so that `learn` begins all environments anew
         self._let_actor_learn(self.iteration >= self.critic_first)
-        episodes = _Episodes()
+        episodes = _Episodes(self.steps, self.progress)
         fresh = self.iteration == 0
         self.model.learn(
             self.envs.num_envs * self.steps, callback=episodes, log_interval=NEVER, reset_num_timesteps=fresh
@@ -146,13 +155,18 @@ class Gradient:
 
 
 class _Episodes(BaseCallback):
-    """Collects how the episodes of an iteration ended."""
+    """Collects how the episodes of an iteration ended, and tells of each tenth of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int, progress: Progress) -> None:
+        """steps: of each environment in the iteration."""
         super().__init__()
+        self.steps, self.progress = steps, progress
         self.accuracies: list[float] = []
 
     def _on_step(self) -> bool:
+        if self.n_calls % max(1, self.steps // 10) == 0:
+            envs = self.training_env.num_envs
+            self.progress(f"{self.n_calls * envs} of {self.steps * envs} intervals")
         self.accuracies += [
             float(info["best_validation_accuracy"])
             for info in self.locals["infos"]

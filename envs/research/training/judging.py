@@ -89,8 +89,12 @@ class JudgedRun:
         if self.judge is None:
             return
         self.right = np.nan_to_num(self.judge(len(self.table), self.seen).right.astype(np.float64), nan=1.0)
+        self.leave_out(self.right < BELIEF)
+
+    def leave_out(self, disbelieved: Bool) -> None:
+        """Leave out what is disbelieved, (n,): a part of it while leaving out sets in, and never everything."""
         share = min(1.0, (self.epoch - START + 1) / RAMP) if self.epoch >= START else 0.0
-        left_out = (self.right < BELIEF) & (self.rng.random(len(self.right)) < share)
+        left_out = disbelieved & (self.rng.random(len(disbelieved)) < share)
         self.left_out = left_out & ~left_out.all()
 
     def draw(self) -> tuple[Int64, Float32 | None, float]:

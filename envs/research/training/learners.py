@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 from envs.research.files import written_whole
-from envs.research.rollouts import Pool, pool
+from envs.research.rollouts import Pool, Progress, pool, unheard
 from envs.research.training.gradient import Gradient
 from envs.research.training.imitation import Imitation
 from envs.research.training.search import SPACES, Search, SearchState
@@ -129,10 +129,13 @@ class Searching:
 
 
 @contextmanager
-def open_learner(config: LearnerConfig, workers: int) -> Iterator[Learner]:
-    """The learner of a run that has not begun; its processes end with the context."""
+def open_learner(config: LearnerConfig, workers: int, progress: Progress = unheard) -> Iterator[Learner]:
+    """The learner of a run that has not begun; its processes end with the context.
+
+    progress: is told how far an iteration is.
+    """
     if config.algorithm in ("ppo", "ppo-evidence", "sac"):
-        learner = Gradient(config.algorithm, config.tasks, seed=config.seed, workers=workers)
+        learner = Gradient(config.algorithm, config.tasks, seed=config.seed, workers=workers, progress=progress)
         try:
             if config.begin_with:
                 learner.begin_with(Path(config.begin_with) / STATE)
@@ -140,7 +143,7 @@ def open_learner(config: LearnerConfig, workers: int) -> Iterator[Learner]:
         finally:
             learner.close()
         return
-    with pool(workers) as runs:
+    with pool(workers, progress) as runs:
         if config.algorithm == "imitation":
             yield Imitation(config.tasks, seed=config.seed, pool=runs)
         elif config.algorithm == "trials":

@@ -4,7 +4,7 @@ Wider than those that policies are trained on: two to four modalities, two to fi
 samples that are hard for good reasons, networks that memorise and such that cannot. All are drawn; none is real.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -17,7 +17,7 @@ KINDS: Final = {"clean": 0.2, "random": 0.26, "flipped": 0.26, "mispaired": 0.1,
 SPOILT: Final = 0.08  # share of the worlds whose validation labels are as wrong as the training labels
 TAME: Final = 0.85  # share of the worlds of vectors that policies could have been trained on
 OF_CLASS: Final = 12  # samples at least on average
-NO_TEST: Final = 1  # nobody asks for it
+TEST: Final = 600  # samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +28,46 @@ class Size:
     modalities: int
     classes: int = 10  # at most
     signals: bool = False  # modalities are short signals, for convolutions, not vectors
+    test: int = 1  # samples that nobody asks for, where a judge is trained
+    tame: float = TAME
+
+
+class Randomised:
+    """Worlds as a family of tasks (domain randomisation, Tobin et al. 2017): all that makes a task up is drawn anew.
+
+    Half of them are wider than those of `envs.tasks.training_tasks`: classes that look alike, samples between them,
+    features of unequal scale. Harm is random or flipped labels, of all classes or of some, wrong pairs, blank
+    modalities, two at once, or none; one in twelve validation sets is as wrong as the training set.
+    """
+
+    modalities, classes = 2, Synthetic.classes
+
+    def lesson(self, seed: int) -> Lesson:
+        rng = np.random.default_rng(seed)
+        samples = round(np.exp(rng.uniform(np.log(250), np.log(600))))
+        size = Size(samples, self.modalities, self.classes, test=TEST, tame=0.5)
+        return replace(world(size, rng), learning_rate=float(np.exp(rng.uniform(np.log(0.05), np.log(0.2)))))
 
 
 def world(size: Size, rng: np.random.Generator) -> Lesson:
     """A lesson, harmed or not. Its learning rate is 1: whoever trains chooses one."""
     validation = int(rng.integers(150, 601))
-    truth, views = _seen_of(size, size.samples + validation + NO_TEST, rng)
+    truth, views = _seen_of(size, size.samples + validation + size.test, rng)
     classes = int(truth.max()) + 1
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     training = slice(0, size.samples)
     known = truth[training].copy()
     labels, confusion = _relabelled(known, classes, _label_harm(kind, rng), views[0][training], rng)
     harmed, wrong_modality = _repaired([view[training] for view in views], _pair_harm(kind, rng), rng)
-    held_out = truth[size.samples : -NO_TEST]
+    held_out = truth[size.samples : -size.test]
     if rng.random() < SPOILT:
         held_out = np.array([rng.choice(classes, p=confusion[t]) for t in held_out])
-    wrong_label = labels != known
-    return Lesson(
-        train=Part(tuple(harmed), labels),
-        validation=Part(tuple(view[size.samples : -NO_TEST] for view in views), held_out),
-        test=Part(tuple(view[-NO_TEST:] for view in views), truth[-NO_TEST:]),
+    return Lesson.of(
+        Part(tuple(harmed), labels),
+        Part(tuple(view[size.samples : -size.test] for view in views), held_out),
+        Part(tuple(view[-size.test :] for view in views), truth[-size.test :]),
         classes=classes,
         learning_rate=1.0,
-        clean=~wrong_label & ~wrong_modality.any(axis=1),
-        wrong_label=wrong_label,
         truth=known,
         wrong_modality=wrong_modality,
     )
@@ -62,7 +78,7 @@ def world(size: Size, rng: np.random.Generator) -> Lesson:
 
 def _seen_of(size: Size, total: int, rng: np.random.Generator) -> tuple[Int64, list[Float32]]:
     """True classes (n,) and views (n, d) of so many samples, the first of them of every class."""
-    if not size.signals and size.classes <= Synthetic.classes and rng.random() < TAME:
+    if not size.signals and size.classes <= Synthetic.classes and rng.random() < size.tame:
         dataset = Synthetic(size.modalities).sample((total - 2, 1, 1), rng)
         return dataset.labels, list(dataset.modalities.values())
     classes = _number_of_classes(size, rng)

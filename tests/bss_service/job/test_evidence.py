@@ -26,7 +26,8 @@ def trained(epochs: int, trainer: Trainer | None = None, **changes: Any) -> Trai
     calendar = trainer.job.calendar
     for step in range(trainer.job.served, trainer.job.served + epochs * EPOCH):
         trainer.take()
-        values = measured(trainer.batches[step], calendar.epoch_of(step))
+        every = measured(trainer.batches[step], calendar.epoch_of(step))
+        values = {name: array for name, array in every.items() if name in trainer.job.signals}
         trainer.send(Feedback(step=np.array([step]), **{name: array[None] for name, array in values.items()}))
         if calendar.epoch_of(step + 1) > calendar.epoch_of(step):
             trainer.validate(report(step + 1))
@@ -121,6 +122,57 @@ def test_a_swap_within_an_epoch_draws_only_what_is_left_of_it_anew() -> None:
     new = set(trained_on) - seen
     assert new
     assert set(trained_on[: len(new)]) == new  # before any comes a second time
+
+
+# Where signals of evidence are missing.
+
+LOSS: dict[str, Any] = {"signals": ["loss"]}
+PAPER: dict[str, Any] = {"signals": ["similarity", "loss", "probability"]}
+
+
+@pytest.mark.parametrize("few", [LOSS, PAPER])
+def test_a_job_of_few_signals_leaves_wrong_labels_out_by_what_there_is(few: dict[str, Any]) -> None:
+    trainer = trained(5, **few)
+    batches = epoch(trainer, 4)
+    assert batches.weights is not None
+    is_probe = batches.weights == 0
+    assert is_probe.any()
+    assert WRONG[batches.indices[is_probe]].mean() > 0.9
+    assert WRONG[batches.indices[~is_probe]].mean() < 0.1
+    assert not any(decision.failed for decision in trainer.job.history.decisions)
+    assert replayed(Job(trainer.job.spec), trainer.journal) == trainer.state()
+    told = views.state(trainer.job).evidence
+    assert told is not None
+    assert told.wrong_labels.low <= WRONG.mean() <= told.wrong_labels.high
+    assert (told.wrong_pairs.low, told.wrong_pairs.high) == (0, 1)  # nothing is known of them
+
+
+def test_only_the_policy_that_acts_on_it_makes_few_signals_evidence() -> None:
+    """What other policies see of such a job is what it was."""
+    trainer = trained(3, **PAPER)
+    assert trainer.job.observe()["has_evidence"] == 1
+    assert trainer.job.reads_evidence
+    trainer.swap("learned", at="next_interval")
+    assert trainer.job.observe()["has_evidence"] == 0
+    assert not trainer.job.reads_evidence
+    trained(1, trainer)
+    assert trainer.job.history.decisions[-1].observation["has_evidence"] == 0
+
+
+@pytest.mark.parametrize(
+    ("few", "parameters", "shadow", "words"),
+    [
+        ({"signals": ["similarity"]}, {}, False, "policy 'evidence' needs the signal loss, which"),
+        (PAPER, {"wrong_pairs": "mask"}, False, "policy 'evidence' needs the signal summed_probability and margin"),
+        (PAPER, {}, True, "policy 'evidence' needs as a shadow the signal summed_probability"),
+    ],
+)
+def test_what_cannot_work_at_all_is_refused_by_name(
+    few: dict[str, Any], parameters: dict[str, Any], shadow: bool, words: str
+) -> None:
+    trainer = Trainer(job=Job(JobSpec(name="run", **fields(policy={"name": "uniform"}, **few))))
+    with pytest.raises(InvalidValueError, match=words):
+        trainer.swap("evidence", "next_interval", shadow=shadow, **parameters)
 
 
 # What is told of it.

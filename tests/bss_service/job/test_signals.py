@@ -152,6 +152,24 @@ def test_a_policy_that_chooses_such_an_action_all_the_same_is_replaced_and_the_l
     assert "its action needs the signal similarity" in decision.detail["error"]
 
 
+def test_where_no_signal_gives_evidence_a_policy_that_makes_do_with_few_sees_none(
+    install: Callable[[str, type[Policy]], None],
+) -> None:
+    class Frugal(Policy):
+        partial_evidence = True
+
+        def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+            return Choice(Action(belief=0.5 if observation["has_evidence"] else 0.0))
+
+    install("frugal", Frugal)
+    for signals, beliefs in ((["loss"], [0.0, 0.5]), (["similarity"], [0.0, 0.0])):
+        trainer = Trainer("frugal", samples=12, signals=signals)
+        train(trainer, 6)
+        decisions = trainer.job.history.decisions
+        assert [decision.action.belief for decision in decisions] == beliefs
+        assert not any(decision.failed for decision in decisions)
+
+
 def test_a_report_has_the_heads_that_the_job_has() -> None:
     trainer = Trainer(**NO_HEADS)
     with pytest.raises(InvalidValueError, match=r"modalities must be \[\], got \['audio', 'video'\]"):

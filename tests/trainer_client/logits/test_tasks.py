@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional
 
 from bss_service.core import measurement as formulas
-from bss_service.core.signals import EVIDENCE
 from trainer_client import (
     ConfusionMeter,
     JobSpec,
@@ -91,9 +90,7 @@ def test_a_policy_that_needs_more_is_refused_by_name(
     client: SchedulerClient, job_name: str, measuring: Any, policy: str
 ) -> None:
     signals = signals_of(measuring, unimodal_heads=2)
-    lacking = {"balance": {"similarity"}, "evidence": {s.name for s in EVIDENCE}}.get(policy, set()) - {
-        signal.name for signal in signals
-    }
+    lacking = {"balance": {"similarity"}, "evidence": {"loss"}}.get(policy, set()) - {signal.name for signal in signals}
     spec = JobSpec(
         name=job_name, samples=64, modalities=["a", "b"], batch_size=8, policy=policy, signals=signals, weighted=True
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = (".", "docs", "examples", "examples/policy_package", "benchmarks/results")
+FOLDERS = (".", "docs", "examples", "examples/policy_package", "examples/task_package", "benchmarks/results")
 PAGES = [str(path.relative_to(ROOT)) for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md"))]
 PAGES += [str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*/**/*.md"))]
 

@@ -50,8 +50,13 @@ def test_its_parameters_are_those_of_the_rule() -> None:
     assert chosen == Action(belief=0.3, wrong_pairs="mask")
 
 
-def test_it_needs_the_signals_of_training_dynamics() -> None:
-    assert set(create_policy("evidence", {}).needs()) == set(NEEDED)
+def test_it_needs_the_loss_and_for_pairs_or_by_a_judge_of_ones_own_all_signals() -> None:
+    assert create_policy("evidence", {}).needs() == {"loss": 0}
+    assert set(create_policy("evidence", {"wrong_pairs": "mask"}).needs()) == set(NEEDED)
+    _, data = judge_bytes()
+    known = artefact.read_judge(data)
+    own = create_policy("evidence", {"judge": known.sha256}, {known.sha256: known})
+    assert set(own.needs()) == set(NEEDED)
 
 
 def judge_bytes() -> tuple[dict[str, Any], bytes]:

@@ -122,7 +122,8 @@ def test_the_command_writes_a_judge_and_says_what_it_read(small: None, tmp_path:
     out = tmp_path / "evidence.safetensors"
     result = CliRunner().invoke(app, ["research", "train", "evidence", str(out), "--seed", "5", "--scale", "0.01"])
     assert result.exit_code == 0, result.output
-    assert "round 3/3" in result.output
+    assert "round 3/3  rows" in result.stdout
+    assert "round 3/3  1 of 1 groups of runs" in result.stderr
     judge, known = train_judge(5, scale=0.01)
     written = read_judge(out.read_bytes())
     for name, layers in (("label", judge.label), ("modality", judge.modality)):

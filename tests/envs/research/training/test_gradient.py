@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from tests.support.trained import observations
 TASKS = Distribution(("synthetic:2",), ("noisy_labels",), samples=(64, 96), intervals=(3, 4), validation=(20, 30))
 
 
-def gradient(algorithm: str) -> Gradient:
-    return Gradient(algorithm, TASKS, seed=3, workers=1, envs=4, steps=8)
+def gradient(algorithm: str, **options: Any) -> Gradient:
+    return Gradient(algorithm, TASKS, seed=3, workers=1, envs=4, steps=8, **options)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", pytest.param("sac", marks=pytest.mark.long)])
@@ -36,12 +37,15 @@ def test_a_run_resumed_from_its_checkpoint_goes_on_as_if_it_had_not_stopped(algo
 
 
 def test_a_checkpoint_holds_numbers_alone(tmp_path: Path) -> None:
-    learner = gradient("sac")
+    """And it is told how far the iteration before it has come."""
+    told: list[str] = []
+    learner = gradient("sac", progress=told.append)
     try:
         learner.advance()
         learner.save(tmp_path / "state")
     finally:
         learner.close()
+    assert told == [f"{intervals} of 32 intervals" for intervals in range(4, 33, 4)]
     assert set(torch.load(tmp_path / "state", weights_only=True)) >= {"parameters", "observations", "replay"}
 
 

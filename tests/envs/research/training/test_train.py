@@ -14,9 +14,10 @@ TASKS = Distribution(("synthetic:2",), ("noisy_labels",), samples=(64, 96), inte
 
 
 def research(*arguments: object) -> str:
+    """What a command prints on standard output."""
     result = RUNNER.invoke(app, ["research", *map(str, arguments)])
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 @pytest.fixture
@@ -71,9 +72,12 @@ def test_an_export_carries_what_was_said_of_this_very_policy(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_run_is_not_written_over(tmp_path: Path) -> None:
-    research("train", tmp_path / "run", "--algorithm", "search", "--iterations", 1, "--workers", 1)
-    again = RUNNER.invoke(app, ["research", "train", str(tmp_path / "run"), "--algorithm", "search"])
+def test_it_says_how_far_an_iteration_is_and_a_run_is_not_written_over(tmp_path: Path) -> None:
+    """On standard error. A search of 3 candidates, its mean and its start makes runs of two tasks."""
+    arguments = ["research", "train", str(tmp_path / "run"), "--algorithm", "search"]
+    once = RUNNER.invoke(app, [*arguments, "--iterations", "1", "--workers", "1"])
+    assert (len(once.stdout.splitlines()), once.stderr.splitlines()[-1]) == (1, "1/1  10 of 10 runs")
+    again = RUNNER.invoke(app, arguments)
     assert again.exit_code != 0
     assert "--resume" in again.output
 

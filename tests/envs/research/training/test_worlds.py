@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from envs.research.training import worlds
-from envs.research.training.worlds import KINDS, Size, world
+from envs.research.training.worlds import KINDS, TEST, Randomised, Size, world
 from envs.sources import FEATURES
 from envs.tasks import Lesson
 
@@ -76,3 +76,14 @@ def test_spoilt_validation_is_as_wrong_as_training(monkeypatch: pytest.MonkeyPat
     shares = [float((labels != of.validation.labels).mean()) for labels, of in zip(right, made, strict=True)]
     # Validation sets of at least 150: standard errors are at most 0.05.
     np.testing.assert_allclose(shares, [float(of.wrong_label.mean()) for of in made], atol=0.15)
+
+
+def test_randomised_tasks_differ_in_all_that_makes_a_task_up() -> None:
+    made = [Randomised().lesson(seed) for seed in range(40)]
+    assert len({lesson.classes for lesson in made}) > 5
+    assert len({len(lesson.train.labels) for lesson in made}) > 20
+    assert len({lesson.train.modalities[0].shape[1] for lesson in made}) > 10
+    assert all(0.05 <= lesson.learning_rate <= 0.2 for lesson in made)
+    assert {len(lesson.test.labels) for lesson in made} == {TEST}
+    harms = {(bool(lesson.wrong_label.any()), bool(lesson.wrong_modality.any())) for lesson in made}
+    assert harms == {(False, False), (True, False), (False, True), (True, True)}

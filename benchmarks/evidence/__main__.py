@@ -37,7 +37,7 @@ from trainer_client.reference.data.sources import load
 from trainer_client.reference.training import Trainer, TrainingConfig, job_spec
 from trainer_client.sampler import ScheduledBatchSampler
 
-RESULT: Final = Path(__file__).parent / "results" / "evidence.md"
+RESULT: Final = Path(__file__).parents[1] / "results" / "evidence.md"
 HARMS: Final[dict[str, dict[str, float]]] = {
     "clean": {},
     "noisy 20 %": {"noisy_labels": 0.2},

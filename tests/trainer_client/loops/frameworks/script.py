@@ -48,6 +48,11 @@ class Script:
 
         sampler.validation = noted  # type: ignore[method-assign]
 
+    def write(self, model: torch.nn.Module, rank: int | str) -> None:
+        """Write what came of this process."""
+        outcome = {"batches": self.batches, "reports": self.reports, "weights": model.state_dict()}
+        torch.save(outcome, self.folder / f"{self.stop}-{rank}.pt")
+
     def loop(self, run: Run, loader: Any, sampler: ScheduledBatchSampler) -> None:
         """A loop of one's own."""
         while sampler.batches_trained < self.stop:
@@ -79,7 +84,9 @@ def on_mesh(script: Script) -> torch.nn.Module:
     loader, sampler = schedule(DataLoader(Data(), batch_size=BATCH), **script.job, **rank_in(mesh, "dp"))
     dataloader = ScheduledDataLoader(loader, sampler)
     states = {"model": model.state_dict(), "dataloader": dataloader}
-    if checkpoint.exists():
+    resumes = checkpoint.exists()
+    dist.barrier()  # the two of a rank are not held together by training, and one may write before the other has looked
+    if resumes:
         dcp.load(states, checkpoint_id=checkpoint)
     batches = iter(dataloader)
     while sampler.batches_trained < script.stop:
@@ -205,22 +212,55 @@ def in_transformers(script: Script) -> torch.nn.Module:
     return model
 
 
-HOW: dict[str, Callable[[Script], torch.nn.Module]] = {
+def in_ray(script: Script) -> None:
+    """A local cluster, whose workers are the processes."""
+    import ray
+    from ray.train import Checkpoint, RunConfig, ScalingConfig, get_checkpoint, get_context, report
+    from ray.train.torch import TorchConfig, TorchTrainer, prepare_data_loader, prepare_model
+
+    def loop() -> None:
+        run = Run()
+        model, run.model = run.model, prepare_model(run.model)
+        loader, sampler = schedule(DataLoader(Data(), batch_size=BATCH), **script.job)
+        loader = prepare_data_loader(loader, add_dist_sampler=False)
+        if checkpoint := get_checkpoint():
+            with checkpoint.as_directory() as folder:
+                state = torch.load(Path(folder) / "state.pt", weights_only=True)
+                run.load_state_dict(state["run"])
+                sampler.load_state_dict(state["sampler"])
+        with sampler:
+            script.loop(run, loader, sampler)
+            state = {"run": run.state_dict(), "sampler": sampler.state_dict()}
+        rank = get_context().get_world_rank()
+        folder = script.folder / f"ray-{script.stop}-{rank}"
+        folder.mkdir()
+        torch.save(state, folder / "state.pt")
+        script.write(model, rank)
+        report({}, checkpoint=Checkpoint.from_directory(str(folder)) if rank == 0 else None)
+
+    ray.init(num_cpus=2, include_dashboard=False)
+    where = RunConfig(name="run", storage_path=str(script.folder / "storage"))
+    TorchTrainer(
+        loop, torch_config=TorchConfig("gloo"), scaling_config=ScalingConfig(num_workers=2), run_config=where
+    ).fit()
+    ray.shutdown()
+
+
+HOW: dict[str, Callable[[Script], torch.nn.Module | None]] = {
     "plain": plain,
     "mesh": on_mesh,
     "fabric": fabric,
     "lightning": in_lightning,
     "transformers": in_transformers,
+    "ray": in_ray,
 }
 
 
 def main() -> None:
     how, url, job, folder, stop = sys.argv[1:]
     script = Script({"name": job, "url": url, **JOB}, Path(folder), int(stop))
-    model = HOW[how](script)
-    rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0")  # Lightning's have no other
-    outcome = {"batches": script.batches, "reports": script.reports, "weights": model.state_dict()}
-    torch.save(outcome, script.folder / f"{stop}-{rank}.pt")
+    if model := HOW[how](script):  # Ray's workers have written what came of them
+        script.write(model, os.environ.get("RANK") or os.environ.get("LOCAL_RANK", "0"))  # Lightning's have no RANK
 
 
 if __name__ == "__main__":

@@ -24,7 +24,15 @@ from trainer_client.exchange.exchange import Exchange
 from trainer_client.exchange.local import locally_drawn
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.outbox import FeedbackItem, Item, LocalItem, ValidationItem, restored, saved
-from trainer_client.exchange.placement import double_sharding, is_launched, placement, positions, warn_if_stray
+from trainer_client.exchange.placement import (
+    Placement,
+    check_world_size,
+    double_sharding,
+    is_launched,
+    placement,
+    positions,
+    warn_if_stray,
+)
 from trainer_client.exchange.prefetch import ScheduledBatch, scheduled
 from trainer_client.exchange.session import SOON, Session
 from trainer_client.exchange.stats import Stats
@@ -49,14 +57,18 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     already: nothing must shard them again (Accelerate's `prepare`, Lightning's `use_distributed_sampler`).
 
     client: a SchedulerClient, or the URL of the service; None: what BSS_URL and BSS_TOKEN in the environment name.
-    rank, world_size: by default those of torch.distributed, else of the environment (RANK, WORLD_SIZE), else 0 of 1.
+    rank, world_size: by default those of torch.distributed, else of the environment (RANK, WORLD_SIZE), else 0 of 1,
+    read when a pass begins: a process group may come after the sampler, and another may take its place between passes.
+    world_size alone says how many there will be.
     prefetch: batches fetched ahead of the loader. if_exists: what happens at the first use if the job was handed out to
     an earlier run, unless `load_state_dict` goes on with that: "fail" raises JobExistsError; "new" makes a job name-2,
     name-3 … (see `spec.name`); "resume" goes on where that run was, with a model that the caller has restored. Another
     process that trains as the same rank of the same job is refused. on_outage: what happens when a batch is needed, or
     the first time the job, and the service has been out of reach for `outage_after` seconds: "wait" for it, "raise"
     OutageError, or go on with a "local" uniform order over what is left of the epoch, of which the service is told
-    afterwards.
+    afterwards. follows: this process is one of several that are the same rank, as under tensor, pipeline and context
+    parallelism (see `integrations.meshes`), and another of them is the one that has the rank's place: it gets the same
+    rows, and its feedback and reports go nowhere.
 
     It ends in bounded time whatever the service does: `close` takes its timeout and a second, leaving a `with` block
     by an exception two seconds, the end of the process without either six.
@@ -73,23 +85,26 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if_exists: IfExists = "fail",
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
+        follows: bool = False,
     ) -> None:
+        self._given = rank, world_size
         self._placement = placement(rank, world_size)
-        self.rank, self.world_size = self._placement
-        self._is_placed_by_default = self._may_be_stray = rank is None
+        self._may_be_stray = rank is None
         if not is_launched():
             self._tell_of_stray(spec)
-        _check_options(spec, self.world_size, prefetch, if_exists, on_outage)
+        _check_options(prefetch, if_exists, on_outage)
+        _check_world(spec, self._placement.world_size, on_outage)
+        _check_following(spec, follows, if_exists, on_outage)
         self._calendar = spec.calendar()
         self._signals = spec.measurements()
         self._session = Session(
             spec,
             client,
-            self._placement,
             prefetch=prefetch,
             if_exists=if_exists,
             on_outage=on_outage,
             outage_after=outage_after,
+            follows=follows,
         )
         self._position = 0  # where the next pass begins, if none has begun
         self._pass: Pass | None = None  # the latest that a batch was asked of
@@ -105,6 +120,16 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return self._session.spec
 
     @property
+    def rank(self) -> int:
+        """Which of the data-parallel ranks this process is."""
+        return self._here.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many data-parallel ranks there are."""
+        return self._here.world_size
+
+    @property
     def client(self) -> SchedulerClient:
         """Who calls the service."""
         return self._session.client
@@ -118,8 +143,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def _begin(self, asking: Pass) -> tuple[int, int]:
         """The steps of a pass whose first batch is asked for."""
-        self._check_placement()
+        self._move()
         exchange = self._exchange
+        self._tell_of_stray(self.spec)
         self._settle()
         end = self._calendar.epoch_start(self._calendar.epoch_of(self._position) + 1)
         end = self._position if asking.is_over else end
@@ -339,23 +365,14 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """
         by_loader = is_asked_by_loader()
         step, is_over = self._pulled() if by_loader else (self.batches_trained, False)
-        if not by_loader and self.world_size > 1 and self._fed and not self._session.is_fed_back(step):
+        has_others = self.world_size > 1 or self._session.follows
+        if not by_loader and has_others and self._fed and not self._session.is_fed_back(step):
             warnings.warn(
                 f"a checkpoint of step {step} is taken without the feedback of all ranks, for which the service would "
                 f"wait its patience of {self.spec.patience:g} s after a resumption",
                 stacklevel=2,
             )
-        return {
-            "version": STATE_VERSION,
-            "job": self.spec.name,
-            "incarnation": self._session.incarnation,
-            "step": step,
-            "epoch_over": is_over,
-            "fed": self._fed,
-            "unsent": []
-            if self._session.exchange is None
-            else [saved(item, wait=not by_loader) for item in self._unsent(step)],
-        }
+        return self._state(step, is_over, wait=not by_loader)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was; on any number of ranks.
@@ -367,7 +384,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise ValueError(f"version must be {STATE_VERSION}, got {state.get('version')!r}")
         if not is_named(state["job"], self.spec.name, self._session.if_exists):
             raise ValueError(f"job must be {self.spec.name!r}, got {state['job']!r}")
-        self._session.resume(state["job"], Checkpoint(state.get("incarnation"), int(state["step"])))
+        checkpoint = Checkpoint(state.get("incarnation"), int(state["step"]))
+        self._session.resume(self._place(), state["job"], checkpoint)
         self._exchange.reset()
         self._position, self._pass = int(state["step"]), None
         self._is_epoch_over = bool(state.get("epoch_over"))
@@ -386,10 +404,35 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     def _exchange(self) -> Exchange:
         """The exchange with the service; the first to ask takes this rank's place in the job."""
         if self._session.exchange is None:
-            self._position = self._session.join()
+            self._position = self._session.join(self._place())
             self._recall()
         assert self._session.exchange is not None
         return self._session.exchange
+
+    @property
+    def _here(self) -> Placement:
+        """The place that was taken, or that would be by now."""
+        return placement(*self._given) if self._session.exchange is None else self._placement
+
+    def _place(self) -> Placement:
+        """The place to be in by now; another that was taken is given up."""
+        rank, world_size = self._given
+        now = placement(rank, world_size)
+        if rank is None and world_size is not None:
+            check_world_size(world_size)
+        if now != self._placement:
+            _check_world(self.spec, now.world_size, self._session.on_outage)
+            self._session.leave()
+            self._placement = now
+        return now
+
+    def _move(self) -> None:
+        """Before a pass: go on at another place where the process group is another by now."""
+        if self._session.exchange is None or self._session.is_interrupted:
+            return
+        if placement(*self._given) != self._placement:
+            self._session.flush(SOON)
+            self.load_state_dict(self._state(self._next_step()))
 
     def _open_step(self, step: int) -> ScheduledBatch:
         batch = self._exchange.open_steps().get(step)
@@ -403,6 +446,18 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if opened is None or not opened.has_begun:
             return self._next_step(), opened is not None and opened.is_over
         return opened.pulled, opened.is_over
+
+    def _state(self, step: int, is_over: bool = False, *, wait: bool = True) -> dict[str, Any]:
+        unsent = [] if self._session.exchange is None else self._unsent(step)
+        return {
+            "version": STATE_VERSION,
+            "job": self.spec.name,
+            "incarnation": self._session.incarnation,
+            "step": step,
+            "epoch_over": is_over,
+            "fed": self._fed,
+            "unsent": [saved(item, wait=wait) for item in unsent],
+        }
 
     def _unsent(self, step: int) -> list[Item]:
         """What the service is to be told after a resumption at a step: also of what has no feedback by now."""
@@ -483,15 +538,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             warn_if_stray(self._placement, spec.batch_size)
         self._may_be_stray = False
 
-    def _check_placement(self) -> None:
-        if self._is_placed_by_default and (now := placement()) != self._placement:
-            raise ValueError(
-                f"rank and world_size were {self.rank} of {self.world_size} when the sampler was created, got "
-                f"{now.rank} of {now.world_size} by now: create it after torch.distributed's process group, or give it "
-                "both"
-            )
-        self._tell_of_stray(self.spec)
-
     def _check_sharding(self, rows: Int64, shares: Sequence[Int64]) -> None:
         """What became of a batch that is none of this rank's open ones, if that can be told."""
         if self.world_size == 1:
@@ -502,20 +548,37 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise double_sharding(f"the loop trains on samples {rows[:8]}…, no batch of rank {self.rank}'s")
 
 
-def _check_options(spec: JobSpec, world_size: int, prefetch: int, if_exists: str, on_outage: str) -> None:
-    if spec.batch_size % world_size:
-        raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {world_size}")
+def _check_options(prefetch: int, if_exists: str, on_outage: str) -> None:
     if not 1 <= prefetch <= MAX_COUNT:
         raise ValueError(f"prefetch must be at least 1 and at most {MAX_COUNT}, got {prefetch}")
     if if_exists not in ("fail", "new", "resume"):
         raise ValueError(f"if_exists must be fail, new or resume, got {if_exists!r}")
     if on_outage not in ("wait", "local", "raise"):
         raise ValueError(f"on_outage must be wait, local or raise, got {on_outage!r}")
+
+
+def _check_world(spec: JobSpec, world_size: int, on_outage: str) -> None:
+    if spec.batch_size % world_size:
+        raise ValueError(f"world_size must divide the batch size {spec.batch_size}, got {world_size}")
     if on_outage == "local" and world_size > 1:
         raise ValueError(
             f"on_outage must be wait or raise with more than one rank, got local with {world_size}: ranks "
             "that lose the service at different steps would draw different batches"
         )
+
+
+def _check_following(spec: JobSpec, follows: bool, if_exists: str, on_outage: str) -> None:
+    """What the processes of a rank could not agree on."""
+    if not follows:
+        return
+    if if_exists != "fail":
+        raise ValueError(
+            f"if_exists must be fail where processes share a rank, got {if_exists}: load_state_dict resumes"
+        )
+    if on_outage == "local":
+        raise ValueError("on_outage must be wait or raise where processes share a rank, got local")
+    if spec.batch_size == 1:
+        raise ValueError("batch_size must be at least 2 where processes share a rank, got 1")
 
 
 def _share(value: float) -> float:

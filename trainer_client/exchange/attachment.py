@@ -103,6 +103,15 @@ class Attachment:
             return spec, answer
         return self._to_new(spec) if self.me.rank == 0 else self._to_that_of_rank_0(spec)
 
+    def follow(self, spec: JobSpec, checkpoint: Checkpoint | None = None) -> tuple[JobSpec, AttachAnswer]:
+        """What `to` gives, of a job in which another process takes the place."""
+        state = self._foreground.call(lambda client: client.create_job(spec))
+        if checkpoint is not None:
+            checkpoint.check(state)
+        self._bind(state)
+        told = {name: getattr(state, name) for name in AttachAnswer.model_fields}
+        return spec, AttachAnswer(**told)
+
     def _bind(self, job: JobState) -> None:
         self.incarnation = job.incarnation
         self._foreground.bind(job.incarnation)

@@ -16,7 +16,7 @@ from trainer_client.exchange.attachment import note_end
 from trainer_client.exchange.foreground import LOOK
 from trainer_client.exchange.local import LocalOrder
 from trainer_client.exchange.outage import Outage, State
-from trainer_client.exchange.outbox import Farewell, FeedbackItem, Item, Outbox
+from trainer_client.exchange.outbox import Farewell, FeedbackItem, Item, Outbox, SilentOutbox
 from trainer_client.exchange.placement import Placement
 from trainer_client.exchange.prefetch import Prefetch, ScheduledBatch
 from trainer_client.exchange.stats import Stats
@@ -28,7 +28,10 @@ HOLD: Final = 1.0  # seconds that a batch may be waited for in silence
 
 
 class Exchange:
-    """Prefetch and outbox of one rank. Its public methods are for the training thread alone."""
+    """Prefetch and outbox of one rank. Its public methods are for the training thread alone.
+
+    follows: whether another process has the rank's place, and gives its feedback.
+    """
 
     def __init__(
         self,
@@ -39,13 +42,14 @@ class Exchange:
         prefetch: int,
         outage: Outage,
         handed_out: int,
+        follows: bool = False,
         incarnation: str | None = None,
         open_job: Callable[[], Joined] | None = None,
     ) -> None:
         self.stats = Stats()
         self._me, self._process = me, os.getpid()
         self.prefetch = Prefetch(spec, prefetch, handed_out)
-        self._outbox = Outbox()
+        self._outbox = SilentOutbox() if follows else Outbox()
         self._placement = Placement(me.rank, me.world_size)
         self._outage = outage
         self._local = LocalOrder(spec) if outage.on_outage == "local" else None
@@ -54,7 +58,9 @@ class Exchange:
         self._held_at = -1  # the step that a hold was logged of
         self._patience = spec.patience
         job = Joined(spec, incarnation)
-        self._worker = Worker(client, job, me, self.prefetch, self._outbox, outage, self.stats, open_job)
+        self._worker = Worker(
+            client, job, me, self.prefetch, self._outbox, outage, self.stats, open_job, follows=follows
+        )
         self._changed = self._worker.changed
 
     @property

@@ -1,6 +1,7 @@
 """Internal: what a sampler has with the service, from before its first use to its end."""
 
 import logging
+import os
 import time
 import weakref
 from collections.abc import Callable
@@ -30,27 +31,29 @@ T = TypeVar("T")
 class Session:
     """A job, which is created at once, and from the first use on a rank's place in it and the exchange of that.
 
-    Not earlier, since a state that is loaded says how the place is to be taken. Who has nobody any more is closed.
+    Not earlier, since a state that is loaded says how the place is to be taken, and a process group which it is. Who
+    has nobody any more is closed.
     """
 
     def __init__(
         self,
         spec: JobSpec,
         client: SchedulerClient | str | None,
-        placement: Placement,
         *,
         prefetch: int,
         if_exists: IfExists,
         on_outage: OnOutage,
         outage_after: float,
+        follows: bool,
     ) -> None:
         self.client = client if isinstance(client, SchedulerClient) else SchedulerClient(client)
         self.exchange: Exchange | None = None
-        self.if_exists, self.on_outage = if_exists, on_outage
+        self.if_exists, self.on_outage, self.follows = if_exists, on_outage, follows
         self._own_client = None if self.client is client else self.client
         self._spec, self._prefetch, self._outage_after = spec, prefetch, outage_after
         self._foreground = Foreground(self.client, None if on_outage == "wait" else outage_after)
-        self._attachment = Attachment(self._foreground, this_trainer(placement))
+        self._attachment: Attachment | None = None
+        self._process = os.getpid()
         self._finalizer = weakref.finalize(self, _close, None, self._own_client, 5.0)
         self._is_closed = self._is_offline = False
         self._create()
@@ -65,14 +68,14 @@ class Session:
         """What scheduling cost so far."""
         return Stats() if self.exchange is None else self.exchange.stats
 
-    def join(self) -> int:
-        """Take the place as `if_exists` says, and begin the exchange; the step at which the run begins."""
+    def join(self, placement: Placement) -> int:
+        """Take a place as `if_exists` says, and begin the exchange; the step at which the run begins."""
         if self._is_closed:
             raise SchedulerError("the sampler is closed")
         if self._is_offline:
-            self._begin_offline()
+            self._begin_offline(placement)
             return 0
-        answer = self._attach(self.if_exists)
+        answer = self._attach(placement, self.if_exists)
         if self.if_exists != "resume" or not answer.next_step:
             return 0
         step = answer.fed_back_until if answer.steps_fed_back else answer.next_step
@@ -84,13 +87,21 @@ class Session:
         """Which of the jobs that have had its name it is; None where that is not known."""
         return None if self.exchange is None else self.exchange.incarnation
 
-    def resume(self, job: str, checkpoint: Checkpoint) -> None:
-        """Take the place in a job that a checkpoint is of. Raises OtherJobError where it is not that job any more."""
+    def resume(self, placement: Placement, job: str, checkpoint: Checkpoint) -> None:
+        """Take a place in a job that a checkpoint is of. Raises OtherJobError where it is not that job any more."""
         if self.exchange is not None:
             checkpoint.check(self.call(lambda once: once.job(job)))
             return
         self._spec = self._spec.model_copy(update={"name": job})
-        self._attach("resume", checkpoint)
+        self._attach(placement, "resume", checkpoint)
+
+    def leave(self) -> None:
+        """Give up the place, so that another may be taken."""
+        if self.exchange is not None:
+            self._spec = self.exchange.spec
+            self.exchange.close(SOON)
+            self.exchange = None
+        self._attachment = None
 
     def call(self, call: Callable[[SchedulerClient], T]) -> T:
         """The answer of a call that the training thread waits for, as long as `on_outage` says."""
@@ -141,30 +152,43 @@ class Session:
                 self._finalizer()
                 raise
 
-    def _attach(self, if_exists: IfExists, checkpoint: Checkpoint | None = None) -> AttachAnswer:
-        check_process(self._attachment.me.process)
-        self._spec, answer = self._attachment.to(self._spec, if_exists, checkpoint)
-        self._begin(Outage(self.on_outage, self._outage_after), answer.next_step)
+    def _attach(self, placement: Placement, if_exists: IfExists, checkpoint: Checkpoint | None = None) -> AttachAnswer:
+        attachment = self._attachment_at(placement)
+        if self.follows:
+            self._spec, answer = attachment.follow(self._spec, checkpoint)
+        else:
+            self._spec, answer = attachment.to(self._spec, if_exists, checkpoint)
+        self._begin(attachment, Outage(self.on_outage, self._outage_after), answer.next_step)
         return answer
 
-    def _begin_offline(self) -> None:
+    def _attachment_at(self, placement: Placement) -> Attachment:
+        """The one that was tried before, if there is one: the service may know its trainer already."""
+        check_process(self._process)
+        if self._attachment is None:
+            self._attachment = Attachment(self._foreground, this_trainer(placement))
+        return self._attachment
+
+    def _begin_offline(self, placement: Placement) -> None:
         """Begin with batches drawn here; the exchange's thread takes the place as soon as it can."""
-        check_process(self._attachment.me.process)
+        me = self._attachment_at(placement).me
         log.warning("scheduler out of reach: job %r begins with batches drawn locally", self._spec.name)
         outage = Outage(self.on_outage, self._outage_after)
         outage.failed(since=time.monotonic() - self._outage_after)
-        attachment = Attachment(Foreground(self.client, 0.0), self._attachment.me)
-        self._begin(outage, 0, partial(_joined, attachment, self._spec, self.if_exists))
+        attachment = Attachment(Foreground(self.client, 0.0), me)
+        self._begin(attachment, outage, 0, partial(_joined, attachment, self._spec, self.if_exists))
 
-    def _begin(self, outage: Outage, handed_out: int, open_job: Callable[[], Joined] | None = None) -> None:
+    def _begin(
+        self, attachment: Attachment, outage: Outage, handed_out: int, open_job: Callable[[], Joined] | None = None
+    ) -> None:
         self.exchange = Exchange(
             self.client,
             self._spec,
-            self._attachment.me,
+            attachment.me,
             prefetch=self._prefetch,
             outage=outage,
             handed_out=handed_out,
-            incarnation=self._attachment.incarnation,
+            follows=self.follows,
+            incarnation=attachment.incarnation,
             open_job=open_job,
         )
         self._finalizer.detach()

@@ -29,7 +29,7 @@ from trainer_client.exchange.outbox import (
     ValidationItem,
     feedback_request,
 )
-from trainer_client.exchange.placement import Placement
+from trainer_client.exchange.placement import Placement, follower
 from trainer_client.exchange.prefetch import Fetch, Prefetch, scheduled
 from trainer_client.exchange.stats import Stats
 from trainer_client.retry import PAUSES, Backoff
@@ -65,8 +65,13 @@ class Worker:
         outage: Outage,
         stats: Stats,
         open_job: Callable[[], Joined] | None = None,
+        *,
+        follows: bool = False,
     ) -> None:
-        """open_job: is called before anything else is done, where that could not be done before."""
+        """open_job: is called before anything else is done, where that could not be done before.
+
+        follows: whether it holds no place, but looks on at what another process of the rank is given.
+        """
         self.changed = threading.Condition()
         self.urgent = False  # the training thread waits: feedback is to linger no more
         self.closed = False
@@ -74,6 +79,8 @@ class Worker:
         self._client = client.apart()  # trying again is this thread's own work, and its calls can be aborted
         self._client.bind(job.incarnation)
         self.job, self._me, self._placement = job, me, Placement(me.rank, me.world_size)
+        self._follows = follows
+        self._asking = follower(job.spec.batch_size) if follows else self._placement
         self._open_job = open_job
         self._policy_error: str | None = None  # as it was told last
         self._kept = time.monotonic()  # when the place was last known to be this trainer's
@@ -113,8 +120,12 @@ class Worker:
             while not self.closed:
                 if (task := self._task()) is not None:
                     return task
-                self.changed.wait(min(self._outbox.due_in() or KEEP, max(0.001, self._kept + KEEP - time.monotonic())))
+                self.changed.wait(min(self._outbox.due_in() or KEEP, self._place_due_in()))
         return None
+
+    def _place_due_in(self) -> float:
+        """Seconds until the place is to be asked for again."""
+        return KEEP if self._follows else max(0.001, self._kept + KEEP - time.monotonic())
 
     def _task(self) -> Task | None:
         """What to do now, if anything."""
@@ -130,7 +141,7 @@ class Worker:
             return partial(self._exchange, message, fetch)
         if message and (fetch or self.urgent or self._outbox.is_due(message, self._prefetch.stop)):
             return partial(self._send_feedback, message)
-        return self._keep_place if time.monotonic() >= self._kept + KEEP else None
+        return self._keep_place if time.monotonic() >= self._kept + KEEP and not self._follows else None
 
     def _try(self, task: Task) -> None:
         started = time.monotonic()
@@ -177,9 +188,9 @@ class Worker:
         request = StepsRequest(
             start=fetch.start,
             count=fetch.count,
-            rank=self._placement.rank,
-            world_size=self._placement.world_size,
-            client=self._me.client,
+            rank=self._asking.rank,
+            world_size=self._asking.world_size,
+            client=None if self._follows else self._me.client,
             feedback=self._request(items).feedback if items else None,
         )
         spec = self.job.spec

@@ -29,7 +29,8 @@ class BalanceScheduling(Callback):
     the sanity check is passed over. Checkpoints hold the sampler's state, and `fit(ckpt_path=…)` goes on in the middle
     of an epoch. A run that ends by an exception ends the sampler in two seconds.
 
-    With several processes start the script by torchrun: then each knows its rank when the sampler is made.
+    With several processes start the script by torchrun, or let Lightning start them: then give `schedule` their number
+    as world_size, since a loader's batches are those of a rank.
     """
 
     def __init__(self, sampler: ScheduledBatchSampler) -> None:

@@ -53,6 +53,7 @@ def schedule(
     world_size: int | None = None,
     if_exists: IfExists = "fail",
     on_outage: OnOutage = "wait",
+    follows: bool = False,
     **job: Any,
 ) -> tuple[Loader, ScheduledBatchSampler]:
     """A DataLoader with the same data set, workers, `collate_fn` and memory, whose batches the scheduler chooses.
@@ -68,8 +69,8 @@ def schedule(
 
     name, modalities, and job: fields of the JobSpec; samples, batch_size, and with an `interval` the `lag`, are the
     loader's. The others are as for ScheduledBatchSampler. Call it before a framework prepares the loader, and once the
-    process group is there, or under torchrun. Raises TypeError or ValueError for a loader that it can't take,
-    saying what to do.
+    process group is there, or under torchrun; or say by world_size how many processes there will be, where a framework
+    starts them later. Raises TypeError or ValueError for a loader that it can't take, saying what to do.
     """
     _check(loader)
     place = placement(rank, world_size)
@@ -83,7 +84,13 @@ def schedule(
         **job,
     )
     sampler = ScheduledBatchSampler(
-        spec, url, rank=rank, world_size=world_size, if_exists=if_exists, on_outage=on_outage
+        spec,
+        url,
+        rank=rank,
+        world_size=place.world_size,
+        if_exists=if_exists,
+        on_outage=on_outage,
+        follows=follows,
     )
     kept = {name: getattr(loader, name) for name in KEPT if hasattr(loader, name)}
     collate = IndexedCollate(loader.collate_fn)

@@ -365,7 +365,7 @@ def test_rank_and_world_size_come_from_the_environment(
     ("options", "sentence"),
     [
         ({"rank": 2, "world_size": 2}, "rank must be at least 0 and less than world_size = 2, got 2"),
-        ({"rank": 0}, "rank and world_size must be given together"),
+        ({"rank": 0}, "rank must be given together with world_size, got 0 alone"),
         ({"rank": 0, "world_size": 3}, "world_size must divide the batch size 8, got 3"),
         ({"on_outage": "panic"}, "on_outage must be wait, local or raise, got 'panic'"),
         ({"on_outage": "local", "rank": 0, "world_size": 2}, "on_outage must be wait or raise with more than one rank"),

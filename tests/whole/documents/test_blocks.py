@@ -42,6 +42,7 @@ STOOD_IN = {
     "bss swap plain": "the job of an example that is run by tests/examples",
     "bss track run-1 --to wandb": "needs an account: tests/bss_cli/following",
     "python examples": "tests/examples runs these",
+    "node examples": "tests/examples runs it",
     "python -m trainer_client.reference --data watch": "tests/trainer_client/reference runs it",
     "python -m benchmarks": "takes minutes to hours",
     "python3 -m venv": "there is one",
@@ -112,7 +113,7 @@ def check(words: list[str]) -> None:
             name, rest = rest[0], rest[1:]
             command = command.commands[name]
         command.make_context(name, list(rest))
-    elif program in ("python", "pytest", "torchrun", "accelerate"):
+    elif program in ("python", "pytest", "torchrun", "accelerate", "node"):
         if rest[0] == "-m":
             assert importlib.util.find_spec(rest[1]), rest[1]
         else:

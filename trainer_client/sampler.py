@@ -32,6 +32,7 @@ from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.measurement import Measurement
 from trainer_client.samples.descriptions import Show, messages, orders
+from trainer_client.samples.groups import GroupsOf, declared
 from trainer_client.samples.iteration import Batches, Pass, is_asked_by_loader
 from trainer_client.samples.with_index import rows_of
 
@@ -56,7 +57,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     process that trains as the same rank of the same job is refused. on_outage: what happens when a batch is needed, or
     the first time the job, and the service has been out of reach for `outage_after` seconds: "wait" for it, "raise"
     OutageError, or go on with a "local" uniform order over what is left of the epoch, of which the service is told
-    afterwards.
+    afterwards. groups: of the samples, (n,), such as their classes or domains, as numbers from 0 on or as names; at
+    most 65,536, or 1,000 names: what an action's `group_balance` and `mixture` weigh. The same on all ranks.
 
     It ends in bounded time whatever the service does: `close` takes its timeout and a second, leaving a `with` block
     by an exception two seconds, the end of the process without either six.
@@ -73,7 +75,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         if_exists: IfExists = "fail",
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
+        groups: GroupsOf | None = None,
     ) -> None:
+        spec, numbers = (spec, None) if groups is None else declared(spec, groups)
         self._placement = placement(rank, world_size)
         self.rank, self.world_size = self._placement
         self._is_placed_by_default = self._may_be_stray = rank is None
@@ -90,6 +94,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             if_exists=if_exists,
             on_outage=on_outage,
             outage_after=outage_after,
+            groups=numbers,
         )
         self._position = 0  # where the next pass begins, if none has begun
         self._pass: Pass | None = None  # the latest that a batch was asked of

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
+from bss_service.core.arrays import UInt16
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import AttachAnswer
 from trainer_client.client import SchedulerClient
@@ -43,6 +44,7 @@ class Session:
         if_exists: IfExists,
         on_outage: OnOutage,
         outage_after: float,
+        groups: UInt16 | None = None,
     ) -> None:
         self.client = client if isinstance(client, SchedulerClient) else SchedulerClient(client)
         self.exchange: Exchange | None = None
@@ -50,7 +52,7 @@ class Session:
         self._own_client = None if self.client is client else self.client
         self._spec, self._prefetch, self._outage_after = spec, prefetch, outage_after
         self._foreground = Foreground(self.client, None if on_outage == "wait" else outage_after)
-        self._attachment = Attachment(self._foreground, this_trainer(placement))
+        self._attachment = Attachment(self._foreground, this_trainer(placement), groups)
         self._finalizer = weakref.finalize(self, _close, None, self._own_client, 5.0)
         self._is_closed = self._is_offline = False
         self._create()
@@ -153,7 +155,7 @@ class Session:
         log.warning("scheduler out of reach: job %r begins with batches drawn locally", self._spec.name)
         outage = Outage(self.on_outage, self._outage_after)
         outage.failed(since=time.monotonic() - self._outage_after)
-        attachment = Attachment(Foreground(self.client, 0.0), self._attachment.me)
+        attachment = Attachment(Foreground(self.client, 0.0), self._attachment.me, self._attachment.groups)
         self._begin(outage, 0, partial(_joined, attachment, self._spec, self.if_exists))
 
     def _begin(self, outage: Outage, handed_out: int, open_job: Callable[[], Joined] | None = None) -> None:

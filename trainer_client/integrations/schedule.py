@@ -13,6 +13,7 @@ from trainer_client.exchange.attachment import IfExists
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.placement import placement
 from trainer_client.sampler import ScheduledBatchSampler
+from trainer_client.samples.groups import GroupsOf
 from trainer_client.samples.with_index import WithIndex
 
 Loader = TypeVar("Loader", bound=DataLoader[Any])
@@ -53,6 +54,7 @@ def schedule(
     world_size: int | None = None,
     if_exists: IfExists = "fail",
     on_outage: OnOutage = "wait",
+    groups: GroupsOf | None = None,
     **job: Any,
 ) -> tuple[Loader, ScheduledBatchSampler]:
     """A DataLoader with the same data set, workers, `collate_fn` and memory, whose batches the scheduler chooses.
@@ -83,7 +85,7 @@ def schedule(
         **job,
     )
     sampler = ScheduledBatchSampler(
-        spec, url, rank=rank, world_size=world_size, if_exists=if_exists, on_outage=on_outage
+        spec, url, rank=rank, world_size=world_size, if_exists=if_exists, on_outage=on_outage, groups=groups
     )
     kept = {name: getattr(loader, name) for name in KEPT if hasattr(loader, name)}
     collate = IndexedCollate(loader.collate_fn)

@@ -18,6 +18,7 @@ from trainer_client.sampler import ScheduledBatchSampler
 from trainer_client.samples.with_index import WithIndex
 
 INDEX: Final = "bss_index"  # of the batch's samples, beside the model's inputs
+WHERE: Final = ("if_exists", "on_outage", "groups")  # what is the sampler's, and not the job's
 STATE: Final = "bss_scheduler.pt"  # in the folder of a checkpoint
 
 
@@ -26,7 +27,7 @@ class BalanceScheduling(Trainer):
 
         trainer = BalanceScheduling(model, args, train_dataset=train_set, scheduling={"name": "run-1"})
 
-    scheduling: fields of the JobSpec but for samples and batch_size; and `url`, `if_exists`, `on_outage`.
+    scheduling: fields of the JobSpec but for samples and batch_size; and `url`, `if_exists`, `on_outage`, `groups`.
     Without others the job has one modality, "input", and no unimodal heads. Everything else is the Trainer's: collator,
     workers, columns, precision, processes.
 
@@ -116,7 +117,7 @@ class BalanceScheduling(Trainer):
 
     def _make_sampler(self, loader: DataLoader[Any]) -> ScheduledBatchSampler:
         options: dict[str, Any] = {"modalities": ["input"], "unimodal_heads": False} | self._scheduling
-        where: dict[str, Any] = {name: options.pop(name) for name in ("if_exists", "on_outage") if name in options}
+        where: dict[str, Any] = {name: options.pop(name) for name in WHERE if name in options}
         url, world = options.pop("url", None), self.args.world_size
         if "interval" in options:  # what the loader and the Trainer pull ahead
             ahead = loader.num_workers * (loader.prefetch_factor or 0)

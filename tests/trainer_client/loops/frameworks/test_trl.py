@@ -11,7 +11,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
-from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer, SFTConfig, SFTTrainer
 
 from trainer_client import (
     JobSpec,
@@ -22,6 +22,7 @@ from trainer_client import (
     measure_rewards,
     signals_of,
 )
+from trainer_client.integrations import transformers
 from trainer_client.integrations.trl import BalanceScheduling
 
 pytestmark = [
@@ -190,3 +191,30 @@ def test_processes_share_out_whole_prompts_or_it_is_refused(client: SchedulerCli
     trainer.args.steps_per_generation = 1
     with pytest.raises(ValueError, match="must be whole prompts of 2 completions each, got 3"):
         trainer.train()
+
+
+@pytest.mark.long
+def test_sft_is_scheduled_as_any_trainer_of_transformers_at_the_cost_of_a_forward_pass(
+    client: SchedulerClient, tmp_path: Path
+) -> None:
+    class ScheduledSFT(transformers.BalanceScheduling, SFTTrainer):
+        pass
+
+    job = job_of(url=client)
+    args = SFTConfig(
+        output_dir=str(tmp_path),
+        num_train_epochs=2,
+        per_device_train_batch_size=3,
+        max_length=8,
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    texts = Dataset.from_dict({"text": [f"w{k} w{(k + 1) % PROMPTS} w{(k + 2) % PROMPTS}" for k in range(PROMPTS)]})
+    trainer = ScheduledSFT(model=model(), args=args, train_dataset=texts, processing_class=tokenizer(), scheduling=job)
+    trainer.train()
+    trainer.sampler.close()
+    assert client.job(job["name"]).steps_fed_back == 2 * PROMPTS // 3
+    assert isinstance(client.sample(job["name"], 3).signals["loss"], float)

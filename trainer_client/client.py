@@ -251,7 +251,8 @@ class SchedulerClient:
     def set_groups(self, name: str, groups: UInt16) -> GroupsAnswer:
         """Tell which group each sample is of, (n,), of those that the job declares; plans from the next on go by it."""
         message = SampleGroups(groups=groups)
-        return self._call(GroupsAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/groups", message)
+        path = f"/v1/jobs/{_quoted(name)}/groups"
+        return self._call(GroupsAnswer, "PUT", path, message, check=answers.of_groups)
 
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Tell what was drawn while the service was out of reach; as `LocalBatchesRequest` by who holds a place."""

@@ -1,5 +1,6 @@
 """TRL's trainers, the real ones, over a tiny model that the test makes: prompts, what they earn, and resumption."""
 
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,15 @@ class Rewards:
     def __call__(self, prompts: list[str], completions: list[str], number: list[int], **_: Any) -> list[float]:
         self.came.append(number)
         return rewards_of(number)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Of a model this small several would do nothing but wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def rewards_of(numbers: list[int]) -> list[float]:

@@ -22,6 +22,7 @@ from bss_service.protocol.validation import ValidationReport
 REWARDS_SHOWN: Final = 6
 SPARK_WIDTH: Final = 32  # characters of a curve
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
+GROUPS_SHOWN: Final = 8
 HASH_SHOWN: Final = 12  # characters: enough to name an artefact by
 
 
@@ -221,10 +222,16 @@ def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
     return [
         ("samples", f"{spec.samples:,} in batches of {spec.batch_size:,}, tail: {spec.tail}, seed {spec.seed}"),
         ("modalities", ", ".join(spec.modalities)),
+        *([] if spec.groups is None else [("groups", _groups(spec.group_names))]),
         ("interval", f"{interval}, lag {spec.lag:,}, patience {spec.patience:g} s"),
         ("reward", f"{reward.metric}, balance weight {reward.balance_weight:g}, discount {reward.discount:g}"),
         ("", ""),
     ]
+
+
+def _groups(names: Sequence[str]) -> str:
+    more = f" … {names[-1]}" if len(names) > GROUPS_SHOWN else ""
+    return f"{len(names):,}: {', '.join(names[:GROUPS_SHOWN])}{more}"
 
 
 def _of_state(state: JobState, decisions: Sequence[Decision]) -> list[tuple[str, str | Text]]:
@@ -238,6 +245,7 @@ def _of_state(state: JobState, decisions: Sequence[Decision]) -> list[tuple[str,
         ("fed back", f"{state.steps_fed_back:,} steps, {state.samples_measured:,} of {state.spec.samples:,} samples"),
         *_of_validation(state.validation),
         *_of_evidence(state),
+        *([("groups", "not sent yet")] if state.spec.groups is not None and not state.has_groups else []),
         ("rewards", Text.assemble(_rewards(state.rewards, REWARDS_SHOWN), ("  newest last", "dim"))),
     ]
 
@@ -452,4 +460,9 @@ def in_words(action: Action) -> str:
         said += {"keep": [], "leave_out": ["such pairs too"], "mask": ["masks such pairs"]}[action.wrong_pairs]
     said += [f"looks at {action.probes:.1%} of what is left out"] if action.probes else []
     said += [f"pull {action.pull:.3g}"] if action.pull else []
+    said += [f"balances groups ({action.group_balance:.3g})"] if action.group_balance else []
+    mixture = sorted(action.mixture.items(), key=lambda named: -named[1])
+    more = ", …" if len(mixture) > GROUPS_SHOWN else ""
+    shares = ", ".join(f"{share:.0%} of {name}" for name, share in mixture[:GROUPS_SHOWN])
+    said += [f"draws {shares}{more}"] if mixture else []
     return ", ".join(said) or "plain shuffling"

@@ -29,9 +29,11 @@ _NAMES: Final = {
     "trainer_client.logits.pairs": "measure_pairs",
     "trainer_client.logits.probes": "UnimodalProbes",
     "trainer_client.logits.regression": "measure_regression",
+    "trainer_client.logits.rewards": "measure_rewards",
     "trainer_client.logits.sequences": "measure_tokens",
     "trainer_client.logits.validation": "ValidationMeter",
     "trainer_client.sampler": "ScheduledBatchSampler",
+    "trainer_client.samples.repeated": "Repeated",
     "trainer_client.samples.with_index": "WithIndex",
 }
 _HOMES: Final = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -88,9 +90,11 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.logits.pairs import measure_pairs as measure_pairs
     from trainer_client.logits.probes import UnimodalProbes as UnimodalProbes
     from trainer_client.logits.regression import measure_regression as measure_regression
+    from trainer_client.logits.rewards import measure_rewards as measure_rewards
     from trainer_client.logits.sequences import measure_tokens as measure_tokens
     from trainer_client.logits.validation import ValidationMeter as ValidationMeter
     from trainer_client.sampler import ScheduledBatchSampler as ScheduledBatchSampler
+    from trainer_client.samples.repeated import Repeated as Repeated
     from trainer_client.samples.with_index import WithIndex as WithIndex
 else:
 

@@ -13,7 +13,7 @@ from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest, content_hash
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
+from bss_service.protocol.jobs import GroupsAnswer, JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.policies import PolicyAnswer, SwapRequest
 from bss_service.protocol.samples import (
     MAX_DESCRIBED,
@@ -137,6 +137,11 @@ def of_attachment(answer: AttachAnswer) -> None:
     """Where a job is whose place was taken."""
     for field in ("next_step", "steps_fed_back", "fed_back_until"):
         _step(answer, field)
+
+
+def of_groups(answer: GroupsAnswer) -> None:
+    """From which step on groups are drawn by."""
+    _step(answer, "first_step")
 
 
 def of_policy(answer: PolicyAnswer, request: SwapRequest | None = None) -> None:

@@ -16,11 +16,12 @@ import numpy as np
 import pydantic
 import pydantic_core
 
+from bss_service.core.arrays import UInt16
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
+from bss_service.protocol.jobs import GroupsAnswer, JobChange, JobList, JobSpec, JobState, SampleGroups
 from bss_service.protocol.message import INCARNATION_HEADER, PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
 from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
@@ -246,6 +247,12 @@ class SchedulerClient:
 
         return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/scores", scores, check=check)
 
+    def set_groups(self, name: str, groups: UInt16) -> GroupsAnswer:
+        """Tell which group each sample is of, (n,), of those that the job declares; plans from the next on go by it."""
+        message = SampleGroups(groups=groups)
+        path = f"/v1/jobs/{_quoted(name)}/groups"
+        return self._call(GroupsAnswer, "PUT", path, message, check=answers.of_groups)
+
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Tell what was drawn while the service was out of reach; as `LocalBatchesRequest` by who holds a place."""
         return self._call(LocalBatchesAnswer, "POST", f"/v1/jobs/{_quoted(name)}/local-batches", local)
@@ -325,7 +332,7 @@ class SchedulerClient:
         self,
         name: str,
         first_step: int,
-        action: Sequence[float] | np.ndarray | str | dict[str, float | str],
+        action: Sequence[float] | np.ndarray | str | dict[str, Any],
         *,
         propensity: float = 1.0,
         detail: dict[str, Any] | None = None,

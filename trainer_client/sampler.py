@@ -40,6 +40,7 @@ from trainer_client.exchange.transfer import Transfer, packed
 from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.measurement import Measurement
 from trainer_client.samples.descriptions import Show, messages, orders
+from trainer_client.samples.groups import GroupsOf, declared
 from trainer_client.samples.iteration import Batches, Pass, is_asked_by_loader
 from trainer_client.samples.with_index import rows_of
 
@@ -69,6 +70,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
     afterwards. follows: this process is one of several that are the same rank, as under tensor, pipeline and context
     parallelism (see `integrations.meshes`), and another of them is the one that has the rank's place: it gets the same
     rows, and its feedback and reports go nowhere.
+    groups: of the samples, (n,), such as their classes or domains, as numbers from 0 on or as names; at
+    most 65,536, or 1,000 names: what an action's `group_balance` and `mixture` weigh. The same on all ranks.
 
     It ends in bounded time whatever the service does: `close` takes its timeout and a second, leaving a `with` block
     by an exception two seconds, the end of the process without either six.
@@ -86,8 +89,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
         follows: bool = False,
+        groups: GroupsOf | None = None,
     ) -> None:
         self._given = rank, world_size
+        spec, numbers = (spec, None) if groups is None else declared(spec, groups)
         self._placement = placement(rank, world_size)
         self._may_be_stray = rank is None
         if not is_launched():
@@ -105,6 +110,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             on_outage=on_outage,
             outage_after=outage_after,
             follows=follows,
+            groups=numbers,
         )
         self._position = 0  # where the next pass begins, if none has begun
         self._pass: Pass | None = None  # the latest that a batch was asked of

@@ -30,7 +30,7 @@ class Rival:
         paths = [str(ROOT / ".peers" / name), str(ROOT)]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
         self.name = name
-        self.errors = TemporaryFile("w+", errors="replace")
+        self.errors = TemporaryFile("w+", errors="replace")  # noqa: SIM115  # read at the end
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.peers.rivals.{name}"],
             stdin=subprocess.PIPE,

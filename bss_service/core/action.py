@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Final, Literal, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
 from bss_service.core.arrays import Float32, Float64, Floats, Int64
 from bss_service.core.samples.dynamics import NEEDED
+from bss_service.core.samples.groups import Groups
 from bss_service.core.samples.scores import minmax
 from bss_service.core.samples.table import SampleTable
 
@@ -43,6 +44,9 @@ COMPONENTS: Final = (*RANGES, *CHOICES)  # of an action's vector, in order
 DIMENSION: Final = len(COMPONENTS)
 _LATER: Final = ("belief", "left_out", "probes", "pull", "wrong_pairs")
 BEFORE_EVIDENCE: Final = tuple(name for name in COMPONENTS if name not in _LATER)  # what vectors held then, in order
+GROUPS: Final = "groups"  # what an action needs that weighs them
+GROUP: Final = "the group "  # … and, with its name behind, one of them
+MAX_MIXED: Final = 256  # groups that a mixture names: it stands in every decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,12 @@ class Action:
     left out too, or the losses of that modality's head and of the joint head are masked. `probes` is the share of the
     rows that look at samples left out, without training on them, so that they can come back. `pull` is how strongly a
     trainer that can is to draw its heads towards what they said of a sample before (trainer_client.Pull).
+
+    By group, where a job has groups: `group_balance` β makes a group of samples whose weights sum to W come in
+    proportion to W^(1 − β); 0: as the data are, 1: each as often as any other. `mixture` says the share of groups by
+    name, ahead of that; the others have the rest. Under `epoch` that is the order alone, since every sample comes once.
+    These two are no components of a vector.
+
     Raises ValueError naming the field where a value lies outside its range.
     """
 
@@ -79,8 +89,13 @@ class Action:
     probes: float = 0.0
     pull: float = 0.0
     wrong_pairs: WrongPairs = "keep"
+    group_balance: float = 0.0
+    mixture: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.group_balance <= 1:
+            raise ValueError(f"group_balance must lie in [0, 1], got {self.group_balance!r}")
+        _check_mixture(self.mixture)
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -122,15 +137,33 @@ class Action:
         if self.belief:
             read = ("loss",) if partial_evidence and self.wrong_pairs == "keep" else NEEDED
             needed = dict.fromkeys(read, 0) | needed  # which may need more heads
+        if self.weighs_groups:
+            needed |= dict.fromkeys((GROUPS, *(GROUP + repr(name) for name in self.mixture)), 0)
         return needed
+
+    @property
+    def weighs_groups(self) -> bool:
+        """Whether groups are to come otherwise than as the weights of their samples have it."""
+        return self.group_balance > 0 or len(self.mixture) > 0
 
     def unweighted(self) -> "Action":
         """The action for a trainer that can't weigh its losses: no probes, and pairs left out rather than masked."""
         return replace(self, probes=0.0, wrong_pairs="keep" if self.wrong_pairs == "keep" else "leave_out")
 
-    def as_dict(self) -> dict[str, float | str]:
-        """The fields by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name; what weighs groups where it does."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value or name not in ("group_balance", "mixture")}
+
+
+def _check_mixture(mixture: Mapping[str, float]) -> None:
+    if not isinstance(mixture, Mapping) or len(mixture) > MAX_MIXED:
+        raise ValueError(f"mixture must be the shares of at most {MAX_MIXED} groups by name, got {mixture!r:.80}")
+    for name, share in mixture.items():
+        if not isinstance(name, str) or type(share) not in (int, float) or not 0 <= share <= 1:
+            raise ValueError(f"mixture must hold shares in [0, 1] by name, got {share!r:.40} of {name!r:.40}")
+    if not sum(mixture.values()) <= 1 + 1e-6:
+        raise ValueError(f"mixture must have a sum of at most 1, got {sum(mixture.values()):g}")
 
 
 def _component(name: str, unit: float) -> float | str:
@@ -212,6 +245,13 @@ def log_weights(action: Action, table: SampleTable) -> Float64:
         return scores
     weights = np.exp(scores)
     return _log(weights / weights.mean() + action.floor)
+
+
+def mixed(action: Action, groups: Groups | None, weights_log: Float64) -> Float64:
+    """Weights (k,), logarithms, as the action weighs the groups of these samples; as they are where it does not."""
+    if groups is None or not action.weighs_groups:
+        return weights_log
+    return groups.mixed(weights_log, action.group_balance, action.mixture)
 
 
 def _scores(action: Action, table: SampleTable) -> Float64:

@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
 
-from bss_service.core.action import Action, admitted, log_weights
+from bss_service.core.action import Action, admitted, log_weights, mixed
 from bss_service.core.arrays import Bool, Float32, Float64, Int64, UInt64
 from bss_service.core.calendar import Calendar
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.evidence.trust import trust
+from bss_service.core.samples.groups import Groups
 from bss_service.core.samples.table import SampleTable
 
 _LEFT_OUT: Final = 2**32  # counters of random numbers apart from those of passes
 _PROBES: Final = 2**33
+_TURNS: Final = 2**34
+_WITHIN: Final = 2**35
 _FACTORS: Final = (0xD2E7470EE14C6C93, 0xCA5A826395121157)  # of Philox's rounds
 _BUMPS: Final = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # of its key, from round to round
 _SHORT: Final = 512  # samples of a pass up to which passes are ordered together: a generator costs as much as so many
@@ -187,6 +191,10 @@ def draw_plan(
     again. Each pass has a weighted order of its own, and no batch that two passes share holds a sample twice if that
     can be avoided. Under `draw` every row is an independent draw among the admitted.
 
+    Where the action weighs groups of samples, `epoch` passes have an order by the weights that come of it. Under `draw`
+    each row is of a group with the probability that is its share; so under `subset`, where each group's admitted
+    samples are passed through by themselves, and a batch in which a pass of one begins may hold a sample twice.
+
     Samples that the action leaves out by their evidence come as probes alone, passed through in random order; further
     passes over those that are kept take their place.
 
@@ -204,14 +212,23 @@ def draw_plan(
     )
     trained = np.flatnonzero(~is_probe)
     weights = log_weights(action, table)
-    if action.coverage == "draw":
+    groups = table.groups if action.weighs_groups else None
+    if action.coverage == "draw" or (action.coverage == "subset" and groups is not None):
         candidates = _among(admitted(action, table), believed.kept)
-        p = normalised(weights[candidates])
-        chosen = weighted_draws(p, uniforms(seed, first_step, 0, len(trained)))
+        own = weights[candidates]
+        among = None if groups is None else groups.rows(candidates)
+        p = normalised(mixed(action, among, own))
+        if action.coverage == "draw" or among is None:
+            chosen = weighted_draws(p, uniforms(seed, first_step, 0, len(trained)))
+        else:
+            shares = among.shares(own, action.group_balance, action.mixture)
+            turns = weighted_draws(shares, uniforms(seed, first_step, _TURNS, len(trained)))
+            chosen = _passes_by_group(among, own, turns, partial(uniforms, seed, first_step, _WITHIN))
         rows.indices[trained], rows.probabilities[trained] = candidates[chosen], p[chosen]
     else:
         passes = _passes(calendar, first_step, is_probe, action, table, drawn, believed.kept)
-        _fill(rows, trained, passes, weights, calendar.batch_size, seed, first_step, 0, proceed)
+        ordered = mixed(action, groups, weights)
+        _fill(rows, trained, passes, ordered, calendar.batch_size, seed, first_step, 0, proceed)
     if len(out):
         probes = np.flatnonzero(is_probe)
         alike = np.zeros(len(table))
@@ -329,6 +346,30 @@ def _passes(
         if size > once:
             yield everyone, size - once
         candidates = everyone
+
+
+def _passes_by_group(groups: Groups, weights_log: Float64, turns: Int64, draw: Callable[[int], Float64]) -> Int64:
+    """Positions among k samples for rows of which each has the turn of a group: (k,), (k,), (L,) -> (L,).
+
+    The samples of each group come in passes, each in a weighted order of its own. draw: gives so many uniform numbers.
+    All passes of all groups are sorted at once: there may be as many groups as samples.
+    """
+    count = len(groups.names)
+    members = np.bincount(groups.numbers, minlength=count)
+    wanted = np.bincount(turns, minlength=count)
+    passes = -(-wanted // np.maximum(1, members))
+    times = passes[groups.numbers]
+    sample = np.repeat(np.arange(len(times)), times)  # (T,), T < L + k
+    number = np.arange(len(sample)) - np.repeat(np.cumsum(times) - times, times)  # of its pass
+    never = np.isneginf(weights_log[sample])
+    keys = np.log(-np.log(draw(len(sample)))) - np.where(never, 0.0, weights_log[sample])
+    sequence = sample[np.lexsort((keys, never, number, groups.numbers[sample]))]  # one group behind the other
+    start = np.cumsum(passes * members) - passes * members
+    rows = np.argsort(turns, kind="stable")
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+    chosen = np.empty(len(rows), dtype=np.int64)
+    chosen[rows] = sequence[start[turns[rows]] + within]
+    return chosen
 
 
 def _among(candidates: Int64, kept: Bool) -> Int64:

@@ -21,10 +21,11 @@ from bss_service.host import comparing, work
 from bss_service.host.looks import Looks
 from bss_service.host.work import Bench
 from bss_service.job import plans
-from bss_service.job.checks import check_interval, check_local_size, check_passes, rank_rows
+from bss_service.job.checks import check_drawable, check_interval, check_local_size, check_passes, rank_rows
 from bss_service.job.events import (
     ActionSet,
     FeedbackReceived,
+    GroupsSet,
     JobChanged,
     LocalBatchesAdopted,
     PlanDrawn,
@@ -51,7 +52,15 @@ from bss_service.policies.versions import check_policy
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import ArtefactManifest, JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
-from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState, SeriesOf
+from bss_service.protocol.jobs import (
+    GroupsAnswer,
+    JobChange,
+    JobList,
+    JobSpec,
+    JobState,
+    SampleGroups,
+    SeriesOf,
+)
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
 from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
@@ -241,6 +250,11 @@ class Host:
             check_passes(live.job, len(scores.indices))
             rows = len(scores.indices) + live.job.rows_waiting // 8  # some of the calls fold what waits
             return await self._bench.do(rows, lambda: live.apply(ScoresReceived.of(live.job, scores)))
+
+    async def set_groups(self, name: str, message: SampleGroups, incarnation: str | None = None) -> GroupsAnswer:
+        """Take in the group of each sample."""
+        async with self._jobs.open(name, incarnation) as live:
+            return await self._bench.do(len(message.groups) // 8, live.apply, GroupsSet(message.groups))
 
     async def adopt(
         self, name: str, request: LocalBatchesRequest, incarnation: str | None = None
@@ -457,6 +471,7 @@ class Host:
         """See to it that the batch of a step is planned."""
         if request.start < live.job.planned_until:
             return
+        check_drawable(live.job)
         self._jobs.hand_over(live)  # others may change the job while this call waits
         await self._wait_for_turn(live, request, leaving)
         live.job.check_start(request.start)  # a client's own batches may have led back to before it

@@ -26,10 +26,12 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import (
     MAX_POINTS,
     AccessAnswer,
+    GroupsAnswer,
     JobChange,
     JobList,
     JobSpec,
     JobState,
+    SampleGroups,
     SeriesAnswer,
     SeriesOf,
 )
@@ -313,6 +315,23 @@ async def read_validations(
 async def scores(host: TheHost, name: JobName, message: Scores, incarnation: Incarnation = None) -> ScoresAnswer:
     """A part of a measuring pass over the training set; it counts when the next interval is drawn."""
     return await host.measure(name, message, incarnation)
+
+
+@router.put(
+    "/jobs/{job}/groups",
+    summary="Tell which group each sample is of",
+    dependencies=TRAIN,
+    openapi_extra=example(groups=[0, 0, 1, 1, 0, 1]),
+)
+async def set_groups(
+    host: TheHost, name: JobName, message: SampleGroups, incarnation: Incarnation = None
+) -> GroupsAnswer:
+    """A class, domain or source of each, of as many as the job's spec declares; before the first step, and again at any
+    time: plans that are drawn afterwards go by it.
+
+    Without them no step of a job that declares groups is drawn (409, `field` is `groups`).
+    """
+    return await host.set_groups(name, message, incarnation)
 
 
 @router.post(

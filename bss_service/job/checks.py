@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from bss_service.core.arrays import Float32, Int64
+from bss_service.core.arrays import Float32, Int64, UInt16
 from bss_service.core.calendar import Calendar
 from bss_service.core.sampling import drawn_before
 from bss_service.core.signals import Signals
@@ -125,6 +125,35 @@ def check_indices(spec: JobSpec, indices: Int64) -> None:
             f"indices must be less than samples = {spec.samples}, got {outside[0]}",
             field="indices",
             value=int(outside[0]),
+        )
+
+
+def check_groups(spec: JobSpec, numbers: UInt16) -> None:
+    """A group of each sample, of those that the job has."""
+    if spec.groups is None:
+        raise InvalidValueError(
+            f"groups must be declared by the job, in its spec, which {spec.name!r} does not do", field="groups"
+        )
+    if len(numbers) != spec.samples:
+        raise InvalidValueError(
+            f"groups must be of each of the {spec.samples} samples, got {len(numbers)}",
+            field="groups",
+            value=len(numbers),
+        )
+    count = len(spec.group_names)
+    if (largest := int(numbers.max())) >= count:
+        raise InvalidValueError(
+            f"groups must be less than how many there are, {count}, got {largest}", field="groups", value=largest
+        )
+
+
+def check_drawable(job: Job) -> None:
+    """A job that declares groups is told them before its first step."""
+    if job.spec.groups is not None and job.table.groups is None:
+        raise ConflictError(
+            f"groups of job {job.spec.name!r}, which declares them, must be sent before step {job.planned_until} can "
+            "be drawn: PUT …/groups",
+            field="groups",
         )
 
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar, get_ar
 
 import numpy as np
 
-from bss_service.core.arrays import Float32, Int64
+from bss_service.core.arrays import Float32, Int64, UInt16
+from bss_service.core.samples.groups import Groups
 from bss_service.errors import ConflictError, NotFoundError, NotReproducibleError
 from bss_service.job import checks, formats
 from bss_service.job.feedback import Measured
@@ -20,7 +21,7 @@ from bss_service.job.job import Job
 from bss_service.job.plans import Plan, plan_of
 from bss_service.policies.versions import PolicyVersion, check_action, choice_from_outside, is_same
 from bss_service.protocol.actions import ActionAnswer, ActionRequest
-from bss_service.protocol.jobs import JobChange, JobSpec
+from bss_service.protocol.jobs import GroupsAnswer, JobChange, JobSpec
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
 from bss_service.protocol.training import (
@@ -167,6 +168,23 @@ class ScoresReceived(JobEvent[ScoresAnswer]):
     @classmethod
     def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
         return cls(**fields if "values" in fields else formats.scores_of_version_1(fields, spec))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsSet(JobEvent[GroupsAnswer]):
+    """The group of each sample; plans are drawn by it from the next one on."""
+
+    kind: ClassVar[str] = "groups"
+
+    numbers: UInt16  # (n,)
+
+    def apply(self, job: Job) -> Applied[GroupsAnswer]:
+        checks.check_groups(job.spec, self.numbers)
+        groups = Groups(self.numbers, job.spec.group_names)
+        if groups == job.table.groups:
+            return Applied(GroupsAnswer(outcome="repeated", first_step=job.planned_until), None)
+        job.table.groups = groups
+        return Applied(GroupsAnswer(outcome="applied", first_step=job.planned_until), self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,6 +502,7 @@ class Recovered(JobEvent[None]):
 Event = (
     FeedbackReceived
     | ScoresReceived
+    | GroupsSet
     | TrainerAttached
     | ValidationReported
     | PolicySwapped

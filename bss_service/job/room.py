@@ -12,6 +12,7 @@ from bss_service.protocol.jobs import JobSpec
 
 DRAWN_ROW: Final = 12  # bytes: an index and its probability
 EVIDENCE: Final = 8  # bytes of a sample, and 4 a head
+GROUP: Final = 2  # bytes of a sample
 _LIMIT: Final = Path("/sys/fs/cgroup/memory.max")  # of this container
 
 
@@ -21,7 +22,8 @@ def bytes_of(spec: JobSpec) -> int:
     interval = min((spec.interval or 0) * spec.batch_size, most_rows(spec))
     rows = max(spec.samples, interval)
     masked, evidence = (signals.heads, EVIDENCE + 4 * signals.heads) if are_kept(signals) else (0, 0)
-    table = spec.samples * (SampleTable.empty(1, signals).nbytes + evidence)
+    group = 0 if spec.groups is None else GROUP
+    table = spec.samples * (SampleTable.empty(1, signals).nbytes + evidence + group)
     waiting = (rows + spec.samples) * (8 + 4 * signals.width)
     return table + 2 * rows * (DRAWN_ROW + masked) + waiting
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt32
+from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt16, UInt32
 from bss_service.core.observation import BEFORE_EVIDENCE, FIELDS, Observation
 from bss_service.core.samples.dynamics import Dynamics, are_kept
+from bss_service.core.samples.groups import Groups
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.signals import Signals
 from bss_service.errors import InvalidValueError
@@ -50,6 +51,7 @@ class TableState(Message):
     first_score: Annotated[Float32, ArrayType(np.float32, "n", -1, 1, nan=True)]
     times_measured: Annotated[UInt32, ArrayType(np.uint32, "n")]
     stamp: Annotated[UInt32, ArrayType(np.uint32, "n")]
+    groups: Annotated[UInt16, ArrayType(np.uint16, "n")] | None = Field(default=None, exclude_if=lambda v: v is None)
 
 
 class PlanState(Message):
@@ -190,6 +192,10 @@ class Snapshot(Message):
             _check_shape(f"table.unknown.{name}", mask, (n, *signals.shape(name)))
         for name in ("first_score", "times_measured", "stamp"):
             _check_shape(f"table.{name}", getattr(self.table, name), (n,))
+        if self.table.groups is not None:
+            _check_shape("table.groups", self.table.groups, (n,))
+            if (largest := int(self.table.groups.max())) >= (count := len(self.spec.group_names)):
+                raise ValueError(f"table.groups must be less than spec.groups = {count}, got {largest}")
         if are_kept(signals):
             try:
                 Dynamics.of_arrays(self.table.dynamics, n, signals.heads)
@@ -298,6 +304,7 @@ def snapshot_of(job: Job) -> Snapshot:
     del columns["signals"]
     columns["latest"] = {name: column.astype(np.float32, copy=False) for name, column in table.latest.items()}
     columns["dynamics"] = {} if table.dynamics is None else table.dynamics.to_arrays()
+    columns["groups"] = None if table.groups is None else table.groups.numbers
     return Snapshot.model_construct(
         format=3,
         spec=job.spec,
@@ -391,6 +398,8 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     job = Job(snapshot.spec, artefacts)
     job.incarnation, job.origins = snapshot.incarnation, dict(snapshot.origins)
     job.table = _table(snapshot.table, job.signals)
+    if snapshot.table.groups is not None:
+        job.table.groups = Groups(snapshot.table.groups, snapshot.spec.group_names)
     job.plans = [
         Plan.of_fields(plan.first_step, {field.name: getattr(plan, field.name) for field in fields(Plan)})
         for plan in snapshot.plans
@@ -412,7 +421,7 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
 def _table(state: TableState, signals: Signals) -> SampleTable:
     """A table of its own, each column as narrow as the table has it."""
     n, like = len(state.stamp), SampleTable.empty(0, signals)
-    columns: dict[str, Any] = dict(state)
+    columns: dict[str, Any] = {name: column for name, column in state if name != "groups"}
     columns["latest"] = {name: column.astype(like.latest[name].dtype) for name, column in state.latest.items()}
     columns["dynamics"] = None if like.dynamics is None else Dynamics.of_arrays(state.dynamics, n, signals.heads)
     return SampleTable(signals=signals, **columns).copy()

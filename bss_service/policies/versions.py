@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pydantic
 
-from bss_service.core.action import Action
+from bss_service.core.action import GROUP, GROUPS, Action
 from bss_service.core.evidence.posterior import Judge
 from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
@@ -28,6 +28,7 @@ from bss_service.protocol.decisions import Chosen, Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 
+MAX_SHOWN: Final = 20  # groups in a sentence
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
 
 
@@ -247,15 +248,26 @@ def check_action(action: Action, job: JobSpec) -> None:
 
 
 def _listed(job: JobSpec, lacking: Sequence[str]) -> str:
+    signals = [name for name in lacking if name != GROUPS and not name.startswith(GROUP)]
+    groups = [name for name in lacking if name not in signals]
+    wanted = ([f"the signal {' and '.join(signals)}"] if signals else []) + groups
     declared = ", ".join(signal.name for signal in job.signals)
-    return f"the signal {' and '.join(lacking)}, which job {job.name!r} does not have: it declares {declared}"
+    if groups and job.groups is not None:
+        declared += f", groups {', '.join(job.group_names[:MAX_SHOWN])}"
+    return f"{' and '.join(wanted)}, which job {job.name!r} does not have: it declares {declared}"
 
 
 def _plain(choice: Choice) -> Choice:
     """The choice in floats and JSON values, as the store gives it back; raises whatever is wrong with it."""
-    values = choice.action.as_dict().items()
-    action = Action(**{name: v if isinstance(v, str) else float(v) for name, v in values})  # type: ignore[arg-type]
+    action = Action(**{name: _plain_value(v) for name, v in choice.action.as_dict().items()})
     propensity = float(choice.propensity)
     if not 0 < propensity < math.inf:
         raise ValueError(f"propensity must be positive and finite, got {propensity}")
     return Choice(action, propensity, json.loads(json.dumps(dict(choice.detail), allow_nan=False)))
+
+
+def _plain_value(value: Any) -> Any:
+    """A component of an action: a word, a number, or a mixture."""
+    if isinstance(value, Mapping):
+        return {name: float(share) for name, share in value.items()}
+    return value if isinstance(value, str) else float(value)

@@ -35,7 +35,7 @@ def _check_action(value: Any) -> Any:
 
 def action_of(fields: dict[str, Any]) -> Action:
     """The action of some of its fields; raises ValueError naming the one that is wrong."""
-    wrong = [name for name, v in fields.items() if type(v) not in (int, float, str)]
+    wrong = [name for name, v in fields.items() if type(v) not in (int, float, str) and name != "mixture"]
     if wrong:
         raise ValueError(f"{wrong[0]} must be a number or a choice, got {fields[wrong[0]]!r}")
     try:
@@ -55,12 +55,13 @@ class ActionRequest(Message):
     """The action for the interval that begins at `first_step`, for a job under the policy `external`.
 
     action: a vector of DIMENSION numbers, of which those outside [−1, 1] are clipped, or one of the components that
-    there were before evidence; the name of an action; or fields of an action, the others as in plain shuffling.
+    there were before evidence; the name of an action; or fields of an action, the others as in plain shuffling. What
+    weighs groups, `group_balance` and `mixture`, a share by name, is in fields alone.
     propensity: the probability, or density, with which it was picked.
     """
 
     first_step: Step
-    action: Annotated[list[float] | str | dict[str, float | str], BeforeValidator(_check_action)]
+    action: Annotated[list[float] | str | dict[str, float | str | dict[str, float]], BeforeValidator(_check_action)]
     propensity: Annotated[float, Field(gt=0, le=FLOAT32_MAX)] = 1.0
     detail: Annotated[FreeJson, AfterValidator(_check_detail)] = {}
 

@@ -55,7 +55,10 @@ def _shown(observation: Observation, info: FieldSerializationInfo) -> dict[str, 
 
 
 _NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
-_FIELDS = {"type": "object", "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}]}}
+_FIELDS = {
+    "type": "object",
+    "additionalProperties": {"anyOf": [{"type": "number"}, {"type": "string"}, _NUMBERS]},  # the last of a mixture
+}
 ObservationField = Annotated[
     Observation, PlainValidator(_observation), PlainSerializer(_shown, return_type=Any), WithJsonSchema(_NUMBERS)
 ]

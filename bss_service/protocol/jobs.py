@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, Supports
 import numpy as np
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, WithJsonSchema, model_validator
 
-from bss_service.core.arrays import Float64
+from bss_service.core.action import GROUP, GROUPS
+from bss_service.core.arrays import Float64, UInt16
 from bss_service.core.calendar import Calendar, Tail
+from bss_service.core.samples.groups import MAX_GROUPS
 from bss_service.core.signals import BUILT_IN, LOSS, NAME, PAPER, PROBABILITY, Signal, Signals
 from bss_service.core.validation.reward import Basis, Metric
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, Unit, known_fields
+from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, OrNewer, Unit, known_fields
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.training import Trainer
 from bss_service.protocol.validation import ValidationReport
 
+MAX_NAMED: Final = 1000  # groups that have names: these stand in each answer that has the spec
 JOINT: Final = "joint"  # what the joint head is called beside the modalities
 _NUMBER: Final = {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None}
 _FLAG: Final = {"type": "boolean", "default": False}
@@ -92,6 +95,11 @@ SignalField = Annotated[
 ]
 
 
+GroupNames = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=MAX_NAMED)
+]
+
+
 def _usual_signals(data: dict[str, Any]) -> list[Signal]:
     """What a job sends that declares nothing: those of the paper, as far as its heads give them."""
     pairs = data["unimodal_heads"] and len(data["modalities"]) > 1
@@ -131,6 +139,10 @@ class JobSpec(Message):
     reward: RewardSpec = RewardSpec()
     weighted: bool = False  # whether the trainer weighs its losses by a batch's weights; else it gets no probes
     signals: Annotated[list[SignalField], Field(min_length=1, max_length=64)] = Field(default_factory=_usual_signals)
+    # How many groups its samples are of, or what they are called; null: none. Left out of messages where it is null.
+    groups: Annotated[int, Field(ge=1, le=MAX_GROUPS)] | GroupNames | None = Field(
+        default=None, exclude_if=lambda groups: groups is None
+    )
 
     if TYPE_CHECKING:  # what is taken is more than what the fields are
 
@@ -164,6 +176,8 @@ class JobSpec(Message):
         names = [signal.name for signal in self.signals]
         if len(set(names)) < len(names):
             raise ValueError(f"signals must differ from one another, got {names}")
+        if isinstance(self.groups, list) and len(set(self.groups)) < len(self.groups):
+            raise ValueError(f"groups must differ from one another, got {self.groups}")
         return self
 
     @property
@@ -176,10 +190,22 @@ class JobSpec(Message):
 
         needs: how many unimodal heads must have each signal, at least.
         """
-        declared = {signal.name for signal in self.signals}
+        declared = {signal.name for signal in self.signals} | self._groups_of(needs)
         lacking = [name for name in needs if name not in declared]
         few = [name for name, heads in needs.items() if name in declared and heads >= len(self.heads)]
         return lacking + [f"{name} of {needs[name]} unimodal heads" for name in few]
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """What its groups are called: by number, where they have no names."""
+        return tuple(map(str, range(self.groups))) if isinstance(self.groups, int) else tuple(self.groups or ())
+
+    def _groups_of(self, needs: Mapping[str, int]) -> set[str]:
+        """Those of needs that are of groups, and that the job has."""
+        wanted = [need for need in needs if need == GROUPS or need.startswith(GROUP)]
+        if not wanted or self.groups is None:
+            return set()
+        return {GROUPS, *(GROUP + repr(name) for name in self.group_names)}.intersection(wanted)
 
     def measurements(self) -> Signals:
         """The job's signals, and their columns in an array of measurements."""
@@ -205,6 +231,19 @@ class JobChange(Message):
         """What changes one spec into another, as far as that can be."""
         fields = {name: getattr(wanted, name) for name in cls.model_fields}
         return cls(**{name: value for name, value in fields.items() if value != getattr(spec, name)})
+
+
+class SampleGroups(Message):
+    """The group of each of a job's n samples, as a number less than how many there are."""
+
+    groups: Annotated[UInt16, ArrayType(np.uint16, "n")]
+
+
+class GroupsAnswer(Message):
+    """The plans from `first_step` on are drawn by these groups; `repeated`: they were known."""
+
+    outcome: Annotated[Literal["applied", "repeated"], OrNewer]
+    first_step: int
 
 
 class ShareEstimate(Message):
@@ -245,6 +284,7 @@ class JobState(Message):
     rewards: list[float | None] = []  # of the latest decisions, up to 20
     trainers: list[Trainer] = []  # who took each rank's place last
     evidence: EvidenceState | None = None  # of jobs that send what it is read from, once something was
+    has_groups: bool = False  # whether the groups of its samples were sent, of which the spec says how many there are
 
 
 class JobList(Message):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from rich.panel import Panel
 from rich.text import Text
@@ -97,6 +98,18 @@ def test_samples_without_an_index_lists_the_hardest(bss: Run, client: SchedulerC
 def test_samples_in_an_order_that_the_job_does_not_have_are_refused(bss: Run, job: str) -> None:
     result = bss("samples", job, "--order", "label")
     assert (result.exit_code, "order must be loss or draws" in result.stderr) == (1, True)
+
+
+def test_show_tells_the_groups_of_a_job_and_what_is_drawn_of_them(bss: Run, client: SchedulerClient) -> None:
+    names = [f"domain-{k}" for k in range(9)]
+    client.create_job(JobSpec(name="grouped", samples=9, modalities=["x"], batch_size=3, groups=names))
+    assert "not sent yet" in bss("show", "grouped").output
+    client.set_groups("grouped", np.arange(9, dtype=np.uint16))
+    shown = bss("show", "grouped").output
+    assert "not sent yet" not in shown
+    assert "9: domain-0, domain-1" in " ".join(shown.split())
+    assert in_words(Action(group_balance=0.5)) == "balances groups (0.5)"
+    assert in_words(Action(mixture={"web": 0.2, "books": 0.7})) == "draws 70% of books, 20% of web"
 
 
 def test_an_action_is_told_in_words() -> None:

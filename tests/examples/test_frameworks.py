@@ -25,6 +25,13 @@ def test_a_trainer_trains(run: Callable[..., list[str]], client: SchedulerClient
     check(client, job_name, 32)
 
 
+def test_prompts_are_chosen_for_grpo(run: Callable[..., list[str]], client: SchedulerClient, job_name: str) -> None:
+    quietly = ("-W", "ignore::FutureWarning")  # of transformers, which TRL calls by older names
+    *_, line = run("grpo_prompts.py", "--epochs", "2", under=quietly)
+    assert line.startswith("epoch 2: mean reward ")
+    assert client.job(job_name).steps_fed_back == 4
+
+
 def test_two_processes_of_accelerate_train_and_one_goes_on_alone(
     run: Callable[..., list[str]], client: SchedulerClient, job_name: str
 ) -> None:

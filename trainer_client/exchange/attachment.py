@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+from bss_service.core.arrays import UInt16
 from bss_service.protocol.jobs import JobChange, JobSpec, JobState
 from bss_service.protocol.message import NAME_PATTERN
 from bss_service.protocol.training import PLACE_SECONDS, AttachAnswer, AttachRequest, Trainer
@@ -78,8 +79,10 @@ def note_end(trainer: Trainer) -> None:
 class Attachment:
     """Finds the job that a run goes on with, and takes this process' place in it."""
 
-    def __init__(self, foreground: Foreground, me: Trainer) -> None:
+    def __init__(self, foreground: Foreground, me: Trainer, groups: UInt16 | None = None) -> None:
+        """groups: of the job's samples (n,), which rank 0 tells before anything is drawn."""
         self._foreground = foreground
+        self.groups = groups
         self.me = me
         self.incarnation: str | None = None  # of the job, once it is found
 
@@ -98,6 +101,7 @@ class Attachment:
             self._bind(state)
             known = state.spec
             answer = self._take_place(spec.name, resume=if_exists == "resume", patience=known.patience)
+            self._tell_groups(spec.name)
             if (change := JobChange.between(known, spec)) != JobChange():  # more epochs, perhaps
                 self._foreground.call(lambda client: client.change_job(spec.name, change))
             return spec, answer
@@ -111,6 +115,10 @@ class Attachment:
         self._bind(state)
         told = {name: getattr(state, name) for name in AttachAnswer.model_fields}
         return spec, AttachAnswer(**told)
+
+    def _tell_groups(self, job: str) -> None:
+        if self.groups is not None and self.me.rank == 0:
+            self._foreground.call(partial(SchedulerClient.set_groups, name=job, groups=self.groups))
 
     def _bind(self, job: JobState) -> None:
         self.incarnation = job.incarnation
@@ -160,6 +168,7 @@ class Attachment:
                 answer = self._take_place(name, resume=False)
             except ConflictError:
                 continue
+            self._tell_groups(name)
             if number > 1:
                 log.warning("job %r exists already: this run is job %r", spec.name, name)
             return named, answer

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
+from bss_service.core.arrays import UInt16
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import AttachAnswer
 from trainer_client.client import SchedulerClient
@@ -45,6 +46,7 @@ class Session:
         on_outage: OnOutage,
         outage_after: float,
         follows: bool,
+        groups: UInt16 | None = None,
     ) -> None:
         self.client = client if isinstance(client, SchedulerClient) else SchedulerClient(client)
         self.exchange: Exchange | None = None
@@ -54,6 +56,7 @@ class Session:
         self._foreground = Foreground(self.client, None if on_outage == "wait" else outage_after)
         self._attachment: Attachment | None = None
         self._process = os.getpid()
+        self._groups = groups
         self._finalizer = weakref.finalize(self, _close, None, self._own_client, 5.0)
         self._is_closed = self._is_offline = False
         self._create()
@@ -165,7 +168,7 @@ class Session:
         """The one that was tried before, if there is one: the service may know its trainer already."""
         check_process(self._process)
         if self._attachment is None:
-            self._attachment = Attachment(self._foreground, this_trainer(placement))
+            self._attachment = Attachment(self._foreground, this_trainer(placement), self._groups)
         return self._attachment
 
     def _begin_offline(self, placement: Placement) -> None:
@@ -174,7 +177,7 @@ class Session:
         log.warning("scheduler out of reach: job %r begins with batches drawn locally", self._spec.name)
         outage = Outage(self.on_outage, self._outage_after)
         outage.failed(since=time.monotonic() - self._outage_after)
-        attachment = Attachment(Foreground(self.client, 0.0), me)
+        attachment = Attachment(Foreground(self.client, 0.0), me, self._groups)
         self._begin(attachment, outage, 0, partial(_joined, attachment, self._spec, self.if_exists))
 
     def _begin(

@@ -13,6 +13,7 @@ from trainer_client.exchange.attachment import IfExists
 from trainer_client.exchange.outage import OnOutage
 from trainer_client.exchange.placement import placement
 from trainer_client.sampler import ScheduledBatchSampler
+from trainer_client.samples.groups import GroupsOf
 from trainer_client.samples.with_index import WithIndex
 
 Loader = TypeVar("Loader", bound=DataLoader[Any])
@@ -54,6 +55,7 @@ def schedule(
     if_exists: IfExists = "fail",
     on_outage: OnOutage = "wait",
     follows: bool = False,
+    groups: GroupsOf | None = None,
     **job: Any,
 ) -> tuple[Loader, ScheduledBatchSampler]:
     """A DataLoader with the same data set, workers, `collate_fn` and memory, whose batches the scheduler chooses.
@@ -91,6 +93,7 @@ def schedule(
         if_exists=if_exists,
         on_outage=on_outage,
         follows=follows,
+        groups=groups,
     )
     kept = {name: getattr(loader, name) for name in KEPT if hasattr(loader, name)}
     collate = IndexedCollate(loader.collate_fn)

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, TRL's among them: a mixin that schedules, feeds back, reports and resumes."""
+"""Hugging Face's Trainer, TRL's SFTTrainer among them: a mixin that schedules, feeds back, reports and resumes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from trainer_client.sampler import ScheduledBatchSampler
 from trainer_client.samples.with_index import WithIndex
 
 INDEX: Final = "bss_index"  # of the batch's samples, beside the model's inputs
+WHERE: Final = ("if_exists", "on_outage", "groups")  # what is the sampler's, and not the job's
 STATE: Final = "bss_scheduler.pt"  # in the folder of a checkpoint
 
 
@@ -26,22 +27,23 @@ class BalanceScheduling(Trainer):
 
         trainer = BalanceScheduling(model, args, train_dataset=train_set, scheduling={"name": "run-1"})
 
-    scheduling: fields of the JobSpec but for samples and batch_size; and `url`, `if_exists`, `on_outage`.
+    scheduling: fields of the JobSpec but for samples and batch_size; and `url`, `if_exists`, `on_outage`, `groups`.
     Without others the job has one modality, "input", and no unimodal heads. Everything else is the Trainer's: collator,
     workers, columns, precision, processes.
 
     A step's outputs are measured by `measured`, which subclasses may override: logits (g, c) as classes, (g, T, V) as
-    tokens of a causal model. Its order must be a plain one: prompts that are to repeat, as GRPO's, are refused. Each
-    evaluation with an `eval_accuracy` among its metrics is reported, where the job has no unimodal heads.
+    tokens of a causal model. Its order must be a plain one: for prompts that are to repeat, as GRPO's, there is
+    `trainer_client.integrations.trl`. Each evaluation with an `eval_accuracy` among its metrics is reported, where the
+    job has no unimodal heads.
     `train(resume_from_checkpoint=…)` goes on in the middle of an epoch.
     """
 
     def __init__(self, *args: Any, scheduling: Mapping[str, Any], **kwargs: Any) -> None:
         self._scheduling = dict(scheduling)
-        self._scheduled: DataLoader[Any] | None = None
+        self._scheduled: Any = None  # the loader
         self.sampler: ScheduledBatchSampler | None = None  # once training has begun
         super().__init__(*args, **kwargs)
-        self.add_callback(_Checkpoints(lambda: self.sampler))
+        self.add_callback(_Checkpoints(lambda: None if self.sampler is None else self._state()))
 
     def measured(self, inputs: Mapping[str, Any], outputs: Any) -> Measurement:
         """The signals of a step, of the model's inputs and outputs. Raises ValueError where these have no logits."""
@@ -59,20 +61,10 @@ class BalanceScheduling(Trainer):
         if self._scheduled is None:
             loader = super().get_train_dataloader()
             check_dataset(loader.dataset)
-            batches = getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler)  # of several processes
-            check_order(getattr(batches, "sampler", None))
+            self._check_order(loader)
             self.sampler = self._make_sampler(loader)
-            self._scheduled = DataLoader(
-                WithIndex(loader.dataset),
-                batch_sampler=self.sampler,
-                collate_fn=_WithIndexColumn(loader.collate_fn),
-                num_workers=loader.num_workers,
-                pin_memory=loader.pin_memory,
-                prefetch_factor=loader.prefetch_factor,
-                persistent_workers=loader.persistent_workers,
-                worker_init_fn=loader.worker_init_fn,
-            )
-        return self._scheduled
+            self._scheduled = self._loader(loader, self.sampler)
+        return self._scheduled  # type: ignore[no-any-return]  # or what looks like one
 
     def compute_loss(
         self,
@@ -106,40 +98,69 @@ class BalanceScheduling(Trainer):
         if folder:
             self.args.ignore_data_skip = True  # the sampler stands behind those batches
             self.get_train_dataloader()
-            assert self.sampler is not None
-            self.sampler.load_state_dict(torch.load(Path(folder) / STATE, weights_only=True))
+            self._restore(torch.load(Path(folder) / STATE, weights_only=True))
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             if self.sampler is not None:
                 self.sampler.flush(2.0)
 
+    # Inside; what trainers have otherwise whose samples repeat.
+
     def _make_sampler(self, loader: DataLoader[Any]) -> ScheduledBatchSampler:
-        options: dict[str, Any] = {"modalities": ["input"], "unimodal_heads": False} | self._scheduling
-        where: dict[str, Any] = {name: options.pop(name) for name in ("if_exists", "on_outage") if name in options}
+        options = dict(self._scheduling)
+        where: dict[str, Any] = {name: options.pop(name) for name in WHERE if name in options}
         url, world = options.pop("url", None), self.args.world_size
-        if "interval" in options:  # what the loader and the Trainer pull ahead
-            ahead = loader.num_workers * (loader.prefetch_factor or 0)
-            options.setdefault("lag", ahead + self.args.gradient_accumulation_steps + 1)
-        spec = JobSpec(
-            samples=len(loader.dataset),  # type: ignore[arg-type]
-            batch_size=self.args.per_device_train_batch_size * max(1, self.args.n_gpu) * world,
-            **{"seed": self.args.seed, **options},
+        return ScheduledBatchSampler(
+            self._spec(loader, options), url, rank=self.args.process_index, world_size=world, **where
         )
-        return ScheduledBatchSampler(spec, url, rank=self.args.process_index, world_size=world, **where)
+
+    def _check_order(self, loader: DataLoader[Any]) -> None:
+        """Raises ValueError for an order that was made for a reason."""
+        batches = getattr(loader.batch_sampler, "batch_sampler", loader.batch_sampler)  # of several processes
+        check_order(getattr(batches, "sampler", None))
+
+    def _spec(self, loader: DataLoader[Any], options: dict[str, Any]) -> JobSpec:
+        if "interval" in options:  # what the loader and the Trainer pull ahead
+            options.setdefault("lag", self._ahead(loader) + self.args.gradient_accumulation_steps + 1)
+        batch_size = self.args.per_device_train_batch_size * max(1, self.args.n_gpu) * self.args.world_size
+        usual = {"modalities": ["input"], "unimodal_heads": False, "batch_size": batch_size, "seed": self.args.seed}
+        return JobSpec(samples=len(loader.dataset), **{**usual, **options})  # type: ignore[arg-type]
+
+    def _ahead(self, loader: DataLoader[Any]) -> int:
+        return loader.num_workers * (loader.prefetch_factor or 0)
+
+    def _loader(self, loader: DataLoader[Any], sampler: ScheduledBatchSampler) -> Any:
+        return DataLoader(
+            WithIndex(loader.dataset),
+            batch_sampler=sampler,
+            collate_fn=_WithIndexColumn(loader.collate_fn),
+            **self._workers(loader),
+        )
+
+    def _workers(self, loader: DataLoader[Any]) -> dict[str, Any]:
+        names = ("num_workers", "pin_memory", "prefetch_factor", "persistent_workers", "worker_init_fn")
+        return {name: getattr(loader, name) for name in names}
+
+    def _state(self) -> dict[str, Any]:
+        """Of a checkpoint."""
+        assert self.sampler is not None
+        return self.sampler.state_dict()
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        assert self.sampler is not None
+        self.sampler.load_state_dict(state)
 
 
 class _Checkpoints(TrainerCallback):
     """Writes the sampler's state beside the Trainer's."""
 
-    def __init__(self, sampler: Callable[[], ScheduledBatchSampler | None]) -> None:
-        self._sampler = sampler
+    def __init__(self, state: Callable[[], Mapping[str, Any] | None]) -> None:
+        self._state = state
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        sampler = self._sampler()
-        if sampler is not None and state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            torch.save(sampler.state_dict(), folder / STATE)
+        if state.is_world_process_zero and (saved := self._state()) is not None:
+            torch.save(saved, Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE)
 
 
 class _WithIndexColumn:

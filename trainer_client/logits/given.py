@@ -12,6 +12,7 @@ from trainer_client.logits.forms import form_of
 from trainer_client.logits.measurement import measure
 from trainer_client.logits.pairs import measure_pairs
 from trainer_client.logits.regression import measure_regression
+from trainer_client.logits.rewards import REWARDED, measure_rewards
 from trainer_client.logits.sequences import measure_tokens
 
 
@@ -39,18 +40,19 @@ GIVEN: Final[dict[Callable[..., Any], tuple[Signal, ...]]] = {
     measure_regression: (SIMILARITY, LOSS),
     measure_pairs: PAPER,
     measure_losses: (LOSS,),
+    measure_rewards: REWARDED,
 }
 
 
 def signals_of(measuring: Callable[..., Any], *, unimodal_heads: int = 2) -> list[Signal]:
     """What a way to measure gives, to be declared by a job: `JobSpec(…, signals=signals_of(measure_regression))`.
 
-    A policy that needs others is then refused by name. measuring: `measure`, `measure_binary` … or `measure_losses`;
-    unimodal_heads: how many the model has; `similarity` takes two, and is always there of `measure_pairs`. Raises
+    A policy that needs others is then refused by name. measuring: `measure`, `measure_binary` … or `measure_rewards`;
+    unimodal_heads: how many the model has; `similarity` takes two, but of `measure_pairs` and `measure_rewards`. Raises
     ValueError for another function, whose signals its author knows.
     """
     if measuring not in GIVEN:
         names = ", ".join(function.__name__ for function in GIVEN)
         raise ValueError(f"measuring must be one of {names}, got {getattr(measuring, '__name__', measuring)!r}")
-    has_pairs = unimodal_heads > 1 or measuring is measure_pairs
+    has_pairs = unimodal_heads > 1 or measuring in (measure_pairs, measure_rewards)
     return [signal for signal in GIVEN[measuring] if signal is not SIMILARITY or has_pairs]

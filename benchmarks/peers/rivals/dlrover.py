@@ -1,4 +1,4 @@
-"""DLRover's master on this machine: the next shard of 256 samples, and the report that it is done. Nothing is stored."""
+"""DLRover, local: the next shard of 256 samples, and the report that it is done. Nothing is stored."""
 
 import time
 from multiprocessing import get_context

@@ -7,6 +7,7 @@ import numpy as np
 
 from bss_service.core.arrays import Bool, Float32, Float64, Floats, Int64, UInt32
 from bss_service.core.samples.dynamics import Dynamics, are_kept
+from bss_service.core.samples.groups import Groups
 from bss_service.core.samples.scores import balance_score, minmax, moving_average
 from bss_service.core.signals import PROBABILITY, Signal, Signals
 
@@ -36,6 +37,7 @@ class SampleTable:
     # only where a trainer left something out.
     unknown: dict[str, Bool] = field(default_factory=dict)
     dynamics: Dynamics | None = None  # where the signals that they need are declared
+    groups: Groups | None = None  # where the trainer has sent them
 
     @classmethod
     def empty(cls, samples: int, signals: Signals) -> "SampleTable":
@@ -91,6 +93,7 @@ class SampleTable:
         """Memory that the columns take."""
         by_signal = [*self.latest.values(), *self.average.values(), *self.unknown.values()]
         own = sum(column.nbytes for column in (*by_signal, self.first_score, self.times_measured, self.stamp))
+        own += 0 if self.groups is None else self.groups.numbers.nbytes
         return own + (0 if self.dynamics is None else self.dynamics.nbytes)
 
     def copy(self) -> "SampleTable":
@@ -113,6 +116,7 @@ class SampleTable:
             stamp=of(self.stamp),
             unknown={name: of(column) for name, column in self.unknown.items()},
             dynamics=None if self.dynamics is None else self.dynamics.rows(of),
+            groups=None if self.groups is None else self.groups.rows(which),  # nobody writes into them
         )
 
     def measure(

@@ -50,6 +50,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
         rewards=[d.reward for d in job.history.decisions[-LATEST_REWARDS:]],
         trainers=list(job.trainers.values()),
         evidence=_shares(job),
+        has_groups=job.table.groups is not None,
     )
 
 

@@ -30,6 +30,8 @@ class Fixed(Policy):
     probes: float = 0.0
     pull: float = 0.0
     wrong_pairs: WrongPairs = "keep"
+    group_balance: float = 0.0
+    mixture: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _lies_in_the_action_space(self) -> Self:

@@ -44,6 +44,22 @@ class TestEveryTransport:
         scores = Scores(indices=np.arange(samples), similarity=x, loss=x, probability=np.stack([x] * 3, axis=1))
         assert client.scores(name, scores).accepted == samples
 
+    def test_groups_are_sent_once_and_draw_what_an_action_says_of_them(
+        self, client: SchedulerClient, name: str
+    ) -> None:
+        job = spec(name, samples=1000, batch_size=100, groups=["web", "books"], policy="external")
+        groups = (np.arange(1000) % 10 == 0).astype(np.uint16)
+        assert not client.create_job(job).has_groups
+        with pytest.raises(ConflictError, match="must be sent before step 0 can be drawn"):
+            client.steps(name, StepsRequest(start=0))
+        assert client.set_groups(name, groups).outcome == "applied"
+        assert client.set_groups(name, groups).outcome == "repeated"
+        client.set_action(name, 0, {"coverage": "draw", "mixture": {"books": 1.0}})
+        assert client.job(name).has_groups
+        drawn = client.steps(name, StepsRequest(start=0, count=2)).batches.indices
+        assert (drawn % 10 == 0).all()
+        assert client.decisions(name).decisions[0].action.mixture == {"books": 1.0}
+
     def test_asking_again_gives_the_same_bytes(self, client: SchedulerClient, name: str) -> None:
         client.create_job(spec(name))
         first = client.steps(name, StepsRequest(start=0, count=4)).batches
@@ -272,7 +288,9 @@ def test_the_examples_of_the_openapi_document_work(start_service: Callable[..., 
             if "application/json" in operation.get("requestBody", {}).get("content", {})
         }
         others = {operation for operation in bodies if operation not in SHOWN}
-        assert others == {"local_batches", "set_action", "put_snapshot"}, "they fit another moment of a job"
+        assert others == {"local_batches", "set_action", "set_groups", "put_snapshot"}, (
+            "they fit another moment of a job"
+        )
         for operation in SHOWN:
             method, path, content = bodies[operation]
             answer = http.request(method, path.replace("{job}", "run-1"), json=content["example"])

@@ -13,6 +13,7 @@ from bss_service.job.events import (
     Event,
     FeedbackReceived,
     Forked,
+    GroupsSet,
     JobChanged,
     JobEvent,
     LocalBatchesAdopted,
@@ -43,6 +44,7 @@ VALUES = np.array([[[0.5, 2.0, NAN, 0.5, 0.5]] * 4], np.float32)
 INDICES = np.array([[1, 2, 3, 4]])
 EVENTS: dict[type[JobEvent[Any]], Event] = {
     FeedbackReceived: FeedbackReceived(0, 1, np.array([0]), VALUES),
+    GroupsSet: GroupsSet(np.array([1, 0, 1, 2], np.uint16)),
     ScoresReceived: ScoresReceived(np.array([3, 1, 2, 0]), VALUES[0]),
     ValidationReported: ValidationReported(report(3)),
     PolicySwapped: PolicySwapped(

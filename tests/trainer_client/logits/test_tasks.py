@@ -20,6 +20,7 @@ from trainer_client import (
     measure_multilabel,
     measure_pairs,
     measure_regression,
+    measure_rewards,
     measure_tokens,
     multimodal_loss,
     signals_of,
@@ -57,12 +58,23 @@ def by(measuring: Any, heads: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         return measure_pairs(*heads_of(G, D, count=2))
     if measuring is measure_losses:
         return measure_losses(normal(G))
+    if measuring is measure_rewards:
+        return measure_rewards(normal(G * 2), 2)
     (*unimodal, joint), target = arguments[measuring]
     measured: dict[str, torch.Tensor] = measuring(unimodal, joint, target)
     return measured
 
 
-WAYS = [measure, measure_binary, measure_multilabel, measure_tokens, measure_regression, measure_pairs, measure_losses]
+WAYS = [
+    measure,
+    measure_binary,
+    measure_multilabel,
+    measure_tokens,
+    measure_regression,
+    measure_pairs,
+    measure_losses,
+    measure_rewards,
+]
 every_way = pytest.mark.parametrize("measuring", WAYS, ids=lambda way: way.__name__)
 
 
@@ -80,7 +92,7 @@ def test_each_gives_the_signals_that_it_says(measuring: Any, count: int) -> None
 
 
 def test_of_another_function_nobody_knows() -> None:
-    with pytest.raises(ValueError, match=r"measuring must be one of measure, .*, measure_losses, got 'print'"):
+    with pytest.raises(ValueError, match=r"measuring must be one of measure, .*, measure_rewards, got 'print'"):
         signals_of(print)
 
 
@@ -99,6 +111,29 @@ def test_a_policy_that_needs_more_is_refused_by_name(
         return
     with pytest.raises(RefusedError, match=f"policy.*{policy}.*{'|'.join(sorted(lacking))}"):
         client.create_job(spec)
+
+
+# Rewards.
+
+
+def test_rewards_are_known_by_their_mean_and_by_how_much_they_differ() -> None:
+    measured = measure_rewards(torch.tensor([1.0, 1, 1, 0, 1, 0, 0, 0, NAN, 2, 4, NAN]), 4)
+    assert measured["reward"].tolist() == [0.75, 0.25, 3.0]
+    assert measured["reward_variance"].tolist() == [0.1875, 0.1875, 1.0]  # p(1 − p) of the first two
+    assert measured["loss"].tolist() == [-0.75, -0.25, -3.0]
+    assert measured["similarity"][2] == 0.5
+    alike = measure_rewards(torch.tensor([0.3, 0.3]), 2)["similarity"]
+    assert alike.item() == 1
+    assert measure_rewards(torch.full((2,), NAN), 2)["reward"].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("rewards", "completions", "error"),
+    [([1.0, 2.0], 2, TypeError), (torch.zeros(3), 2, ValueError), (torch.zeros(2, 2), 2, ValueError)],
+)
+def test_rewards_of_another_form_are_refused(rewards: Any, completions: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match="rewards must be"):
+        measure_rewards(rewards, completions)
 
 
 # Classes.

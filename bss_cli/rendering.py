@@ -220,11 +220,19 @@ def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
     reward = spec.reward
     return [
         ("samples", f"{spec.samples:,} in batches of {spec.batch_size:,}, tail: {spec.tail}, seed {spec.seed}"),
+        *_of_growth(spec),
         ("modalities", ", ".join(spec.modalities)),
         ("interval", f"{interval}, lag {spec.lag:,}, patience {spec.patience:g} s"),
         ("reward", f"{reward.metric}, balance weight {reward.balance_weight:g}, discount {reward.discount:g}"),
         ("", ""),
     ]
+
+
+def _of_growth(spec: JobSpec) -> list[tuple[str, str | Text]]:
+    if not spec.earlier:
+        return []
+    before = spec.earlier[-1]
+    return [("", f"{before.samples:,} before epoch {before.until:,}, {spec.earlier[0].samples:,} when it was made")]
 
 
 def _of_state(state: JobState, decisions: Sequence[Decision]) -> list[tuple[str, str | Text]]:

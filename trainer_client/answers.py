@@ -18,6 +18,7 @@ from bss_service.protocol.policies import PolicyAnswer, SwapRequest
 from bss_service.protocol.samples import (
     MAX_DESCRIBED,
     DescriptionList,
+    KeysAnswer,
     Order,
     SampleDescriptions,
     SampleList,
@@ -96,6 +97,9 @@ def _of_job(batches: Batches, spec: JobSpec) -> None:
 def of_steps(answer: StepsAnswer, start: int, count: int, fed: int, spec: JobSpec | None) -> None:
     """The answer of the hot call."""
     of_feedback(answer, fed)
+    if spec is not None and answer.size is not None:
+        require(answer.size.samples >= spec.samples, "size.samples", f"must be at least {spec.samples}", answer.size)
+        spec = spec.sized(answer.size)
     of_batches(answer.batches, start, count, spec)
 
 
@@ -121,9 +125,17 @@ def of_job(state: JobState, name: str, spec: JobSpec | None = None) -> None:
             of_policy(policy)
 
 
+def of_change(state: JobState, name: str, change: JobChange) -> None:
+    """A job that was changed."""
+    of_job(state, name)
+    samples = state.spec.samples
+    require(samples >= (change.samples or 0), "spec.samples", f"must be at least {change.samples}, as sent", samples)
+
+
 def differing(known: JobSpec, asked: JobSpec) -> str | None:
     """The field in which a known job is not the one that was asked for, but for what can be changed."""
-    names = JobSpec.model_fields.keys() - JobChange.model_fields.keys()
+    may_differ = {*JobChange.model_fields, "earlier"} - (set() if known.samples >= asked.samples else {"samples"})
+    names = JobSpec.model_fields.keys() - may_differ
     return next((name for name in sorted(names) if getattr(known, name) != getattr(asked, name)), None)
 
 
@@ -237,6 +249,17 @@ def of_samples(listed: SampleList, order: Order, limit: int, spec: JobSpec | Non
                 heads = sorted(getattr(row.evidence, field))
                 expected = sorted(spec.heads[:-1])
                 require(heads == expected, f"samples.evidence.{field}", f"must be of {expected}", heads)
+
+
+def of_keys(answer: KeysAnswer, keys: Sequence[str]) -> None:
+    """The indices of keys: one each, another for another key, of samples that there are."""
+    indices = answer.indices.tolist()
+    require(len(indices) == len(keys), "indices", f"must be {len(keys)}, one of each key", len(indices))
+    require(answer.known <= answer.samples, "known", f"must be at most {answer.samples}", answer.known)
+    require(max(indices) < answer.known, "indices", f"must be less than {answer.known}", max(indices))
+    pairs = set(zip(keys, indices, strict=True))
+    apart = len(pairs) == len(set(keys)) == len(set(indices))
+    require(apart, "indices", "must be alike for the same key, and for no others", _brief(indices))
 
 
 def of_descriptions(answer: DescriptionList, told: SampleDescriptions) -> None:

@@ -24,7 +24,15 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import JobChange, JobList, JobSpec, JobState
 from bss_service.protocol.message import INCARNATION_HEADER, PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
-from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
+from bss_service.protocol.samples import (
+    DescriptionList,
+    KeysAnswer,
+    Order,
+    SampleDescriptions,
+    SampleKeys,
+    SampleList,
+    SampleState,
+)
 from bss_service.protocol.training import (
     AttachAnswer,
     AttachRequest,
@@ -176,8 +184,8 @@ class SchedulerClient:
         return self._call(JobState, "GET", f"/v1/jobs/{_quoted(name)}", check=partial(answers.of_job, name=name))
 
     def change_job(self, name: str, change: JobChange) -> JobState:
-        """Change a job's horizon or patience."""
-        check = partial(answers.of_job, name=name)
+        """Change a job's horizon or patience, or let it have more samples; ConflictError where it had to shrink."""
+        check = partial(answers.of_change, name=name, change=change)
         return self._call(JobState, "PATCH", f"/v1/jobs/{_quoted(name)}", change, check=check)
 
     def delete_job(self, name: str) -> None:
@@ -246,6 +254,14 @@ class SchedulerClient:
             answers.require(answer.accepted == sent, "accepted", f"must be {sent}, as sent", answer.accepted)
 
         return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/scores", scores, check=check)
+
+    def register_keys(self, name: str, keys: Sequence[str]) -> KeysAnswer:
+        """The index of each of at most 4,096 keys, the same whenever and whoever asks; new ones get the next.
+
+        A job that has fewer samples than keys then has grown. pydantic.ValidationError names a key that is too long.
+        """
+        path, check = f"/v1/jobs/{_quoted(name)}/keys", partial(answers.of_keys, keys=keys)
+        return self._call(KeysAnswer, "POST", path, SampleKeys(keys=list(keys)), check=check)
 
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Tell what was drawn while the service was out of reach; as `LocalBatchesRequest` by who holds a place."""

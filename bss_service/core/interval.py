@@ -37,11 +37,12 @@ def observe_interval(
     evidence: Evidence | None = None,
 ) -> Observation:
     """What a policy sees before the interval that begins at `first_step`. previous: the action of the one before."""
+    epoch = calendar.epoch_of(first_step)
     return observe(
         table,
         step=first_step,
-        epoch=calendar.epoch_of(first_step),
-        steps_per_epoch=calendar.epoch_positions / calendar.batch_size,
+        epoch=epoch,
+        steps_per_epoch=calendar.positions_of(epoch) / calendar.batch_size,
         horizon=horizon,
         reports=reports,
         previous=previous,

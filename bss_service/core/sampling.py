@@ -121,17 +121,24 @@ class Drawn:
 
 
 def drawn_before(batches: Iterable[tuple[int, Int64]], calendar: Calendar, step: int) -> Bool:
-    """Which samples the epoch of the step's first position has already drawn, (n,).
+    """Which samples the epoch of the step's first position has already drawn, or does not have yet, (n,).
 
     batches: (first step, (K, G) indices) of runs of consecutive steps, which reach back to the start of that epoch.
     """
-    drawn = np.zeros(calendar.samples, dtype=np.bool_)
     position = step * calendar.batch_size
-    start = position // calendar.epoch_positions * calendar.epoch_positions
+    epoch = calendar.epoch_at(position)
+    drawn, start = beyond(calendar, epoch), calendar.epoch_begin(epoch)
     for first_step, indices in batches:
         first = first_step * calendar.batch_size
         drawn[indices.reshape(-1)[max(0, start - first) : max(0, position - first)]] = True
     return drawn
+
+
+def beyond(calendar: Calendar, epoch: int) -> Bool:
+    """Which samples an epoch does not have yet, (n,)."""
+    mask = np.zeros(calendar.samples, dtype=np.bool_)
+    mask[calendar.samples_of(epoch) :] = True
+    return mask
 
 
 def draw_plan(
@@ -147,7 +154,8 @@ def draw_plan(
 ) -> Drawn:
     """Draw the samples of steps [first_step, end_step): L = (end_step − first_step)·G rows.
 
-    drawn: (n,) samples that already came in the epoch of the first position; `epoch` coverage leaves them out.
+    drawn: (n,) samples that already came in the epoch of the first position; `epoch` coverage leaves them out. All of
+    the steps are of epochs that have as many samples (`Calendar.alike_until`); those that come later are not looked at.
     Under `epoch` each epoch's samples come once. Under `subset` the admitted samples are passed through again and
     again. Each pass has a weighted order of its own, and no batch that two passes share holds a sample twice if that
     can be avoided. Under `draw` every row is an independent draw among the admitted.
@@ -157,6 +165,11 @@ def draw_plan(
 
     proceed: called again and again; raises what is to end this before it is done.
     """
+    samples = calendar.samples_of(calendar.epoch_of(first_step))
+    if samples < len(table):
+        here = slice(0, samples)
+        table, drawn = table.rows(here), drawn[here]
+        evidence = None if evidence is None else evidence.rows(here)
     length = (end_step - first_step) * calendar.batch_size
     believed = trust(action, evidence, len(table), lambda: uniforms(seed, first_step, _LEFT_OUT, len(table)))
     out = np.flatnonzero(~believed.kept)

@@ -48,8 +48,10 @@ from bss_service.protocol.samples import (
     DensityAnswer,
     DescriptionList,
     HistogramList,
+    KeysAnswer,
     Order,
     SampleDescriptions,
+    SampleKeys,
     SampleList,
     SampleState,
     csv_of,
@@ -192,7 +194,11 @@ async def read_job(host: TheHost, name: JobName) -> JobState:
 
 @router.patch("/jobs/{job}", summary="Change a job", dependencies=TRAIN, openapi_extra=example(horizon=1000))
 async def change_job(host: TheHost, name: JobName, message: JobChange) -> JobState:
-    """More steps to come than were planned, or another patience; what was handed out and planned stays."""
+    """More steps to come than were planned, another patience, or more samples; what was handed out and planned stays.
+
+    New samples come from the first epoch on of which nothing is drawn yet; `spec.earlier` of the answer tells which it
+    is. 409 for fewer samples than there are, 413 or 507 where there is no room for them.
+    """
     return await host.change(name, message)
 
 
@@ -313,6 +319,23 @@ async def read_validations(
 async def scores(host: TheHost, name: JobName, message: Scores, incarnation: Incarnation = None) -> ScoresAnswer:
     """A part of a measuring pass over the training set; it counts when the next interval is drawn."""
     return await host.measure(name, message, incarnation)
+
+
+@router.post(
+    "/jobs/{job}/keys",
+    summary="Register what samples are called",
+    dependencies=TRAIN,
+    openapi_extra=example(keys=["shard-0/000017", "shard-0/000018"]),
+)
+async def register_keys(
+    host: TheHost, name: JobName, message: SampleKeys, incarnation: Incarnation = None
+) -> KeysAnswer:
+    """The index of each key: that which it has, or else the next; the first key of a job is that of sample 0.
+
+    Asked again, it answers the same, whoever asks. Where a job has fewer samples than keys then, it grows as by a
+    change of its `samples`: new ones come from the first epoch on of which nothing is drawn yet.
+    """
+    return await host.register(name, message, incarnation)
 
 
 @router.post(

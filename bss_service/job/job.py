@@ -11,6 +11,7 @@ from bss_service.core.arrays import Float32, Int64
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.interval import draw_interval, judge_interval, learn_interval, observe_interval
 from bss_service.core.observation import Observation
+from bss_service.core.samples.keys import Keys
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.sampling import Proceed, drawn_before, unasked
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
@@ -24,7 +25,7 @@ from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import MAX_VERSIONS, SwapRequest
-from bss_service.protocol.training import Batches, Trainer
+from bss_service.protocol.training import Batches, JobSize, Trainer
 
 MeasuringPass = tuple[Int64, Float32]  # samples (k,), and what was measured of them (k, S)
 
@@ -48,6 +49,7 @@ class Job:
         self.versions = PolicyVersions(spec, [PolicyVersion(1, spec.policy, 0)], self.artefacts)
         self.shadows = Shadows(spec, self.artefacts)
         self.plans: list[Plan] = []  # those that reach into the epoch being drawn or the one before
+        self.keys = Keys()  # what its trainer calls the samples, where it says
         self.passes: list[MeasuringPass] = []  # not yet learnt
         self.trainers: dict[int, Trainer] = {}  # by rank: who took its place last
         self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
@@ -124,7 +126,18 @@ class Job:
         """Rows of measuring passes that the next plan learns."""
         return sum(len(indices) for indices, _ in self.passes)
 
-    # How it plans. Called by events.
+    # How it changes. Called by events.
+
+    def resize(self, size: JobSize) -> None:
+        """Have so many samples, no fewer than before; of new ones nothing is known.
+
+        They stand in the table at once, so that they may be measured, and are drawn once their epoch has come. Whoever
+        reads the table as it was has it still.
+        """
+        self.spec = self.spec.sized(size)
+        self.calendar = self.spec.calendar()
+        if size.samples > len(self.table):
+            self.table = self.table.grown(size.samples)
 
     def take_pass(self, indices: Int64, values: Float32) -> None:
         """Keep a part of a measuring pass, (k,) and (k, S), until the next plan learns it.
@@ -143,7 +156,7 @@ class Job:
         _, end = self.calendar.interval_bounds(first)
         if end > MAX_STEP:
             raise InvalidValueError(f"a job has at most {MAX_STEP} steps, got step {end}", field="start", value=end)
-        end = self.versions.until(first, end)
+        end = self.versions.until(first, self.calendar.alike_until(first, end))
         cut = self._cut(first)
         _learn(self.table, self.ledger.take_before(cut), self.passes, cut)
         self.passes = []

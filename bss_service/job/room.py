@@ -8,6 +8,7 @@ from typing import Final
 from bss_service.core.samples.dynamics import are_kept
 from bss_service.core.samples.table import SampleTable
 from bss_service.job.checks import most_rows
+from bss_service.job.job import Job
 from bss_service.protocol.jobs import JobSpec
 
 DRAWN_ROW: Final = 12  # bytes: an index and its probability
@@ -24,6 +25,11 @@ def bytes_of(spec: JobSpec) -> int:
     table = spec.samples * (SampleTable.empty(1, signals).nbytes + evidence)
     waiting = (rows + spec.samples) * (8 + 4 * signals.width)
     return table + 2 * rows * (DRAWN_ROW + masked) + waiting
+
+
+def bytes_of_job(job: Job) -> int:
+    """Of a job as it is, with what its trainer calls its samples."""
+    return bytes_of(job.spec) + job.keys.nbytes
 
 
 def usual_room() -> int:

@@ -100,7 +100,7 @@ class Attachment:
             answer = self._take_place(spec.name, resume=if_exists == "resume", patience=known.patience)
             if (change := JobChange.between(known, spec)) != JobChange():  # more epochs, perhaps
                 self._foreground.call(lambda client: client.change_job(spec.name, change))
-            return spec, answer
+            return spec.sized(known.size), answer
         return self._to_new(spec) if self.me.rank == 0 else self._to_that_of_rank_0(spec)
 
     def _bind(self, job: JobState) -> None:

@@ -34,6 +34,10 @@ class Evidence:
         worst: Float32 = self.wrong_modality.max(axis=1, initial=0.0)
         return 1 - worst
 
+    def rows(self, which: slice) -> "Evidence":
+        """Of some of the samples."""
+        return Evidence(self.right[which], self.rival[which], self.wrong_modality[which])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judge:

@@ -217,6 +217,7 @@ def _facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
 
 def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
     interval = "one epoch" if spec.interval is None else f"{spec.interval:,} steps"
+    interval = f"a window of up to {interval}" if spec.stream else interval
     reward = spec.reward
     return [
         ("samples", f"{spec.samples:,} in batches of {spec.batch_size:,}, tail: {spec.tail}, seed {spec.seed}"),

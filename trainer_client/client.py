@@ -17,6 +17,7 @@ import numpy as np
 import pydantic
 import pydantic_core
 
+from bss_service.core.arrays import Int64
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
@@ -45,6 +46,8 @@ from bss_service.protocol.training import (
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from trainer_client import answers
@@ -255,13 +258,20 @@ class SchedulerClient:
 
         return self._call(ScoresAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/scores", scores, check=check)
 
-    def register_keys(self, name: str, keys: Sequence[str]) -> KeysAnswer:
+    def register_keys(self, name: str, keys: Sequence[str], *, spec: JobSpec | None = None) -> KeysAnswer:
         """The index of each of at most 4,096 keys, the same whenever and whoever asks; new ones get the next.
 
         A job that has fewer samples than keys then has grown. pydantic.ValidationError names a key that is too long.
+        spec: as of `steps`.
         """
-        path, check = f"/v1/jobs/{_quoted(name)}/keys", partial(answers.of_keys, keys=keys)
+        path, check = f"/v1/jobs/{_quoted(name)}/keys", partial(answers.of_keys, keys=keys, spec=spec)
         return self._call(KeysAnswer, "POST", path, SampleKeys(keys=list(keys)), check=check)
+
+    def open_window(self, name: str, first_step: int, samples: Int64) -> WindowAnswer:
+        """Say what was read ahead of a stream: samples (w,), a whole number of batches, that come from a step on."""
+        window = Window(first_step=first_step, samples=np.asarray(samples, dtype=np.int64))
+        check = partial(answers.of_window, window=window)
+        return self._call(WindowAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/window", window, check=check)
 
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Tell what was drawn while the service was out of reach; as `LocalBatchesRequest` by who holds a place."""

@@ -127,8 +127,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._check_placement()
         exchange = self._exchange
         self._settle()
-        end = self._calendar.epoch_start(self._calendar.epoch_of(self._position) + 1)
-        end = self._position if asking.is_over else end
+        end = self._position if asking.is_over else self._end_of_pass(self._position)
         exchange.begin(self._position, end)
         self._reached_by = self.spec
         self._pass = asking
@@ -146,10 +145,14 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._reach_end(asking)
         return None if batch is None else self._placement.rows(batch.indices).tolist()
 
+    def _end_of_pass(self, step: int) -> int:
+        """Where a pass ends that begins with a step: its epoch."""
+        calendar = self._calendar
+        return calendar.epoch_start(calendar.epoch_of(step) + 1)
+
     def _reach_end(self, asking: Pass) -> None:
         """Let a pass go to the end of its epoch: the answer with the first of its batches tells of a growth before."""
-        self._reached_by, calendar = self.spec, self._calendar
-        end = calendar.epoch_start(calendar.epoch_of(asking.start) + 1)
+        self._reached_by, end = self.spec, self._end_of_pass(asking.start)
         if asking.start < asking.stop < end:
             asking.stop = end
             self._exchange.extend(end)
@@ -304,8 +307,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         """
         name, indices = self._exchange.spec.name, [np.empty(0, np.int64)]
         for part in in_messages(keys):
-            answer = self._session.call(partial(SchedulerClient.register_keys, name=name, keys=part))
-            if answer.earlier:
+            registering = partial(SchedulerClient.register_keys, name=name, keys=part, spec=self.spec)
+            answer = self._session.call(registering)
+            if answer.samples > self.spec.samples or answer.earlier:
                 self._exchange.resize(JobSize(samples=answer.samples, earlier=answer.earlier))
             indices.append(answer.indices)
         return np.concatenate(indices)

@@ -60,14 +60,15 @@ def draw_interval(
     seed: int,
     evidence: Evidence | None = None,
     proceed: Proceed = unasked,
+    window: Int64 | None = None,
 ) -> Drawn:
     """Refresh the moving averages as the action says, and draw the batches of the steps [first_step, end_step).
 
     drawn: (n,) samples that have come in the epoch already. proceed: called again and again; raises what is to end this
-    before it is done. Returns arrays of shape (end_step − first_step, G, …).
+    before it is done. window: as of `draw_plan`. Returns arrays of shape (end_step − first_step, G, …).
     """
     table.refresh(action.ema)
-    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed, evidence, proceed)
+    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed, evidence, proceed, window)
     shape = (end_step - first_step, calendar.batch_size)
     return replace(
         rows,

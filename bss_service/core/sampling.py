@@ -134,6 +134,16 @@ def drawn_before(batches: Iterable[tuple[int, Int64]], calendar: Calendar, step:
     return drawn
 
 
+def drawn_of(window: Int64, came: Int64) -> Bool:
+    """Which places of a window (w,) are those of samples that came, (k,): of one that stands there twice, the first."""
+    order = np.argsort(window, kind="stable")
+    there, came = window[order], np.sort(came)
+    number = np.arange(len(there)) - np.searchsorted(there, there, "left")
+    drawn = np.empty(len(window), dtype=np.bool_)
+    drawn[order] = number < np.searchsorted(came, there, "right") - np.searchsorted(came, there, "left")
+    return drawn
+
+
 def beyond(calendar: Calendar, epoch: int) -> Bool:
     """Which samples an epoch does not have yet, (n,)."""
     mask = np.zeros(calendar.samples, dtype=np.bool_)
@@ -151,6 +161,7 @@ def draw_plan(
     seed: int,
     evidence: Evidence | None = None,
     proceed: Proceed = unasked,
+    window: Int64 | None = None,
 ) -> Drawn:
     """Draw the samples of steps [first_step, end_step): L = (end_step − first_step)·G rows.
 
@@ -163,10 +174,15 @@ def draw_plan(
     Samples that the action leaves out by their evidence come as probes alone, passed through in random order; further
     passes over those that are kept take their place.
 
-    proceed: called again and again; raises what is to end this before it is done.
+    proceed: called again and again; raises what is to end this before it is done. window: (w,) samples that are all
+    there is, as often as they stand in it, whatever the epoch; `drawn`, of its places, is (w,) then.
     """
-    samples = calendar.samples_of(calendar.epoch_of(first_step))
-    if samples < len(table):
+    segments = calendar.segments(first_step, end_step)
+    samples = len(table) if window is not None else calendar.samples_of(calendar.epoch_of(first_step))
+    if window is not None:
+        segments = iter([(0, first_step * calendar.batch_size, end_step * calendar.batch_size)])
+        table, evidence = table.rows(window), None if evidence is None else evidence.rows(window)
+    elif samples < len(table):
         here = slice(0, samples)
         table, drawn = table.rows(here), drawn[here]
         evidence = None if evidence is None else evidence.rows(here)
@@ -188,15 +204,15 @@ def draw_plan(
         chosen = weighted_draws(p, uniforms(seed, first_step, 0, len(trained)))
         rows.indices[trained], rows.probabilities[trained] = candidates[chosen], p[chosen]
     else:
-        passes = _passes(calendar, first_step, is_probe, action, table, drawn, believed.kept)
+        passes = _passes(segments, is_probe, action, table, drawn, believed.kept)
         _fill(rows, trained, passes, weights, calendar.batch_size, seed, first_step, 0, proceed)
     if len(out):
         probes = np.flatnonzero(is_probe)
         alike = np.zeros(len(table))
         _fill(rows, probes, [(out, len(probes))], alike, calendar.batch_size, seed, first_step, _PROBES, proceed)
-    if believed.masked is None:
-        return rows
-    return replace(rows, masked=believed.masked[rows.indices] & ~is_probe[:, None])
+    if believed.masked is not None:
+        rows = replace(rows, masked=believed.masked[rows.indices] & ~is_probe[:, None])
+    return rows if window is None else replace(rows, indices=window[rows.indices])
 
 
 def loss_weights(probes: Bool) -> Float32:
@@ -288,18 +304,25 @@ def _shared(batch: Int64, start: int, begins: Int64, k: int) -> Iterator[tuple[i
 
 
 def _passes(
-    calendar: Calendar, first_step: int, is_probe: Bool, action: Action, table: SampleTable, drawn: Bool, kept: Bool
+    segments: Iterable[tuple[int, int, int]],
+    is_probe: Bool,
+    action: Action,
+    table: SampleTable,
+    drawn: Bool,
+    kept: Bool,
 ) -> Iterator[tuple[Int64, int]]:
-    """The runs of passes of a plan without replacement, but for probes: candidates, and how many rows of them."""
+    """The runs of passes of a plan without replacement, but for probes: candidates, and how many rows of them.
+
+    segments: (epoch, first position, end position), one behind the other.
+    """
     everyone = np.flatnonzero(kept)
     if action.coverage != "epoch":
         yield _among(admitted(action, table), kept), int((~is_probe).sum())
         return
     candidates = np.flatnonzero(kept & ~drawn)
-    first_position = first_step * calendar.batch_size
-    end_step = first_step + len(is_probe) // calendar.batch_size
-    for _, start, stop in calendar.segments(first_step, end_step):
-        size = int((~is_probe[start - first_position : stop - first_position]).sum())
+    begin = 0
+    for _, start, stop in segments:
+        size = int((~is_probe[begin : (begin := begin + stop - start)]).sum())
         once = min(len(candidates), size)
         if once:
             yield candidates, once

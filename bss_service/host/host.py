@@ -36,6 +36,7 @@ from bss_service.job.events import (
     StepsServed,
     TrainerAttached,
     ValidationReported,
+    WindowOpened,
 )
 from bss_service.job.job import Job, new_incarnation
 from bss_service.job.lock import Leaving
@@ -82,6 +83,8 @@ from bss_service.protocol.training import (
     StepsAnswer,
     StepsRequest,
     Trainer,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from bss_service.registry import JobRegistry, LiveJob
@@ -180,6 +183,11 @@ class Host:
             with self._jobs.room_to_grow(live, samples, new):
                 indices = await self._bench.do(rows, live.apply, KeysRegistered(told.keys))
             return KeysAnswer(indices=indices, known=len(job.keys), **dict(job.spec.size))
+
+    async def open_window(self, name: str, window: Window, incarnation: str | None = None) -> WindowAnswer:
+        """Take in what a trainer has read ahead of a stream."""
+        async with self._jobs.open(name, incarnation) as live:
+            return await self._bench.do(len(window.samples), live.apply, WindowOpened(window))
 
     # The training loop.
 
@@ -497,6 +505,7 @@ class Host:
         """See to it that the batch of a step is planned."""
         if request.start < live.job.planned_until:
             return
+        live.job.check_window()
         self._jobs.hand_over(live)  # others may change the job while this call waits
         await self._wait_for_turn(live, request, leaving)
         live.job.check_start(request.start)  # a client's own batches may have led back to before it

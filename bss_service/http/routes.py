@@ -69,6 +69,8 @@ from bss_service.protocol.training import (
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 
@@ -336,6 +338,21 @@ async def register_keys(
     change of its `samples`: new ones come from the first epoch on of which nothing is drawn yet.
     """
     return await host.register(name, message, incarnation)
+
+
+@router.put(
+    "/jobs/{job}/window",
+    summary="Say what was read ahead of a stream",
+    dependencies=TRAIN,
+    openapi_extra=example(first_step=0, samples=[0, 1, 2, 3]),
+)
+async def open_window(host: TheHost, name: JobName, message: Window, incarnation: Incarnation = None) -> WindowAnswer:
+    """Of a job that is a `stream`: the next steps are drawn from these samples alone, each as often as it stands there.
+
+    Asked again, it changes nothing; another takes its place until the first of its steps is drawn. 409 while steps of
+    the window before are to be drawn yet.
+    """
+    return await host.open_window(name, message, incarnation)
 
 
 @router.post(

@@ -23,6 +23,7 @@ from bss_service.protocol.training import (
     JobSize,
     LocalBatches,
     Scores,
+    Window,
 )
 from bss_service.protocol.validation import ValidationReport
 
@@ -74,6 +75,8 @@ def check_passes(job: Job, rows: int) -> None:
 def grown_size(job: Job, samples: int) -> JobSize:
     """The size of a job that grows now. Raises ConflictError for one that would shrink, or has grown too often."""
     name, before = job.spec.name, job.spec.samples
+    if job.spec.stream and samples >= before:
+        return JobSize(samples=samples)
     calendar = job.calendar.grown(samples, job.calendar.epoch_after(job.planned_until))
     if samples < before or len(calendar.earlier) > MAX_GROWTHS:
         why = f"at least {before}, as many as job {name!r} has"
@@ -87,6 +90,39 @@ def size_of(calendar: Calendar) -> JobSize:
     """The samples by a calendar."""
     earlier = [EarlierSize(samples=samples, until=until) for samples, until in calendar.earlier]
     return JobSize(samples=calendar.samples, earlier=earlier)
+
+
+def check_window(job: Job, window: Window) -> None:
+    """A whole number of batches of samples that exist, of a stream, no more than a plan may have."""
+    spec, size = job.spec, len(window.samples)
+    most = (spec.interval or 0) * spec.batch_size
+    if not spec.stream:
+        raise ConflictError(f"stream of job {spec.name!r} must be true for a window, got false", field="stream")
+    if not 1 <= size <= most or size % spec.batch_size:
+        raise InvalidValueError(
+            f"samples must be at most {most}, a whole number of batches of {spec.batch_size}, got {size}",
+            field="samples",
+            value=size,
+        )
+    if (last := int(window.samples.max())) >= spec.samples:
+        raise InvalidValueError(
+            f"samples must be less than samples = {spec.samples} of the job, got {last}", field="samples", value=last
+        )
+
+
+def check_turn(job: Job, window: Window) -> None:
+    """A window of the next steps, and of what is drawn of it already, if anything is."""
+    first, planned = window.first_step, job.planned_until
+    begun = job.window is not None and job.window.first_step < planned < job.window_end
+    drawn = [p.since(first).indices for p in job.plans if p.end_step > first]
+    is_known = first == planned or (bool(job.plans) and job.plans[0].first_step <= first < planned)
+    if begun or not is_known or not all(np.isin(indices, window.samples).all() for indices in drawn):
+        expected = f"{planned}, the next to be drawn"
+        if begun and job.window is not None:
+            expected = (
+                f"{job.window_end}, behind the window from step {job.window.first_step} on, of which some is drawn"
+            )
+        raise ConflictError(f"first_step must be {expected}, got {first}", field="first_step", value=first)
 
 
 def rank_rows(spec: JobSpec, rank: int, world_size: int) -> range:

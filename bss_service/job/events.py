@@ -35,6 +35,8 @@ from bss_service.protocol.training import (
     Scores,
     ScoresAnswer,
     Trainer,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 
@@ -367,6 +369,32 @@ class KeysRegistered(JobEvent[Int64]):
 
 
 @dataclass(frozen=True, slots=True)
+class WindowOpened(MessageEvent[WindowAnswer]):
+    """What a trainer has read ahead of a stream: the next steps are drawn from that, and from nothing else."""
+
+    kind: ClassVar[str] = "window"
+    carries: ClassVar[type[Message]] = Window
+    draws: ClassVar[bool] = True
+
+    window: Window
+
+    def apply(self, job: Job) -> Applied[WindowAnswer]:
+        checks.check_window(job, self.window)
+        known, end = job.window, self.window.first_step + len(self.window.samples) // job.spec.batch_size
+        is_known = (
+            known is not None
+            and known.first_step == self.window.first_step
+            and np.array_equal(known.samples, self.window.samples)
+        )
+        if is_known or end <= job.planned_until:
+            return Applied(WindowAnswer(outcome="repeated", end_step=end), None)
+        checks.check_turn(job, self.window)
+        replaced = job.window_end > job.planned_until
+        job.window = self.window
+        return Applied(WindowAnswer(outcome="replaced" if replaced else "applied", end_step=end), self)
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowEnded(JobEvent[None]):
     """No policy watches any more."""
 
@@ -440,6 +468,8 @@ class LocalBatchesAdopted(JobEvent[LocalBatchesAnswer]):
     def apply(self, job: Job) -> Applied[LocalBatchesAnswer]:
         local = self.local
         job.check_start(local.start)
+        if job.spec.stream:
+            raise ConflictError("start must not be given: a stream is drawn by the service alone", field="start")
         checks.check_local(job.spec, local)
         stop = local.start + len(local.indices)
         on_record = job.holds(local.start) and stop <= job.served
@@ -590,6 +620,7 @@ Event = (
     | JobChanged
     | JobGrown
     | KeysRegistered
+    | WindowOpened
     | ShadowEnded
     | ActionSet
     | LocalBatchesAdopted

@@ -17,14 +17,15 @@ _LIMIT: Final = Path("/sys/fs/cgroup/memory.max")  # of this container
 
 
 def bytes_of(spec: JobSpec) -> int:
-    """Of its table, plans of two epochs or intervals, and the feedback and measuring pass that wait for the next."""
+    """Of its table, plans of two epochs or intervals and a window, and what waits for the next: feedback and a pass."""
     signals = spec.measurements()
     interval = min((spec.interval or 0) * spec.batch_size, most_rows(spec))
     rows = max(spec.samples, interval)
     masked, evidence = (signals.heads, EVIDENCE + 4 * signals.heads) if are_kept(signals) else (0, 0)
     table = spec.samples * (SampleTable.empty(1, signals).nbytes + evidence)
     waiting = (rows + spec.samples) * (8 + 4 * signals.width)
-    return table + 2 * rows * (DRAWN_ROW + masked) + waiting
+    window = 8 * interval if spec.stream else 0
+    return table + 2 * rows * (DRAWN_ROW + masked) + waiting + window
 
 
 def bytes_of_job(job: Job) -> int:

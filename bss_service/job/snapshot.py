@@ -33,7 +33,7 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.message import Message, Step, is_none
 from bss_service.protocol.policies import MAX_VERSIONS, PolicySpec
 from bss_service.protocol.samples import MAX_KEY
-from bss_service.protocol.training import LOCAL_VERSION, Trainer
+from bss_service.protocol.training import LOCAL_VERSION, Trainer, Window
 from bss_service.protocol.validation import ValidationReport
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
@@ -165,6 +165,7 @@ class Snapshot(Message):
     artefacts: dict[str, Bytes] = Field(default_factory=dict)
     action: ActionRequest | None = None  # from outside, for the interval after the last plan
     trainers: list[Trainer] = Field(default_factory=list)
+    window: Annotated[Window | None, Field(exclude_if=is_none)] = None  # of a stream
     names: Annotated[NamesState | None, Field(exclude_if=is_none)] = None  # by its trainer, of samples
 
     def to_frame(self) -> bytes:
@@ -194,6 +195,8 @@ class Snapshot(Message):
         self._check_decisions()
         self._check_ledger(signals)
         self._check_names()
+        if self.window is not None:
+            _check_samples("window.samples", self.window.samples, self.spec.samples)
         for measuring in self.passes:
             _check_samples("passes.indices", measuring.indices, self.spec.samples)
             _check_values("passes.values", measuring.values, len(measuring.indices), signals)
@@ -353,6 +356,7 @@ def snapshot_of(job: Job) -> Snapshot:
         passes=[PassState.model_construct(indices=indices, values=values) for indices, values in job.passes],
         action=job.action,
         trainers=list(job.trainers.values()),
+        window=job.window,
         names=NamesState.of(job.keys.names),
     )
 
@@ -441,7 +445,7 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     job.history.decisions = list(snapshot.decisions)
     job.history.reports = list(snapshot.reports)
     job.passes = [(measuring.indices, measuring.values) for measuring in snapshot.passes]
-    job.action = snapshot.action
+    job.action, job.window = snapshot.action, snapshot.window
     job.keys = Keys() if snapshot.names is None else Keys.of(snapshot.names.keys())
     job.trainers = {trainer.rank: trainer for trainer in snapshot.trainers}
     _restore_ledger(job.ledger, snapshot.ledger)

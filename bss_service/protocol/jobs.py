@@ -133,6 +133,7 @@ class JobSpec(Message):
     reward: RewardSpec = RewardSpec()
     weighted: bool = False  # whether the trainer weighs its losses by a batch's weights; else it gets no probes
     signals: Annotated[list[SignalField], Field(min_length=1, max_length=64)] = Field(default_factory=_usual_signals)
+    stream: Annotated[bool, Field(exclude_if=not_)] = False  # samples come in windows of up to `interval` steps
     earlier: Annotated[list[EarlierSize], Field(max_length=MAX_GROWTHS, exclude_if=not_)] = []  # sizes before it grew
 
     if TYPE_CHECKING:  # what is taken is more than what the fields are
@@ -164,6 +165,8 @@ class JobSpec(Message):
         if self.batch_size > least:
             raise ValueError(f"batch_size must be at most samples = {least}, got {self.batch_size}")
         check_rising(self.samples, self.earlier)
+        if self.stream and (self.interval is None or self.earlier):
+            raise ValueError("interval must be given for a stream, and earlier must not")
         if len({*self.modalities, JOINT}) <= len(self.modalities):
             raise ValueError(f"modalities must differ from one another and from {JOINT!r}, got {self.modalities}")
         names = [signal.name for signal in self.signals]
@@ -192,6 +195,8 @@ class JobSpec(Message):
 
     def calendar(self) -> Calendar:
         """The job's arithmetic of steps, epochs and intervals."""
+        if self.stream and self.interval is not None:  # whatever the number of samples, which grows with each window
+            return Calendar(self.interval * self.batch_size, self.batch_size, "drop", self.interval)
         earlier = tuple((size.samples, size.until) for size in self.earlier)
         return Calendar(self.samples, self.batch_size, self.tail, self.interval, earlier)
 
@@ -206,6 +211,8 @@ class JobSpec(Message):
 
     def was(self, asked: "JobSpec") -> bool:
         """Whether it has, or had, as many samples as another says, of the same name."""
+        if self.stream and asked.stream:
+            return asked.samples <= self.samples
         before = len(asked.earlier)
         sizes = [*(size.samples for size in self.earlier), self.samples]
         return asked.earlier == self.earlier[:before] and asked.samples in sizes[before:]

@@ -234,6 +234,23 @@ class LocalBatchesAnswer(Message):
     outcome: Annotated[Literal["applied", "repeated"], OrNewer]
 
 
+class Window(Message):
+    """The samples that a trainer has read ahead of a stream: from step `first_step` on they come, and no others.
+
+    They are a whole number of batches. One may stand in it more than once; it comes as often.
+    """
+
+    first_step: Step
+    samples: Annotated[Int64, ArrayType(np.int64, "w", 0)]
+
+
+class WindowAnswer(Message):
+    """`repeated`: this very window is there already, or was. `replaced`: of the one before nothing was drawn."""
+
+    outcome: Annotated[Literal["applied", "replaced", "repeated"], OrNewer]
+    end_step: int  # the first step after it
+
+
 def _measurements(
     values: Float32 | None, by_name: Mapping[str, Float32], signals: Signals, shape: tuple[int, ...]
 ) -> Float32:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from bss_service.core.arrays import Float32, Float64, Floats
+from bss_service.core.arrays import Float32, Float64, Floats, Int64
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.network import affine, forward, rounded
 
@@ -34,7 +34,7 @@ class Evidence:
         worst: Float32 = self.wrong_modality.max(axis=1, initial=0.0)
         return 1 - worst
 
-    def rows(self, which: slice) -> "Evidence":
+    def rows(self, which: slice | Int64) -> "Evidence":
         """Of some of the samples."""
         return Evidence(self.right[which], self.rival[which], self.wrong_modality[which])
 

@@ -339,7 +339,9 @@ def test_the_examples_of_the_openapi_document_work(start_service: Callable[..., 
             if "application/json" in operation.get("requestBody", {}).get("content", {})
         }
         others = {operation for operation in bodies if operation not in SHOWN}
-        assert others == {"local_batches", "set_action", "put_snapshot"}, "they fit another moment of a job"
+        assert others == {"local_batches", "set_action", "put_snapshot", "open_window"}, (
+            "they fit another moment of a job"
+        )
         for operation in SHOWN:
             method, path, content = bodies[operation]
             answer = http.request(method, path.replace("{job}", "run-1"), json=content["example"])

@@ -255,6 +255,8 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
     jobs.JobChange: {"horizon": 100, "patience": 2.5, "samples": 60},
     training.EarlierSize: {"samples": 40, "until": 2},
     training.JobSize: SIZE,
+    training.Window: {"first_step": 6, "samples": np.array([3, 1, 1, 0])},
+    training.WindowAnswer: {"outcome": "replaced", "end_step": 8},
     samples.SampleKeys: {"keys": ["shard-0/17", "ä"]},
     samples.KeysAnswer: {**SIZE, "indices": np.array([0, 7]), "known": 8},
     jobs.JobList: {"jobs": [STATE]},

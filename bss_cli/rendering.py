@@ -218,9 +218,11 @@ def _facts(rows: Sequence[tuple[str, str | Text]]) -> Table:
 
 def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
     interval = "one epoch" if spec.interval is None else f"{spec.interval:,} steps"
+    interval = f"a window of up to {interval}" if spec.stream else interval
     reward = spec.reward
     return [
         ("samples", f"{spec.samples:,} in batches of {spec.batch_size:,}, tail: {spec.tail}, seed {spec.seed}"),
+        *_of_growth(spec),
         ("modalities", ", ".join(spec.modalities)),
         *([] if spec.groups is None else [("groups", _groups(spec.group_names))]),
         ("interval", f"{interval}, lag {spec.lag:,}, patience {spec.patience:g} s"),
@@ -232,6 +234,13 @@ def _of_spec(spec: JobSpec) -> list[tuple[str, str | Text]]:
 def _groups(names: Sequence[str]) -> str:
     more = f" … {names[-1]}" if len(names) > GROUPS_SHOWN else ""
     return f"{len(names):,}: {', '.join(names[:GROUPS_SHOWN])}{more}"
+
+
+def _of_growth(spec: JobSpec) -> list[tuple[str, str | Text]]:
+    if not spec.earlier:
+        return []
+    before = spec.earlier[-1]
+    return [("", f"{before.samples:,} before epoch {before.until:,}, {spec.earlier[0].samples:,} when it was made")]
 
 
 def _of_state(state: JobState, decisions: Sequence[Decision]) -> list[tuple[str, str | Text]]:

@@ -4,7 +4,7 @@ import asyncio
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from bss_service.core.evidence.posterior import Evidence
+from bss_service.core.samples.keys import bytes_of as bytes_of_keys
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
     BssError,
@@ -29,7 +30,7 @@ from bss_service.job.job import Job
 from bss_service.job.lock import JobLock, Leaving
 from bss_service.job.places import check_incarnation
 from bss_service.job.plans import Plan
-from bss_service.job.room import bytes_of
+from bss_service.job.room import bytes_of, bytes_of_job
 from bss_service.job.shown import views
 from bss_service.job.shown.pace import Pace
 from bss_service.job.shown.summaries import Summaries
@@ -82,7 +83,7 @@ class LiveJob:
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        self.size = bytes_of(self.job.spec)
+        self.size = bytes_of_job(self.job)
         for trainer in self.job.trainers.values():
             self.hear(trainer.client)  # it may be there still: it was the service that was away
 
@@ -201,17 +202,35 @@ class JobRegistry:
 
         Raises NoRoomError, or BusyError for a job that is known: others may make room for it soon.
         """
-        needed = bytes_of(spec)
+        with self._room(bytes_of(spec), 0, spec.samples, known=known):
+            yield
+
+    @contextmanager
+    def room_to_grow(self, live: LiveJob, samples: int, keys: Sequence[str] = ()) -> Iterator[None]:
+        """The same for a job that is to have more samples, or these keys more; afterwards it is known what it takes."""
+        before = live.job.spec
+        grown = bytes_of(before.model_copy(update={"samples": samples}))
+        with self._room(grown - bytes_of(before) + bytes_of_keys(keys), before.samples, samples):
+            yield
+        live.size = bytes_of_job(live.job)
+        self._count()
+
+    @contextmanager
+    def _room(self, needed: int, before: int, samples: int, *, known: bool = False) -> Iterator[None]:
+        """The same for so many bytes, for samples beside those that there were before."""
         for live in sorted(self.all(), key=lambda live: live.used):
             if self._free() < needed and live.is_cold_for(COLD_SECONDS):
                 self._let_go(live)
         if self._free() < needed:
-            fit = max(0, self._free()) * spec.samples // needed
+            fit = before + max(0, self._free()) * (samples - before) // max(1, needed)
+            wrong = f"samples must be at most {fit} now, got {samples}"
+            if samples == before:
+                wrong = f"keys must wait, which need {needed} bytes more"
             told = (
-                f"samples must be at most {fit} now, got {spec.samples}: jobs take {self._memory - self._free()} bytes "
-                f"of memory, of at most {self._memory} (setting max_memory)"
+                f"{wrong}: jobs take {self._memory - self._free()} bytes of memory, of at most {self._memory} "
+                "(setting max_memory)"
             )
-            raise BusyError(told) if known else NoRoomError(told, field="samples", value=spec.samples)
+            raise BusyError(told) if known else NoRoomError(told, field="samples", value=samples)
         self._reserved += needed
         try:
             yield
@@ -381,7 +400,12 @@ class JobRegistry:
         if spec is None:
             return await self.loader.load(name)  # there is none, or it says what is wrong with it
         with self.room_for(spec, known=True):
-            return await self.loader.load(name)
+            loaded = await self.loader.load(name)
+            if loaded is not None:  # it may have grown, of which its journal alone tells
+                more = bytes_of_job(loaded[0]) - bytes_of(spec)
+                with self._room(more, spec.samples, loaded[0].spec.samples, known=True):
+                    pass
+            return loaded
 
     def _free(self) -> int:
         """Bytes of memory that jobs may take beside those that are there."""

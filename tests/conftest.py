@@ -19,6 +19,7 @@ from bss_service.job.events import (
     Event,
     FeedbackReceived,
     JobEvent,
+    JobGrown,
     LocalBatchesAdopted,
     PlanDrawn,
     PolicySwapped,
@@ -135,6 +136,10 @@ class Trainer:
         """Send a part of a measuring pass."""
         self.apply(ScoresReceived.of(self.job, scores))
 
+    def grow(self, samples: int) -> None:
+        """Have more samples."""
+        self.apply(JobGrown(samples))
+
     def validate(self, message: ValidationReport | None = None) -> str:
         """Send a report, by default on the model as it is now; what became of it."""
         return self.apply(ValidationReported(message or report(self.job.served))).outcome
@@ -170,8 +175,8 @@ class Trainer:
     def epochs(self) -> list[list[int]]:
         """The samples of all batches so far, epoch by epoch."""
         samples = np.concatenate([self.batches[step] for step in sorted(self.batches)]).tolist()
-        length = self.job.calendar.epoch_positions
-        return [samples[start : start + length] for start in range(0, len(samples), length)]
+        runs = self.job.calendar.segments(0, len(self.batches))
+        return [samples[start:stop] for _, start, stop in runs]
 
     def state(self) -> bytes:
         """All that the job holds."""

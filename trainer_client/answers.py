@@ -18,12 +18,21 @@ from bss_service.protocol.policies import PolicyAnswer, SwapRequest
 from bss_service.protocol.samples import (
     MAX_DESCRIBED,
     DescriptionList,
+    KeysAnswer,
     Order,
     SampleDescriptions,
     SampleList,
     SampleState,
 )
-from bss_service.protocol.training import AttachAnswer, Batches, FeedbackAnswer, StepsAnswer
+from bss_service.protocol.training import (
+    AttachAnswer,
+    Batches,
+    FeedbackAnswer,
+    JobSize,
+    StepsAnswer,
+    Window,
+    WindowAnswer,
+)
 from bss_service.protocol.validation import Comparison, ValidationLog
 from trainer_client.errors import BrokenAnswerError
 
@@ -96,6 +105,9 @@ def _of_job(batches: Batches, spec: JobSpec) -> None:
 def of_steps(answer: StepsAnswer, start: int, count: int, fed: int, spec: JobSpec | None) -> None:
     """The answer of the hot call."""
     of_feedback(answer, fed)
+    if spec is not None and answer.size is not None:
+        _size(answer.size, spec, "size.")
+        spec = spec.sized(answer.size)
     of_batches(answer.batches, start, count, spec)
 
 
@@ -121,9 +133,17 @@ def of_job(state: JobState, name: str, spec: JobSpec | None = None) -> None:
             of_policy(policy)
 
 
+def of_change(state: JobState, name: str, change: JobChange) -> None:
+    """A job that was changed."""
+    of_job(state, name)
+    samples = state.spec.samples
+    require(samples >= (change.samples or 0), "spec.samples", f"must be at least {change.samples}, as sent", samples)
+
+
 def differing(known: JobSpec, asked: JobSpec) -> str | None:
     """The field in which a known job is not the one that was asked for, but for what can be changed."""
-    names = JobSpec.model_fields.keys() - JobChange.model_fields.keys()
+    may_differ = {*JobChange.model_fields, "earlier"} - (set() if known.was(asked) else {"samples"})
+    names = JobSpec.model_fields.keys() - may_differ
     return next((name for name in sorted(names) if getattr(known, name) != getattr(asked, name)), None)
 
 
@@ -244,6 +264,27 @@ def of_samples(listed: SampleList, order: Order, limit: int, spec: JobSpec | Non
                 require(heads == expected, f"samples.evidence.{field}", f"must be of {expected}", heads)
 
 
+def of_window(answer: WindowAnswer, window: Window) -> None:
+    """Up to where a window reaches that was told."""
+    first, size = window.first_step, len(window.samples)
+    require(
+        first < answer.end_step <= first + size, "end_step", f"must lie in [{first}, {first + size}]", answer.end_step
+    )
+
+
+def of_keys(answer: KeysAnswer, keys: Sequence[str], spec: JobSpec | None) -> None:
+    """The indices of keys: one each, another for another key, of samples that there are."""
+    indices = answer.indices.tolist()
+    if spec is not None:
+        _size(answer, spec, "")
+    require(len(indices) == len(keys), "indices", f"must be {len(keys)}, one of each key", len(indices))
+    require(answer.known <= answer.samples, "known", f"must be at most {answer.samples}", answer.known)
+    require(max(indices) < answer.known, "indices", f"must be less than {answer.known}", max(indices))
+    pairs = set(zip(keys, indices, strict=True))
+    apart = len(pairs) == len(set(keys)) == len(set(indices))
+    require(apart, "indices", "must be alike for the same key, and for no others", _brief(indices))
+
+
 def of_descriptions(answer: DescriptionList, told: SampleDescriptions) -> None:
     """Which samples are described by now: those of which was just told are among them."""
     described = [row.index for row in answer.descriptions]
@@ -252,6 +293,13 @@ def of_descriptions(answer: DescriptionList, told: SampleDescriptions) -> None:
     require(count <= MAX_DESCRIBED, "descriptions", f"must be at most {MAX_DESCRIBED}", count)
     missing = sorted(set(told.index.tolist()) - set(described))
     require(not missing, "descriptions.index", "must have all that were sent, lacks some", _brief(missing))
+
+
+def _size(size: JobSize, spec: JobSpec, field: str) -> None:
+    """A job that has grown: it has no fewer samples than are known, and never had fewer than a batch."""
+    require(size.samples >= spec.samples, f"{field}samples", f"must be at least {spec.samples}", size.samples)
+    least = min([size.samples, *(earlier.samples for earlier in size.earlier)])
+    require(least >= spec.batch_size, f"{field}earlier", f"must be of {spec.batch_size} samples or more", least)
 
 
 def _step(answer: Any, field: str) -> None:

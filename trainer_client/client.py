@@ -16,7 +16,7 @@ import numpy as np
 import pydantic
 import pydantic_core
 
-from bss_service.core.arrays import UInt16
+from bss_service.core.arrays import Int64, UInt16
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
 from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
@@ -24,7 +24,15 @@ from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import GroupsAnswer, JobChange, JobList, JobSpec, JobState, SampleGroups
 from bss_service.protocol.message import INCARNATION_HEADER, PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
-from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
+from bss_service.protocol.samples import (
+    DescriptionList,
+    KeysAnswer,
+    Order,
+    SampleDescriptions,
+    SampleKeys,
+    SampleList,
+    SampleState,
+)
 from bss_service.protocol.training import (
     AttachAnswer,
     AttachRequest,
@@ -37,6 +45,8 @@ from bss_service.protocol.training import (
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from trainer_client import answers
@@ -176,8 +186,8 @@ class SchedulerClient:
         return self._call(JobState, "GET", f"/v1/jobs/{_quoted(name)}", check=partial(answers.of_job, name=name))
 
     def change_job(self, name: str, change: JobChange) -> JobState:
-        """Change a job's horizon or patience."""
-        check = partial(answers.of_job, name=name)
+        """Change a job's horizon or patience, or let it have more samples; ConflictError where it had to shrink."""
+        check = partial(answers.of_change, name=name, change=change)
         return self._call(JobState, "PATCH", f"/v1/jobs/{_quoted(name)}", change, check=check)
 
     def delete_job(self, name: str) -> None:
@@ -252,6 +262,21 @@ class SchedulerClient:
         message = SampleGroups(groups=groups)
         path = f"/v1/jobs/{_quoted(name)}/groups"
         return self._call(GroupsAnswer, "PUT", path, message, check=answers.of_groups)
+
+    def register_keys(self, name: str, keys: Sequence[str], *, spec: JobSpec | None = None) -> KeysAnswer:
+        """The index of each of at most 4,096 keys, the same whenever and whoever asks; new ones get the next.
+
+        A job that has fewer samples than keys then has grown. pydantic.ValidationError names a key that is too long.
+        spec: as of `steps`.
+        """
+        path, check = f"/v1/jobs/{_quoted(name)}/keys", partial(answers.of_keys, keys=keys, spec=spec)
+        return self._call(KeysAnswer, "POST", path, SampleKeys(keys=list(keys)), check=check)
+
+    def open_window(self, name: str, first_step: int, samples: Int64) -> WindowAnswer:
+        """Say what was read ahead of a stream: samples (w,), a whole number of batches, that come from a step on."""
+        window = Window(first_step=first_step, samples=np.asarray(samples, dtype=np.int64))
+        check = partial(answers.of_window, window=window)
+        return self._call(WindowAnswer, "PUT", f"/v1/jobs/{_quoted(name)}/window", window, check=check)
 
     def local_batches(self, name: str, local: LocalBatches) -> LocalBatchesAnswer:
         """Tell what was drawn while the service was out of reach; as `LocalBatchesRequest` by who holds a place."""

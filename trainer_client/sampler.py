@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from bss_service.core.arrays import Int64
+from bss_service.core.calendar import Calendar
 from bss_service.core.samples.dynamics import are_kept
-from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import MAX_COUNT, Scores
+from bss_service.protocol.jobs import JobChange, JobSpec
+from bss_service.protocol.training import MAX_COUNT, JobSize, Scores
 from bss_service.protocol.training import Batches as ServedBatches
 from bss_service.protocol.validation import ModalityReport, ValidationReport
 from trainer_client.client import SchedulerClient
@@ -42,6 +43,7 @@ from trainer_client.logits.measurement import Measurement
 from trainer_client.samples.descriptions import Show, messages, orders
 from trainer_client.samples.groups import GroupsOf, declared
 from trainer_client.samples.iteration import Batches, Pass, is_asked_by_loader
+from trainer_client.samples.keys import in_messages
 from trainer_client.samples.with_index import rows_of
 
 STATE_VERSION: Final = 1
@@ -100,7 +102,6 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         _check_options(prefetch, if_exists, on_outage)
         _check_world(spec, self._placement.world_size, on_outage)
         _check_following(spec, follows, if_exists, on_outage)
-        self._calendar = spec.calendar()
         self._signals = spec.measurements()
         self._session = Session(
             spec,
@@ -115,6 +116,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         self._position = 0  # where the next pass begins, if none has begun
         self._pass: Pass | None = None  # the latest that a batch was asked of
         self._opened: Pass | None = None  # the latest
+        self._reached_by = spec  # by which the latest pass has its end
         self._is_epoch_over = False  # whether the state that was loaded has the epoch's end still before it
         self._last_fed = -1
         self._fed = False
@@ -136,6 +138,10 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         return self._here.world_size
 
     @property
+    def _calendar(self) -> Calendar:
+        return self.spec.calendar()
+
+    @property
     def client(self) -> SchedulerClient:
         """Who calls the service."""
         return self._session.client
@@ -153,9 +159,9 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         exchange = self._exchange
         self._tell_of_stray(self.spec)
         self._settle()
-        end = self._calendar.epoch_start(self._calendar.epoch_of(self._position) + 1)
-        end = self._position if asking.is_over else end
+        end = self._position if asking.is_over else self._end_of_pass(self._position)
         exchange.begin(self._position, end)
+        self._reached_by = self.spec
         self._pass = asking
         return self._position, end
 
@@ -167,10 +173,24 @@ class ScheduledBatchSampler(Sampler[list[int]]):
                 "sampler has begun: make them one after the other, or look at the data through a loader of its own"
             )
         batch = self._exchange.take(asking.given)
+        if self.spec is not self._reached_by:
+            self._reach_end(asking)
         return None if batch is None else self._placement.rows(batch.indices).tolist()
 
+    def _end_of_pass(self, step: int) -> int:
+        """Where a pass ends that begins with a step: its epoch."""
+        calendar = self._calendar
+        return calendar.epoch_start(calendar.epoch_of(step) + 1)
+
+    def _reach_end(self, asking: Pass) -> None:
+        """Let a pass go to the end of its epoch: the answer with the first of its batches tells of a growth before."""
+        self._reached_by, end = self.spec, self._end_of_pass(asking.start)
+        if asking.start < asking.stop < end:
+            asking.stop = end
+            self._exchange.extend(end)
+
     def __len__(self) -> int:
-        """Batches of an epoch; with tail="carry", of the longest: some have one less.
+        """Batches of an epoch since the job grew last; with tail="carry", of the longest: some have one less.
 
         So a schedule that is planned by `epochs * len(loader)` never ends before the run, which has
         `spec.calendar().epoch_start(epochs)` steps.
@@ -186,7 +206,8 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             raise ValueError(f"epoch must be at least 0, got {epoch}")
         if epoch and self._exchange and self._calendar.epoch_of(self._next_step()) < epoch:
             self._settle()
-            self._skip_to(self._calendar.epoch_start(epoch))
+            while not self._session.is_interrupted and self._calendar.epoch_of(self._position) < epoch:
+                self._skip_to(self._calendar.epoch_start(epoch))
 
     @property
     def batch_size(self) -> int:
@@ -299,6 +320,31 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             part = slice(start, start + SCORES_CHUNK)
             message = Scores(indices=np.asarray(indices[part], dtype=np.int64), values=values[part])
             self._session.call(partial(SchedulerClient.scores, name=job, scores=message))
+
+    def grow(self, samples: int) -> None:
+        """Let the job have so many samples, more than it has: those that the data set has by now.
+
+        The first that it had keep their numbers. New ones come from the first epoch on of which nothing is drawn yet:
+        between two epochs the next, but where an `interval` reaches into it. Any rank may call it, or all; a data set
+        in workers of the loader must have grown there as well. Raises ConflictError for fewer than there are.
+        """
+        change = partial(SchedulerClient.change_job, name=self._exchange.spec.name, change=JobChange(samples=samples))
+        self._exchange.resize(self._session.call(change).spec.size)
+
+    def register(self, keys: Sequence[str]) -> Int64:
+        """The samples that keys stand for, (k,): the same for the same key, whichever rank or run asks, and whenever.
+
+        New keys are given the next indices, from 0 on, and the job grows by them as by `grow`. It returns when all have
+        theirs.
+        """
+        name, indices = self._exchange.spec.name, [np.empty(0, np.int64)]
+        for part in in_messages(keys):
+            registering = partial(SchedulerClient.register_keys, name=name, keys=part, spec=self.spec)
+            answer = self._session.call(registering)
+            if answer.samples > self.spec.samples or answer.earlier:
+                self._exchange.resize(JobSize(samples=answer.samples, earlier=answer.earlier))
+            indices.append(answer.indices)
+        return np.concatenate(indices)
 
     def describe(self, show: Show, samples: int = 100) -> None:
         """Let people see, on the service's page, what the most suspect samples are. Call it from one rank now and then.

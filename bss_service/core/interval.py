@@ -44,11 +44,12 @@ def observe_interval(
     evidence: Evidence | None = None,
 ) -> Observation:
     """What a policy sees before the interval that begins at `first_step`. previous: the action of the one before."""
+    epoch = calendar.epoch_of(first_step)
     return observe(
         table,
         step=first_step,
-        epoch=calendar.epoch_of(first_step),
-        steps_per_epoch=calendar.epoch_positions / calendar.batch_size,
+        epoch=epoch,
+        steps_per_epoch=calendar.positions_of(epoch) / calendar.batch_size,
         horizon=horizon,
         reports=reports,
         previous=previous,
@@ -66,14 +67,15 @@ def draw_interval(
     seed: int,
     evidence: Evidence | None = None,
     proceed: Proceed = unasked,
+    window: Int64 | None = None,
 ) -> Drawn:
     """Refresh the moving averages as the action says, and draw the batches of the steps [first_step, end_step).
 
     drawn: (n,) samples that have come in the epoch already. proceed: called again and again; raises what is to end this
-    before it is done. Returns arrays of shape (end_step − first_step, G, …).
+    before it is done. window: as of `draw_plan`. Returns arrays of shape (end_step − first_step, G, …).
     """
     table.refresh(action.ema)
-    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed, evidence, proceed)
+    rows = draw_plan(calendar, first_step, end_step, action, table, drawn, seed, evidence, proceed, window)
     shape = (end_step - first_step, calendar.batch_size)
     return replace(
         rows,

@@ -160,17 +160,34 @@ class Drawn:
 
 
 def drawn_before(batches: Iterable[tuple[int, Int64]], calendar: Calendar, step: int) -> Bool:
-    """Which samples the epoch of the step's first position has already drawn, (n,).
+    """Which samples the epoch of the step's first position has already drawn, or does not have yet, (n,).
 
     batches: (first step, (K, G) indices) of runs of consecutive steps, which reach back to the start of that epoch.
     """
-    drawn = np.zeros(calendar.samples, dtype=np.bool_)
     position = step * calendar.batch_size
-    start = position // calendar.epoch_positions * calendar.epoch_positions
+    epoch = calendar.epoch_at(position)
+    drawn, start = beyond(calendar, epoch), calendar.epoch_begin(epoch)
     for first_step, indices in batches:
         first = first_step * calendar.batch_size
         drawn[indices.reshape(-1)[max(0, start - first) : max(0, position - first)]] = True
     return drawn
+
+
+def drawn_of(window: Int64, came: Int64) -> Bool:
+    """Which places of a window (w,) are those of samples that came, (k,): of one that stands there twice, the first."""
+    order = np.argsort(window, kind="stable")
+    there, came = window[order], np.sort(came)
+    number = np.arange(len(there)) - np.searchsorted(there, there, "left")
+    drawn = np.empty(len(window), dtype=np.bool_)
+    drawn[order] = number < np.searchsorted(came, there, "right") - np.searchsorted(came, there, "left")
+    return drawn
+
+
+def beyond(calendar: Calendar, epoch: int) -> Bool:
+    """Which samples an epoch does not have yet, (n,)."""
+    mask = np.zeros(calendar.samples, dtype=np.bool_)
+    mask[calendar.samples_of(epoch) :] = True
+    return mask
 
 
 def draw_plan(
@@ -183,10 +200,12 @@ def draw_plan(
     seed: int,
     evidence: Evidence | None = None,
     proceed: Proceed = unasked,
+    window: Int64 | None = None,
 ) -> Drawn:
     """Draw the samples of steps [first_step, end_step): L = (end_step − first_step)·G rows.
 
-    drawn: (n,) samples that already came in the epoch of the first position; `epoch` coverage leaves them out.
+    drawn: (n,) samples that already came in the epoch of the first position; `epoch` coverage leaves them out. All of
+    the steps are of epochs that have as many samples (`Calendar.alike_until`); those that come later are not looked at.
     Under `epoch` each epoch's samples come once. Under `subset` the admitted samples are passed through again and
     again. Each pass has a weighted order of its own, and no batch that two passes share holds a sample twice if that
     can be avoided. Under `draw` every row is an independent draw among the admitted.
@@ -198,8 +217,18 @@ def draw_plan(
     Samples that the action leaves out by their evidence come as probes alone, passed through in random order; further
     passes over those that are kept take their place.
 
-    proceed: called again and again; raises what is to end this before it is done.
+    proceed: called again and again; raises what is to end this before it is done. window: (w,) samples that are all
+    there is, as often as they stand in it, whatever the epoch; `drawn`, of its places, is (w,) then.
     """
+    segments = calendar.segments(first_step, end_step)
+    samples = len(table) if window is not None else calendar.samples_of(calendar.epoch_of(first_step))
+    if window is not None:
+        segments = iter([(0, first_step * calendar.batch_size, end_step * calendar.batch_size)])
+        table, evidence = table.rows(window), None if evidence is None else evidence.rows(window)
+    elif samples < len(table):
+        here = slice(0, samples)
+        table, drawn = table.rows(here), drawn[here]
+        evidence = None if evidence is None else evidence.rows(here)
     length = (end_step - first_step) * calendar.batch_size
     believed = trust(action, evidence, len(table), lambda: uniforms(seed, first_step, _LEFT_OUT, len(table)))
     out = np.flatnonzero(~believed.kept)
@@ -226,16 +255,16 @@ def draw_plan(
             chosen = _passes_by_group(among, own, turns, partial(uniforms, seed, first_step, _WITHIN))
         rows.indices[trained], rows.probabilities[trained] = candidates[chosen], p[chosen]
     else:
-        passes = _passes(calendar, first_step, is_probe, action, table, drawn, believed.kept)
+        passes = _passes(segments, is_probe, action, table, drawn, believed.kept)
         ordered = mixed(action, groups, weights)
         _fill(rows, trained, passes, ordered, calendar.batch_size, seed, first_step, 0, proceed)
     if len(out):
         probes = np.flatnonzero(is_probe)
         alike = np.zeros(len(table))
         _fill(rows, probes, [(out, len(probes))], alike, calendar.batch_size, seed, first_step, _PROBES, proceed)
-    if believed.masked is None:
-        return rows
-    return replace(rows, masked=believed.masked[rows.indices] & ~is_probe[:, None])
+    if believed.masked is not None:
+        rows = replace(rows, masked=believed.masked[rows.indices] & ~is_probe[:, None])
+    return rows if window is None else replace(rows, indices=window[rows.indices])
 
 
 def loss_weights(probes: Bool) -> Float32:
@@ -328,18 +357,25 @@ def _shared(batch: Int64, start: int, begins: Int64, k: int) -> Iterator[tuple[i
 
 
 def _passes(
-    calendar: Calendar, first_step: int, is_probe: Bool, action: Action, table: SampleTable, drawn: Bool, kept: Bool
+    segments: Iterable[tuple[int, int, int]],
+    is_probe: Bool,
+    action: Action,
+    table: SampleTable,
+    drawn: Bool,
+    kept: Bool,
 ) -> Iterator[tuple[Int64, int]]:
-    """The runs of passes of a plan without replacement, but for probes: candidates, and how many rows of them."""
+    """The runs of passes of a plan without replacement, but for probes: candidates, and how many rows of them.
+
+    segments: (epoch, first position, end position), one behind the other.
+    """
     everyone = np.flatnonzero(kept)
     if action.coverage != "epoch":
         yield _among(admitted(action, table), kept), int((~is_probe).sum())
         return
     candidates = np.flatnonzero(kept & ~drawn)
-    first_position = first_step * calendar.batch_size
-    end_step = first_step + len(is_probe) // calendar.batch_size
-    for _, start, stop in calendar.segments(first_step, end_step):
-        size = int((~is_probe[start - first_position : stop - first_position]).sum())
+    begin = 0
+    for _, start, stop in segments:
+        size = int((~is_probe[begin : (begin := begin + stop - start)]).sum())
         once = min(len(candidates), size)
         if once:
             yield candidates, once

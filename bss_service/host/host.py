@@ -27,6 +27,8 @@ from bss_service.job.events import (
     FeedbackReceived,
     GroupsSet,
     JobChanged,
+    JobGrown,
+    KeysRegistered,
     LocalBatchesAdopted,
     PlanDrawn,
     PolicySwapped,
@@ -35,6 +37,7 @@ from bss_service.job.events import (
     StepsServed,
     TrainerAttached,
     ValidationReported,
+    WindowOpened,
 )
 from bss_service.job.job import Job, new_incarnation
 from bss_service.job.lock import Leaving
@@ -63,7 +66,15 @@ from bss_service.protocol.jobs import (
 )
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, SwapRequest
-from bss_service.protocol.samples import DescriptionList, Order, SampleDescriptions, SampleList, SampleState
+from bss_service.protocol.samples import (
+    DescriptionList,
+    KeysAnswer,
+    Order,
+    SampleDescriptions,
+    SampleKeys,
+    SampleList,
+    SampleState,
+)
 from bss_service.protocol.training import (
     PLACE_SECONDS,
     AttachAnswer,
@@ -81,6 +92,8 @@ from bss_service.protocol.training import (
     StepsAnswer,
     StepsRequest,
     Trainer,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 from bss_service.registry import JobRegistry, LiveJob
@@ -93,6 +106,7 @@ MAX_HELD: Final = 4  # requests of one rank that wait for its turn: one, and tho
 USUAL_BYTES: Final = 40  # of a sample in the table, with the paper's signals of two modalities
 ANSWER_ROWS: Final = 2**20  # samples in one answer; the client asks again for the rest
 JSON_ROWS: Final = 2**15  # of one that is written as JSON
+KEY: Final = 10  # rows that a key costs
 
 
 class Host:
@@ -155,14 +169,34 @@ class Host:
     async def change(self, name: str, change: JobChange) -> JobState:
         """Change what may be changed of a job."""
         async with self._jobs.open(name) as live:
+            if change.samples is not None:
+                await self._grow(live, change.samples)
             live.apply(JobChanged(change))
-            return views.state(live.job)
+            return await self._bench.do(live.job.spec.samples // 256, views.state, live.job)
 
     async def delete(self, name: str) -> None:
         """Forget a job and all that is stored of it."""
         async with self._jobs.loading(name):
             await self._jobs.delete(name)
         log.info("job deleted", job=name)
+
+    async def register(self, name: str, told: SampleKeys, incarnation: str | None = None) -> KeysAnswer:
+        """Give indices to keys that have none; the job grows where it has fewer samples than keys then."""
+        async with self._jobs.open(name, incarnation) as live:
+            job = live.job
+            new = job.keys.new(told.keys)
+            before, samples = job.spec.samples, max(job.spec.samples, len(job.keys) + len(new))
+            if samples > before:
+                self._check_size(job.spec.model_copy(update={"samples": samples}))
+            rows = KEY * len(told.keys) + (samples if samples > before else 0)
+            with self._jobs.room_to_grow(live, samples, new):
+                indices = await self._bench.do(rows, live.apply, KeysRegistered(told.keys))
+            return KeysAnswer(indices=indices, known=len(job.keys), **dict(job.spec.size))
+
+    async def open_window(self, name: str, window: Window, incarnation: str | None = None) -> WindowAnswer:
+        """Take in what a trainer has read ahead of a stream."""
+        async with self._jobs.open(name, incarnation) as live:
+            return await self._bench.do(len(window.samples), live.apply, WindowOpened(window))
 
     # The training loop.
 
@@ -217,7 +251,10 @@ class Host:
             batches = await self._hand_out(live, request.start, request.count, rows)
             live.pace.hand_out(max(0, live.job.served - served))
             return StepsAnswer.model_construct(
-                feedback=outcomes, batches=batches, policy_error=live.job.history.policy_error()
+                feedback=outcomes,
+                batches=batches,
+                policy_error=live.job.history.policy_error(),
+                size=live.job.spec.size if live.job.spec.earlier else None,
             )
 
     async def batches(
@@ -449,6 +486,17 @@ class Host:
                 await self._jobs.put(job, Transaction(spec.name, created=spec, incarnation=job.incarnation))
         return True
 
+    async def _grow(self, live: LiveJob, samples: int) -> None:
+        """Let a job have more samples, if there is room for them."""
+        spec = live.job.spec
+        if samples <= spec.samples:
+            live.apply(JobGrown(samples))
+            return
+        self._check_size(spec.model_copy(update={"samples": samples}))
+        with self._jobs.room_to_grow(live, samples):
+            await self._bench.do(samples, live.apply, JobGrown(samples))
+        log.info("job grown", job=spec.name, samples=samples, epoch=live.job.spec.earlier[-1].until)
+
     def _check_size(self, spec: JobSpec) -> None:
         most = self._max_samples * USUAL_BYTES // SampleTable.empty(1, spec.measurements()).nbytes
         if spec.samples > most:
@@ -472,6 +520,7 @@ class Host:
         if request.start < live.job.planned_until:
             return
         check_drawable(live.job)
+        live.job.check_window()
         self._jobs.hand_over(live)  # others may change the job while this call waits
         await self._wait_for_turn(live, request, leaving)
         live.job.check_start(request.start)  # a client's own batches may have led back to before it
@@ -595,14 +644,19 @@ def _new(spec: JobSpec, artefacts: Artefacts) -> Job:
 
 
 def _check_same(known: JobSpec, asked: JobSpec) -> None:
-    for name in JobSpec.model_fields.keys() - JobChange.model_fields.keys():
+    may_differ = {"horizon", "patience"} | ({"samples", "earlier"} if known.was(asked) else set())
+    for name in (name for name in JobSpec.model_fields if name not in may_differ):
         if getattr(known, name) != getattr(asked, name):
+            grows = ": a job has more by a change of it (PATCH)" if name == "samples" else ""
             raise ConflictError(
-                f"{name} of job {known.name!r} is {_shown(getattr(known, name))}, got {_shown(getattr(asked, name))}",
+                f"{name} of job {known.name!r} is {_shown(getattr(known, name))}, got {_shown(getattr(asked, name))}"
+                + grows,
                 field=name,
                 value=_shown(getattr(asked, name)),
             )
 
 
 def _shown(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
     return value.model_dump() if isinstance(value, Message) else value

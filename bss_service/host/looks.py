@@ -230,8 +230,9 @@ class Looks:
 
 
 def _state(job: Job) -> Hashable:
-    """What changes whenever the table or its evidence may: another plan, report or policy."""
-    return len(job.history.decisions), job.planned_until, len(job.history.reports), len(job.versions.versions)
+    """What changes whenever the table or its evidence may: another plan, report or policy, more samples."""
+    history, versions = job.history, job.versions.versions
+    return len(history.decisions), job.planned_until, len(history.reports), len(versions), job.spec.samples
 
 
 def _wants_action(live: LiveJob) -> bool:

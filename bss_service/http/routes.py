@@ -50,8 +50,10 @@ from bss_service.protocol.samples import (
     DensityAnswer,
     DescriptionList,
     HistogramList,
+    KeysAnswer,
     Order,
     SampleDescriptions,
+    SampleKeys,
     SampleList,
     SampleState,
     csv_of,
@@ -69,6 +71,8 @@ from bss_service.protocol.training import (
     ScoresAnswer,
     StepsAnswer,
     StepsRequest,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
 
@@ -194,7 +198,11 @@ async def read_job(host: TheHost, name: JobName) -> JobState:
 
 @router.patch("/jobs/{job}", summary="Change a job", dependencies=TRAIN, openapi_extra=example(horizon=1000))
 async def change_job(host: TheHost, name: JobName, message: JobChange) -> JobState:
-    """More steps to come than were planned, or another patience; what was handed out and planned stays."""
+    """More steps to come than were planned, another patience, or more samples; what was handed out and planned stays.
+
+    New samples come from the first epoch on of which nothing is drawn yet; `spec.earlier` of the answer tells which it
+    is. 409 for fewer samples than there are, 413 or 507 where there is no room for them.
+    """
     return await host.change(name, message)
 
 
@@ -332,6 +340,38 @@ async def set_groups(
     Without them no step of a job that declares groups is drawn (409, `field` is `groups`).
     """
     return await host.set_groups(name, message, incarnation)
+
+
+@router.post(
+    "/jobs/{job}/keys",
+    summary="Register what samples are called",
+    dependencies=TRAIN,
+    openapi_extra=example(keys=["shard-0/000017", "shard-0/000018"]),
+)
+async def register_keys(
+    host: TheHost, name: JobName, message: SampleKeys, incarnation: Incarnation = None
+) -> KeysAnswer:
+    """The index of each key: that which it has, or else the next; the first key of a job is that of sample 0.
+
+    Asked again, it answers the same, whoever asks. Where a job has fewer samples than keys then, it grows as by a
+    change of its `samples`: new ones come from the first epoch on of which nothing is drawn yet.
+    """
+    return await host.register(name, message, incarnation)
+
+
+@router.put(
+    "/jobs/{job}/window",
+    summary="Say what was read ahead of a stream",
+    dependencies=TRAIN,
+    openapi_extra=example(first_step=0, samples=[0, 1, 2, 3]),
+)
+async def open_window(host: TheHost, name: JobName, message: Window, incarnation: Incarnation = None) -> WindowAnswer:
+    """Of a job that is a `stream`: the next steps are drawn from these samples alone, each as often as it stands there.
+
+    Asked again, it changes nothing; another takes its place until the first of its steps is drawn. 409 while steps of
+    the window before are to be drawn yet.
+    """
+    return await host.open_window(name, message, incarnation)
 
 
 @router.post(

@@ -7,13 +7,24 @@ import numpy as np
 
 from bss_service.core.arrays import Float32, Int64, UInt16
 from bss_service.core.calendar import Calendar
-from bss_service.core.sampling import drawn_before
+from bss_service.core.sampling import beyond, drawn_before
 from bss_service.core.signals import Signals
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
 from bss_service.job.job import Job
 from bss_service.job.plans import Plan, plan_of
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import MAX_COUNT, UNKNOWN_BATCH, Feedback, LocalBatches, Scores
+from bss_service.protocol.training import (
+    LOCAL_VERSION,
+    MAX_COUNT,
+    MAX_GROWTHS,
+    UNKNOWN_BATCH,
+    EarlierSize,
+    Feedback,
+    JobSize,
+    LocalBatches,
+    Scores,
+    Window,
+)
 from bss_service.protocol.validation import ValidationReport
 
 PLAN_ROWS: Final = 2**21  # of a plan, but for one epoch, which may have as many as there are samples
@@ -59,6 +70,59 @@ def check_passes(job: Job, rows: int) -> None:
             field="indices",
             value=rows,
         )
+
+
+def grown_size(job: Job, samples: int) -> JobSize:
+    """The size of a job that grows now. Raises ConflictError for one that would shrink, or has grown too often."""
+    name, before = job.spec.name, job.spec.samples
+    if job.spec.stream and samples >= before:
+        return JobSize(samples=samples)
+    calendar = job.calendar.grown(samples, job.calendar.epoch_after(job.planned_until))
+    if samples < before or len(calendar.earlier) > MAX_GROWTHS:
+        why = f"at least {before}, as many as job {name!r} has"
+        if samples > before:
+            why = f"{before}, as job {name!r} has grown {MAX_GROWTHS} times"
+        raise ConflictError(f"samples must be {why}, got {samples}", field="samples", value=samples)
+    return size_of(calendar)
+
+
+def size_of(calendar: Calendar) -> JobSize:
+    """The samples by a calendar."""
+    earlier = [EarlierSize(samples=samples, until=until) for samples, until in calendar.earlier]
+    return JobSize(samples=calendar.samples, earlier=earlier)
+
+
+def check_window(job: Job, window: Window) -> None:
+    """A whole number of batches of samples that exist, of a stream, no more than a plan may have."""
+    spec, size = job.spec, len(window.samples)
+    most = (spec.interval or 0) * spec.batch_size
+    if not spec.stream:
+        raise ConflictError(f"stream of job {spec.name!r} must be true for a window, got false", field="stream")
+    if not 1 <= size <= most or size % spec.batch_size:
+        raise InvalidValueError(
+            f"samples must be at most {most}, a whole number of batches of {spec.batch_size}, got {size}",
+            field="samples",
+            value=size,
+        )
+    if (last := int(window.samples.max())) >= spec.samples:
+        raise InvalidValueError(
+            f"samples must be less than samples = {spec.samples} of the job, got {last}", field="samples", value=last
+        )
+
+
+def check_turn(job: Job, window: Window) -> None:
+    """A window of the next steps, and of what is drawn of it already, if anything is."""
+    first, planned = window.first_step, job.planned_until
+    begun = job.window is not None and job.window.first_step < planned < job.window_end
+    drawn = [p.since(first).indices for p in job.plans if p.end_step > first]
+    is_known = first == planned or (bool(job.plans) and job.plans[0].first_step <= first < planned)
+    if begun or not is_known or not all(np.isin(indices, window.samples).all() for indices in drawn):
+        expected = f"{planned}, the next to be drawn"
+        if begun and job.window is not None:
+            expected = (
+                f"{job.window_end}, behind the window from step {job.window.first_step} on, of which some is drawn"
+            )
+        raise ConflictError(f"first_step must be {expected}, got {first}", field="first_step", value=first)
 
 
 def rank_rows(spec: JobSpec, rank: int, world_size: int) -> range:
@@ -189,16 +253,41 @@ def check_in_memory(calendar: Calendar, plans: Sequence[Plan], start: int) -> No
     """A step of this epoch or the one before, of whose epoch all batches are at hand."""
     if plans and start < plans[0].first_step:
         raise ConflictError(f"start must lie in this epoch or the one before, got {start}", field="start", value=start)
-    position = start * calendar.batch_size
-    epoch_start = position // calendar.epoch_positions * calendar.epoch_positions
-    if plans and plans[0].first_step * calendar.batch_size > epoch_start:
+    epoch_begin = calendar.epoch_begin(calendar.epoch_at(start * calendar.batch_size))
+    if plans and plans[0].first_step * calendar.batch_size > epoch_begin:
         raise ConflictError(
             f"start must lie in an epoch that is still in memory, got {start}", field="start", value=start
         )
 
 
+def calendar_of(calendar: Calendar, plans: Sequence[Plan], local: LocalBatches) -> Calendar:
+    """That by which a client drew: the job's, or what that was before growths of which it has not heard yet.
+
+    Raises ConflictError where its batches have a sample twice in an epoch by the job's calendar, and by those too.
+    """
+    known, error = calendar, None
+    while True:
+        try:
+            check_coverage(known, plans, local)
+        except ConflictError as refused:
+            error = error or refused
+        else:
+            return known
+        is_new = bool(known.earlier) and _is_drawn_by_clients(plans, known.grown_at(), local.start)
+        if not is_new or int(local.indices.max()) >= known.before().samples:
+            raise error
+        known = known.before()
+
+
+def _is_drawn_by_clients(plans: Sequence[Plan], start: int, stop: int) -> bool:
+    """Whether the service has drawn none of the steps [start, stop), as far as is at hand."""
+    plans = [plan for plan in plans if plan.end_step > start and plan.first_step < stop]
+    is_whole = start >= stop or (bool(plans) and plans[0].first_step <= start)
+    return is_whole and all(plan.policy_version == LOCAL_VERSION for plan in plans)
+
+
 def check_coverage(calendar: Calendar, plans: Sequence[Plan], local: LocalBatches) -> None:
-    """No sample that the epoch has already drawn, or that comes twice in it."""
+    """No sample that the epoch has already drawn, or does not have yet, or that comes twice in it."""
     drawn = drawn_before(((p.first_step, p.indices) for p in plans), calendar, local.start)
     samples = local.indices.reshape(-1)
     offset = local.start * calendar.batch_size
@@ -211,7 +300,7 @@ def check_coverage(calendar: Calendar, plans: Sequence[Plan], local: LocalBatche
                 field="indices",
                 value=int(repeated[0]),
             )
-        drawn[:] = False
+        drawn = beyond(calendar, epoch + 1)
 
 
 def _wrong_signal(error: ValueError, prefix: str = "") -> InvalidValueError:

@@ -29,12 +29,15 @@ from bss_service.protocol.training import (
     Feedback,
     FeedbackAnswer,
     FeedbackOutcome,
+    JobSize,
     LocalBatches,
     LocalBatchesAnswer,
     Ranked,
     Scores,
     ScoresAnswer,
     Trainer,
+    Window,
+    WindowAnswer,
 )
 from bss_service.protocol.validation import ValidationAnswer, ValidationReport
 
@@ -80,6 +83,11 @@ class JobEvent(ABC, Generic[A_co]):
     def versions(self) -> list[PolicyVersion]:
         """The policy versions that it made."""
         return []
+
+    @property
+    def size(self) -> JobSize | None:
+        """How many samples the job has after it, if it has changed that."""
+        return None
 
 
 class MessageEvent(JobEvent[A_co]):
@@ -291,12 +299,15 @@ class PolicySwapped(JobEvent[PolicyAnswer]):
 
 @dataclass(frozen=True, slots=True)
 class JobChanged(MessageEvent[None]):
-    """Another horizon, or another patience; what is planned stays."""
+    """Another horizon, or another patience; what is planned stays. More samples are an event of their own."""
 
     kind: ClassVar[str] = "change"
     carries: ClassVar[type[Message]] = JobChange
 
     change: JobChange
+
+    def fields(self) -> dict[str, Any]:
+        return self.change.model_dump(exclude={"samples"})
 
     def apply(self, job: Job) -> Applied[None]:
         changed = self.change.of(job.spec)
@@ -304,6 +315,102 @@ class JobChanged(MessageEvent[None]):
             return Applied(None, None)
         job.spec = changed
         return Applied(None, self)
+
+
+@dataclass(frozen=True, slots=True)
+class JobGrown(JobEvent[None]):
+    """More samples, from the first epoch on of which nothing is drawn yet."""
+
+    kind: ClassVar[str] = "grow"
+    draws: ClassVar[bool] = True
+
+    samples: int
+    outcome: JobSize | None = None  # in the journal
+
+    def apply(self, job: Job) -> Applied[None]:
+        if self.outcome is None and self.samples == job.spec.samples:
+            return Applied(None, None)
+        size = self.outcome or checks.grown_size(job, self.samples)
+        job.resize(size)
+        return Applied(None, replace(self, outcome=size))
+
+    def fields(self) -> dict[str, Any]:
+        return {} if self.outcome is None else self.outcome.model_dump()
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        size = JobSize.model_validate(fields)
+        return cls(size.samples, size)
+
+    @property
+    def size(self) -> JobSize | None:
+        return self.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class KeysRegistered(JobEvent[Int64]):
+    """What a trainer calls its samples: keys without an index get the next ones, and the job grows where it must.
+
+    The answer is the index of each, (k,). The journal holds those that were new.
+    """
+
+    kind: ClassVar[str] = "keys"
+
+    keys: list[str]
+    first: int | None = None  # in the journal, the index of the first of them
+    outcome: JobSize | None = None  # in the journal, where the job grew by them
+
+    def apply(self, job: Job) -> Applied[Int64]:
+        known, new, size = len(job.keys), job.keys.new(self.keys), self.outcome
+        if self.first not in (None, known):
+            raise NotReproducibleError(
+                f"the keys of job {job.spec.name!r} from sample {known} on are lost, those from {self.first} on are not"
+            )
+        if size is None and known + len(new) > job.spec.samples:
+            size = checks.grown_size(job, known + len(new))
+        if size is not None and size.samples > job.spec.samples:  # it may have grown since, where this is saved
+            job.resize(size)
+        job.keys.add(new)
+        return Applied(job.keys.indices(self.keys), KeysRegistered(new, known, size) if new else None)
+
+    def fields(self) -> dict[str, Any]:
+        sized = {} if self.outcome is None else {"size": self.outcome.model_dump()}
+        return {"keys": self.keys, "first": self.first, **sized}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        size = JobSize.model_validate(fields["size"]) if "size" in fields else None
+        return cls(fields["keys"], fields["first"], size)
+
+    @property
+    def size(self) -> JobSize | None:
+        return self.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class WindowOpened(MessageEvent[WindowAnswer]):
+    """What a trainer has read ahead of a stream: the next steps are drawn from that, and from nothing else."""
+
+    kind: ClassVar[str] = "window"
+    carries: ClassVar[type[Message]] = Window
+    draws: ClassVar[bool] = True
+
+    window: Window
+
+    def apply(self, job: Job) -> Applied[WindowAnswer]:
+        checks.check_window(job, self.window)
+        known, end = job.window, self.window.first_step + len(self.window.samples) // job.spec.batch_size
+        is_known = (
+            known is not None
+            and known.first_step == self.window.first_step
+            and np.array_equal(known.samples, self.window.samples)
+        )
+        if is_known or end <= job.planned_until:
+            return Applied(WindowAnswer(outcome="repeated", end_step=end), None)
+        checks.check_turn(job, self.window)
+        replaced = job.window_end > job.planned_until
+        job.window = self.window
+        return Applied(WindowAnswer(outcome="replaced" if replaced else "applied", end_step=end), self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,18 +472,23 @@ class ActionSet(MessageEvent[ActionAnswer]):
 
 
 @dataclass(frozen=True, slots=True)
-class LocalBatchesAdopted(MessageEvent[LocalBatchesAnswer]):
-    """What a client drew by itself; it has trained on that, so it takes the place of what was drawn for these steps."""
+class LocalBatchesAdopted(JobEvent[LocalBatchesAnswer]):
+    """What a client drew by itself; it has trained on that, so it takes the place of what was drawn for these steps.
+
+    It may not have heard yet that the job has grown: then that begins with the epoch after.
+    """
 
     kind: ClassVar[str] = "local"
-    carries: ClassVar[type[Message]] = LocalBatches
     draws: ClassVar[bool] = True
 
     local: LocalBatches
+    outcome: JobSize | None = None  # in the journal, where the job grew later by it
 
     def apply(self, job: Job) -> Applied[LocalBatchesAnswer]:
         local = self.local
         job.check_start(local.start)
+        if job.spec.stream:
+            raise ConflictError("start must not be given: a stream is drawn by the service alone", field="start")
         checks.check_local(job.spec, local)
         stop = local.start + len(local.indices)
         on_record = job.holds(local.start) and stop <= job.served
@@ -387,13 +499,32 @@ class LocalBatchesAdopted(MessageEvent[LocalBatchesAnswer]):
                 f"start must follow every step with feedback, got {local.start}", field="start", value=local.start
             )
         checks.check_in_memory(job.calendar, job.plans, local.start)
-        checks.check_coverage(job.calendar, job.plans, local)
+        drawn_by = checks.calendar_of(job.calendar, job.plans, local)
+        size = None
+        if drawn_by is not job.calendar:
+            size = checks.size_of(drawn_by.grown(job.spec.samples, drawn_by.epoch_after(stop)))
+            job.resize(size)
         job.ledger.wait_from(local.start)
         job.truncate(local.start)
-        probabilities = np.full(local.indices.shape, 1 / job.spec.samples, dtype=np.float32)
+        samples = [[job.calendar.samples_of(job.calendar.epoch_of(step))] for step in range(local.start, stop)]
+        probabilities = np.broadcast_to(1 / np.array(samples), local.indices.shape).astype(np.float32)
         job.append(Plan(local.start, local.indices, probabilities, LOCAL_VERSION, job.ledger.first_missing))
         job.served = stop
-        return Applied(LocalBatchesAnswer(outcome="applied"), self)
+        return Applied(LocalBatchesAnswer(outcome="applied"), replace(self, outcome=size))
+
+    def fields(self) -> dict[str, Any]:
+        sized = {} if self.outcome is None else {"size": self.outcome.model_dump()}
+        return {**self.local.model_dump(), **sized}
+
+    @classmethod
+    def of_fields(cls, fields: Fields, spec: JobSpec) -> Self:
+        local = {name: value for name, value in fields.items() if name != "size"}
+        size = JobSize.model_validate(fields["size"]) if "size" in fields else None
+        return cls(LocalBatches.model_validate(local), size)
+
+    @property
+    def size(self) -> JobSize | None:
+        return self.outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,6 +638,9 @@ Event = (
     | ValidationReported
     | PolicySwapped
     | JobChanged
+    | JobGrown
+    | KeysRegistered
+    | WindowOpened
     | ShadowEnded
     | ActionSet
     | LocalBatchesAdopted

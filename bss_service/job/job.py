@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from bss_service.core.action import Action
-from bss_service.core.arrays import Float32, Int64
+from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.interval import (
     draw_interval,
@@ -17,8 +17,9 @@ from bss_service.core.interval import (
     observe_interval,
 )
 from bss_service.core.observation import Observation
+from bss_service.core.samples.keys import Keys
 from bss_service.core.samples.table import MAX_STEP, SampleTable
-from bss_service.core.sampling import Proceed, drawn_before, unasked
+from bss_service.core.sampling import Proceed, drawn_before, drawn_of, unasked
 from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.history import History
@@ -31,7 +32,7 @@ from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import MAX_VERSIONS, SwapRequest
-from bss_service.protocol.training import Batches, Trainer
+from bss_service.protocol.training import Batches, JobSize, Trainer, Window
 
 MeasuringPass = tuple[Int64, Float32]  # samples (k,), and what was measured of them (k, S)
 
@@ -55,8 +56,10 @@ class Job:
         self.versions = PolicyVersions(spec, [PolicyVersion(1, spec.policy, 0)], self.artefacts)
         self.shadows = Shadows(spec, self.artefacts)
         self.plans: list[Plan] = []  # those that reach into the epoch being drawn or the one before
+        self.keys = Keys()  # what its trainer calls the samples, where it says
         self.passes: list[MeasuringPass] = []  # not yet learnt
         self.trainers: dict[int, Trainer] = {}  # by rank: who took its place last
+        self.window: Window | None = None  # of a stream, the latest
         self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out
@@ -72,6 +75,22 @@ class Job:
         """Whether the next interval's plan has all feedback that belongs to it, and lacks an action from outside."""
         waits = self.versions.in_force(self.planned_until).waits_for_action
         return waits and self.action is None and self._is_informed(self.planned_until)
+
+    @property
+    def window_end(self) -> int:
+        """The first step after the window; 0 where there is none."""
+        window = self.window
+        return 0 if window is None else window.first_step + len(window.samples) // self.spec.batch_size
+
+    def check_window(self) -> None:
+        """Raises ConflictError for a stream of which the trainer has yet to say what it has read."""
+        if self.spec.stream and self.window_end <= self.planned_until:
+            raise ConflictError(
+                f"window must be told before step {self.planned_until} of a stream is drawn: PUT "
+                f"/v1/jobs/{self.spec.name}/window",
+                field="window",
+                value=self.planned_until,
+            )
 
     def observe(self) -> Observation:
         """What the next interval's decision would log if it were made now; nothing changes."""
@@ -136,7 +155,18 @@ class Job:
         """Rows of measuring passes that the next plan learns."""
         return sum(len(indices) for indices, _ in self.passes)
 
-    # How it plans. Called by events.
+    # How it changes. Called by events.
+
+    def resize(self, size: JobSize) -> None:
+        """Have so many samples, no fewer than before; of new ones nothing is known.
+
+        They stand in the table at once, so that they may be measured, and are drawn once their epoch has come. Whoever
+        reads the table as it was has it still.
+        """
+        self.spec = self.spec.sized(size)
+        self.calendar = self.spec.calendar()
+        if size.samples > len(self.table):
+            self.table = self.table.grown(size.samples)
 
     def take_pass(self, indices: Int64, values: Float32) -> None:
         """Keep a part of a measuring pass, (k,) and (k, S), until the next plan learns it.
@@ -152,20 +182,23 @@ class Job:
     def plan(self) -> Plan:
         """Draw the next interval, or the rest of one that was interrupted."""
         first = self.planned_until
+        self.check_window()
         _, end = self.calendar.interval_bounds(first)
         if end > MAX_STEP:
             raise InvalidValueError(f"a job has at most {MAX_STEP} steps, got step {end}", field="start", value=end)
-        end = self.versions.until(first, end)
+        end = self.versions.until(first, self.calendar.alike_until(first, end))
+        end = min(end, self.window_end) if self.spec.stream else end
         cut = self._cut(first)
         _learn(self.table, self.ledger.take_before(cut), self.passes, cut)
         self.passes = []
         reports_until = self._reports_until(cut)
         evidence = self._judge(first, reports_until)(self.table)
         decision = self._decide(first, end, reports_until, evidence)
-        before = drawn_before(((p.first_step, p.indices) for p in self.plans), self.calendar, first)
+        before = self._drawn(first)
+        window = None if self.window is None else self.window.samples
         action = decision.action if self.spec.weighted else decision.action.unweighted()
         drawn = draw_interval(
-            self.table, self.calendar, first, end, action, before, self.spec.seed, evidence, self.proceed
+            self.table, self.calendar, first, end, action, before, self.spec.seed, evidence, self.proceed, window
         )
         scored_until = min(cut, self.ledger.first_missing)
         self.ledger.stop_waiting(cut)
@@ -224,6 +257,14 @@ class Job:
     def _reports_until(self, cut: int) -> int:
         # Where the loader runs ahead, a report made at the cut itself races with the request for the interval.
         return cut if self.spec.lag == 0 else cut - 1
+
+    def _drawn(self, first: int) -> Bool:
+        """Which samples of an epoch, (n,), or places of a window, (w,), came before a step."""
+        if self.window is not None:
+            since = self.window.first_step
+            came = [plan.since(since).indices.reshape(-1) for plan in self.plans if plan.end_step > since]
+            return drawn_of(self.window.samples, np.concatenate([np.empty(0, np.int64), *came]))
+        return drawn_before(((p.first_step, p.indices) for p in self.plans), self.calendar, first)
 
     def _judge(self, first: int, reports_until: int) -> Callable[[SampleTable], Evidence | None]:
         """What reads the evidence of a table for the interval that begins at `first`; None where there is none."""

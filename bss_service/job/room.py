@@ -8,6 +8,7 @@ from typing import Final
 from bss_service.core.samples.dynamics import are_kept
 from bss_service.core.samples.table import SampleTable
 from bss_service.job.checks import most_rows
+from bss_service.job.job import Job
 from bss_service.protocol.jobs import JobSpec
 
 DRAWN_ROW: Final = 12  # bytes: an index and its probability
@@ -17,7 +18,7 @@ _LIMIT: Final = Path("/sys/fs/cgroup/memory.max")  # of this container
 
 
 def bytes_of(spec: JobSpec) -> int:
-    """Of its table, plans of two epochs or intervals, and the feedback and measuring pass that wait for the next."""
+    """Of its table, plans of two epochs or intervals and a window, and what waits for the next: feedback and a pass."""
     signals = spec.measurements()
     interval = min((spec.interval or 0) * spec.batch_size, most_rows(spec))
     rows = max(spec.samples, interval)
@@ -25,7 +26,13 @@ def bytes_of(spec: JobSpec) -> int:
     group = 0 if spec.groups is None else GROUP
     table = spec.samples * (SampleTable.empty(1, signals).nbytes + evidence + group)
     waiting = (rows + spec.samples) * (8 + 4 * signals.width)
-    return table + 2 * rows * (DRAWN_ROW + masked) + waiting
+    window = 8 * interval if spec.stream else 0
+    return table + 2 * rows * (DRAWN_ROW + masked) + waiting + window
+
+
+def bytes_of_job(job: Job) -> int:
+    """Of a job as it is, with what its trainer calls its samples."""
+    return bytes_of(job.spec) + job.keys.nbytes
 
 
 def usual_room() -> int:

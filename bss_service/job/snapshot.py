@@ -14,6 +14,7 @@ from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt16, UInt32
 from bss_service.core.observation import BEFORE_EVIDENCE, FIELDS, Observation
 from bss_service.core.samples.dynamics import Dynamics, are_kept
 from bss_service.core.samples.groups import Groups
+from bss_service.core.samples.keys import Keys
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.signals import Signals
 from bss_service.errors import InvalidValueError
@@ -30,9 +31,10 @@ from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.message import Message, Step
+from bss_service.protocol.message import Message, Step, is_none
 from bss_service.protocol.policies import MAX_VERSIONS, PolicySpec
-from bss_service.protocol.training import LOCAL_VERSION, Trainer
+from bss_service.protocol.samples import MAX_KEY
+from bss_service.protocol.training import LOCAL_VERSION, Trainer, Window
 from bss_service.protocol.validation import ValidationReport
 
 Number = Annotated[int, Field(ge=0, lt=2**63)]
@@ -119,6 +121,27 @@ class LedgerState(Message):
     waiting: WaitingState
 
 
+class NamesState(Message):
+    """What a trainer calls its samples, from sample 0 on: the bytes of all in a row, as UTF-8."""
+
+    text: Bytes
+    lengths: Annotated[Int64, ArrayType(np.int64, "k", 1, 4 * MAX_KEY)]  # of each, in bytes
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> "NamesState | None":
+        """None where there are none."""
+        if not names:
+            return None
+        encoded = [name.encode() for name in names]
+        text, lengths = np.frombuffer(b"".join(encoded), np.uint8), np.array([len(name) for name in encoded], np.int64)
+        return cls.model_construct(text=text, lengths=lengths)
+
+    def keys(self) -> list[str]:
+        """The inverse of `of`. Raises ValueError where the bytes are no text."""
+        text, ends = self.text.tobytes(), np.cumsum(self.lengths).tolist()
+        return [text[start:end].decode() for start, end in pairwise([0, *ends])]
+
+
 class Snapshot(Message):
     """State of a job. Batches of epochs long past are not in it: they stay with the service that handed them out.
 
@@ -144,6 +167,8 @@ class Snapshot(Message):
     artefacts: dict[str, Bytes] = Field(default_factory=dict)
     action: ActionRequest | None = None  # from outside, for the interval after the last plan
     trainers: list[Trainer] = Field(default_factory=list)
+    window: Annotated[Window | None, Field(exclude_if=is_none)] = None  # of a stream
+    names: Annotated[NamesState | None, Field(exclude_if=is_none)] = None  # by its trainer, of samples
 
     def to_frame(self) -> bytes:
         """The snapshot as a frame."""
@@ -171,6 +196,9 @@ class Snapshot(Message):
         self._check_plans()
         self._check_decisions()
         self._check_ledger(signals)
+        self._check_names()
+        if self.window is not None:
+            _check_samples("window.samples", self.window.samples, self.spec.samples)
         for measuring in self.passes:
             _check_samples("passes.indices", measuring.indices, self.spec.samples)
             _check_values("passes.values", measuring.values, len(measuring.indices), signals)
@@ -268,6 +296,17 @@ class Snapshot(Message):
         if latest >= self.served:
             raise ValueError(f"ledger must hold steps before served = {self.served}, got step {latest}")
 
+    def _check_names(self) -> None:
+        if self.names is None:
+            return
+        text, lengths = self.names.text, self.names.lengths
+        if len(lengths) > self.spec.samples or lengths.sum() != len(text):
+            raise ValueError(
+                f"names.lengths must be of at most {self.spec.samples} samples and add up to the {len(text)} bytes of "
+                f"names.text, got {len(lengths)} that add up to {lengths.sum()}"
+            )
+        Keys.of(self.names.keys())
+
     def _check_version(self, field: str, version: int, least: int) -> None:
         if not least <= version <= len(self.versions):
             raise ValueError(f"{field} must lie in [{least}, {len(self.versions)}], got {version}")
@@ -287,6 +326,7 @@ def frozen(job: Job) -> Job:
     held.versions, held.shadows = copy.copy(job.versions), copy.copy(job.shadows)
     held.versions.versions, held.shadows.versions = list(job.versions.versions), list(job.shadows.versions)
     held.passes = list(job.passes)
+    held.keys = copy.copy(job.keys)
     return held
 
 
@@ -323,6 +363,8 @@ def snapshot_of(job: Job) -> Snapshot:
         passes=[PassState.model_construct(indices=indices, values=values) for indices, values in job.passes],
         action=job.action,
         trainers=list(job.trainers.values()),
+        window=job.window,
+        names=NamesState.of(job.keys.names),
     )
 
 
@@ -412,7 +454,8 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     job.history.decisions = list(snapshot.decisions)
     job.history.reports = list(snapshot.reports)
     job.passes = [(measuring.indices, measuring.values) for measuring in snapshot.passes]
-    job.action = snapshot.action
+    job.action, job.window = snapshot.action, snapshot.window
+    job.keys = Keys() if snapshot.names is None else Keys.of(snapshot.names.keys())
     job.trainers = {trainer.rank: trainer for trainer in snapshot.trainers}
     _restore_ledger(job.ledger, snapshot.ledger)
     return job

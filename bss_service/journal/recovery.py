@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bss_service.errors import BssError, StoreError
-from bss_service.job.events import Event, Recovered, brings_policies
+from bss_service.errors import BssError, NotReproducibleError, StoreError
+from bss_service.job.events import Event, JobGrown, Recovered, brings_policies
 from bss_service.job.job import Job
 from bss_service.job.plans import Plan, plan_of
 from bss_service.job.snapshot import Snapshot, policies_of, snapshot_of, unpacked
@@ -63,27 +63,51 @@ def recover(job: Job, damage: Damage, rows: Iterable[PlanRow]) -> Recovery:
     rows: the stored plans from the job's oldest in memory on. Raises StoreError where they don't tell enough.
     """
     missing_from = job.ledger.first_missing
+    later = [(entry, entry.event(job.spec)) for entry in damage.later]
+    entries = _regrown(job, damage, [event for _, event in later])
     plans, repaired, drawn_by = _believed(job, rows)
+    _check_size(job, plans)
     served = plans[-1].end_step if plans else job.plans[0].first_step if job.plans else 0
     if served < job.served:
         raise StoreError(f"step {served} was handed out, and its batch is not stored any more")
     start = _agreed_until(job, plans) if plans else served
-    later = [(entry, entry.event(job.spec)) for entry in damage.later]
     versions, unknown = _versions(job, [event for _, event in later], drawn_by, served)
     taken_over = [plan.since(start) for plan in plans if plan.end_step > start]
     recovered = Recovered(start, served, taken_over, versions)
     recovered.apply(job)
-    entries = [Entry.of(damage.seq, recovered)]
+    entries.append(Entry.of(damage.seq + len(entries), recovered))
     set_aside = ["damaged"] * damage.lost
     for entry, event in later:
         if _applies_again(job, event):
             entries.append(replace(entry, seq=entries[-1].seq + 1))
-        elif not any(version in versions for version in event.versions):
+        elif not isinstance(event, JobGrown) and not any(version in versions for version in event.versions):
             set_aside.append(entry.kind)
     transaction = Transaction(job.spec.name, entries=entries, damaged_from=damage.seq, plans=repaired)
     transaction.snapshot = list(parts_of(entries[-1].seq, snapshot_of(job).to_frame()))
     without = sum(not job.ledger.is_complete(step) for step in range(missing_from, served))
     return Recovery(transaction, start, served, len(entries) - 1, set_aside, without, unknown)
+
+
+def _regrown(job: Job, damage: Damage, later: list[Event]) -> list[Entry]:
+    """Let a job have the samples that it had grown to by then, as far as the entries behind the damage tell.
+
+    Before its stored plans are looked at: they may be of these samples.
+    """
+    size = next((event.size for event in reversed(later) if event.size is not None), None)
+    if size is None:
+        return []
+    job.resize(size)
+    return [Entry.of(damage.seq, JobGrown(size.samples, size))]
+
+
+def _check_size(job: Job, plans: Iterable[Plan]) -> None:
+    """Raises StoreError where stored plans have samples that the job, as far as is known, does not."""
+    for plan in plans:
+        if (last := int(plan.indices.max())) >= job.spec.samples:
+            raise StoreError(
+                f"the plan of step {plan.first_step} has sample {last}, and what is left of the journal does not tell "
+                f"how the job grew from {job.spec.samples} samples"
+            )
 
 
 def _versions(
@@ -178,6 +202,8 @@ def _applies_again(job: Job, event: Event) -> bool:
         return False
     try:
         event.apply(job)
+    except NotReproducibleError as error:
+        raise StoreError(str(error)) from None
     except BssError:
         return False
     return True

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from operator import not_
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, SupportsIndex
 
 import numpy as np
@@ -16,7 +17,7 @@ from bss_service.core.validation.reward import Basis, Metric
 from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, OrNewer, Unit, known_fields
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
-from bss_service.protocol.training import Trainer
+from bss_service.protocol.training import MAX_GROWTHS, EarlierSize, JobSize, Trainer, check_rising
 from bss_service.protocol.validation import ValidationReport
 
 MAX_NAMED: Final = 1000  # groups that have names: these stand in each answer that has the spec
@@ -118,14 +119,15 @@ def _plain(value: Any, levels: int = MAX_NESTING) -> Any:
 
 
 class JobSpec(Message):
-    """What a training job is. Fixed for its life, but for the policy, which can be swapped, and what is in `JobChange`.
+    """What a training job is. Fixed for its life, but for the policy, which can be swapped, and what is in `JobChange`:
+    `earlier` follows from that.
 
     In Python, though not on the wire, a policy may be given by its name alone, and all fields as a configuration holds
     them: tuples, NumPy's numbers, mappings and sequences such as OmegaConf's.
     """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
-    samples: Annotated[int, Field(ge=1, lt=2**40)]  # n
+    samples: Annotated[int, Field(ge=1, lt=2**40)]  # n, of the epochs since the job grew last
     modalities: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(min_length=1, max_length=64)]
     unimodal_heads: bool = True  # whether each modality has a head of its own, beside the joint one
     batch_size: Annotated[int, Field(ge=1)]  # G, the global batch of one step, over all ranks
@@ -143,6 +145,8 @@ class JobSpec(Message):
     groups: Annotated[int, Field(ge=1, le=MAX_GROUPS)] | GroupNames | None = Field(
         default=None, exclude_if=lambda groups: groups is None
     )
+    stream: Annotated[bool, Field(exclude_if=not_)] = False  # samples come in windows of up to `interval` steps
+    earlier: Annotated[list[EarlierSize], Field(max_length=MAX_GROWTHS, exclude_if=not_)] = []  # sizes before it grew
 
     if TYPE_CHECKING:  # what is taken is more than what the fields are
 
@@ -169,8 +173,12 @@ class JobSpec(Message):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.batch_size > self.samples:
-            raise ValueError(f"batch_size must be at most samples = {self.samples}, got {self.batch_size}")
+        least = min([self.samples, *(size.samples for size in self.earlier)])
+        if self.batch_size > least:
+            raise ValueError(f"batch_size must be at most samples = {least}, got {self.batch_size}")
+        check_rising(self.samples, self.earlier)
+        if self.stream and (self.interval is None or self.earlier):
+            raise ValueError("interval must be given for a stream, and earlier must not")
         if len({*self.modalities, JOINT}) <= len(self.modalities):
             raise ValueError(f"modalities must differ from one another and from {JOINT!r}, got {self.modalities}")
         names = [signal.name for signal in self.signals]
@@ -213,23 +221,48 @@ class JobSpec(Message):
 
     def calendar(self) -> Calendar:
         """The job's arithmetic of steps, epochs and intervals."""
-        return Calendar(self.samples, self.batch_size, self.tail, self.interval)
+        if self.stream and self.interval is not None:  # whatever the number of samples, which grows with each window
+            return Calendar(self.interval * self.batch_size, self.batch_size, "drop", self.interval)
+        earlier = tuple((size.samples, size.until) for size in self.earlier)
+        return Calendar(self.samples, self.batch_size, self.tail, self.interval, earlier)
+
+    @property
+    def size(self) -> JobSize:
+        """How many samples it has, and had."""
+        return JobSize.model_construct(samples=self.samples, earlier=self.earlier)
+
+    def sized(self, size: JobSize) -> "JobSpec":
+        """The spec of a job that has grown so."""
+        return self.model_copy(update={"samples": size.samples, "earlier": list(size.earlier)})
+
+    def was(self, asked: "JobSpec") -> bool:
+        """Whether it has, or had, as many samples as another says, of the same name."""
+        if self.stream and asked.stream:
+            return asked.samples <= self.samples
+        before = len(asked.earlier)
+        sizes = [*(size.samples for size in self.earlier), self.samples]
+        return asked.earlier == self.earlier[:before] and asked.samples in sizes[before:]
 
 
 class JobChange(Message):
-    """What may change of a job after it was made; null: it stays."""
+    """What may change of a job after it was made; null: it stays.
+
+    samples: more than it has, from the first epoch on of which nothing is drawn yet. Those that it had keep their
+    numbers. It never has fewer.
+    """
 
     horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     patience: Annotated[float, Field(ge=0, le=3600)] | None = None
+    samples: Annotated[int, Field(ge=1, lt=2**40)] | None = None
 
     def of(self, spec: JobSpec) -> JobSpec:
-        """The spec with the change."""
-        return spec.model_copy(update=self.model_dump(exclude_none=True))
+        """The spec with the change, but for `samples`, of which the job must say since when."""
+        return spec.model_copy(update=self.model_dump(exclude_none=True, exclude={"samples"}))
 
     @classmethod
     def between(cls, spec: JobSpec, wanted: JobSpec) -> Self:
-        """What changes one spec into another, as far as that can be."""
-        fields = {name: getattr(wanted, name) for name in cls.model_fields}
+        """What changes one spec into another, as far as that can be, but for `samples`: a job grows when it is told."""
+        fields = {name: getattr(wanted, name) for name in ("horizon", "patience")}
         return cls(**{name: value for name, value in fields.items() if value != getattr(spec, name)})
 
 

@@ -53,6 +53,11 @@ Loss = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]  # so that the d
 Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
 
 
+def is_none(value: Any) -> bool:
+    """Of a field that is written only where there is something: who has nothing to tell writes what it always did."""
+    return value is None
+
+
 def is_answer(info: ValidationInfo) -> bool:
     """Whether what is validated came from a service, of a newer version perhaps."""
     return bool(info.context == ANSWER)

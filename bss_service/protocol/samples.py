@@ -12,6 +12,7 @@ from bss_service.core.arrays import Float64, Int64, UInt8
 from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import Message
 from bss_service.protocol.text import cell
+from bss_service.protocol.training import JobSize
 
 Order = Literal["label", "pair", "loss", "draws"]
 MAX_LISTED: Final = 10_000  # samples in one answer
@@ -133,6 +134,24 @@ class SampleDescriptions(Message):
                 shape = (height, width, channels)
                 raise ValueError(f"pictures must have at most {MAX_SIDE} × {MAX_SIDE} pixels of 3 values, got {shape}")
         return self
+
+
+MAX_KEYS: Final = 4096  # in one message
+MAX_KEY: Final = 255  # characters
+Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY)]
+
+
+class SampleKeys(Message):
+    """What a trainer calls k of its samples; the same key is always the same sample."""
+
+    keys: Annotated[list[Key], Field(min_length=1, max_length=MAX_KEYS)]
+
+
+class KeysAnswer(JobSize):
+    """The samples that keys stand for, and how many there are now: new keys may have made the job grow."""
+
+    indices: Annotated[Int64, ArrayType(np.int64, "k", 0)]
+    known: int  # keys that have an index, all together
 
 
 class DescriptionRow(Message):

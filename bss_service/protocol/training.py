@@ -1,7 +1,8 @@
 """What a training loop sends and gets: feedback, batches, measuring passes."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
@@ -11,9 +12,10 @@ from bss_service.core.arrays import Bool, Float32, Int64
 from bss_service.core.samples.table import MAX_STEP
 from bss_service.core.signals import Signals
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import NAME_PATTERN, Message, OrNewer, Step
+from bss_service.protocol.message import NAME_PATTERN, Message, OrNewer, Step, is_none
 
 MAX_COUNT: Final = 4096  # steps in one request
+MAX_GROWTHS: Final = 1000  # of a job, but for those of one epoch, which are one
 PLACE_SECONDS: Final = 30.0  # that a trainer holds its rank's place after it was last heard of
 LOCAL_VERSION: Final = 0  # policy version of batches that a client drew by itself during an outage
 UNKNOWN_BATCH: Final = -1  # in place of a batch's checksum
@@ -156,11 +158,40 @@ def batch_checksum(
     return zlib.crc32(np.float32(pull).tobytes(), checksum) if pull else checksum
 
 
+class EarlierSize(Message):
+    """How many samples a job had before it grew."""
+
+    samples: Annotated[int, Field(ge=1, lt=2**40)]
+    until: Annotated[int, Field(ge=0, lt=2**31)]  # the first epoch that has more; 0: nothing was drawn from so many
+
+
+class JobSize(Message):
+    """How many samples a job has, and had: those of an epoch are the ones below its number."""
+
+    samples: Annotated[int, Field(ge=1, lt=2**40)]
+    earlier: Annotated[list[EarlierSize], Field(max_length=MAX_GROWTHS)] = []
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        check_rising(self.samples, self.earlier)
+        return self
+
+
+def check_rising(samples: int, earlier: Sequence[EarlierSize]) -> None:
+    """Raises ValueError where a job would have shrunk, or grown twice at once."""
+    for before, after in pairwise(earlier):
+        if not (before.samples < after.samples and before.until < after.until):
+            raise ValueError(f"earlier must rise, got {before.model_dump()} before {after.model_dump()}")
+    if earlier and earlier[-1].samples >= samples:
+        raise ValueError(f"earlier must hold fewer samples than {samples}, got {earlier[-1].samples}")
+
+
 class StepsAnswer(FeedbackAnswer):
     """Answer of the hot call."""
 
     batches: Batches
     policy_error: str | None = None  # why plain shuffling stands in for the policy in the interval drawn last
+    size: Annotated[JobSize | None, Field(exclude_if=is_none)] = None  # of a job that has grown
 
 
 class Scores(Message):
@@ -201,6 +232,23 @@ class LocalBatchesAnswer(Message):
     """`repeated`: these very batches are already on record."""
 
     outcome: Annotated[Literal["applied", "repeated"], OrNewer]
+
+
+class Window(Message):
+    """The samples that a trainer has read ahead of a stream: from step `first_step` on they come, and no others.
+
+    They are a whole number of batches. One may stand in it more than once; it comes as often.
+    """
+
+    first_step: Step
+    samples: Annotated[Int64, ArrayType(np.int64, "w", 0)]
+
+
+class WindowAnswer(Message):
+    """`repeated`: this very window is there already, or was. `replaced`: of the one before nothing was drawn."""
+
+    outcome: Annotated[Literal["applied", "replaced", "repeated"], OrNewer]
+    end_step: int  # the first step after it
 
 
 def _measurements(

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from bss_service import registry
+from bss_service.core.samples.keys import KEY_BYTES
 from bss_service.core.signals import EVIDENCE
-from bss_service.errors import BusyError, ConflictError, NoRoomError
+from bss_service.errors import BusyError, ConflictError, NoRoomError, TooLargeError
 from bss_service.host import Host
 from bss_service.job.room import bytes_of
 from bss_service.journal.store import Store
-from bss_service.protocol.samples import SampleDescriptions
+from bss_service.protocol.jobs import JobChange
+from bss_service.protocol.samples import SampleDescriptions, SampleKeys
 from bss_service.protocol.training import FeedbackRequest, Scores, StepsRequest
 from bss_service.telemetry.metrics import Metrics
 from tests.support.simulated import measured, spec
@@ -52,6 +54,33 @@ def test_a_job_for_which_there_is_no_memory_is_refused_and_told_what_would_fit(s
 
     asyncio.run(use())
     assert figure(metrics, "bss_jobs_bytes") == 3 * ONE == figure(metrics, "bss_jobs_bytes_limit")
+
+
+def test_a_job_grows_as_far_as_there_is_memory_and_is_told_how_far(store: Store) -> None:
+    metrics = Metrics()
+
+    async def use() -> None:
+        host = Host(store, metrics, 10**6, memory=3 * ONE)
+        for name in ("first", "second"):
+            await host.create(spec(name))
+        with pytest.raises(NoRoomError, match="samples must be at most 100 now, got 101") as told:
+            await host.change("first", JobChange(samples=101))
+        assert (told.value.status, told.value.field, told.value.value) == (507, "samples", 101)
+        with pytest.raises(TooLargeError, match="max_samples") as large:
+            await Host(store, Metrics(), 99).change("first", JobChange(samples=100))
+        assert (large.value.status, large.value.field) == (413, "samples")
+        assert (await host.state("first")).spec.samples == 50
+        assert (await host.change("first", JobChange(samples=100))).spec.samples == 100
+        assert figure(metrics, "bss_jobs_bytes") == 3 * ONE
+        with pytest.raises(NoRoomError, match=r"keys must wait, which need \d+ bytes more: jobs take \d+ bytes"):
+            await host.register("second", SampleKeys(keys=["a"]))
+        await host.delete("second")
+        await host.register("first", SampleKeys(keys=["a", "b"]))
+        assert figure(metrics, "bss_jobs_bytes") == 2 * ONE + 2 * (KEY_BYTES + 1)
+        with pytest.raises(BusyError, match="samples must be at most 50 now, got 100"):
+            await Host(store, Metrics(), 10**6, memory=ONE).state("first")  # larger than it was made
+
+    asyncio.run(use())
 
 
 def test_jobs_made_at_once_share_the_room(store: Store) -> None:

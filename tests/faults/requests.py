@@ -9,6 +9,7 @@ from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.jobs import JobChange, JobSpec
 from bss_service.protocol.message import Message
 from bss_service.protocol.policies import PolicySpec, SwapRequest
+from bss_service.protocol.samples import SampleKeys
 from bss_service.protocol.training import (
     AttachRequest,
     Feedback,
@@ -92,7 +93,11 @@ def _adopt(name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
         return
     start = max(0, model.served - [0, 0, 0, 1, 1, 2, 3, 12][op.a])
     count = 1 + op.b % 4
-    drawn = _drawn_by_client(model, start, count, wrong=op.c == 7)
+    knows = model.copy()
+    if model.spec.earlier and op.c == 6:  # that it had before the job grew last
+        *earlier, last = model.spec.earlier
+        knows.spec = model.spec.model_copy(update={"samples": last.samples, "earlier": earlier})
+    drawn = _drawn_by_client(knows, start, count, wrong=op.c == 7)
     client = _holder(model, op).client if op.b % 3 else None
     batches = LocalBatchesRequest(start=start, indices=drawn, client=client)
     yield calling(name, "adopt", "POST", "/local-batches", batches, frame=op.c % 2 == 0)
@@ -170,8 +175,18 @@ def _by_name(name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
 
 def _change(name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
     horizon = [None, None, 1, 5, 12, 30, 60, 1000][op.a]
-    change = JobChange(horizon=horizon, patience=[None, None, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2][op.b])
+    more = [None, None, None, 0, 1, 2, 5, -1][op.c]
+    change = JobChange(
+        horizon=horizon,
+        patience=[None, None, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2][op.b],
+        samples=None if more is None or model.spec is None else max(1, model.spec.samples + more),
+    )
     yield calling(name, "change", "PATCH", "", change)
+
+
+def _register(name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
+    keys = SampleKeys(keys=[f"key {op.a * k % 23}" for k in range(1, 2 + op.b)])
+    yield calling(name, "register", "POST", "/keys", keys)
 
 
 def _skip(name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
@@ -269,10 +284,11 @@ def report(step: int, variant: int) -> ValidationReport:
 def _drawn_by_client(model: Model, start: int, count: int, *, wrong: bool) -> np.ndarray:
     """Batches (count, G) of samples that have not come in their epochs; or, wrong, of one that comes again."""
     assert model.spec is not None
-    n, g = model.spec.samples, model.spec.batch_size
+    g = model.spec.batch_size
     rows: list[int] = []
     for position in range(start * g, (start + count) * g):
-        began = position // model.positions * model.positions
+        epoch, positions = model.epoch_at(position)
+        n, began = model.samples_of(epoch), positions.start
         here = [model.batches[p // g].indices for p in range(began, min(position, start * g))]
         came = {indices[(began + k) % g] for k, indices in enumerate(here) if indices is not None}
         came |= set(rows[max(0, began - start * g) :])
@@ -303,6 +319,7 @@ _OF_KIND: Final[Mapping[str, Callable[[str, JobSpec, Model, Op], Iterator[Call]]
     "detach": _detach,
     "by_name": _by_name,
     "change": _change,
+    "register": _register,
     "skip": _skip,
     "subset": _subset,
     "back": _back,

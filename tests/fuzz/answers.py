@@ -23,6 +23,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.watch import MB
+from bss_service.protocol.jobs import JobChange
 from bss_service.protocol.samples import SampleDescriptions
 from bss_service.protocol.training import AttachRequest, FeedbackRequest, LocalBatches, StepsRequest
 from bss_service.testing import ServiceProcess
@@ -93,6 +94,8 @@ CALLS: Final[dict[str, Call]] = {
     "sample": lambda client: client.sample("job", 3),
     "set_groups": lambda client: client.set_groups("grouped", np.zeros(50, np.uint16)),
     "describe": lambda client: client.describe("job", SampleDescriptions(index=[3], texts=["a dog"])),
+    "change_job": lambda client: client.change_job("other", JobChange(samples=60)),
+    "register_keys": lambda client: client.register_keys("other", ["a", "b"], spec=spec("other")),
     "observation": lambda client: client.observation("job"),
     "snapshot": lambda client: client.snapshot("job"),
     "refused": lambda client: client.job("missing"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bss_service.protocol.jobs import JobChange
 from bss_service.protocol.samples import SampleDescriptions
 from bss_service.protocol.training import AttachRequest
 from tests.support.services import Service
@@ -322,6 +323,27 @@ SENT = measured(0, np.arange(8))
 WRONG_ANSWERS: dict[str, Wrong] = {
     "another job": (lambda c, n: c.job(n), put("spec.name", "other"), "spec.name must be"),
     "a job of another size": (lambda c, n: c.create_job(spec(n)), put("spec.samples", 51), "spec.samples must be 50"),
+    "a job that has shrunk": (
+        lambda c, n: c.change_job(n, JobChange(samples=60)),
+        put("spec.samples", 59),
+        "spec.samples must be at least 60, as sent, got 59",
+    ),
+    "a key of no sample": (lambda c, n: c.register_keys(n, ["a"]), put("indices", [1]), "indices must be less than 1"),
+    "keys that share a sample": (
+        lambda c, n: c.register_keys(n, ["a", "b"]),
+        put("indices", [0, 0]),
+        "indices must be alike for the same key, and for no others",
+    ),
+    "keys of a job that has shrunk": (
+        lambda c, n: c.register_keys(n, ["a"], spec=spec(n)),
+        put("samples", 49),
+        "samples must be at least 50, got 49",
+    ),
+    "an epoch of less than a batch": (
+        lambda c, n: c.register_keys(n, ["a"], spec=spec(n)),
+        put("earlier", [{"samples": 7, "until": 1}]),
+        "earlier must be of 8 samples or more, got 7",
+    ),
     "a job ahead of time": (lambda c, n: c.job(n), put("next_step", 2**62), "next_step must lie in"),
     "a job before its time": (lambda c, n: c.job(n), put("fed_back_until", -1), "fed_back_until must lie in"),
     "a job in another epoch": (lambda c, n: c.job(n), put("epoch", 9), "epoch must be 0 at step"),

@@ -104,7 +104,7 @@ class Attachment:
             self._tell_groups(spec.name)
             if (change := JobChange.between(known, spec)) != JobChange():  # more epochs, perhaps
                 self._foreground.call(lambda client: client.change_job(spec.name, change))
-            return spec, answer
+            return spec.sized(known.size), answer
         return self._to_new(spec) if self.me.rank == 0 else self._to_that_of_rank_0(spec)
 
     def follow(self, spec: JobSpec, checkpoint: Checkpoint | None = None) -> tuple[JobSpec, AttachAnswer]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from bss_service.protocol.jobs import JobSpec
-from bss_service.protocol.training import Trainer
+from bss_service.protocol.training import JobSize, Trainer
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError, SchedulerError
 from trainer_client.exchange.attachment import note_end
@@ -52,7 +52,7 @@ class Exchange:
         self._outbox = SilentOutbox() if follows else Outbox()
         self._placement = Placement(me.rank, me.world_size)
         self._outage = outage
-        self._local = LocalOrder(spec) if outage.on_outage == "local" else None
+        self._local = LocalOrder(lambda: self.spec) if outage.on_outage == "local" else None
         self._interrupted = False
         self._has_told = False  # of a step that was passed over
         self._held_at = -1  # the step that a hold was logged of
@@ -80,6 +80,17 @@ class Exchange:
                 self._outbox.growing = None
             self.prefetch.begin(start, stop)
             self._changed.notify_all()
+
+    def extend(self, stop: int) -> None:
+        """Give out the steps before `stop` too."""
+        with self._changed:
+            self.prefetch.extend(stop)
+            self._changed.notify_all()
+
+    def resize(self, size: JobSize) -> None:
+        """Note that the job has grown."""
+        with self._changed:
+            self._worker.resize(size)
 
     def take(self, turn: int) -> ScheduledBatch | None:
         """The next batch, or None after the last or an interrupt; waits for it as long as `on_outage` says.

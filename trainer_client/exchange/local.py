@@ -1,6 +1,6 @@
 """Internal: a uniform order over what is left of an epoch, for when the service is out of reach."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,18 +17,18 @@ from trainer_client.exchange.prefetch import ScheduledBatch
 class LocalOrder:
     """Remembers what the current epoch and the one before drew, and draws the rest of it uniformly."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: Callable[[], JobSpec]) -> None:
+        """spec: tells the job's, as it has grown by now."""
         self._spec = spec
-        self._calendar = spec.calendar()
         self._past: dict[int, Int64] = {}  # step -> (G,) batch
         self._drawn: dict[int, ScheduledBatch] = {}  # by step, drawn here and not given out yet
         self._latest = -1
 
     def remember(self, batch: ScheduledBatch) -> None:
         """Note a batch that was given out."""
-        step = batch.step
-        if step <= self._latest or self._calendar.epoch_of(step) != self._calendar.epoch_of(max(0, self._latest)):
-            oldest = self._calendar.epoch_start(max(0, self._calendar.epoch_of(step) - 1))
+        step, calendar = batch.step, self._spec().calendar()
+        if step <= self._latest or calendar.epoch_of(step) != calendar.epoch_of(max(0, self._latest)):
+            oldest = calendar.epoch_start(max(0, calendar.epoch_of(step) - 1))
             self._past = {s: indices for s, indices in self._past.items() if oldest <= s < step}
         self._past[step] = batch.indices
         self._latest = step
@@ -44,7 +44,8 @@ class LocalOrder:
         return self._drawn.pop(step)
 
     def _rest_of_epoch(self, step: int) -> list[ScheduledBatch]:
-        spec, calendar = self._spec, self._calendar
+        spec = self._spec()
+        calendar = spec.calendar()
         end = calendar.epoch_start(calendar.epoch_of(step) + 1)
         drawn = drawn_before(((s, batch[None]) for s, batch in self._past.items()), calendar, step)
         table = SampleTable.empty(spec.samples, spec.measurements())

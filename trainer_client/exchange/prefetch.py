@@ -77,7 +77,7 @@ class Prefetch:
         self.next = self.stop = 0  # steps [next, stop) are to be fetched
         self.open: dict[int, ScheduledBatch] = {}  # given out, without feedback yet
         self._lag = spec.lag
-        self._calendar = spec.calendar()
+        self.calendar = spec.calendar()  # of the job as it has grown by now
         self._size = size
         self._fetched: deque[ScheduledBatch] = deque()
         self._replay: dict[int, ScheduledBatch] = {}  # given out by an earlier process, to be given out again
@@ -96,6 +96,10 @@ class Prefetch:
         self._replay.clear()
         self.next, self.stop = start + len(self._fetched), stop
         self._window += 1
+
+    def extend(self, stop: int) -> None:
+        """Give out the steps before `stop` too."""
+        self.stop = max(self.stop, stop)
 
     def reset(self) -> None:
         """Forget what was fetched and given out."""
@@ -149,7 +153,7 @@ class Prefetch:
 
     def feedback_needed(self) -> int:
         """The next step's interval is drawn from the feedback of the steps before this one."""
-        return self._calendar.interval_bounds(self.next)[0] - self._lag
+        return self.calendar.interval_bounds(self.next)[0] - self._lag
 
     def passed_over(self, turn: int, *, blocked: bool) -> list[int]:
         """Open steps whose feedback will not come any more, with the loop at step `turn`.

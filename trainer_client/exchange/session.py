@@ -146,7 +146,8 @@ class Session:
             if self.if_exists == "new":
                 self.call(lambda once: once.jobs())
             else:
-                self.call(lambda once: once.create_job(self._spec))
+                known = self.call(lambda once: once.create_job(self._spec)).spec
+                self._spec = self._spec.sized(known.size)
         except BaseException as error:
             # Where an earlier run may be gone on with, its step must be known.
             is_fresh = self.if_exists == "fail" and not self.is_interrupted

@@ -14,6 +14,7 @@ from bss_service.protocol.training import (
     AttachRequest,
     FeedbackOutcome,
     FeedbackRequest,
+    JobSize,
     StepsRequest,
     Trainer,
 )
@@ -99,6 +100,12 @@ class Worker:
         self.thread.join(JOIN)  # it may be connecting; as a daemon it won't outlive the process
         self._client.close()
 
+    def resize(self, size: JobSize) -> None:
+        """Note that the job has grown; the caller holds `changed`."""
+        if size != self.job.spec.size:
+            self.job = self.job._replace(spec=self.job.spec.sized(size))
+        self._prefetch.calendar = self.job.spec.calendar()
+
     def _run(self) -> None:
         try:
             while (task := self._wait_for_task()) is not None:
@@ -166,6 +173,8 @@ class Worker:
                 self._outage.answered()
         if self._open_job is not None:
             self.job = self._open_job()
+            with self.changed:
+                self.resize(self.job.spec.size)
             self._client.bind(self.job.incarnation)
             self._open_job = None
         task()
@@ -199,6 +208,8 @@ class Worker:
         self._kept = time.monotonic()
         self._tell_of_policy(answer.policy_error)
         with self.changed:
+            if answer.size is not None:
+                self.resize(answer.size)
             self._prefetch.add(fetch, scheduled(answer.batches))
             self.changed.notify_all()
 

@@ -120,11 +120,13 @@ def _check(loader: Any) -> None:
 
 def check_dataset(dataset: Any) -> None:
     """Raises TypeError unless samples can be asked for by number."""
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+    if isinstance(dataset, IterableDataset):
         raise TypeError(
-            f"loader must have a map-style data set, with a length, got a {type(dataset).__name__}: samples of a "
-            "stream can't be chosen"
+            f"loader must have a map-style data set, with a length, got a {type(dataset).__name__}: a stream is "
+            "scheduled by trainer_client.integrations.streams.ScheduledStream, in place of the loader"
         )
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise TypeError(f"loader must have a map-style data set, with a length, got a {type(dataset).__name__}")
 
 
 def check_order(sampler: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from bss_service.core.arrays import Float32, Float64, Floats
+from bss_service.core.arrays import Float32, Float64, Floats, Int64
 from bss_service.core.evidence.features import FIELDS, MODALITY_FIELDS, Features
 from bss_service.core.network import affine, forward, rounded
 
@@ -33,6 +33,10 @@ class Evidence:
         """P(every modality belongs to the sample), (n,): at most that of the least likely, and taken for it."""
         worst: Float32 = self.wrong_modality.max(axis=1, initial=0.0)
         return 1 - worst
+
+    def rows(self, which: slice | Int64) -> "Evidence":
+        """Of some of the samples."""
+        return Evidence(self.right[which], self.rival[which], self.wrong_modality[which])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

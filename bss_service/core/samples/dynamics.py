@@ -81,6 +81,16 @@ class Dynamics:
         """Some rows, by what takes them of a column."""
         return type(self)(**{name: of(column) for name, column in self._columns().items()})
 
+    def joined(self, more: Self) -> Self:
+        """The rows of both, in columns as wide as these."""
+        new = more._columns()
+        return type(self)(
+            **{
+                name: np.concatenate([column, new[name].astype(column.dtype)])
+                for name, column in self._columns().items()
+            }
+        )
+
     def to_arrays(self) -> dict[str, Float32]:
         """The columns by name, in single precision, which holds each of their values."""
         return {name: column.astype(np.float32) for name, column in self._columns().items()}

@@ -96,6 +96,27 @@ class SampleTable:
         own += 0 if self.groups is None else self.groups.numbers.nbytes
         return own + (0 if self.dynamics is None else self.dynamics.nbytes)
 
+    def grown(self, samples: int) -> "SampleTable":
+        """A table of its own with more samples, of which nothing is known yet. samples: all together."""
+        more = SampleTable.empty(samples - len(self), self.signals)
+
+        def joined(known: Any, new: Any) -> Any:
+            return np.concatenate([known, new.astype(known.dtype)])
+
+        return SampleTable(
+            signals=self.signals,
+            latest={name: joined(column, more.latest[name]) for name, column in self.latest.items()},
+            average={name: joined(column, more.average[name]) for name, column in self.average.items()},
+            first_score=joined(self.first_score, more.first_score),
+            times_measured=joined(self.times_measured, more.times_measured),
+            stamp=joined(self.stamp, more.stamp),
+            unknown={
+                name: joined(column, np.zeros((len(more), *column.shape[1:]), np.bool_))
+                for name, column in self.unknown.items()
+            },
+            dynamics=None if more.dynamics is None or self.dynamics is None else self.dynamics.joined(more.dynamics),
+        )
+
     def copy(self) -> "SampleTable":
         """A table of its own."""
         return self.rows(np.s_[:], copied=True)

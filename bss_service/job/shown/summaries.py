@@ -87,6 +87,7 @@ def state_of(job: Job) -> Hashable:
     """What tells whether plans, reports and policies of a job are still the same; feedback alone changes none."""
     reports, versions = job.history.reports, job.versions.versions
     return (
+        job.spec.samples,
         job.planned_until,
         len(job.history.decisions),
         len(reports),
@@ -101,7 +102,7 @@ def state_of(job: Job) -> Hashable:
 def state_for(what: Hashable, job: Job, pace: Pace) -> Hashable:
     """The state of a job as far as it matters to a summary: a report makes nothing new of the table."""
     if what == "density" or (what == "histograms" and job.table.dynamics is None):
-        return (job.planned_until, len(job.history.decisions))
+        return (job.spec.samples, job.planned_until, len(job.history.decisions))
     return (state_of(job), pace.heard if what == "pace" else None)
 
 

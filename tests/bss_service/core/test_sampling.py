@@ -19,6 +19,7 @@ from bss_service.core.sampling import (
     ascending,
     draw_plan,
     drawn_before,
+    drawn_of,
     importance_weights,
     loss_weights,
     normalised,
@@ -215,6 +216,16 @@ def test_probabilities_are_uniform_where_every_weight_is_0() -> None:
 
 
 # Plans.
+
+
+@given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 6)))
+def test_of_a_window_the_first_places_of_what_came_are_drawn(window: list[int], came: list[int]) -> None:
+    left, expected = list(came), []
+    for sample in window:
+        expected.append(sample in left)
+        if sample in left:
+            left.remove(sample)
+    assert drawn_of(np.array(window, np.int64), np.array(came, np.int64)).tolist() == expected
 
 
 @given(calendars(), st.data(), st.integers(0, 2**63))

@@ -1,13 +1,15 @@
 """The interface over real HTTP: one contract, in JSON and in frames."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import httpx
 import numpy as np
 import pytest
 
+from bss_service.protocol.jobs import JobChange
 from bss_service.protocol.policies import PolicySpec
-from bss_service.protocol.training import FeedbackRequest, LocalBatches, Scores, StepsRequest
+from bss_service.protocol.training import EarlierSize, FeedbackRequest, LocalBatches, Scores, StepsRequest
 from tests.support.services import Service
 from tests.support.simulated import measured, order, report, spec, take, train, versions
 from trainer_client.client import SchedulerClient
@@ -139,6 +141,35 @@ class TestEveryTransport:
         after = client.steps(name, StepsRequest(start=4, count=2)).batches.indices.reshape(-1)
         assert len(np.unique(np.concatenate([served, rest[:16], after]))) == 48
 
+    def test_a_job_has_more_samples_from_the_next_epoch_on(self, client: SchedulerClient, name: str) -> None:
+        job = spec(name, policy="uniform", samples=16, tail="drop", patience=0.0)
+        client.create_job(job)
+        first = client.steps(name, StepsRequest(start=0)).batches
+        grown = client.change_job(name, JobChange(samples=24, horizon=100)).spec
+        assert (grown.samples, grown.earlier, grown.horizon) == (24, [EarlierSize(samples=16, until=1)], 100)
+        assert client.change_job(name, JobChange(samples=24)).spec == grown  # as when a call is tried again
+        with pytest.raises(ConflictError, match="samples must be at least 24") as refused:
+            client.change_job(name, JobChange(samples=23))
+        assert (refused.value.field, refused.value.value) == ("samples", 23)
+        answer = client.steps(name, StepsRequest(start=0, count=2))
+        assert answer.size == grown.size
+        assert (answer.batches.indices[0] == first.indices[0]).all()
+        epoch = take(client, name, range(2, 5))
+        assert sorted(order([answer.batches])) == list(range(16))
+        assert sorted(order(epoch)) == list(range(24))
+        assert np.concatenate([part.epoch for part in epoch]).tolist() == [1, 1, 1]
+
+    def test_the_same_key_is_always_the_same_sample(self, client: SchedulerClient, name: str) -> None:
+        client.create_job(spec(name, samples=8))
+        assert client.register_keys(name, ["a/1", "ä", "a/1"]).indices.tolist() == [0, 1, 0]
+        answer = client.register_keys(name, [f"key {k}" for k in range(10)] + ["ä"])
+        assert answer.indices.tolist() == [*range(2, 12), 1]
+        assert (answer.known, answer.samples, answer.earlier) == (12, 12, [EarlierSize(samples=8, until=0)])
+        again = client.register_keys(name, ["key 9"])
+        assert (again.indices.tolist(), again.known, again.samples) == ([11], 12, 12)
+        client.put_snapshot(f"{name}-copy", client.snapshot(name))
+        assert client.register_keys(f"{name}-copy", ["key 9", "new"]).indices.tolist() == [11, 12]
+
     def test_the_decision_log_tells_what_was_chosen(self, client: SchedulerClient, name: str) -> None:
         client.create_job(spec(name, policy="bandit"))
         client.steps(name, StepsRequest(start=0))
@@ -235,6 +266,41 @@ def test_a_swap_to_what_already_rules_changes_nothing(client: SchedulerClient, j
     assert client.job(job_name).pending_policy == swap.model_copy(update={"changed": False})
 
 
+def test_a_job_that_has_grown_is_attached_to_by_what_it_was_and_is(client: SchedulerClient, job_name: str) -> None:
+    client.create_job(spec(job_name))
+    client.steps(job_name, StepsRequest(start=0))
+    for samples in (60, 70):
+        client.change_job(job_name, JobChange(samples=samples))
+    for samples in (50, 70):
+        state = client.create_job(spec(job_name, samples=samples))
+        assert (state.created, state.spec.samples) == (False, 70)
+    with pytest.raises(ConflictError, match=r"is 70, got 71: a job has more by a change of it \(PATCH\)") as told:
+        client.create_job(spec(job_name, samples=71))
+    assert told.value.field == "samples"
+
+
+def test_ranks_that_register_the_same_keys_at_once_get_the_same_samples(
+    service: Service, client: SchedulerClient, job_name: str
+) -> None:
+    client.create_job(spec(job_name, samples=8))
+    keys = [f"shard-{k}" for k in range(3000)]
+    came: list[list[int]] = []
+
+    def ask(part: list[str]) -> None:
+        with service.client() as mine:
+            answered = dict(zip(part, mine.register_keys(job_name, part).indices.tolist(), strict=True))
+            came.append([answered[key] for key in keys])
+
+    threads = [threading.Thread(target=ask, args=(part,)) for part in (keys, keys[::-1], keys)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert came[0] == came[1] == came[2]
+    assert sorted(came[0]) == list(range(3000))
+    assert client.job(job_name).spec.samples == 3000
+
+
 def test_ranks_share_a_global_batch_whatever_their_number(client: SchedulerClient, job_name: str) -> None:
     alone, many = spec(f"{job_name}-1"), spec(f"{job_name}-4")
     for job in (alone, many):
@@ -267,6 +333,7 @@ def test_health_readiness_and_metrics_answer(service: Service, client: Scheduler
 SHOWN = (
     "create_job",
     "change_job",
+    "register_keys",
     "attach",
     "scores",
     "steps",
@@ -288,7 +355,7 @@ def test_the_examples_of_the_openapi_document_work(start_service: Callable[..., 
             if "application/json" in operation.get("requestBody", {}).get("content", {})
         }
         others = {operation for operation in bodies if operation not in SHOWN}
-        assert others == {"local_batches", "set_action", "set_groups", "put_snapshot"}, (
+        assert others == {"local_batches", "set_action", "set_groups", "put_snapshot", "open_window"}, (
             "they fit another moment of a job"
         )
         for operation in SHOWN:

@@ -16,6 +16,8 @@ from bss_service.job.events import (
     GroupsSet,
     JobChanged,
     JobEvent,
+    JobGrown,
+    KeysRegistered,
     LocalBatchesAdopted,
     MessageEvent,
     PlanDrawn,
@@ -26,6 +28,7 @@ from bss_service.job.events import (
     StepsServed,
     TrainerAttached,
     ValidationReported,
+    WindowOpened,
     read_event,
 )
 from bss_service.job.plans import Plan
@@ -34,7 +37,7 @@ from bss_service.policies.versions import PolicyVersion
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.jobs import JobChange
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec, SwapRequest
-from bss_service.protocol.training import LocalBatches, Trainer
+from bss_service.protocol.training import EarlierSize, JobSize, LocalBatches, Trainer, Window
 from tests.conftest import Trainer as Loop
 from tests.support.simulated import report
 
@@ -55,6 +58,9 @@ EVENTS: dict[type[JobEvent[Any]], Event] = {
     LocalBatchesAdopted: LocalBatchesAdopted(LocalBatches(start=2, indices=INDICES)),
     PlanDrawn: PlanDrawn(4, 17),
     JobChanged: JobChanged(JobChange(horizon=100)),
+    KeysRegistered: KeysRegistered(["a", "b"], 9, JobSize(samples=11, earlier=[EarlierSize(samples=10, until=0)])),
+    WindowOpened: WindowOpened(Window(first_step=3, samples=np.array([3, 1, 2, 0]))),
+    JobGrown: JobGrown(12, JobSize(samples=12, earlier=[EarlierSize(samples=10, until=1)])),
     TrainerAttached: TrainerAttached(Trainer(rank=1, world_size=2, client="c0ffee", host="gpu-1", process=4711)),
     StepsServed: StepsServed(5),
     Forked: Forked("0" * 32),
@@ -112,7 +118,7 @@ def test_a_swap_is_journaled_with_the_version_that_it_made() -> None:
 def test_only_what_decides_about_batches_draws() -> None:
     shadow = replace(EVENTS[PolicySwapped], request=SwapRequest(policy=UNIFORM, shadow=True))
     drawing = {type(event) for event in EVENTS.values() if event.draws}
-    assert drawing == {PolicySwapped, LocalBatchesAdopted, PlanDrawn, StepsServed, Recovered}
+    assert drawing == {PolicySwapped, LocalBatchesAdopted, PlanDrawn, StepsServed, Recovered, JobGrown, WindowOpened}
     assert not shadow.draws
 
 

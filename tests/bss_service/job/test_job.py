@@ -695,11 +695,13 @@ def test_another_seed_is_another_run() -> None:
 
 
 def assert_covered(trainer: Trainer) -> None:
-    """Each sample at most once an epoch, and in whole epochs with their tail all of them."""
-    for epoch in trainer.epochs():
+    """Each sample at most once an epoch, and in whole epochs with their tail all of them; none before it is there."""
+    calendar = trainer.job.calendar
+    for number, epoch in enumerate(trainer.epochs()):
         assert len(set(epoch)) == len(epoch)
-        if trainer.job.spec.tail == "carry" and len(epoch) == trainer.job.calendar.epoch_positions:
-            assert sorted(epoch) == list(range(trainer.job.spec.samples))
+        assert max(epoch) < calendar.samples_of(number)
+        if trainer.job.spec.tail == "carry" and len(epoch) == calendar.positions_of(number):
+            assert sorted(epoch) == list(range(calendar.samples_of(number)))
 
 
 POLICIES = st.sampled_from(["uniform", "balance_code", "external"])
@@ -711,6 +713,7 @@ class AnyCourse(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.trainer = Trainer()
+        self.spec = self.trainer.job.spec
         self.rows: set[tuple[int, int]] = set()
         self.counts: Counter[int] = Counter()
 
@@ -723,6 +726,11 @@ class AnyCourse(RuleBasedStateMachine):
     )
     def begin(self, **spec: Any) -> None:
         self.trainer = Trainer(**spec)
+        self.spec = self.trainer.job.spec
+
+    @rule(more=st.integers(0, 5))
+    def grow(self, more: int) -> None:
+        self.trainer.grow(self.trainer.job.spec.samples + more)
 
     @rule(steps=st.integers(1, 4))
     def take(self, steps: int) -> None:
@@ -761,14 +769,15 @@ class AnyCourse(RuleBasedStateMachine):
     def outage(self, back: int) -> None:
         trainer = self.trainer
         start = max(0, trainer.job.served - back)
-        length = trainer.job.calendar.epoch_positions
-        offset = start * 4 % length
+        calendar = trainer.job.calendar
+        epoch = calendar.epoch_at(start * 4)
+        length, offset = calendar.positions_of(epoch), start * 4 - calendar.epoch_begin(epoch)
         if any(step >= start for step, _ in self.rows) or not (start == 0 or trainer.job.holds(start - 1)):
             return
         before = [s for step in range(start) for s in trainer.batches[step].tolist()]
         drawn = before[len(before) - offset :]
-        batch = [s for s in range(trainer.job.spec.samples) if s not in drawn][: min(4, length - offset)]
-        batch += [s for s in range(trainer.job.spec.samples) if s not in batch][: 4 - len(batch)]
+        batch = [s for s in range(calendar.samples_of(epoch)) if s not in drawn][: min(4, length - offset)]
+        batch += [s for s in range(calendar.samples_of(epoch + 1)) if s not in batch][: 4 - len(batch)]
         trainer.adopt(start, [np.array(batch)])
 
     @rule()
@@ -795,7 +804,7 @@ class AnyCourse(RuleBasedStateMachine):
         assert +counted == self.counts
 
     def teardown(self) -> None:
-        assert replayed(Job(self.trainer.job.spec), self.trainer.journal) == self.trainer.state()
+        assert replayed(Job(self.spec), self.trainer.journal) == self.trainer.state()
 
 
 TestAnyCourse = AnyCourse.TestCase

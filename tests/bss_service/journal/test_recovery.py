@@ -17,7 +17,7 @@ import pytest
 from bss_service.http.app import create_app
 from bss_service.journal.store import Store
 from bss_service.protocol import frames
-from bss_service.protocol.jobs import JobSpec
+from bss_service.protocol.jobs import JobChange, JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import StepsRequest
 from bss_service.settings import Settings
@@ -153,6 +153,44 @@ def test_a_swap_that_only_an_earlier_recovery_tells_of_counts_again(start_servic
             service.start()
             assert (client.policy("job").policy.name, client.policy("job").policy_version) == ("uniform", 2)
         assert (order(take(client, "job", range(7, 14))) == before).all()
+
+
+def test_a_growth_and_keys_behind_the_damage_count_again(start_service: StartService) -> None:
+    service, job = start_service(), job_of(samples=16)
+    with service.client(retries=0) as client:
+        client.create_job(job)
+        before = order(train(client, job, range(3)))
+        client.register_keys("job", [f"key {k}" for k in range(20)])
+        grown = client.change_job("job", JobChange(samples=24)).spec
+        before = np.concatenate([before, order(train(client, grown, range(3, 11)))])
+        assert sorted(before[32:56]) == list(range(24))
+        service.kill()
+        damage_journal(service.store, "UPDATE journal SET checksum = checksum + 1 WHERE seq = 5")
+        service.start()
+        assert client.job("job").spec.size == grown.size
+        assert (order(take(client, "job", range(11))) == before).all()
+        assert client.register_keys("job", ["key 19", "more"]).indices.tolist() == [19, 20]
+        service.kill()
+        service.start()
+        assert client.job("job").spec.size == grown.size
+    assert logged_soon(service, "journal damaged")
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("grow", "how the job grew from 16 samples"), ("keys", "are lost")])
+def test_a_job_whose_growth_or_keys_are_lost_is_refused(start_service: StartService, kind: str, reason: str) -> None:
+    service, job = start_service(), job_of(samples=16)
+    with service.client(retries=0) as client:
+        client.create_job(job)
+        train(client, job, range(3))
+        client.register_keys("job", ["a"])
+        grown = client.change_job("job", JobChange(samples=24)).spec
+        train(client, grown, range(3, 7))
+        client.register_keys("job", ["b"])
+        service.kill()
+        damage_journal(service.store, "UPDATE journal SET body = x'00' WHERE seq = ?", seq_of(service.store, kind, 0))
+        service.start()
+        with pytest.raises(OutageError, match=reason):
+            client.job("job")
 
 
 def test_a_policy_whose_swap_is_lost_is_named(start_service: StartService) -> None:

@@ -204,6 +204,7 @@ COMPARED = {
     "more_seeds": 12,
     "curve": [DIFFERENCE, {"mean": 0.0}],
 }
+SIZE = {"samples": 60, "earlier": [{"samples": 40, "until": 2}, {"samples": 50, "until": 5}]}
 MESSAGES: dict[type[Message], dict[str, Any]] = {
     policies.PolicySpec: POLICY,
     jobs.RewardSpec: {"metric": "accuracy", "balance_weight": 0.5, "discount": 0.9},
@@ -251,7 +252,13 @@ MESSAGES: dict[type[Message], dict[str, Any]] = {
         "left_out": 3,
         "weakest_modality": "audio",
     },
-    jobs.JobChange: {"horizon": 100, "patience": 2.5},
+    jobs.JobChange: {"horizon": 100, "patience": 2.5, "samples": 60},
+    training.EarlierSize: {"samples": 40, "until": 2},
+    training.JobSize: SIZE,
+    training.Window: {"first_step": 6, "samples": np.array([3, 1, 1, 0])},
+    training.WindowAnswer: {"outcome": "replaced", "end_step": 8},
+    samples.SampleKeys: {"keys": ["shard-0/17", "ä"]},
+    samples.KeysAnswer: {**SIZE, "indices": np.array([0, 7]), "known": 8},
     jobs.JobList: {"jobs": [STATE]},
     jobs.SampleGroups: {"groups": np.array([0, 2, 1, 0])},
     jobs.GroupsAnswer: {"outcome": "applied", "first_step": 12},

@@ -169,7 +169,7 @@ PROMISES = {
 
 def batches_in(answer: Answer) -> dict[int, Batch]:
     """The batches that an answer holds, by step."""
-    batches = answer.body.get("batches", answer.body if "indices" in answer.body else None)
+    batches = answer.body.get("batches", answer.body if "scored_until" in answer.body else None)
     if batches is None:
         return {}
     columns = (batches["policy_version"], batches["indices"], batches["probabilities"], batches["scored_until"])

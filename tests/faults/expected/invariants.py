@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from tests.faults.expected.model import Model
@@ -27,11 +28,13 @@ def objections(model: Model, decisions: Sequence[Mapping[str, Any]]) -> Iterator
             row = None if batch.version == 0 else by_step[step]
             coverage = "epoch" if row is None else row["action"]["coverage"]
             sample = batch.indices[k]
+            if sample >= model.samples_of(epoch):
+                yield f"coverage: sample {sample} comes at step {step} of epoch {epoch}, which does not have it yet"
             if coverage == "epoch" and sample in drawn:
                 yield f"coverage: sample {sample} comes twice in epoch {epoch}, again at step {step}"
             if before is not row:
                 yield from _sums(segment, left, step)
-                segment, left = [], model.spec.samples - len(drawn)
+                segment, left = [], model.samples_of(epoch) - len(drawn)
             before = row
             drawn.add(sample)
             if row is not None and coverage == "epoch":
@@ -59,9 +62,9 @@ def _epochs(model: Model) -> Iterator[tuple[int, range]]:
     """The epochs whose first batch is known, with the positions of theirs that were handed out."""
     assert model.spec is not None
     end = model.served * model.spec.batch_size
-    for epoch, start in enumerate(range(0, end, model.positions)):
-        if start // model.spec.batch_size in model.batches:
-            yield epoch, range(start, min(end, start + model.positions))
+    for epoch, positions in takewhile(lambda one: one[1].start < end, model.epochs()):
+        if positions.start // model.spec.batch_size in model.batches:
+            yield epoch, range(positions.start, min(end, positions.stop))
 
 
 def _sums(segment: Sequence[tuple[int, float]], left: int, step: int) -> Iterator[str]:

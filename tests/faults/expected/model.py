@@ -7,6 +7,7 @@ unknown until it is first seen, and must be the same from then on. What a batch 
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, fields, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,16 @@ import numpy as np
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.jobs import JobChange, JobSpec
 from bss_service.protocol.policies import PolicySpec, SwapRequest
-from bss_service.protocol.training import AttachRequest, Feedback, LocalBatchesRequest, Ranked, Scores, StepsRequest
+from bss_service.protocol.samples import SampleKeys
+from bss_service.protocol.training import (
+    AttachRequest,
+    EarlierSize,
+    Feedback,
+    LocalBatchesRequest,
+    Ranked,
+    Scores,
+    StepsRequest,
+)
 from bss_service.protocol.validation import ValidationReport
 from tests.faults.expected.places import Places
 
@@ -69,6 +79,7 @@ class Model:
     acted: list[ActionRequest] = field(default_factory=list)
     shadow: PolicySpec | None = None
     shadows: int = 0
+    keys: list[str] = field(default_factory=list)  # of samples 0, 1, 2 …
     is_copy: bool = False
     oldest: int = 0  # batches before this step stayed with the job that this one is a copy of
 
@@ -77,20 +88,29 @@ class Model:
 
     # The calendar.
 
-    @property
-    def positions(self) -> int:
-        """Samples an epoch."""
+    def samples_of(self, epoch: int) -> int:
         assert self.spec is not None
-        n, g = self.spec.samples, self.spec.batch_size
-        return n if self.spec.tail == "carry" else n // g * g
+        return next((size.samples for size in self.spec.earlier if epoch < size.until), self.spec.samples)
+
+    def epochs(self) -> Iterator[tuple[int, range]]:
+        """The positions of each epoch, without end."""
+        assert self.spec is not None
+        begin, g = 0, self.spec.batch_size
+        for epoch in count():
+            n = self.samples_of(epoch)
+            yield epoch, range(begin, begin := begin + (n if self.spec.tail == "carry" else n // g * g))
+
+    def epoch_at(self, position: int) -> tuple[int, range]:
+        """The epoch that a position lies in, and all of its positions."""
+        return next((epoch, positions) for epoch, positions in self.epochs() if position in positions)
 
     def epoch_of(self, step: int) -> int:
         assert self.spec is not None
-        return ((step + 1) * self.spec.batch_size - 1) // self.positions
+        return self.epoch_at((step + 1) * self.spec.batch_size - 1)[0]
 
     def epoch_start(self, epoch: int) -> int:
         assert self.spec is not None
-        return epoch * self.positions // self.spec.batch_size
+        return next(positions.start for e, positions in self.epochs() if e == epoch) // self.spec.batch_size
 
     def interval_of(self, step: int) -> tuple[int, int]:
         assert self.spec is not None
@@ -112,7 +132,9 @@ class Model:
 
     def create(self, spec: JobSpec) -> Reply:
         if self.spec is not None:
-            kept = {name: getattr(self.spec, name) for name in JobChange.model_fields}
+            kept = {name: getattr(self.spec, name) for name in ("horizon", "patience")}
+            if spec.samples in [self.spec.samples, *(size.samples for size in self.spec.earlier)]:
+                kept |= {"samples": self.spec.samples, "earlier": self.spec.earlier}
             if spec.model_copy(update=kept) != self.spec:
                 return Reply(409)
             return Reply(200, {**self.state(None).body, "created": False})
@@ -129,10 +151,32 @@ class Model:
         return Reply(201)
 
     def change(self, change: JobChange) -> Reply:
-        """Another horizon or patience, of which nothing follows that the model knows of."""
+        """Another horizon or patience, of which nothing follows that the model knows of; or more samples."""
         assert self.spec is not None
-        self.spec = self.spec.model_copy(update=change.model_dump(exclude_none=True))
+        if change.samples is not None and change.samples < self.spec.samples:
+            raise Refused(409, "samples")
+        if change.samples is not None and change.samples > self.spec.samples:
+            self._grow(change.samples, self.planned)
+        self.spec = self.spec.model_copy(update=change.model_dump(exclude_none=True, exclude={"samples"}))
         return self.state(None)
+
+    def _grow(self, samples: int, planned: int) -> None:
+        """Have more samples from the first epoch on of which the steps before one hold nothing."""
+        assert self.spec is not None
+        epoch = self.epoch_at(planned * self.spec.batch_size - 1)[0] + 1 if planned else 0
+        before = self.samples_of(epoch - 1) if epoch else [*self.spec.earlier, self.spec][0].samples
+        earlier = [size for size in self.spec.earlier if size.until < epoch]
+        earlier.append(EarlierSize(samples=before, until=epoch))
+        self.spec = self.spec.model_copy(update={"samples": samples, "earlier": earlier})
+
+    def register(self, told: SampleKeys) -> Reply:
+        """A key is always the same sample; new ones are the next, and the job grows by them."""
+        assert self.spec is not None
+        self.keys = [*self.keys, *(key for key in dict.fromkeys(told.keys) if key not in self.keys)]
+        if len(self.keys) > self.spec.samples:
+            self._grow(len(self.keys), self.planned)
+        indices = [self.keys.index(key) for key in told.keys]
+        return Reply(200, {"indices": indices, "known": len(self.keys), "samples": self.spec.samples})
 
     def delete(self, _: None) -> Reply:
         self.__init__()  # type: ignore[misc]
@@ -259,16 +303,18 @@ class Model:
         known = in_memory and stop <= self.served
         if known and rows == [self.batches[step].indices for step in range(local.start, stop)]:
             return Reply(200, {"outcome": "repeated"})
-        if any(step >= local.start for step, _ in self.counted) or self._repeats(local.start, rows):
+        if any(step >= local.start for step, _ in self.counted):
             raise Refused(409)
         if self.plans and self.plans[0][0] * self.spec.batch_size > self._epoch_began(local.start):
             raise Refused(409)  # its epoch is no longer in memory
+        self.spec = self._as_drawn_by_client(local.start, rows)
         self._truncate(local.start)
         self.awaited = min(self.awaited, local.start)
         for step in [s for s in self.batches if s >= local.start]:
             del self.batches[step]
         for k, batch in enumerate(rows):
-            self.batches[local.start + k] = Batch(0, batch, (float(np.float32(1 / self.spec.samples)),) * len(batch))
+            p = float(np.float32(1 / self.samples_of(self.epoch_of(local.start + k))))
+            self.batches[local.start + k] = Batch(0, batch, (p,) * len(batch))
         self._keep(local.start, stop)
         self.served = stop
         return Reply(200, {"outcome": "applied"})
@@ -378,7 +424,9 @@ class Model:
         assert self.spec is not None
         first, version = self.planned, self._in_force(self.planned)
         start, end = self.interval_of(first)
-        end = next(s for s in range(first + 1, end + 1) if s == end or self._in_force(s) != version)
+        size = self.samples_of(self.epoch_of(first))
+        alike = [self._in_force(s) == version and self.samples_of(self.epoch_of(s)) == size for s in range(first, end)]
+        end = first + (alike.index(False) if False in alike else len(alike))
         fed_back = {row for row in self.waiting if row[0] < max(0, start - self.spec.lag)}
         self.learnt, self.waiting = self.learnt | fed_back, self.waiting - fed_back
         self.passed, self.passes = self.passed | self.passes, set()
@@ -402,21 +450,43 @@ class Model:
     def _epoch_began(self, step: int) -> int:
         """The first position of the epoch in which a step begins."""
         assert self.spec is not None
-        return step * self.spec.batch_size // self.positions * self.positions
+        return self.epoch_at(step * self.spec.batch_size)[1].start
+
+    def _as_drawn_by_client(self, start: int, rows: list[tuple[int, ...]]) -> JobSpec:
+        """The job once a client's batches are in it, which may have been drawn before it heard that the job has grown.
+
+        Raises Refused where they repeat a sample within an epoch, whatever it knew.
+        """
+        assert self.spec is not None
+        known = self.copy()
+        assert known.spec is not None
+        while known._repeats(start, rows):
+            if not known.spec.earlier:
+                raise Refused(409)
+            *earlier, last = known.spec.earlier
+            since = range(known.epoch_start(last.until), start)
+            if since and (self.plans[0][0] > since.start or any(self.batches[step].version for step in since)):
+                raise Refused(409)  # the service has drawn for it since, or it can't be told any more
+            known.spec = known.spec.model_copy(update={"samples": last.samples, "earlier": earlier})
+        if known.spec != self.spec:
+            known._grow(self.spec.samples, start + len(rows))
+        return known.spec
 
     def _repeats(self, start: int, rows: list[tuple[int, ...]]) -> bool:
-        """Whether batches from a step on repeat a sample within an epoch."""
+        """Whether batches from a step on repeat a sample within an epoch, or have one that is not there yet."""
         assert self.spec is not None
         g, began = self.spec.batch_size, self._epoch_began(start)
         before = [self.batches[p // g].indices for p in range(began, start * g)]
         came = [indices[(began + k) % g] for k, indices in enumerate(before) if indices is not None]
         new = [sample for batch in rows for sample in batch]
         epochs = [
-            *(began // self.positions for _ in came),
-            *((start * g + k) // self.positions for k in range(len(new))),
+            *(self.epoch_at(began)[0] for _ in came),
+            *(self.epoch_at(start * g + k)[0] for k in range(len(new))),
         ]
         drawn = list(zip(epochs, [*came, *new], strict=True))
-        return any(pair in drawn[:k] for k, pair in enumerate(drawn) if k >= len(came))
+        return any(
+            pair in drawn[:k] or pair[1] >= self.samples_of(pair[0]) for k, pair in enumerate(drawn) if k >= len(came)
+        )
 
 
 def _arrays(feedback: Feedback) -> list[np.ndarray]:

@@ -32,10 +32,12 @@ SAMPLES = 48
 Batches = list[list[int]]
 
 
-def train(sampler: ScheduledBatchSampler, epochs: int = 1, steps: int | None = None, workers: int = 0) -> Batches:
+def train(
+    sampler: ScheduledBatchSampler, epochs: int = 1, steps: int | None = None, workers: int = 0, samples: int = SAMPLES
+) -> Batches:
     """What a user's script does."""
     loader: DataLoader[Any] = DataLoader(
-        WithIndex(TensorDataset(torch.arange(SAMPLES))), batch_sampler=sampler, num_workers=workers
+        WithIndex(TensorDataset(torch.arange(samples))), batch_sampler=sampler, num_workers=workers
     )
     came: Batches = []
     for _ in range(epochs):
@@ -365,3 +367,98 @@ class TestMoreEpochsThanPlanned:
             assert (kept.horizon, kept.patience, len(client.job("run").trainers)) == (24, 5.0, 1)
             client.put_snapshot("copy", client.snapshot("run"))
             assert client.job("copy").spec.horizon == 24
+
+
+def flat(came: Batches) -> list[int]:
+    return sorted(index for batch in came for index in batch)
+
+
+class TestGrowingData:
+    MORE = 64
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_new_samples_come_from_the_next_epoch_on(self, client: SchedulerClient, job: JobSpec, workers: int) -> None:
+        with ScheduledBatchSampler(job, client) as sampler:
+            came = train(sampler, workers=workers)
+            assert len(sampler) == 6
+            sampler.grow(self.MORE)
+            assert len(sampler) == 8
+            more = train(sampler, 2, workers=workers, samples=self.MORE)
+        assert flat(came) == list(range(SAMPLES))
+        assert [flat(more[:8]), flat(more[8:])] == [list(range(self.MORE))] * 2
+
+    def test_a_growth_by_somebody_else_reaches_a_pass_that_has_begun(
+        self, client: SchedulerClient, job: JobSpec
+    ) -> None:
+        with ScheduledBatchSampler(job, client) as sampler:
+            train(sampler)
+            loader: DataLoader[Any] = DataLoader(
+                WithIndex(TensorDataset(torch.arange(self.MORE))), batch_sampler=sampler, num_workers=2
+            )
+            client.change_job(job.name, JobChange(samples=self.MORE))  # of which this sampler does not know yet
+            came = []
+            for index, _ in loader:
+                sampler.feedback(index, {"loss": index.float()})
+                came.append(index.tolist())
+            assert flat(came) == list(range(self.MORE))
+            assert sampler.spec.samples == self.MORE
+
+    @pytest.mark.parametrize("world_size", [1, 2])
+    @pytest.mark.parametrize("step", [3, 9])
+    def test_a_run_goes_on_from_before_and_behind_the_growth(
+        self, client: SchedulerClient, job: JobSpec, step: int, world_size: int
+    ) -> None:
+        with ScheduledBatchSampler(job, client) as sampler:
+            came = train(sampler, steps=3)
+            state = sampler.state_dict()
+            came += train(sampler)
+            sampler.grow(self.MORE)
+            came += train(sampler, steps=3, samples=self.MORE)
+            state = state if step == 3 else sampler.state_dict()
+            came += train(sampler, samples=self.MORE)
+        assert (flat(came[:6]), flat(came[6:])) == (list(range(SAMPLES)), list(range(self.MORE)))
+        again: list[Batches] = [[] for _ in range(world_size)]
+
+        def run(rank: int) -> None:
+            with ScheduledBatchSampler(job, client, rank=rank, world_size=world_size) as resumed:  # as it was made
+                resumed.load_state_dict(state)
+                again[rank] = train(resumed, 2 if step == 3 else 1, samples=self.MORE)
+
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        batches = [[index for part in parts for index in part] for parts in zip(*again, strict=True)]
+        assert batches == came[step:]
+
+    def test_ranks_that_register_keys_have_the_same_samples_and_epochs(
+        self, client: SchedulerClient, job: JobSpec
+    ) -> None:
+        keys = [f"clip {k}" for k in range(SAMPLES)]
+        found: list[list[int]] = []
+
+        def register(sampler: ScheduledBatchSampler) -> None:
+            found.append(sampler.register(keys).tolist())
+
+        came = together(client, job.model_copy(update={"samples": 8}), 2, epochs=2, prepare=register)
+        assert found == [list(range(SAMPLES))] * 2
+        both = [[*zero, *one] for zero, one in zip(*came, strict=True)]
+        assert [flat(both[:6]), flat(both[6:])] == [list(range(SAMPLES))] * 2
+
+    def test_an_epoch_drawn_locally_over_the_growth_has_each_sample_once(
+        self, start_service: Callable[..., Service]
+    ) -> None:
+        service, job = start_service(), spec("run", samples=SAMPLES, batch_size=8, policy="uniform")
+        with service.client(retries=0, timeout=1) as client:
+            with ScheduledBatchSampler(job, client, on_outage="local", outage_after=0.1) as sampler:
+                train(sampler)
+                sampler.grow(self.MORE)
+                came = train(sampler, steps=2, samples=self.MORE)
+                service.kill()
+                came += train(sampler, samples=self.MORE)
+                service.start()
+                assert sampler.flush(20)
+                after = train(sampler, samples=self.MORE)
+            assert (flat(came), flat(after)) == (list(range(self.MORE)),) * 2
+            assert client.batches("run", 6, 8).indices.tolist() == came

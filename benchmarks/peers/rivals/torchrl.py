@@ -1,5 +1,7 @@
 """TorchRL's prioritised buffer of a million samples in an actor of Ray: a batch of 256, and their new priorities."""
 
+from functools import partial
+
 from benchmarks.peers.loop import answer
 
 G = 256
@@ -8,18 +10,17 @@ G = 256
 def main() -> None:
     import ray
     import torch
-    from torchrl.data import LazyTensorStorage, RayReplayBuffer, TensorDictPrioritizedReplayBuffer
+    from tensordict import TensorDict
+    from torchrl.data import LazyTensorStorage, RayReplayBuffer, ReplayBuffer
+    from torchrl.data.replay_buffers.samplers import PrioritizedSampler
 
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
     buffer = RayReplayBuffer(
-        replay_buffer_cls=TensorDictPrioritizedReplayBuffer,
-        alpha=0.7,
-        beta=0.5,
-        storage=lambda: LazyTensorStorage(10**6),
+        replay_buffer_cls=ReplayBuffer,
+        storage=partial(LazyTensorStorage, 10**6),
+        sampler=partial(PrioritizedSampler, 10**6, alpha=0.7, beta=0.5),
         batch_size=G,
     )
-    from tensordict import TensorDict
-
     buffer.extend(TensorDict({"sample": torch.arange(10**6)}, batch_size=10**6))
 
     def call() -> None:

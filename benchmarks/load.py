@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import traffic
-from benchmarks.bare import bare_service
-from benchmarks.traffic import KINDS, PATIENCE, Phase, Workload
+from benchmarks.crowd import traffic
+from benchmarks.crowd.bare import bare_service
+from benchmarks.crowd.traffic import KINDS, PATIENCE, Phase, Workload
 from benchmarks.watch import MB, Watch, machine, quantiles_row, slope
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import traffic
-from benchmarks.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Workload
+from benchmarks.crowd import traffic
+from benchmarks.crowd.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Workload
 from benchmarks.watch import MB, Watch, machine, quantiles_row, slope
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec

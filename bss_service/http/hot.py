@@ -26,6 +26,7 @@ from bss_service.http.tokens import Scope as TokenScope
 from bss_service.protocol import frames
 from bss_service.protocol.message import INCARNATION_HEADER, INCARNATION_PATTERN, PROTOCOL, PROTOCOL_HEADER
 from bss_service.protocol.training import StepsRequest
+from bss_service.telemetry import tracing
 from bss_service.telemetry.metrics import Metrics
 from bss_service.telemetry.tracing import HOT, ROUTE
 
@@ -70,7 +71,11 @@ class HotCalls:
             self._host_check.check(request.scope)
             gate: Gate = self._inner.state.gate
             await gate.admit(request, TokenScope.TRAIN)
-            message = parsed(await read_bounded(request, LONG), frames.CONTENT_TYPE, StepsRequest)
+            data = await read_bounded(request, LONG)
+            with tracing.span("parse", job=job) as parsing:
+                message = parsed(data, frames.CONTENT_TYPE, StepsRequest)
+                if parsing is not None:
+                    parsing.set_attributes(tracing.named({"step": message.start}))
             host = self._inner.state.host
             answer = await host.steps(job, message, incarnation, leaving=leaving(request), rows=ANSWER_ROWS)
             return MessageResponse(answer)

@@ -16,11 +16,15 @@ import sys
 for name in ("fcntl", "grp", "pwd", "resource", "termios", "uvloop"):
     sys.modules[name] = None
 """
-IMPORTS = """
+# Of these the hub's own library imports what Windows lacks, unless it really is on Windows.
+OF_THE_HUB = ("integrations.transformers", "integrations.trl")
+
+IMPORTS = f"""
+OF_THE_HUB = {OF_THE_HUB}
 import importlib, pkgutil, bss_cli, bss_service, trainer_client
 for package in (bss_cli, bss_service, trainer_client):
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if not module.name.endswith("__main__"):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not module.name.endswith(("__main__", *OF_THE_HUB)):
             importlib.import_module(module.name)
 """
 
@@ -90,7 +94,8 @@ def without_posix(program: str, *arguments: str) -> subprocess.CompletedProcess[
 
 def test_everything_imports_without_what_windows_lacks() -> None:
     done = without_posix(IMPORTS)
-    assert (done.returncode, done.stderr) == (0, "")
+    said = [line for line in done.stderr.splitlines() if not line.startswith("WARNING:absl:")]  # Grain, of JAX
+    assert (done.returncode, said) == (0, [])
 
 
 def test_without_posix_serve_says_what_it_needs(tmp_path: Path) -> None:

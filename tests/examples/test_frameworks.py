@@ -18,7 +18,7 @@ def check(client: SchedulerClient, job_name: str, steps: int) -> None:
     assert (state.steps_fed_back, state.fed_back_until, state.validation.step) == (steps, steps, steps)
 
 
-@pytest.mark.parametrize("example", ["lightning_callback.py", "huggingface_trainer.py"])
+@pytest.mark.parametrize("example", ["frameworks/lightning_callback.py", "frameworks/huggingface_trainer.py"])
 def test_a_trainer_trains(run: Callable[..., list[str]], client: SchedulerClient, job_name: str, example: str) -> None:
     *_, line = run(example, "--epochs", "1")
     assert "validation accuracy" in line
@@ -27,7 +27,7 @@ def test_a_trainer_trains(run: Callable[..., list[str]], client: SchedulerClient
 
 def test_prompts_are_chosen_for_grpo(run: Callable[..., list[str]], client: SchedulerClient, job_name: str) -> None:
     quietly = ("-W", "ignore::FutureWarning")  # of transformers, which TRL calls by older names
-    *_, line = run("grpo_prompts.py", "--epochs", "2", under=quietly)
+    *_, line = run("frameworks/grpo_prompts.py", "--epochs", "2", under=quietly)
     assert line.startswith("epoch 2: mean reward ")
     assert client.job(job_name).steps_fed_back == 4
 
@@ -35,7 +35,7 @@ def test_prompts_are_chosen_for_grpo(run: Callable[..., list[str]], client: Sche
 def test_two_processes_of_accelerate_train_and_one_goes_on_alone(
     run: Callable[..., list[str]], client: SchedulerClient, job_name: str
 ) -> None:
-    (together,) = run("accelerate_loop.py", "--epochs", "1", under=LAUNCH)
-    (alone,) = run("accelerate_loop.py", "--epochs", "2")
+    (together,) = run("frameworks/accelerate_loop.py", "--epochs", "1", under=LAUNCH)
+    (alone,) = run("frameworks/accelerate_loop.py", "--epochs", "2")
     assert together.startswith("step 32: ") and alone.startswith("step 64: ")
     check(client, job_name, 64)

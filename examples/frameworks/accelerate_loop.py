@@ -1,6 +1,6 @@
 """Accelerate, and a model without unimodal heads: probes stand in for them. Start `bss serve`, then run this file.
 
-    accelerate launch --cpu --num_processes 2 examples/accelerate_loop.py
+    accelerate launch --cpu --num_processes 2 examples/frameworks/accelerate_loop.py
 
 The lines that end in `# +` are all that it adds. One process does as well. Run it again with more `--epochs`, and it
 goes on from its checkpoint.

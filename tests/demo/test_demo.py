@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--seeds", "1", "--epochs", "2", "--swap-epochs", "2", "--policies", "evidence", "oracle"]
@@ -49,6 +50,7 @@ def test_a_small_demo_from_end_to_end(tmp_path: Path) -> None:
     assert not _answers(url[0])
 
 
+@pytest.mark.long
 def test_an_interrupted_demo_leaves_nothing_running(tmp_path: Path) -> None:
     process = subprocess.Popen(_command(tmp_path / "demo"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:

@@ -1,10 +1,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bss_service.policies import artefact
 from trainer_client import SchedulerClient
 
 
+@pytest.mark.long
 def test_a_job_goes_on_under_the_policy_that_was_trained(
     run: Callable[..., list[str]], client: SchedulerClient, job_name: str, tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ def test_a_store_that_stays_locked_is_refused_at_the_start(start_service: StartS
     assert service.process.returncode == 1
 
 
+@pytest.mark.long
 def test_what_is_drawn_does_not_depend_on_the_clock(tmp_path: Path) -> None:
     if not FAKETIME:
         pytest.skip("this needs libfaketime")

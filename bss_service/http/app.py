@@ -74,7 +74,7 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
     app.add_middleware(RequestMetrics, metrics=metrics)
     openapi.install(app, api.router.routes)
     long_way = app.build_middleware_stack()
-    served: ASGIApp = HotCalls(long_way, app, HostCheck(long_way, settings), metrics)
+    served: ASGIApp = HotCalls(long_way, HostCheck(long_way, settings), metrics)
     if traced:
         served = TracedSteps(served)
     app.middleware_stack = SecurityHeaders(served)  # as one of the stack, it would miss status 500

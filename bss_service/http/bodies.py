@@ -45,13 +45,13 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
     async def read(request: Request) -> M:
         content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
         limit: int = request.app.state.settings.max_body_bytes
-        data = await read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
+        data = await _read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
         _check_count(data, content_type, model)
         with tracing.span("parse", job=request.path_params.get("job", "")) as parsing:
             if len(data) > LONG:
-                message = await run_in_threadpool(parsed, data, content_type, model)
+                message = await run_in_threadpool(_parse, data, content_type, model)
             else:
-                message = parsed(data, content_type, model)
+                message = _parse(data, content_type, model)
             if parsing is not None and isinstance(message, StepsRequest):
                 parsing.set_attributes(tracing.named({"step": message.start}))
         return message
@@ -59,8 +59,7 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
     return read
 
 
-def parsed(data: bytes, content_type: str, model: type[M]) -> M:
-    """The message that a body holds. Raises RequestValidationError or MalformedError."""
+def _parse(data: bytes, content_type: str, model: type[M]) -> M:
     try:
         fields = frames.decode(data) if content_type == frames.CONTENT_TYPE else text.parse_json(data)
         return model.from_wire(fields)
@@ -98,7 +97,7 @@ def _require_few(name: str, count: int, most: int) -> None:
 async def read_artefact(request: Request) -> bytes:
     """A dependency that reads the bytes of an artefact; what they are is judged by artefact.read."""
     _content_type(request, BINARY, frames.CONTENT_TYPE)
-    return await read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
+    return await _read_bounded(request, min(MAX_BYTES, request.app.state.settings.max_body_bytes))
 
 
 def _content_type(request: Request, *allowed: str) -> str:
@@ -117,7 +116,7 @@ def _content_type(request: Request, *allowed: str) -> str:
     return content_type
 
 
-async def read_bounded(request: Request, limit: int) -> bytes:
+async def _read_bounded(request: Request, limit: int) -> bytes:
     """The body, if it is at most `limit` bytes; no more than that is ever held."""
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,25 +19,25 @@ from bss_service.errors import BssError
 from bss_service.host.host import ANSWER_ROWS
 from bss_service.http import problems
 from bss_service.http.auth import Gate
-from bss_service.http.bodies import LONG, MessageResponse, parsed, read_bounded
+from bss_service.http.bodies import LONG, MessageResponse, message_reader
 from bss_service.http.browser.headers import HostCheck
-from bss_service.http.routes import leaving
+from bss_service.http.routes import host_of, leaving
 from bss_service.http.tokens import Scope as TokenScope
 from bss_service.protocol import frames
 from bss_service.protocol.message import INCARNATION_HEADER, INCARNATION_PATTERN, PROTOCOL, PROTOCOL_HEADER
 from bss_service.protocol.training import StepsRequest
-from bss_service.telemetry import tracing
 from bss_service.telemetry.metrics import Metrics
 from bss_service.telemetry.tracing import HOT, ROUTE
 
 _FRAME: Final = frames.CONTENT_TYPE.encode()
-_INCARNATION: Final = re.compile(INCARNATION_PATTERN.encode())
+_INCARNATION: Final = INCARNATION_HEADER.encode()
+_read: Final = message_reader(StepsRequest)
 _EXPECTED: Final[Mapping[bytes, re.Pattern[bytes]]] = {  # headers that are read, and how they are where all is plain
     b"accept": re.compile(re.escape(_FRAME)),
     b"content-type": re.compile(re.escape(_FRAME)),
     b"content-length": re.compile(rb"[0-9]{1,6}"),
     PROTOCOL_HEADER.encode(): re.compile(b"%d" % PROTOCOL),
-    INCARNATION_HEADER.encode(): _INCARNATION,
+    _INCARNATION: re.compile(INCARNATION_PATTERN.encode()),
 }
 _STRANGE: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect", b"trailer"})
 
@@ -45,9 +45,9 @@ _STRANGE: Final = frozenset({b"content-encoding", b"transfer-encoding", b"expect
 class HotCalls:
     """ASGI middleware around all others but those that guard answers."""
 
-    def __init__(self, app: ASGIApp, inner: FastAPI, host_check: HostCheck, metrics: Metrics) -> None:
-        """app: the long way. inner: the application that it leads to."""
-        self._app, self._inner = app, inner
+    def __init__(self, app: ASGIApp, host_check: HostCheck, metrics: Metrics) -> None:
+        """app: the long way."""
+        self._app = app
         self._host_check = host_check
         self._metrics = metrics
 
@@ -69,14 +69,10 @@ class HotCalls:
     async def _answer(self, request: Request, job: str, incarnation: str | None) -> Response:
         try:
             self._host_check.check(request.scope)
-            gate: Gate = self._inner.state.gate
+            gate: Gate = request.app.state.gate
             await gate.admit(request, TokenScope.TRAIN)
-            data = await read_bounded(request, LONG)
-            with tracing.span("parse", job=job) as parsing:
-                message = parsed(data, frames.CONTENT_TYPE, StepsRequest)
-                if parsing is not None:
-                    parsing.set_attributes(tracing.named({"step": message.start}))
-            host = self._inner.state.host
+            request.scope["path_params"] = {"job": job}
+            message, host = await _read(request), await host_of(request)
             answer = await host.steps(job, message, incarnation, leaving=leaving(request), rows=ANSWER_ROWS)
             return MessageResponse(answer)
         except (BssError, RequestValidationError) as error:
@@ -102,5 +98,5 @@ def plain(scope: Scope) -> tuple[str, str | None] | None:
         found[name] = value
     if not found.keys() >= {b"accept", b"content-type", b"content-length"} or int(found[b"content-length"]) > LONG:
         return None
-    incarnation = found.get(INCARNATION_HEADER.encode())
+    incarnation = found.get(_INCARNATION)
     return hot[1], None if incarnation is None else incarnation.decode()

@@ -91,7 +91,21 @@ def ask(http: httpx.Client, service: Service, job: str, body: bytes, way: str, *
     return answer.status_code, answer.content.replace(way.encode(), b""), kept
 
 
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with Service(tmp_path_factory.mktemp("narrow"), environment={"BSS_MAX_BODY_BYTES": "1024"}) as service:
+        yield service
+
+
 class TestBothWays:
+    def test_a_body_beyond_the_services_own_bound_is_refused_alike(self, narrow: Service, job_name: str) -> None:
+        with narrow.client() as client, httpx.Client() as http:
+            client.create_job(spec(job_name, batch_size=G))
+            body = frame(start=0, client="a" * 90) + b" " * 1024
+            short = ask(http, narrow, job_name, body, "")
+            assert short[0] == 413
+            assert short == ask(http, narrow, job_name, body, LONG_WAY)
+
     @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
     def test_a_body_is_answered_alike(self, service: Service, job_name: str, body: bytes) -> None:
         """Asked again it gives the same, so that the same job serves; feedback then is a repetition."""

@@ -200,11 +200,13 @@ class _Connection(http.client.HTTPConnection):
         if content is not None:
             self.putheader("content-length", str(len(content)))
         self.endheaders(content)
-        whole = b"".join(self._unsent)
+        parts = [b"".join(self._unsent)] if len(content or b"") <= _PIECE else list(self._unsent)
         self._unsent.clear()
-        for start in range(0, len(whole), _PIECE):
-            self._socket.settimeout(self._left())
-            self._socket.sendall(whole if len(whole) <= _PIECE else memoryview(whole)[start : start + _PIECE])
+        for sent in parts:
+            part = memoryview(sent)
+            for start in range(0, len(part), _PIECE):
+                self._socket.settimeout(self._left())
+                self._socket.sendall(part[start : start + _PIECE])
 
     def send(self, data: Any) -> None:
         """Called with the head, and with the body."""

@@ -5,9 +5,9 @@ python -m benchmarks.evidence.other_tasks [--seeds 5] [--data emoji]
 Pairs: two towers learn by a symmetric contrastive loss which name belongs to which picture; 30 % of the training pairs
 are wrong, their names passed on in a ring. Recall@1 of the right name among those of all test pictures. Text: a small
 causal transformer learns the names letter by letter; the letters of 20 % of the training names are shuffled. Loss of
-the test names, in nats a letter. Each policy has the same first weights and as many steps, its scheduler a service of
-its own; the epoch is chosen by a clean validation set, the test set is asked once. The oracle is plain shuffling over
-what is right alone.
+the test names, in nats a letter. Each policy has the same first weights and as many steps, over one service; what is
+told of the test set is that of the epoch which a clean validation set chose. The oracle is plain shuffling over what is
+right alone.
 """
 
 import argparse
@@ -68,21 +68,24 @@ class Pairs:
     def step(self, indices: Int64) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch, and what is measured of it."""
         left, right = self._embedded("train", indices)
-        logits, target = left @ right.T / TEMPERATURE, torch.arange(len(indices))
-        loss = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-        return loss, measure_pairs(left, right, temperature=TEMPERATURE)
+        return _contrastive(left, right)[0], measure_pairs(left, right, temperature=TEMPERATURE)
 
     @torch.no_grad()
     def judge(self, split: str) -> Judged:
         """Over all of a part."""
         left, right = self._embedded(split, np.arange(len(self.parts[split][0])))
-        logits, target = left @ right.T / TEMPERATURE, torch.arange(len(left))
-        loss = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-        return Judged(float(loss), float((logits.argmax(1) == target).float().mean()))
+        loss, found = _contrastive(left, right)
+        return Judged(float(loss), float(found.float().mean()))
 
     def _embedded(self, split: str, indices: Int64) -> tuple[Tensor, Tensor]:
         images, texts = (part[torch.from_numpy(indices)] for part in self.parts[split])
         return normalize(self.image(images)), normalize(self.text(self.words(texts)))
+
+
+def _contrastive(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The symmetric loss of embeddings (g, d) of length 1, to train by, and which lefts find their right."""
+    logits, target = left @ right.T / TEMPERATURE, torch.arange(len(left))
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2, logits.argmax(1) == target
 
 
 class Text:

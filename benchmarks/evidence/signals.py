@@ -21,7 +21,7 @@ from bss_service.core.evidence.features import features
 from bss_service.policies.shipped import usual_judge, usual_partial_judge
 from envs.research.comparison import BUILT_IN, HARMS, INTERVALS, HeldOut
 from envs.research.detection import Detection, auc
-from envs.research.training.judging import JudgedRun
+from envs.research.training.judging import JudgedRun, begin, train_epoch
 from envs.research.training.partial import MISSING, PartialRun, told
 from envs.sources import FEATURES
 from envs.students import Students
@@ -74,8 +74,8 @@ def _measure(task: HeldOut, seeds: int, found: Found) -> None:
             runs.append((name, _run(name, made, np.random.default_rng([seed, 1]))))
     best = np.full(len(runs), -1.0)
     tests = np.zeros(len(runs))
-    for (_, run), report in zip(runs, students.validate(), strict=True):
-        run.reports.append(report)
+    alone = [run for _, run in runs]
+    begin(students, alone)
     for epoch in range(INTERVALS + 1):
         for name, run in runs:
             if epoch:
@@ -84,13 +84,10 @@ def _measure(task: HeldOut, seeds: int, found: Found) -> None:
                 _look(run, task.harm, epoch, found)
         if epoch == INTERVALS:
             break
-        drawn = [run.draw() for _, run in runs]
-        measured = students.train([d[0] for d in drawn], [d[1] for d in drawn], [d[2] for d in drawn])
-        reports, tested = students.validate(), students.validate("test")
-        for k, ((_, run), (indices, _, _)) in enumerate(zip(runs, drawn, strict=True)):
-            run.learn(indices, measured[k], reports[k])
-            if reports[k].accuracy > best[k]:
-                best[k], tests[k] = reports[k].accuracy, tested[k].accuracy
+        train_epoch(students, alone)
+        for k, (run, tested) in enumerate(zip(alone, students.validate("test"), strict=True)):
+            if run.reports[-1].accuracy > best[k]:
+                best[k], tests[k] = run.reports[-1].accuracy, tested.accuracy
     accuracies = 100 * tests.reshape(seeds, len(contenders))
     for k, name in enumerate(contenders[1:], start=1):
         found.gains.setdefault((name, task.harm), []).extend((accuracies[:, k] - accuracies[:, 0]).tolist())

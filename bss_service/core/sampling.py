@@ -244,16 +244,10 @@ def draw_plan(
     groups = table.groups if action.weighs_groups else None
     if action.coverage == "draw" or (action.coverage == "subset" and groups is not None):
         candidates = _among(admitted(action, table), believed.kept)
-        own = weights[candidates]
         among = None if groups is None else groups.rows(candidates)
-        p = normalised(mixed(action, among, own))
-        if action.coverage == "draw" or among is None:
-            chosen = weighted_draws(p, uniforms(seed, first_step, 0, len(trained)))
-        else:
-            shares = among.shares(own, action.group_balance, action.mixture)
-            turns = weighted_draws(shares, uniforms(seed, first_step, _TURNS, len(trained)))
-            chosen = _passes_by_group(among, own, turns, partial(uniforms, seed, first_step, _WITHIN))
-        rows.indices[trained], rows.probabilities[trained] = candidates[chosen], p[chosen]
+        drawn_by = partial(uniforms, seed, first_step)
+        chosen, likely = _row_by_row(action, among, weights[candidates], len(trained), drawn_by)
+        rows.indices[trained], rows.probabilities[trained] = candidates[chosen], likely
     else:
         passes = _passes(segments, is_probe, action, table, drawn, believed.kept)
         ordered = mixed(action, groups, weights)
@@ -265,6 +259,24 @@ def draw_plan(
     if believed.masked is not None:
         rows = replace(rows, masked=believed.masked[rows.indices] & ~is_probe[:, None])
     return rows if window is None else replace(rows, indices=window[rows.indices])
+
+
+def _row_by_row(
+    action: Action, groups: Groups | None, weights_log: Float64, rows: int, random: Callable[[int, int], Float64]
+) -> tuple[Int64, Float64]:
+    """Positions of candidates for so many rows that are drawn one by one, or their groups are, and how likely each was.
+
+    groups, weights_log: of the candidates. random: uniform numbers by counter and how many.
+    """
+    p = normalised(mixed(action, groups, weights_log))
+    if action.coverage == "draw" or groups is None:
+        chosen = weighted_draws(p, random(0, rows))
+    else:
+        shares = groups.shares(weights_log, action.group_balance, action.mixture)
+        chosen = _passes_by_group(
+            groups, weights_log, weighted_draws(shares, random(_TURNS, rows)), partial(random, _WITHIN)
+        )
+    return chosen, p[chosen]
 
 
 def loss_weights(probes: Bool) -> Float32:

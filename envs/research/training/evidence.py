@@ -84,6 +84,13 @@ class Group:
             rate=float(np.exp(rng.uniform(low, high))),
         )
 
+    def students(self, classes: int) -> Students:
+        """Those of the group, to be enrolled."""
+        shape = (self.number, self.size.modalities, FEATURES, classes, self.batch_size)
+        if self.kind == Kind("sgd", HIDDEN):
+            return Students(*shape, tested=False, evidence=True)
+        return Networks(self.kind, *shape)
+
 
 def train_judge(
     seed: int, *, scale: float = 1.0, results: Progress = unheard, progress: Progress = unheard
@@ -117,13 +124,7 @@ def simulate(seed: list[int], judge: Judge | None, *, acting: float = ACTING) ->
     rng = np.random.default_rng(seed)
     group = Group.draw(rng)
     lessons = [replace(world(group.size, rng), learning_rate=group.rate) for _ in range(group.number)]
-    classes = max(lesson.classes for lesson in lessons)
-    shape = (group.number, group.size.modalities, FEATURES, classes, group.batch_size)
-    students: Students
-    if group.kind == Kind("sgd", HIDDEN):
-        students = Students(*shape, tested=False, evidence=True)
-    else:
-        students = Networks(group.kind, *shape)
+    students = group.students(max(lesson.classes for lesson in lessons))
     runs = []
     for place, lesson in enumerate(lessons):
         students.enrol(place, lesson, rng)

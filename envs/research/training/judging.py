@@ -146,8 +146,7 @@ def _passes(candidates: Int64, rows: int, rng: np.random.Generator) -> Int64:
 def train_judged(students: Students, runs: Sequence[JudgedRun], epochs: int, *, rows: int) -> Rows:
     """Train enrolled students for so many epochs. Returns `rows` judgements a run before each epoch of `EPOCHS`."""
     collected = []
-    for run, report in zip(runs, students.validate(), strict=True):
-        run.reports.append(report)
+    begin(students, runs)
     for epoch in range(epochs):
         looks = epoch in EPOCHS and rows > 0
         for run in runs:
@@ -155,8 +154,19 @@ def train_judged(students: Students, runs: Sequence[JudgedRun], epochs: int, *, 
                 run.look()
                 if looks:
                     collected.append(run.rows(rows))
-        drawn = [run.draw() for run in runs]
-        measured = students.train([d[0] for d in drawn], [d[1] for d in drawn], [d[2] for d in drawn])
-        for run, (indices, _, _), of_one, report in zip(runs, drawn, measured, students.validate(), strict=True):
-            run.learn(indices, of_one, report)
+        train_epoch(students, runs)
     return Rows.joined(collected)
+
+
+def begin(students: Students, runs: Sequence[JudgedRun]) -> None:
+    """Report what enrolled students are worth untrained."""
+    for run, report in zip(runs, students.validate(), strict=True):
+        run.reports.append(report)
+
+
+def train_epoch(students: Students, runs: Sequence[JudgedRun]) -> None:
+    """Draw, train and report an epoch of each run."""
+    drawn = [run.draw() for run in runs]
+    measured = students.train([d[0] for d in drawn], [d[1] for d in drawn], [d[2] for d in drawn])
+    for run, (indices, _, _), of_one, report in zip(runs, drawn, measured, students.validate(), strict=True):
+        run.learn(indices, of_one, report)

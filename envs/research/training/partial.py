@@ -28,11 +28,9 @@ from envs.research.training.evidence import (
     layers_of,
     network_of,
 )
-from envs.research.training.judging import BELIEF, EPOCHS, PULL, JudgedRun
-from envs.research.training.networks import Kind, Networks
+from envs.research.training.judging import BELIEF, EPOCHS, PULL, JudgedRun, begin, train_epoch
 from envs.research.training.worlds import world
-from envs.sources import FEATURES
-from envs.students import HIDDEN, Students
+from envs.students import Students
 from envs.tasks import Lesson
 
 ROUNDS: Final = 2
@@ -135,12 +133,7 @@ def simulate(seed: list[int], judge: PartialJudge | None) -> Rows:
     rng = np.random.default_rng(seed)
     group = Group.draw(rng)
     lessons = [replace(world(group.size, rng), learning_rate=group.rate) for _ in range(group.number)]
-    shape = (group.number, group.size.modalities, FEATURES, max(made.classes for made in lessons), group.batch_size)
-    students: Students
-    if group.kind == Kind("sgd", HIDDEN):
-        students = Students(*shape, tested=False, evidence=True)
-    else:
-        students = Networks(group.kind, *shape)
+    students = group.students(max(made.classes for made in lessons))
     runs = []
     for place, made in enumerate(lessons):
         students.enrol(place, made, rng)
@@ -154,17 +147,13 @@ def simulate(seed: list[int], judge: PartialJudge | None) -> Rows:
 def train_partly_judged(students: Students, runs: list[PartialRun], epochs: int, *, rows: int) -> Rows:
     """Train enrolled students for so many epochs. Returns `rows` judgements a run before each epoch of `EPOCHS`."""
     collected = []
-    for run, report in zip(runs, students.validate(), strict=True):
-        run.reports.append(report)
+    begin(students, runs)
     for epoch in range(epochs):
         for run in runs if epoch else ():
             run.look()
             if rows and epoch in EPOCHS:
                 collected.append(run.partial_rows(rows))
-        drawn = [run.draw() for run in runs]
-        measured = students.train([d[0] for d in drawn], [d[1] for d in drawn], [d[2] for d in drawn])
-        for run, (indices, _, _), of_one, report in zip(runs, drawn, measured, students.validate(), strict=True):
-            run.learn(indices, of_one, report)
+        train_epoch(students, runs)
     return Rows.joined(collected)
 
 

@@ -1,6 +1,6 @@
 """What evidence does for real networks: the reference trainer over HTTP, against plain shuffling and the oracle.
 
-python -m benchmarks.evidence avdigits.npz --seeds 5 --optimisers adam sgd --write
+python -m benchmarks.evidence.served avdigits.npz --seeds 5 --optimisers adam sgd --write
 
 Every run is one of the service as a user runs it: CNN encoders with batch normalisation on images and signals, test
 accuracy at the best validation epoch, and of the last epoch's network its validation accuracy. Runs that are made are

@@ -84,11 +84,13 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
 def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
     app.router.route_class = GuardedRoute
 
-    @app.get("/healthz", summary="Is the process alive?", dependencies=api.OPEN, responses=openapi.failures(503))
+    @app.get(
+        "/healthz", summary="Is the process alive?", dependencies=api.OPEN, responses=openapi.failures(400, 421, 503)
+    )
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN, responses=openapi.failures(503))
+    @app.get("/readyz", summary="Can it serve?", dependencies=api.OPEN, responses=openapi.failures(400, 421, 503))
     def readyz() -> dict[str, str]:
         store.check()
         return {"status": "ready"}
@@ -98,7 +100,7 @@ def _add_operations(app: FastAPI, store: Store, metrics: Metrics) -> None:
         summary="Prometheus metrics",
         dependencies=api.READ,
         response_class=PlainTextResponse,
-        responses=openapi.failures(401, 403, 429, 503),
+        responses=openapi.failures(400, 401, 403, 421, 429, 503),
     )
     def read_metrics() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,10 +1,11 @@
 """The interface keeps to its OpenAPI document: the short run of `make schemathesis`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 
+from bss_service.errors import BssError
 from tests.fuzz.api import passed, populate, schemathesis
 from tests.support.services import Service
 
@@ -16,3 +17,20 @@ def test_generated_requests_find_no_failure(start_service: Callable[..., Service
     assert passed(report), output[-8000:]
     document = httpx.get(f"{service.url}/openapi.json").json()
     assert report["operations"]["tested"] == sum(len(methods) for methods in document["paths"].values())
+
+
+def test_each_refusal_that_there_is_may_come_of_each_operation(service: Service) -> None:
+    """So a client that is generated from the document knows what it may be told."""
+    document = httpx.get(f"{service.url}/openapi.json").json()
+    refusals = {str(kind.status) for kind in _kinds(BssError)}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            declared = operation["responses"].keys()
+            assert {"400", "421"} <= declared, (method, path)
+            assert not path.startswith("/v1/") or refusals <= declared, (method, path, refusals - declared)
+
+
+def _kinds(kind: type[BssError]) -> Iterator[type[BssError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)

@@ -99,7 +99,8 @@ def checked_url(url: str) -> httpx.URL:
         parsed = httpx.URL(url.rstrip("/"))
     except httpx.InvalidURL as error:
         raise ValueError(f"url must be like {DEFAULT_URL}, got {url!r}: {error}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    labels = parsed.raw_host.removesuffix(b".").split(b".")
+    if parsed.scheme not in ("http", "https") or not all(0 < len(label) < 64 for label in labels):
         raise ValueError(f"url must be like {DEFAULT_URL}, got {url!r}")
     return parsed
 

@@ -6,12 +6,14 @@ By the standard library's HTTP: what is above it in httpx, and in its engine, co
 import http.client
 import io
 import math
+import queue
 import socket
 import ssl
+import threading
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -178,7 +180,7 @@ class _Connection(http.client.HTTPConnection):
         self.due = connected_by
         self._unsent: list[Any] = []
         self._rests_since = math.inf
-        self._socket = socket.create_connection((host, port), self._left())
+        self._socket = _connected(_resolved(host, port, self._left()), self._left)
         opened(self._socket)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -287,6 +289,47 @@ class _Reader(io.RawIOBase):
         count = self._connection.receive(buffer)
         self.ended = count == 0
         return count
+
+
+_Address = tuple[int, int, int, str, Any]  # as getaddrinfo has it
+
+
+def _resolved(host: str, port: int, seconds: float) -> Sequence[_Address]:
+    """The addresses of a name, at least one. Raises TimeoutError where the system's resolver takes longer than that."""
+    with suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    found: queue.SimpleQueue[Sequence[_Address] | OSError] = queue.SimpleQueue()
+
+    def resolve() -> None:
+        try:
+            found.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            found.put(error)
+
+    threading.Thread(target=resolve, name="bss-resolver", daemon=True).start()  # nothing but its end can end it
+    try:
+        addresses = found.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"the name {host!r} was not resolved in time") from None
+    if isinstance(addresses, OSError):
+        raise addresses
+    return addresses
+
+
+def _connected(addresses: Sequence[_Address], left: Callable[[], float]) -> socket.socket:
+    """A connection to the first of these that takes one."""
+    failure = OSError("the name has no address")
+    for family, kind, protocol, _, address in addresses:
+        opened = socket.socket(family, kind, protocol)
+        try:
+            opened.settimeout(left())
+            opened.connect(address)
+        except OSError as error:
+            opened.close()
+            failure = error
+        else:
+            return opened
+    raise failure
 
 
 def _shut(opened: socket.socket) -> None:

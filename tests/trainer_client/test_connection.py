@@ -1,5 +1,6 @@
 """How a trainer reaches its service: whom it trusts, what it waits for, and what it gives up at once."""
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -231,7 +232,10 @@ def test_proxies_of_the_environment_are_not_used(service: Service, monkeypatch: 
 # What no waiting mends.
 
 
-@pytest.mark.parametrize("url", ["ftp://localhost", "localhost:8765", "http://", "http://[::1", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://localhost", "localhost:8765", "http://", "http://[::1", "http://a..b", f"http://{64 * 'a'}.example", ""],
+)
 def test_a_url_that_no_service_can_have_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"^url must be like http://127\.0\.0\.1:8765, got '.*'"):
         SchedulerClient(url)
@@ -360,3 +364,43 @@ def test_a_name_that_is_not_known_is_waited_for(job_name: str) -> None:
     ):
         ScheduledBatchSampler(spec(job_name), client, on_outage="raise", outage_after=0.5)
     assert time.monotonic() - started >= 0.5
+
+
+def test_a_resolver_that_says_nothing_takes_no_more_than_a_call_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, of_system = threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *arguments: Any, **options: Any) -> Any:
+        if options.get("flags") != socket.AI_NUMERICHOST:
+            answers.wait()
+        return of_system(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        with (
+            SchedulerClient("http://scheduler.invalid", timeout=0.3, retries=0) as client,
+            pytest.raises(OutageError, match=r"'scheduler\.invalid' was not resolved in time"),
+        ):
+            client.jobs()
+    finally:
+        answers.set()
+
+
+def test_another_address_of_a_name_is_tried(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_system = socket.getaddrinfo
+    addresses = [closed_address(), of_system("127.0.0.1", port_of(service.url), type=socket.SOCK_STREAM)[0]]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: addresses)
+    with (
+        SchedulerClient(f"http://scheduler.invalid:{port_of(service.url)}", retries=0) as client,
+        pytest.raises(SchedulerError, match="host must be loopback"),
+    ):
+        client.jobs()  # it has come to the service, which is not called so
+
+
+def closed_address() -> tuple[Any, ...]:
+    """One at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname()
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2])

@@ -159,6 +159,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         exchange = self._exchange
         self._tell_of_stray(self.spec)
         self._settle()
+        self._weighed.intersection_update(exchange.open_steps())
         end = self._position if asking.is_over else self._end_of_pass(self._position)
         exchange.begin(self._position, end)
         self._reached_by = self.spec

@@ -33,6 +33,7 @@ class FeedbackItem:
     samples: Int64 | None = field(default=None, compare=False)  # (g,) indices, where they are known
     queued: float = 0.0  # by the outbox's clock
     checksum: int | None = field(default=None, compare=False)  # of the global batch, where that is known
+    tries: int = field(default=0, compare=False)  # of sending it
 
     def read(self) -> Float32 | None:
         """What was measured; waits for it. Raises LabelError naming the step and the sample of a wrong label."""
@@ -157,6 +158,7 @@ def feedback_request(items: Sequence[FeedbackItem], batch_size: int, width: int)
     sender = items[0].sender
     values: Float32 = np.full((len(items), batch_size // sender.world_size, width), np.nan, dtype=np.float32)
     for k, item in enumerate(items):
+        item.tries += 1
         if (measured := item.read()) is not None:
             values[k] = measured
     checksums = [UNKNOWN_BATCH if item.checksum is None else item.checksum for item in items]

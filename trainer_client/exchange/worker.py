@@ -204,7 +204,7 @@ class Worker:
         )
         spec = self.job.spec
         answer = self._client.steps(spec.name, request, spec.patience, spec=spec)
-        self._acknowledge(items, answer.feedback)
+        self._count(items, answer.feedback)
         self._kept = time.monotonic()
         self._tell_of_policy(answer.policy_error)
         with self.changed:
@@ -233,7 +233,7 @@ class Worker:
         if items[0].sender == self._placement:  # not what a checkpoint of another number of ranks had left
             request.client = self._me.client
         answer = self._client.feedback(self.job.spec.name, request)
-        self._acknowledge(items, answer.feedback)
+        self._count(items, answer.feedback)
 
     def _keep_place(self) -> None:
         self._client.attach(self.job.spec.name, AttachRequest(**self._me.model_dump(), resume=True))
@@ -255,9 +255,15 @@ class Worker:
             log.warning("scheduler back: sent it %d batches drawn here from step %d on", len(item.batches), item.start)
         self._acknowledge([item])
 
-    def _acknowledge(self, items: Sequence[Item], outcomes: Sequence[FeedbackOutcome] = ()) -> None:
+    def _acknowledge(self, items: Sequence[Item]) -> None:
         with self.changed:
             self._outbox.acknowledge(len(items))
             self._stats.unmeasured_samples += sum(item.unmeasured() for item in items if isinstance(item, FeedbackItem))
-            self._stats.repeated_feedback += outcomes.count("repeated")
             self.changed.notify_all()
+
+    def _count(self, items: Sequence[FeedbackItem], outcomes: Sequence[FeedbackOutcome]) -> None:
+        """What came of feedback; what was sent more than once may be there by a try whose answer did not come."""
+        told = sum(outcome == "repeated" and item.tries == 1 for item, outcome in zip(items, outcomes, strict=True))
+        with self.changed:
+            self._stats.repeated_feedback += told
+        self._acknowledge(items)

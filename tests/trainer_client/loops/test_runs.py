@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from bss_service.protocol.jobs import JobChange
-from bss_service.protocol.training import AttachRequest
+from bss_service.protocol.training import AttachRequest, StepsAnswer
 from tests.support.services import Service
 from tests.support.simulated import spec
 from trainer_client import (
@@ -24,6 +24,7 @@ from trainer_client import (
     ScheduledBatchSampler,
     SchedulerClient,
     SchedulerError,
+    TooEarlyError,
     WithIndex,
 )
 from trainer_client.exchange import attachment
@@ -268,6 +269,36 @@ class TestRanks:
         assert [len(rank) for rank in came] == 2 * [12 - steps % 6]
         for whole in zip(*came, strict=True):
             assert len({i for rank in whole for i in rank}) == 8
+
+    def test_feedback_that_a_waiting_rank_sends_again_is_not_repeated(
+        self, client: SchedulerClient, job_name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refused, steps = threading.Semaphore(0), SchedulerClient.steps
+
+        def told(*arguments: Any, **options: Any) -> StepsAnswer:
+            try:
+                return steps(*arguments, **options)
+            except TooEarlyError:
+                refused.release()
+                raise
+
+        monkeypatch.setattr(SchedulerClient, "steps", told)
+        job = spec(job_name, samples=SAMPLES, batch_size=8, interval=2, patience=0)
+        with (
+            ScheduledBatchSampler(job, client, rank=0, world_size=2, prefetch=1) as zero,
+            ScheduledBatchSampler(job, client, rank=1, world_size=2, prefetch=1) as one,
+        ):
+            slow = iter(zero)
+            next(slow)
+            ahead = threading.Thread(target=train, args=(one,))
+            ahead.start()
+            assert all(refused.acquire(timeout=30) for _ in range(3))  # it asks again and again, with its feedback
+            for step in range(5):
+                zero.feedback(step)
+                next(slow)
+            zero.feedback(5)
+            ahead.join()
+        assert (zero.stats.repeated_feedback, one.stats.repeated_feedback) == (0, 0)
 
     def test_a_rerun_is_refused_on_every_rank(self, client: SchedulerClient, job: JobSpec) -> None:
         together(client, job, 2)

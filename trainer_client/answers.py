@@ -119,7 +119,7 @@ def of_feedback(answer: FeedbackAnswer, steps: int) -> None:
 def of_job(state: JobState, name: str, spec: JobSpec | None = None) -> None:
     """Where the job of that name is. spec: as it was asked for; what can be changed may differ."""
     require(state.spec.name == name, "spec.name", f"must be {name!r}, as asked for", state.spec.name)
-    if spec is not None and (field := differing(state.spec, spec)) is not None:
+    if spec is not None and (field := state.spec.differing(spec)) is not None:
         asked = getattr(spec, field)
         require(False, f"spec.{field}", f"must be {asked!r:.80}, as asked for", getattr(state.spec, field))
     for field in ("next_step", "epoch", "epoch_start", "steps_fed_back", "fed_back_until"):
@@ -138,13 +138,6 @@ def of_change(state: JobState, name: str, change: JobChange) -> None:
     of_job(state, name)
     samples = state.spec.samples
     require(samples >= (change.samples or 0), "spec.samples", f"must be at least {change.samples}, as sent", samples)
-
-
-def differing(known: JobSpec, asked: JobSpec) -> str | None:
-    """The field in which a known job is not the one that was asked for, but for what can be changed."""
-    may_differ = {*JobChange.model_fields, "earlier"} - (set() if known.was(asked) else {"samples"})
-    names = JobSpec.model_fields.keys() - may_differ
-    return next((name for name in sorted(names) if getattr(known, name) != getattr(asked, name)), None)
 
 
 def of_jobs(answer: JobList) -> None:

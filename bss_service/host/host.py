@@ -644,16 +644,14 @@ def _new(spec: JobSpec, artefacts: Artefacts) -> Job:
 
 
 def _check_same(known: JobSpec, asked: JobSpec) -> None:
-    may_differ = {"horizon", "patience"} | ({"samples", "earlier"} if known.was(asked) else set())
-    for name in (name for name in JobSpec.model_fields if name not in may_differ):
-        if getattr(known, name) != getattr(asked, name):
-            grows = ": a job has more by a change of it (PATCH)" if name == "samples" else ""
-            raise ConflictError(
-                f"{name} of job {known.name!r} is {_shown(getattr(known, name))}, got {_shown(getattr(asked, name))}"
-                + grows,
-                field=name,
-                value=_shown(getattr(asked, name)),
-            )
+    if (name := known.differing(asked)) is not None:
+        grows = ": a job has more by a change of it (PATCH)" if name == "samples" else ""
+        raise ConflictError(
+            f"{name} of job {known.name!r} is {_shown(getattr(known, name))}, got {_shown(getattr(asked, name))}"
+            + grows,
+            field=name,
+            value=_shown(getattr(asked, name)),
+        )
 
 
 def _shown(value: Any) -> Any:

@@ -243,6 +243,13 @@ class JobSpec(Message):
         sizes = [*(size.samples for size in self.earlier), self.samples]
         return asked.earlier == self.earlier[:before] and asked.samples in sizes[before:]
 
+    def differing(self, asked: "JobSpec") -> str | None:
+        """The field in which it is not the job that another asks for, if any, but for what may be changed of it."""
+        may_differ = JobChange.model_fields.keys() - {"samples"}
+        may_differ |= {"samples", "earlier"} if self.was(asked) else set()
+        names = (name for name in JobSpec.model_fields if name not in may_differ)
+        return next((name for name in names if getattr(self, name) != getattr(asked, name)), None)
+
 
 class JobChange(Message):
     """What may change of a job after it was made; null: it stays.

@@ -16,7 +16,6 @@ from bss_service.core.arrays import UInt16
 from bss_service.protocol.jobs import JobChange, JobSpec, JobState
 from bss_service.protocol.message import NAME_PATTERN
 from bss_service.protocol.training import PLACE_SECONDS, AttachAnswer, AttachRequest, Trainer
-from trainer_client import answers
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import ConflictError, JobExistsError, OtherJobError, OutageError, SchedulerError
 from trainer_client.exchange.foreground import Foreground
@@ -191,7 +190,7 @@ class Attachment:
 
     def _is_led(self, job: JobState, spec: JobSpec) -> bool:
         """Whether rank 0 of this run has the job, and nobody yet this rank."""
-        if answers.differing(job.spec, spec.model_copy(update={"name": job.spec.name})) is not None:
+        if job.spec.differing(spec.model_copy(update={"name": job.spec.name})) is not None:
             return False
         ranks = {trainer.rank for trainer in job.trainers if trainer.is_fellow_of(self.me)}
         return 0 in ranks and self.me.rank not in ranks

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants.planting import Copy, EntryError, Mutant, mutants
+from tests.mutants.planting import SECONDS, Copy, EntryError, Mutant, mutants
 
 
 def run(entries: list[Mutant], jobs: int) -> list[Mutant]:
@@ -19,7 +19,7 @@ def run(entries: list[Mutant], jobs: int) -> list[Mutant]:
             copies.put(Copy(Path(folder) / str(k)))
         sound = sorted({test for entry in entries for test in entry.tests})
         first = copies.get()
-        if not first.passes(sound):
+        if not first.passes(sound, seconds=len(sound) * SECONDS):
             raise EntryError("the named tests must pass while nothing is planted")
         copies.put(first)
 

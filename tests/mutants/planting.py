@@ -71,8 +71,8 @@ class Copy:
         finally:
             path.write_text(sound)
 
-    def passes(self, tests: Sequence[str]) -> bool:
-        """Whether tests pass in the copy as it is now."""
+    def passes(self, tests: Sequence[str], seconds: float = SECONDS) -> bool:
+        """Whether tests pass in the copy as it is now, in so many seconds."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         # A file that is changed twice within a second, and to the same size, would be taken for its compiled form.
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -80,7 +80,7 @@ class Copy:
         environment.setdefault("BSS_SHARED", str(self.root.parent / "shared"))  # where tests of the tree itself look
         try:
             done = subprocess.run(
-                command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+                command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=seconds
             )
         except subprocess.TimeoutExpired:
             return False

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequenc
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -37,7 +38,8 @@ from bss_service.job.shown.summaries import Summaries
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
-from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
+from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Transaction, parts_of
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.training import AttachAnswer
 from bss_service.telemetry import tracing
@@ -48,7 +50,6 @@ A = TypeVar("A")
 
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
-DECISION_BYTES: Final = 256  # about, in a snapshot
 COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
@@ -137,6 +138,7 @@ class LiveJob:
         self.bytes_since_snapshot += len(entry.body)
         self.stored += len(entry.body)
         self.entries_since_snapshot += 1
+        pending.decisions += DecisionBlock.of(*self.job.history.take_leaving())
         if self.job.plans is plans:
             return
         before = set(map(id, plans))  # there may be thousands
@@ -152,11 +154,9 @@ class LiveJob:
     @property
     def snapshot_is_due(self) -> bool:
         """Whether a snapshot would save much of a replay; not more often than in proportion to its own size."""
-        decisions = len(self.job.history.decisions)
-        size = self.job.table.nbytes + DECISION_BYTES * decisions
         return self.snapshot is None and (
-            self.entries_since_snapshot > max(SNAPSHOT_ENTRIES, decisions // 2)
-            or self.bytes_since_snapshot > max(2**20, size)
+            self.entries_since_snapshot > SNAPSHOT_ENTRIES
+            or self.bytes_since_snapshot > max(2**20, self.job.table.nbytes)
             or self.planning_since_snapshot > max(SNAPSHOT_SECONDS, self.snapshot_seconds)
         )
 
@@ -407,6 +407,11 @@ class JobRegistry:
                     pass
             return loaded
 
+    def _recall(self, name: str, start: int, stop: int) -> list[Decision]:
+        """Decisions that have left memory, also those that are still on their way to the store."""
+        self._store.commit(Transaction(name)).result()
+        return self._store.decisions(name, start, stop)
+
     def _free(self) -> int:
         """Bytes of memory that jobs may take beside those that are there."""
         return self._memory - self._reserved - sum(live.size for live in self._live.values())
@@ -430,6 +435,7 @@ class JobRegistry:
                 self._let_go(other)
         live.most_stored = self._stored
         live.job.proceed = self._proceed
+        live.job.history.recall = partial(self._recall, live.job.spec.name)
         self._live[live.job.spec.name] = live
         self._idle_states.pop(live.job.spec.name, None)
         self._count()

@@ -203,6 +203,7 @@ class Job:
         scored_until = min(cut, self.ledger.first_missing)
         self.ledger.stop_waiting(cut)
         self.history.decisions.append(decision.model_copy(update={"left_out": drawn.left_out}))
+        self.history.let_go(self._fixed_until(), reports_until)
         version = decision.policy_version
         return self.append(
             Plan(
@@ -240,7 +241,7 @@ class Job:
         """
         version = self.versions.in_force(self.planned_until)
         self.versions.ready(version, self.history.decisions_of(version.version))
-        self.shadows.restore(self.history.decisions)
+        self.shadows.restore(self.history.watched)
 
     # Inside.
 
@@ -250,6 +251,10 @@ class Job:
         Also where an interval is drawn anew in its middle: what it may know doesn't depend on when that happened.
         """
         return max(0, self.calendar.interval_bounds(step)[0] - self.spec.lag)
+
+    def _fixed_until(self) -> int:
+        """The first step that may still be drawn anew, by a client: none of those with feedback, or out of memory."""
+        return max(self.ledger.stop, self.plans[0].first_step if self.plans else 0)
 
     def _is_informed(self, step: int) -> bool:
         return self.ledger.first_missing >= self._cut(step)
@@ -287,7 +292,7 @@ class Job:
     def _decide(self, first: int, end: int, reports_until: int, evidence: Evidence | None) -> Decision:
         version = self.versions.in_force(first)
         own = self.history.decisions_of(version.version)
-        rewarded = [d for d in self.history.rewarded(reports_until) if d.policy_version == version.version]
+        rewarded = self.history.rewarded(version.version, reports_until)
         observation = self._observer(first, reports_until)(self.table, evidence=evidence)
         if version.waits_for_action:
             choice = choice_from_outside(self.action, self._previous_action())
@@ -301,8 +306,8 @@ class Job:
             policy_version=version.version,
             policy=version.spec.name,
             observation=observation,
-            learned=max([len(rewarded), *(d.learned for d in own[-1:])]),  # forgets nothing when a client goes back
-            shadow=self.shadows.watch(observation, self.history.decisions),
+            learned=max(len(rewarded), self.history.learned(version.version)),  # also when a client goes back
+            shadow=self.shadows.watch(observation, self.history.watched),
         )
 
     def _observer(self, first: int, reports_until: int) -> Callable[..., Observation]:

@@ -13,18 +13,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from bss_service.errors import StoreError, StoreLostError
+from bss_service.job import history
 from bss_service.job.plans import Plan
 from bss_service.journal import descriptions, schema
 from bss_service.journal.descriptions import Description
 from bss_service.journal.engine import Reading, create_engine, is_locked, reason
 from bss_service.journal.lanes import Item, Lanes
 from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
-from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
-from bss_service.journal.transaction import Entry, PlanPiece, SnapshotPart, Transaction, Written
+from bss_service.journal.stored import Damage, PlanRow, Stored, decisions_body, decisions_of, plan_body
+from bss_service.journal.transaction import DecisionBlock, Entry, PlanPiece, SnapshotPart, Transaction, Written
 from bss_service.journal.writer import Writer
 from bss_service.policies import artefact
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.samples import DescriptionRow
 
@@ -189,6 +191,22 @@ class Store:
         with self._reading() as connection:
             return list(connection.scalars(query.order_by(plans.c.first_step.desc()).limit(most)))
 
+    def decisions(self, job: str, start: int, stop: int) -> list[Decision]:
+        """The decisions number `start` to `stop`, of those that have left memory.
+
+        Raises StoreError where some are damaged or missing.
+        """
+        table, first = schema.decisions, start // history.BLOCK * history.BLOCK
+        query = sa.select(table).where(table.c.job == job, table.c.first >= first, table.c.first < stop)
+        found: list[Decision] = []
+        with self._reading() as connection:
+            for row in connection.execute(query.order_by(table.c.first)):
+                if row.first == first + len(found) and _intact(row.body, row.checksum, job, row.first):
+                    found += decisions_of(row.body)
+        if start < stop and first + len(found) < stop:
+            raise StoreError(f"the decisions of job {job!r} from number {first + len(found)} on are damaged")
+        return found[start - first : stop - first]
+
     def manifests(self) -> list[ArtefactManifest]:
         """What the artefacts are, by name."""
         with self._reading() as connection:
@@ -311,6 +329,8 @@ class Store:
             connection.connection.cursor().executemany(self._insert_entry, rows)
         for plan in transaction.plans:
             _put_plan(connection, job, plan, transaction.written.get(plan.first_step))
+        for block in transaction.decisions:
+            _put_decisions(connection, job, block)
         if transaction.descriptions:
             descriptions.put(connection, job, transaction.descriptions)
         for part in transaction.snapshot:
@@ -356,6 +376,13 @@ def _drop_plans(connection: sa.Connection, job: str, start: int, stop: int | Non
         held += [] if stop is None else [table.c.first_step < stop]
         held += [table.c.write.not_in(kept)] if kept and table is plan_pieces else []
         connection.execute(table.delete().where(*held))
+
+
+def _put_decisions(connection: sa.Connection, job: str, block: DecisionBlock) -> None:
+    table, body = schema.decisions, decisions_body(block.decisions)
+    connection.execute(table.delete().where(table.c.job == job, table.c.first == block.first))
+    row = {"job": job, "first": block.first, "body": body, "checksum": checksum(body, job, block.first)}
+    connection.execute(table.insert().values(row))
 
 
 def _put_piece(connection: sa.Connection, job: str, piece: PlanPiece) -> None:

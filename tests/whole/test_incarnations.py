@@ -200,6 +200,7 @@ def as_version_2(store: Path) -> None:
     with sqlite3.connect(store) as connection:
         connection.execute("DROP TABLE writer")
         connection.execute("DROP TABLE descriptions")
+        connection.execute("DROP TABLE decisions")
         connection.execute("DROP TABLE plan_pieces")
         connection.execute("ALTER TABLE plans DROP COLUMN write")
         connection.execute("ALTER TABLE jobs DROP COLUMN incarnation")

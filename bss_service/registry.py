@@ -26,7 +26,7 @@ from bss_service.errors import (
     StoreError,
     TooManyError,
 )
-from bss_service.job.events import JobEvent
+from bss_service.job.events import BatchesReleased, JobEvent
 from bss_service.job.job import Job
 from bss_service.job.lock import JobLock, Leaving
 from bss_service.job.places import check_incarnation
@@ -38,7 +38,7 @@ from bss_service.job.shown.summaries import Summaries
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
-from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Transaction, parts_of
+from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Removal, Transaction, parts_of
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.training import AttachAnswer
@@ -76,6 +76,7 @@ class LiveJob:
     planning_since_snapshot: float = 0.0  # seconds
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
+    snapshots: list[tuple[int, int]] = field(default_factory=list)  # stored: seq, and first step of the plans in it
     evidence: tuple[Any, Evidence | None] | None = None  # computed last, and of which state
     copies: set[asyncio.Task[SampleTable]] = field(default_factory=set)  # being made of the table: it must not change
     looks: "weakref.WeakValueDictionary[Any, asyncio.Task[Any]]" = field(default_factory=weakref.WeakValueDictionary)
@@ -150,6 +151,22 @@ class LiveJob:
         drawn = sum(plan.indices.nbytes for plan in written)
         self.bytes_since_snapshot += drawn
         self.stored += drawn
+
+    def release(self) -> int:
+        """Keep no longer what the job need not keep; the seq of the snapshot that its journal may begin behind, or 0.
+
+        That is the latest but one, or an earlier, out of which all batches that are kept can be drawn anew: should one
+        be damaged, there is another.
+        """
+        until = self.job.outdated_until()
+        applied = BatchesReleased(until).apply(self.job)
+        if applied.entry is not None:  # also where the store is full: it makes room
+            self._record(applied.entry, self.job.plans, self.job.planned_until)
+        return max((seq for seq, first in self.snapshots[:-1] if 0 <= first <= self.job.kept_from), default=0)
+
+    def snapshots_kept(self) -> tuple[int, ...]:
+        """Those that stay when another is stored: what the journal is to begin behind next, before it gets too long."""
+        return () if self.job.spec.keep_epochs is None else tuple(seq for seq, _ in self.snapshots[:2])
 
     @property
     def snapshot_is_due(self) -> bool:
@@ -248,6 +265,7 @@ class JobRegistry:
             seconds = time.monotonic() - started
             live = LiveJob(job, seq, entries_since_snapshot=entries, planning_since_snapshot=seconds if entries else 0)
             live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
+            live.snapshots = await asyncio.to_thread(self._store.snapshots, name)
             self._keep(live)
             self._snapshot_if_due(live)  # so that another restart need not do all that again
             log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
@@ -455,10 +473,14 @@ class JobRegistry:
         try:
             job.table = await table
             frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
-            for part in parts_of(seq, frame):
+            first_step, kept = job.plans[0].first_step if job.plans else 0, live.snapshots_kept()
+            for part in parts_of(seq, frame, first_step, kept):
                 if live.fence.closed:
                     return  # it is deleted, or loaded again: what memory held of it is not stored any more
                 await self.committed(self._store.commit(Transaction(job.spec.name, live.fence, snapshot=[part])))
+            live.snapshots = [*(one for one in live.snapshots if one[0] in kept), (seq, first_step)]
+            if live.job.kept_from or live.job.spec.keep_epochs is not None:
+                await self._remove(live)
         except StoreError as error:
             log.warning("snapshot not written", job=job.spec.name, error=error.detail)
         except Exception as error:  # a bug: the job goes on without, and nobody else would tell
@@ -466,6 +488,24 @@ class JobRegistry:
         finally:
             live.snapshot = None
             live.snapshot_seconds = time.monotonic() - started
+
+    async def _remove(self, live: LiveJob) -> None:
+        """Let a job keep no more than it has to, and remove the rest from the store, a little at a time."""
+        async with live.changed:
+            if live.fence.closed:
+                return
+            begins = live.release()
+            step = live.job.kept_from
+            self.hand_over(live)
+            released = live.durable
+        if released is not None:
+            await self.committed(released)  # what is removed must not be promised any more
+        name, removal = live.job.spec.name, Removal(step, begins)
+        while not removal.is_done and not live.fence.closed:
+            await self.committed(self._store.commit(Transaction(name, live.fence, removal=removal)))
+        if begins:
+            live.snapshots = [one for one in live.snapshots if one[0] >= begins]
+        live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
 
 
 def unknown(name: str) -> NotFoundError:

@@ -262,6 +262,7 @@ class Host:
     ) -> Batches:
         """Batches that were handed out before, of at most so many rows, but for those of one step."""
         async with self._jobs.open(name, incarnation) as live:
+            live.job.check_kept(start)
             if start + count > live.job.served:
                 raise UnknownStepError(
                     f"step {start + count - 1} has not been handed out: the next is step {live.job.served}",
@@ -644,7 +645,7 @@ def _new(spec: JobSpec, artefacts: Artefacts) -> Job:
 
 
 def _check_same(known: JobSpec, asked: JobSpec) -> None:
-    may_differ = {"horizon", "patience"} | ({"samples", "earlier"} if known.was(asked) else set())
+    may_differ = {"horizon", "patience", "keep_epochs"} | ({"samples", "earlier"} if known.was(asked) else set())
     for name in (name for name in JobSpec.model_fields if name not in may_differ):
         if getattr(known, name) != getattr(asked, name):
             grows = ": a job has more by a change of it (PATCH)" if name == "samples" else ""

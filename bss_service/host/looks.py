@@ -15,7 +15,7 @@ from bss_service.job.lock import Leaving
 from bss_service.job.shown import summaries, views
 from bss_service.job.shown.summaries import Summary
 from bss_service.job.snapshot import frozen, portable, with_artefacts
-from bss_service.journal.store import Store
+from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.protocol.actions import ObservationAnswer
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import SeriesOf
@@ -231,7 +231,11 @@ class Looks:
         for first in self._store.plans_before(name, served, SCANNED_PLANS):
             if len(draws) >= limit or scanned >= SCANNED_ROWS:
                 break
-            for plan in self._store.plans(name, first, first + 1):
+            try:
+                plans = self._store.plans(name, first, first + 1)
+            except DamagedPlanError:
+                break  # it was released meanwhile; or damaged, which who asks for its batches is told
+            for plan in plans:
                 draws += plan.cut(min(since, plan.end_step)).draws_of(index)
                 scanned += plan.indices.size
             since = first

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
+from operator import not_
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -184,6 +185,7 @@ class Snapshot(Message):
     incarnation: Incarnation = ""
     origins: dict[Incarnation, Step] = Field(default_factory=dict)
     served: Step
+    kept_from: Annotated[Step, Field(exclude_if=not_)] = 0
     table: TableState
     plans: list[PlanState]
     versions: Annotated[list[VersionState], Field(min_length=1)]
@@ -287,6 +289,8 @@ class Snapshot(Message):
             _check_samples("plans.indices", plan.indices, self.spec.samples)
             self._check_version("plans.policy_version", plan.policy_version, LOCAL_VERSION)
             expected = plan.first_step + len(plan.indices)
+        if self.plans and self.kept_from > start:
+            raise ValueError(f"kept_from must be at most the plans' first step {start}, got {self.kept_from}")
         if not start <= self.served <= expected:
             raise ValueError(f"served must lie within the plans, [{start}, {expected}], got {self.served}")
         if self.action is not None and self.action.first_step != expected:
@@ -385,6 +389,7 @@ def snapshot_of(job: Job) -> Snapshot:
         incarnation=job.incarnation,
         origins=job.origins,
         served=job.served,
+        kept_from=job.kept_from,
         table=TableState.model_construct(None, **columns),
         plans=[_plan_state(plan) for plan in job.plans],
         versions=[_version_state(v) for v in job.versions.versions],
@@ -502,7 +507,7 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
         for plan in snapshot.plans
     ]
     job.planned_until = job.plans[-1].end_step if job.plans else 0
-    job.served = snapshot.served
+    job.served, job.kept_from = snapshot.served, snapshot.kept_from
     job.versions.versions = _policy_versions(snapshot.versions)
     job.shadows.versions = _policy_versions(snapshot.shadows)
     job.shadows.watching = snapshot.watching

@@ -64,6 +64,8 @@ snapshots = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("parts", sa.Integer, nullable=False),  # that it has; one with fewer is still being written
     sa.Column("checksum", sa.BigInteger, nullable=False),
+    sa.Column("first_step", sa.BigInteger, nullable=False, server_default="-1"),  # of its plans; -1: not known
+    sa.Column("base", sa.Integer, nullable=False, server_default="0"),  # 1: the journal begins behind it
 )
 damaged = sa.Table(  # journal entries that a recovery has set aside, for whoever wants to look at them
     "damaged",
@@ -179,8 +181,10 @@ def _add_descriptions(connection: sa.Connection) -> None:
 
 
 def _add_decisions(connection: sa.Connection) -> None:
-    """Version 5 had all decisions in snapshots, which a job lets go of when it plans next."""
+    """Version 5 had all decisions in snapshots, which a job lets go of when it plans next, and kept journals whole."""
     decisions.create(connection)
+    connection.exec_driver_sql("ALTER TABLE snapshots ADD COLUMN first_step BIGINT NOT NULL DEFAULT -1")
+    connection.exec_driver_sql("ALTER TABLE snapshots ADD COLUMN base INTEGER NOT NULL DEFAULT 0")
 
 
 _MIGRATIONS: Final = {

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -21,7 +21,7 @@ from bss_service.journal.engine import Reading, create_engine, is_locked, reason
 from bss_service.journal.lanes import Item, Lanes
 from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
 from bss_service.journal.stored import Damage, PlanRow, Stored, decisions_body, decisions_of, plan_body
-from bss_service.journal.transaction import DecisionBlock, Entry, PlanPiece, SnapshotPart, Transaction, Written
+from bss_service.journal.transaction import DecisionBlock, Entry, PlanPiece, Removal, SnapshotPart, Transaction, Written
 from bss_service.journal.writer import Writer
 from bss_service.policies import artefact
 from bss_service.policies.artefact import AnyArtefact
@@ -29,6 +29,9 @@ from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.samples import DescriptionRow
+
+SOME_ROWS: Final = 16  # that are removed at once, and
+SOME_PIECES: Final = 4  # pieces of large plans: about as long as they are being removed no other change is made
 
 
 class DamagedPlanError(StoreError):
@@ -144,7 +147,7 @@ class Store:
     def journal(self, job: str) -> list[Entry]:
         """All entries of a job's journal, from its first; raises StoreError if one is damaged."""
         with self._reading() as connection:
-            entries, damage = _entries(connection, job, 0)
+            entries, damage = _entries(connection, job, _base(connection, job) or 0)
         if damage is not None:
             raise StoreError(f"{damage.reason} of job {job!r}")
         return entries
@@ -176,6 +179,16 @@ class Store:
         if not tiled:
             raise DamagedPlanError(job, start)
         return tiled
+
+    def snapshots(self, job: str) -> list[tuple[int, int]]:
+        """The seq of each whole snapshot that is not older than the journal, and the first step of its plans."""
+        count = sa.func.count()
+        query = sa.select(snapshots.c.seq, snapshots.c.first_step).where(snapshots.c.job == job)
+        query = query.group_by(snapshots.c.seq, snapshots.c.first_step, snapshots.c.parts)
+        with self._reading() as connection:
+            base = _base(connection, job) or 0
+            rows = connection.execute(query.having(count == snapshots.c.parts).order_by(snapshots.c.seq))
+            return [(row.seq, row.first_step) for row in rows if row.seq >= base]
 
     def plan_rows(self, job: str, start: int) -> Iterator[PlanRow]:
         """The stored plans that begin at a step or later, in order, one at a time: they may be large."""
@@ -335,6 +348,8 @@ class Store:
             descriptions.put(connection, job, transaction.descriptions)
         for part in transaction.snapshot:
             _put_part(connection, job, part)
+        if transaction.removal is not None:
+            _remove(connection, job, transaction.removal)
 
 
 def _fail(batch: list[Item], error: Exception) -> None:
@@ -396,9 +411,35 @@ def _put_part(connection: sa.Connection, job: str, part: SnapshotPart) -> None:
         connection.execute(snapshots.delete().where(of_job, snapshots.c.seq == part.seq))
     key = {"job": job, "seq": part.seq, "part": part.part, "parts": part.parts}
     proof = checksum(part.body, job, part.seq, part.part, part.parts)
-    connection.execute(snapshots.insert().values(**key, body=part.body, checksum=proof))
-    if part.is_last:  # the one that a job was imported with stays: its journal begins there
-        connection.execute(snapshots.delete().where(of_job, snapshots.c.seq > 0, snapshots.c.seq != part.seq))
+    connection.execute(snapshots.insert().values(**key, body=part.body, checksum=proof, first_step=part.first_step))
+    if part.is_last:  # the one that a job was imported with stays, and any other that its journal begins behind
+        kept = (0, part.seq, *part.kept)
+        connection.execute(snapshots.delete().where(of_job, snapshots.c.seq.not_in(kept), snapshots.c.base == 0))
+
+
+def _remove(connection: sa.Connection, job: str, removal: Removal) -> None:
+    """Remove some rows that are not needed any more, oldest first."""
+    of_job = snapshots.c.job == job
+    if removal.seq:
+        connection.execute(snapshots.update().where(of_job, snapshots.c.seq == removal.seq).values(base=1))
+        connection.execute(snapshots.delete().where(of_job, snapshots.c.seq < removal.seq))
+    last = sa.select(sa.func.max(plans.c.first_step)).where(plans.c.job == job, plans.c.first_step <= removal.step)
+    step = connection.scalar(last) or 0  # of the plan that holds the first step that is kept
+    removed = 0
+    for table, most, is_old in (
+        (plan_pieces, SOME_PIECES, plan_pieces.c.first_step < step),
+        (plans, SOME_ROWS, plans.c.first_step < step),
+        (journal, SOME_ROWS, journal.c.seq <= removal.seq),
+    ):
+        key = list(table.primary_key.columns)
+        some = sa.select(*key).where(table.c.job == job, is_old).order_by(*key).limit(most).subquery()
+        found = connection.execute(sa.select(some)).all()
+        for row in found:
+            connection.execute(table.delete().where(*(column == getattr(row, column.name) for column in key)))
+        removed += len(found)
+        if removed:
+            break
+    removal.removed, removal.is_done = removed, removed == 0
 
 
 def _set_aside(connection: sa.Connection, job: str, seq: int) -> None:
@@ -413,22 +454,30 @@ def _set_aside(connection: sa.Connection, job: str, seq: int) -> None:
 def _snapshot(connection: sa.Connection, job: str, *, whole: bool) -> tuple[bytes | None, int, tuple[int, ...], bool]:
     """The newest snapshot that is as it was written, its seq, the newer ones that aren't, and whether one began it.
 
-    whole: only the one that the job was imported with.
+    whole: only the one that its journal begins behind, which it was imported with or has been cut to.
     """
     of_job = snapshots.c.job == job
-    seqs = connection.scalars(sa.select(snapshots.c.seq).where(of_job).distinct().order_by(snapshots.c.seq.desc()))
-    stored = list(seqs)
+    base = _base(connection, job)
+    held = sa.select(snapshots.c.seq).where(of_job, snapshots.c.seq >= (base or 0)).distinct()
+    stored = list(connection.scalars(held.order_by(snapshots.c.seq.desc())))
     bad: list[int] = []
-    for seq in [seq for seq in stored if seq == 0 or not whole]:
+    for seq in [seq for seq in stored if seq == base or not whole]:
         query = sa.select(snapshots).where(of_job, snapshots.c.seq == seq).order_by(snapshots.c.part)
         rows = connection.execute(query).all()
         intact = all(_intact(row.body, row.checksum, job, row.seq, row.part, row.parts) for row in rows)
         if intact and len(rows) == rows[0].parts:
             return b"".join(row.body for row in rows), seq, tuple(bad), 0 in stored
-        if seq == 0:
-            raise StoreError(f"job {job!r} can't be read: the snapshot that it was imported with is damaged")
+        if seq == base:
+            raise StoreError(f"job {job!r} can't be read: the snapshot that its journal begins behind is damaged")
         bad += [] if intact else [seq]  # else it was not written to its end
     return None, 0, tuple(bad), False
+
+
+def _base(connection: sa.Connection, job: str) -> int | None:
+    """The seq of the snapshot that a job's journal begins behind; None: it begins with the job."""
+    begins = (snapshots.c.base == 1) | (snapshots.c.seq == 0)
+    base: int | None = connection.scalar(sa.select(sa.func.max(snapshots.c.seq)).where(snapshots.c.job == job, begins))
+    return base
 
 
 def _entries(connection: sa.Connection, job: str, after: int) -> tuple[list[Entry], Damage | None]:

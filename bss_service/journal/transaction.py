@@ -51,6 +51,8 @@ class SnapshotPart:
     part: int
     parts: int
     body: bytes
+    first_step: int = -1  # of the plans in it
+    kept: tuple[int, ...] = ()  # earlier snapshots that stay beside it, by seq
 
     @property
     def is_last(self) -> bool:
@@ -58,11 +60,12 @@ class SnapshotPart:
         return self.part == self.parts - 1
 
 
-def parts_of(seq: int, body: bytes) -> Iterator[SnapshotPart]:
+def parts_of(seq: int, body: bytes, first_step: int = -1, kept: tuple[int, ...] = ()) -> Iterator[SnapshotPart]:
     """The parts of a snapshot's frame, in order."""
     parts = -(-len(body) // PIECE_BYTES)
     for part in range(parts):
-        yield SnapshotPart(seq, part, parts, body[part * PIECE_BYTES : (part + 1) * PIECE_BYTES])
+        piece = body[part * PIECE_BYTES : (part + 1) * PIECE_BYTES]
+        yield SnapshotPart(seq, part, parts, piece, first_step, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,16 @@ class DecisionBlock:
 
 
 @dataclass(slots=True)
+class Removal:
+    """A little of what is kept no longer; whether that was all is known once it is stored."""
+
+    step: int  # plans that end at this one or before
+    seq: int  # of the snapshot that the journal is to begin behind; 0: it stays whole
+    removed: int = 0  # rows
+    is_done: bool = False
+
+
+@dataclass(slots=True)
 class Transaction:
     """Changes that are committed together or not at all."""
 
@@ -111,6 +124,7 @@ class Transaction:
     artefacts: list[AnyArtefact] = field(default_factory=list)  # stored unless they are already
     descriptions: list[Description] = field(default_factory=list)
     decisions: list[DecisionBlock] = field(default_factory=list)  # in place of those of the same numbers
+    removal: Removal | None = None
     created: JobSpec | None = None
     incarnation: str = ""  # of what is created
     deleted: bool = False

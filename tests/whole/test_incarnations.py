@@ -201,6 +201,8 @@ def as_version_2(store: Path) -> None:
         connection.execute("DROP TABLE writer")
         connection.execute("DROP TABLE descriptions")
         connection.execute("DROP TABLE decisions")
+        for column in ("first_step", "base"):
+            connection.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
         connection.execute("DROP TABLE plan_pieces")
         connection.execute("ALTER TABLE plans DROP COLUMN write")
         connection.execute("ALTER TABLE jobs DROP COLUMN incarnation")

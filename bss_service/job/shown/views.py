@@ -43,6 +43,7 @@ def state(job: Job, *, created: bool = False) -> JobState:
         policy=current.answer(),
         pending_policy=newest.answer() if newest.first_step > job.served else None,
         shadow=None if shadow is None else shadow.answer().model_copy(update={"shadow": True}),
+        kept_from=job.kept_from,
         steps_fed_back=len(job.ledger.complete),
         fed_back_until=job.ledger.first_missing,
         samples_measured=job.table.samples_measured,

@@ -16,8 +16,8 @@ _NAMES: Final = {
     "trainer_client.client": "SchedulerClient",
     "trainer_client.logits.confusion": "ConfusionMeter",
     "trainer_client.errors": "BrokenAnswerError CertificateError ConflictError DoubleShardingError DoubleSkipError"
-    " ForbiddenError GoneError InvalidValueError JobExistsError LabelError LagError OldClientError OtherJobError OutageError"
-    " RefusedError"
+    " ForbiddenError GoneError InvalidValueError JobExistsError LabelError LagError OldClientError OtherJobError"
+    " OutageError RefusedError"
     " SchedulerError SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",

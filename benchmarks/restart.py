@@ -1,7 +1,7 @@
 """How long a service that was killed takes until it serves again, and whether it serves the same.
 
     python -m benchmarks.restart --write
-    python -m benchmarks.restart --growth 1000 10000 100000 1000000
+    python -m benchmarks.restart --growth 20000 100000 1000000
 
 A real service on a fresh SQLite file, a job of a million samples, feedback for every step; then `kill -9`, a start on
 the same file, and one trainer that asks again for the batch that it got last. Measured from the start of the process.
@@ -138,6 +138,7 @@ def table(samples: int, rows: list[dict[str, Any]]) -> str:
 SMALL: Final = JobSpec(
     name="run", samples=1600, modalities=["a", "b"], batch_size=16, interval=50, policy="balance", keep_epochs=3
 )
+REPORTED: Final = 1000  # steps between two validations
 LATEST: Final = 20  # intervals that a figure is the mean of
 
 
@@ -185,8 +186,8 @@ async def reopened(file: Path) -> tuple[Store, Host]:
 
 
 async def interval(host: Host, step: int, feedback: Feedback | None) -> Feedback:
-    """The feedback of the interval that begins at a step, once that of the one before is told; a report an epoch."""
-    if step % (SMALL.samples // SMALL.batch_size) == 0:
+    """The feedback of the interval that begins at a step, once that of the one before is told; a report at times."""
+    if step % REPORTED == 0:
         heads = {name: ModalityReport(accuracy=0.5, probability=0.5) for name in SMALL.modalities}
         if feedback is not None:
             await host.feedback(SMALL.name, FeedbackRequest(feedback=feedback))

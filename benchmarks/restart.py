@@ -144,9 +144,7 @@ LATEST: Final = 20  # intervals that a figure is the mean of
 
 async def growth(steps: Sequence[int]) -> None:
     """Train on and on, and print what an interval, a snapshot and a restart cost after so many steps."""
-    print(
-        "| steps | an interval | a snapshot | loading it | its size | memory | store | a restart, with what it replays |"
-    )
+    print("| steps | an interval | a snapshot | loading it | its size | memory | store | a restart with its replay |")
     print("|---|---|---|---|---|---|---|---|")
     first: list[float] = []
     feedback: Feedback | None = None

@@ -289,7 +289,7 @@ class Snapshot(Message):
             _check_samples("plans.indices", plan.indices, self.spec.samples)
             self._check_version("plans.policy_version", plan.policy_version, LOCAL_VERSION)
             expected = plan.first_step + len(plan.indices)
-        if self.plans and self.kept_from > start:
+        if self.kept_from > start:
             raise ValueError(f"kept_from must be at most the plans' first step {start}, got {self.kept_from}")
         if not start <= self.served <= expected:
             raise ValueError(f"served must lie within the plans, [{start}, {expected}], got {self.served}")

@@ -36,6 +36,13 @@ class UnknownStepError(ConflictError):
     title = "Unknown step"
 
 
+class GoneError(BssError):
+    """The batches of a step are kept no longer, as its job asks for."""
+
+    status = 410
+    title = "Gone"
+
+
 class TooEarlyError(BssError):
     """A rank other than 0 asks for an interval that rank 0 has not asked for; it may ask again at once."""
 

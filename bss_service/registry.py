@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequenc
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -25,7 +26,7 @@ from bss_service.errors import (
     StoreError,
     TooManyError,
 )
-from bss_service.job.events import JobEvent
+from bss_service.job.events import BatchesReleased, JobEvent
 from bss_service.job.job import Job
 from bss_service.job.lock import JobLock, Leaving
 from bss_service.job.places import check_incarnation
@@ -37,7 +38,8 @@ from bss_service.job.shown.summaries import Summaries
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
-from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
+from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Removal, Transaction, parts_of
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec, JobState
 from bss_service.protocol.training import AttachAnswer
 from bss_service.telemetry import tracing
@@ -48,7 +50,6 @@ A = TypeVar("A")
 
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
-DECISION_BYTES: Final = 256  # about, in a snapshot
 COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
@@ -75,6 +76,7 @@ class LiveJob:
     planning_since_snapshot: float = 0.0  # seconds
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
+    snapshots: list[tuple[int, int]] = field(default_factory=list)  # stored: seq, and first step of the plans in it
     evidence: tuple[Any, Evidence | None] | None = None  # computed last, and of which state
     copies: set[asyncio.Task[SampleTable]] = field(default_factory=set)  # being made of the table: it must not change
     looks: "weakref.WeakValueDictionary[Any, asyncio.Task[Any]]" = field(default_factory=weakref.WeakValueDictionary)
@@ -137,6 +139,7 @@ class LiveJob:
         self.bytes_since_snapshot += len(entry.body)
         self.stored += len(entry.body)
         self.entries_since_snapshot += 1
+        pending.decisions += DecisionBlock.of(*self.job.history.take_leaving())
         if self.job.plans is plans:
             return
         before = set(map(id, plans))  # there may be thousands
@@ -149,14 +152,28 @@ class LiveJob:
         self.bytes_since_snapshot += drawn
         self.stored += drawn
 
+    def release(self) -> int:
+        """Keep no longer what the job need not keep; the seq of the snapshot that its journal may begin behind, or 0.
+
+        That is the latest but one, or an earlier, out of which all batches that are kept can be drawn anew: should one
+        be damaged, there is another.
+        """
+        until = self.job.outdated_until()
+        applied = BatchesReleased(until).apply(self.job)
+        if applied.entry is not None:  # also where the store is full: it makes room
+            self._record(applied.entry, self.job.plans, self.job.planned_until)
+        return max((seq for seq, first in self.snapshots[:-1] if 0 <= first <= self.job.kept_from), default=0)
+
+    def snapshots_kept(self) -> tuple[int, ...]:
+        """Those that stay when another is stored: what the journal is to begin behind next, before it gets too long."""
+        return () if self.job.spec.keep_epochs is None else tuple(seq for seq, _ in self.snapshots[:2])
+
     @property
     def snapshot_is_due(self) -> bool:
         """Whether a snapshot would save much of a replay; not more often than in proportion to its own size."""
-        decisions = len(self.job.history.decisions)
-        size = self.job.table.nbytes + DECISION_BYTES * decisions
         return self.snapshot is None and (
-            self.entries_since_snapshot > max(SNAPSHOT_ENTRIES, decisions // 2)
-            or self.bytes_since_snapshot > max(2**20, size)
+            self.entries_since_snapshot > SNAPSHOT_ENTRIES
+            or self.bytes_since_snapshot > max(2**20, self.job.table.nbytes)
             or self.planning_since_snapshot > max(SNAPSHOT_SECONDS, self.snapshot_seconds)
         )
 
@@ -248,6 +265,7 @@ class JobRegistry:
             seconds = time.monotonic() - started
             live = LiveJob(job, seq, entries_since_snapshot=entries, planning_since_snapshot=seconds if entries else 0)
             live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
+            live.snapshots = await asyncio.to_thread(self._store.snapshots, name)
             self._keep(live)
             self._snapshot_if_due(live)  # so that another restart need not do all that again
             log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
@@ -407,6 +425,11 @@ class JobRegistry:
                     pass
             return loaded
 
+    def _recall(self, name: str, start: int, stop: int) -> list[Decision]:
+        """Decisions that have left memory, also those that are still on their way to the store."""
+        self._store.commit(Transaction(name)).result()
+        return self._store.decisions(name, start, stop)
+
     def _free(self) -> int:
         """Bytes of memory that jobs may take beside those that are there."""
         return self._memory - self._reserved - sum(live.size for live in self._live.values())
@@ -430,6 +453,7 @@ class JobRegistry:
                 self._let_go(other)
         live.most_stored = self._stored
         live.job.proceed = self._proceed
+        live.job.history.recall = partial(self._recall, live.job.spec.name)
         self._live[live.job.spec.name] = live
         self._idle_states.pop(live.job.spec.name, None)
         self._count()
@@ -449,10 +473,14 @@ class JobRegistry:
         try:
             job.table = await table
             frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
-            for part in parts_of(seq, frame):
+            first_step, kept = job.plans[0].first_step if job.plans else 0, live.snapshots_kept()
+            for part in parts_of(seq, frame, first_step, kept):
                 if live.fence.closed:
                     return  # it is deleted, or loaded again: what memory held of it is not stored any more
                 await self.committed(self._store.commit(Transaction(job.spec.name, live.fence, snapshot=[part])))
+            live.snapshots = [*(one for one in live.snapshots if one[0] in kept), (seq, first_step)]
+            if live.job.kept_from or live.job.spec.keep_epochs is not None:
+                await self._remove(live)
         except StoreError as error:
             log.warning("snapshot not written", job=job.spec.name, error=error.detail)
         except Exception as error:  # a bug: the job goes on without, and nobody else would tell
@@ -460,6 +488,24 @@ class JobRegistry:
         finally:
             live.snapshot = None
             live.snapshot_seconds = time.monotonic() - started
+
+    async def _remove(self, live: LiveJob) -> None:
+        """Let a job keep no more than it has to, and remove the rest from the store, a little at a time."""
+        async with live.changed:
+            if live.fence.closed:
+                return
+            begins = live.release()
+            step = live.job.kept_from
+            self.hand_over(live)
+            released = live.durable
+        if released is not None:
+            await self.committed(released)  # what is removed must not be promised any more
+        name, removal = live.job.spec.name, Removal(step, begins)
+        while not removal.is_done and not live.fence.closed:
+            await self.committed(self._store.commit(Transaction(name, live.fence, removal=removal)))
+        if begins:
+            live.snapshots = [one for one in live.snapshots if one[0] >= begins]
+        live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
 
 
 def unknown(name: str) -> NotFoundError:

@@ -64,6 +64,10 @@ class ConflictError(RefusedError):
     """409: the request contradicts what the service knows."""
 
 
+class GoneError(RefusedError):
+    """410: a step's batch is kept no longer, by the job's `keep_epochs`; the sentence names the first that is."""
+
+
 class JobExistsError(ConflictError):
     """The job was handed out to an earlier run, and this one did not say that it goes on with that."""
 
@@ -132,6 +136,7 @@ _OF_STATUS: dict[int, type[RefusedError]] = {
     403: ForbiddenError,
     404: UnknownJobError,
     409: ConflictError,
+    410: GoneError,
     425: TooEarlyError,
     426: OldClientError,
 }

@@ -45,7 +45,7 @@ from bss_service.job.places import check_holder, check_may_replace, check_place,
 from bss_service.job.room import usual_room
 from bss_service.job.shown import views
 from bss_service.job.shown.summaries import Summary
-from bss_service.job.snapshot import Snapshot, artefacts_in, check_versions, moved, policies_of, restore
+from bss_service.job.snapshot import Snapshot, artefacts_in, check_versions, check_whole, moved, policies_of, restore
 from bss_service.journal.descriptions import Description, png
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
@@ -212,7 +212,7 @@ class Host:
             if is_first or live.joined is None:
                 live.joined = AttachAnswer(
                     next_step=live.job.served,
-                    steps_fed_back=int(ledger.complete.sum()),
+                    steps_fed_back=len(ledger.complete),
                     fed_back_until=ledger.first_missing,
                 )
             return live.joined
@@ -262,6 +262,7 @@ class Host:
     ) -> Batches:
         """Batches that were handed out before, of at most so many rows, but for those of one step."""
         async with self._jobs.open(name, incarnation) as live:
+            live.job.check_kept(start)
             if start + count > live.job.served:
                 raise UnknownStepError(
                     f"step {start + count - 1} has not been handed out: the next is step {live.job.served}",
@@ -342,8 +343,7 @@ class Host:
 
     async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
         """A part of the decision log."""
-        async with self._jobs.open(name) as live:
-            return views.decisions(live.job, start, count)
+        return await self._looks.decisions(name, start, count)
 
     async def validations(self, name: str, start: int, count: int) -> ValidationLog:
         """A part of the validation reports."""
@@ -454,6 +454,7 @@ class Host:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
         check_versions(snapshot)
+        check_whole(snapshot)
         with self._jobs.room_for(snapshot.spec):
             await self._put_snapshot(name, snapshot)
         return await self.state(name)

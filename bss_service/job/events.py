@@ -299,7 +299,7 @@ class PolicySwapped(JobEvent[PolicyAnswer]):
 
 @dataclass(frozen=True, slots=True)
 class JobChanged(MessageEvent[None]):
-    """Another horizon, or another patience; what is planned stays. More samples are an event of their own."""
+    """Another horizon, patience or keep_epochs; what is planned stays. More samples are an event of their own."""
 
     kind: ClassVar[str] = "change"
     carries: ClassVar[type[Message]] = JobChange
@@ -569,6 +569,21 @@ class StepsServed(JobEvent[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchesReleased(JobEvent[None]):
+    """The batches of the steps before one are kept no longer; only then are they removed from the store."""
+
+    kind: ClassVar[str] = "release"
+
+    until: int
+
+    def apply(self, job: Job) -> Applied[None]:
+        if self.until <= job.kept_from:
+            return Applied(None, None)
+        job.kept_from = self.until
+        return Applied(None, self)
+
+
+@dataclass(frozen=True, slots=True)
 class Forked(JobEvent[None]):
     """Here the store was copied; the job in the copy is another incarnation, which shares the steps before this."""
 
@@ -646,6 +661,7 @@ Event = (
     | LocalBatchesAdopted
     | PlanDrawn
     | StepsServed
+    | BatchesReleased
     | Forked
     | Recovered
 )

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -132,17 +132,20 @@ class PolicyVersions:
             if own and not own[-1].failed:
                 raise
 
-    def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Policy:
+    def restore(
+        self, version: PolicyVersion, own: Sequence[Decision], rewarded: Callable[[], Sequence[Decision]]
+    ) -> Policy:
         """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
 
-        own: its decisions; rewarded: those of them whose reward is known. Raises NotReproducibleError if it acts
+        own: its decisions; rewarded: gives those of them whose reward is known. Raises NotReproducibleError if it acts
         otherwise than it did, and InvalidValueError if it can't be made. Of a stateless policy only the last decision
         is checked.
         """
         policy = make_policy(version.spec, self.artefacts)
+        known = [] if policy.stateless else rewarded()
         learned = 0
         for number, decision in to_ask_again(policy, own):
-            new = rewarded[learned : decision.learned]
+            new = known[learned : decision.learned]
             again = consult(policy, self.job, self._rng(version, number), decision.observation, new)
             learned = decision.learned
             if not is_same(again, decision):
@@ -160,7 +163,7 @@ class PolicyVersions:
     def _policy(self, version: PolicyVersion, own: Sequence[Decision]) -> Policy:
         if self._live is not None and self._live[0] == version.version:
             return self._live[1]
-        return self.restore(version, own, [d for d in own if d.rewarded_at is not None])
+        return self.restore(version, own, lambda: [d for d in own if d.rewarded_at is not None])
 
     def _rng(self, version: PolicyVersion, number: int) -> np.random.Generator:
         return stream(self.job.seed, _STREAM + version.version, number)
@@ -174,7 +177,9 @@ def stream(seed: int, key: int, number: int) -> np.random.Generator:
 
 def to_ask_again(policy: Policy, decisions: Sequence[Decision]) -> list[tuple[int, Decision]]:
     """The decisions of a policy, numbered, that bring it to its state; of a stateless one the last, as a check."""
-    return list(enumerate(decisions))[-1 if policy.stateless else 0 :]
+    if policy.stateless:
+        return [(len(decisions) - 1, decisions[-1])] if decisions else []
+    return list(enumerate(decisions[:]))
 
 
 def consult(

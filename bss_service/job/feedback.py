@@ -41,13 +41,20 @@ class FeedbackLedger:
 
     def record(self, step: int, rows: Int64, measured: Measured | None) -> None:
         """Count rows as come, and keep what was measured of them until it is learnt."""
+        if len(rows) == self.batch_size:
+            self.partial.pop(step, None)
+            self._complete(step)
+        else:
+            self._record_partly(step, rows)
+        if measured is not None:
+            self.waiting.setdefault(step, []).append(measured)
+
+    def _record_partly(self, step: int, rows: Int64) -> None:
         come = self.partial.setdefault(step, np.zeros(self.batch_size, dtype=np.bool_))
         come[rows] = True
         if come.all():
             del self.partial[step]
             self._complete(step)
-        if measured is not None:
-            self.waiting.setdefault(step, []).append(measured)
 
     def waiting_before(self, step: int) -> list[Measured]:
         """What waits of the steps before one, in order of step and row."""

@@ -153,12 +153,13 @@ class LiveJob:
     @property
     def snapshot_is_due(self) -> bool:
         """Whether a snapshot would save much of a replay; not more often than in proportion to its own size."""
-        decisions = len(self.job.history.decisions)
-        size = self.job.table.nbytes + DECISION_BYTES * decisions
-        return self.snapshot is None and (
+        if self.snapshot is not None:
+            return False
+        decisions, written = len(self.job.history.decisions), self.bytes_since_snapshot
+        return (
             self.entries_since_snapshot > max(SNAPSHOT_ENTRIES, decisions // 2)
-            or self.bytes_since_snapshot > max(2**20, size)
             or self.planning_since_snapshot > max(SNAPSHOT_SECONDS, self.snapshot_seconds)
+            or (written > 2**20 and written > self.job.table.nbytes + DECISION_BYTES * decisions)
         )
 
     @property

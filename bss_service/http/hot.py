@@ -2,8 +2,8 @@
 
 It takes `POST /v1/jobs/{job}/steps` where all that surrounds the frame is as the client sends it; whatever is not goes
 the long way, through the middleware and FastAPI's route, and is refused or answered there. What comes of a call is the
-same bytes either way: the Host header, the token, the origin, the rate, the body and the message are checked by the
-very functions that check them there.
+same bytes either way: the Host header, the token, the rate, the body and the message are checked by the very functions
+that check them there. docs/decisions/0022-the-hot-call.md lists each check.
 """
 
 import hashlib
@@ -86,12 +86,11 @@ class HotCalls:
 
     async def _answer(self, scope: Scope, receive: Receive, call: Call) -> Response | bytes:
         """What is answered; bytes: a frame."""
-        request = Request(scope, receive)
         state = scope["app"].state
         try:
             if not state.gate.admits_again(call.sender):
                 self._host_check.check(scope)
-                await state.gate.admit(request, TokenScope.TRAIN, call.sender)
+                await state.gate.admit(Request(scope, receive), TokenScope.TRAIN, call.sender)
             data = await read_bounded(scope, receive, call.length, state.settings.max_body_bytes)
             message = parse(data, frames.CONTENT_TYPE, StepsRequest, call.job)
             answer: StepsAnswer = await state.host.steps(
@@ -99,9 +98,9 @@ class HotCalls:
             )
             return MessageResponse(answer) if answer.batches.indices.size > _SMALL else answer.to_frame()
         except (BssError, RequestValidationError) as error:
-            return problems.response(request, error)
+            return problems.response(Request(scope, receive), error)
         except Exception as error:
-            return problems.unexpected(request, error)
+            return problems.unexpected(Request(scope, receive), error)
 
 
 def plain(scope: Scope) -> Call | None:
@@ -122,7 +121,8 @@ def plain(scope: Scope) -> Call | None:
         return None
     incarnation = found.get(_INCARNATION)
     token = hashlib.sha256(found.get(b"authorization", b"")).digest()  # as the store has it: none is kept
-    sender = (token, found.get(b"host"), (scope.get("client") or [""])[0], scope.get("server"), scope.get("http_version"))
+    address = (scope.get("client") or [""])[0]
+    sender = (token, found.get(b"host"), address, scope.get("server"), scope.get("http_version"))
     named = None if incarnation is None else incarnation.decode()
     return Call(hot[1], named, int(found[b"content-length"]), sender)
 

@@ -4,11 +4,12 @@ import asyncio
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -171,10 +172,13 @@ class LiveJob:
     @property
     def snapshot_is_due(self) -> bool:
         """Whether a snapshot would save much of a replay; not more often than in proportion to its own size."""
-        return self.snapshot is None and (
+        if self.snapshot is not None:
+            return False
+        written = self.bytes_since_snapshot
+        return (
             self.entries_since_snapshot > SNAPSHOT_ENTRIES
-            or self.bytes_since_snapshot > max(2**20, self.job.table.nbytes)
             or self.planning_since_snapshot > max(SNAPSHOT_SECONDS, self.snapshot_seconds)
+            or (written > 2**20 and written > self.job.table.nbytes)
         )
 
     @property
@@ -271,6 +275,20 @@ class JobRegistry:
             log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
         return self._live[name]
 
+    async def live(self, name: str) -> LiveJob:
+        """The live job, loaded if need be. Raises NotFoundError."""
+        live = self._live.get(name)
+        if live is None:
+            async with self.loading(name):
+                live = await self.find(name)
+        if live is None:
+            raise unknown(name)
+        return live
+
+    def check_held(self) -> None:
+        """Raises StoreLostError where the store's files are not those that were opened."""
+        self._store.check_held()
+
     async def put(self, job: Job, transaction: Transaction) -> None:
         """Store and keep a new job; the caller holds its `loading`."""
         await self.committed(self._store.commit(transaction))
@@ -301,52 +319,12 @@ class JobRegistry:
         async with self.open(name) as live:
             return views.state(live.job)
 
-    @asynccontextmanager
-    async def open(self, name: str, incarnation: str | None = None) -> AsyncIterator[LiveJob]:
+    def open(self, name: str, incarnation: str | None = None) -> "Opened":
         """The job under its lock; on the way out, wait until all that the answer may tell of is stored, also a refusal.
 
         incarnation: of the job that a trainer means; None: whichever there is.
         """
-        live = self._live.get(name)
-        if live is None:
-            async with self.loading(name):
-                live = await self.find(name)
-        if live is None:
-            raise unknown(name)
-        async with live.changed:
-            if live.fence.closed:
-                self.drop(live)  # a change failed that nobody waited for
-                raise StoreError(f"job {name!r} is being loaded again, ask once more")
-            check_incarnation(live.job, incarnation)
-            known, refused = live.durable, None
-            live.used = time.monotonic()
-            try:
-                yield live
-            except BssError as error:
-                refused = error
-                if isinstance(error, NotReproducibleError | StoppedError):
-                    live.pending = None
-                    self.drop(live)  # the plan is half drawn; all others leave the job as it is to be stored
-            except BaseException:
-                live.pending = None  # a change may be half done: what is stored is whole
-                self.drop(live)
-                raise
-            finally:
-                self.hand_over(live)
-            durable, step = live.durable, live.job.served
-        if durable is not None:
-            try:
-                with tracing.span("commit", job=name, step=step):
-                    await self.committed(durable)
-            except StoreError as error:
-                log.error("store failed", job=name, error=str(error))
-                async with live.changed:
-                    self.drop(live)
-                raise
-        if refused is not None:
-            raise refused  # by what somebody else did a moment ago, perhaps
-        if durable is known:
-            self._store.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
+        return Opened(self, name, incarnation)
 
     async def hold(
         self, live: LiveJob, who: Hashable, is_true: Callable[[], bool], leaving: Leaving | None, most: int
@@ -390,8 +368,9 @@ class JobRegistry:
     async def committed(self, future: Future[None]) -> None:
         """Wait until a change is stored. Raises StoreError."""
         try:
-            # Shielded: a client that hangs up must not cancel what the writer has in hand.
-            await asyncio.shield(asyncio.wrap_future(future))
+            if not future.done():
+                await _end_of(future)
+            future.result()
         except StoreError:
             self._metrics.store_failures.inc()
             raise
@@ -511,3 +490,75 @@ class JobRegistry:
 def unknown(name: str) -> NotFoundError:
     """There is no job of that name."""
     return NotFoundError(f"job {name!r} is not known", field="job", value=name)
+
+
+class Opened:
+    """A job that is open, as `JobRegistry.open` says; for `async with`, once."""
+
+    __slots__ = ("_incarnation", "_jobs", "_known", "_live", "_name")
+
+    def __init__(self, jobs: JobRegistry, name: str, incarnation: str | None) -> None:
+        self._jobs, self._name, self._incarnation = jobs, name, incarnation
+
+    async def __aenter__(self) -> LiveJob:
+        live = self._live = await self._jobs.live(self._name)
+        await live.changed.__aenter__()
+        try:
+            if live.fence.closed:
+                self._jobs.drop(live)  # a change failed that nobody waited for
+                raise StoreError(f"job {self._name!r} is being loaded again, ask once more")
+            check_incarnation(live.job, self._incarnation)
+        except BaseException:
+            await live.changed.__aexit__()
+            raise
+        self._known = live.durable
+        live.used = time.monotonic()
+        return live
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        live, is_refused = self._live, isinstance(error, BssError)
+        try:
+            # A change may be half done, and what is stored is whole; but what is refused leaves the job as it is to be
+            # stored, unless its plan is half drawn.
+            if error is not None and (not is_refused or isinstance(error, NotReproducibleError | StoppedError)):
+                live.pending = None
+                self._jobs.drop(live)
+            self._jobs.hand_over(live)
+            durable, step = live.durable, live.job.served
+        finally:
+            await live.changed.__aexit__()
+        if error is None or is_refused:  # by what somebody else did a moment ago, perhaps
+            await self._stored(durable, step)
+        if error is None and durable is self._known:
+            self._jobs.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
+
+    async def _stored(self, durable: Future[None] | None, step: int) -> None:
+        if durable is None:
+            return
+        try:
+            with tracing.span("commit", job=self._name, step=step):
+                await self._jobs.committed(durable)
+        except StoreError as error:
+            log.error("store failed", job=self._name, error=str(error))
+            async with self._live.changed:
+                self._jobs.drop(self._live)
+            raise
+
+
+async def _end_of(future: Future[None]) -> None:
+    """Wait for the end of what a thread has in hand; a client that hangs up must not cancel that."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def tell(_: Future[None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(tell)
+    await waiter

@@ -144,7 +144,8 @@ class FeedbackReceived(JobEvent[FeedbackAnswer]):
             return "late"
         values = self.values[k] if len(new) == len(rows) else self.values[k, new - rows.start]
         samples = plan.indices[step - plan.first_step, new]
-        if (unknown := np.isnan(values).all(axis=1)).any():
+        missing = np.isnan(values)
+        if missing.any() and (unknown := missing.all(axis=1)).any():
             samples, values = samples[~unknown], values[~unknown]
         job.ledger.record(step, new, Measured(step, int(new[0]), samples, values))
         return "applied"

@@ -104,14 +104,20 @@ class FeedbackLedger:
 
     def record(self, step: int, rows: Int64, measured: Measured | None) -> None:
         """Count rows as come, and keep what was measured of them until it is learnt."""
+        if len(rows) == self.batch_size:
+            self.partial.pop(step, None)
+            self._complete(step)
+        else:
+            self._record_partly(step, rows)
+        if measured is not None:
+            self.waiting.setdefault(step, []).append(measured)
+
+    def _record_partly(self, step: int, rows: Int64) -> None:
         come = self.partial.setdefault(step, np.zeros(self.batch_size, dtype=np.bool_))
         come[rows] = True
         if come.all():
             del self.partial[step]
-            self.complete.add(step)
-            self._advance()
-        if measured is not None:
-            self.waiting.setdefault(step, []).append(measured)
+            self._complete(step)
 
     def waiting_before(self, step: int) -> list[Measured]:
         """What waits of the steps before one, in order of step and row."""
@@ -142,6 +148,10 @@ class FeedbackLedger:
     def any_since(self, step: int) -> bool:
         """Whether feedback has come for the step or a later one."""
         return step < self.stop
+
+    def _complete(self, step: int) -> None:
+        self.complete.add(step)
+        self._advance()
 
     def _advance(self) -> None:
         self.first_missing = self.complete.end_of_run(self.first_missing)

@@ -3,13 +3,16 @@
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from bss_service.core import measurement as formulas
+from bss_service.core.measurement import Array
 from bss_service.core.signals import DYNAMICS, PREDICTED_CLASS
 from trainer_client.errors import LabelError
 from trainer_client.logits.forms import check_labels, check_logits, is_soft
@@ -17,6 +20,7 @@ from trainer_client.logits.forms import check_labels, check_logits, is_soft
 # What was measured of the g samples of a batch: by signal a tensor or array (g,), or (g, H) with one value a head.
 Measurement = Mapping[str, Tensor | NDArray[Any]]
 
+FEW: Final = 2**15  # numbers on the host that NumPy, whose calls take less, is done with before torch
 SHARES_ROUNDING: Final = 1e-2  # that the sum of a soft label may leave 1 by, in half precision
 
 WRONG_LABEL: Final = 0x7FC0BAD1
@@ -76,17 +80,20 @@ def measure(
     ValueError, naming a label on the CPU that is out of range. One on another device is not waited for: its loss and
     probability are NaN, and once feedback is given the sampler's next call raises LabelError with step and sample.
     """
-    batch = read(unimodal_logits, joint_logits, labels, ignore_index, label_smoothing)
-    by_signal = {
-        "loss": loss_of(batch.at_target, unimodal_weight, joint_weight),
-        "probability": batch.at_label.exp().T,
-    }
-    measured = Measured(_marked_in(by_signal, batch.unknown))
-    if len(unimodal_logits) > 1:
-        measured["similarity"] = formulas.similarity(batch.logs[:-1].exp(), torch)
+    batch = read(unimodal_logits, joint_logits, labels, ignore_index, label_smoothing, xp=np)
+    xp = batch.xp
+    with np.errstate(all="ignore"):  # a model may diverge
+        by_signal = {
+            "loss": loss_of(batch.at_target, unimodal_weight, joint_weight),
+            "probability": xp.exp(batch.at_label).T,
+        }
+        known: dict[str, Any] = _marked_in(by_signal, batch.unknown)
+        if len(unimodal_logits) > 1:
+            known["similarity"] = _tensor(formulas.similarity(xp.exp(batch.logs[:-1]), xp))
     later: Callable[[], dict[str, Tensor]] = partial(_by_class, batch)
     signals = (PREDICTED_CLASS,) if batch.labels is None else DYNAMICS
-    measured.data |= {signal.name: later for signal in signals}
+    measured = Measured()
+    measured.data = known | {signal.name: later for signal in signals}
     return measured
 
 
@@ -95,15 +102,20 @@ def _by_class(batch: "Logs") -> dict[str, Tensor]:
     """What can be told of classes: of soft labels, the likeliest alone."""
     if batch.labels is None:
         return {"predicted_class": batch.logs.argmax(-1).T.float()}
-    by_signal = {"label": batch.labels, **formulas.label_and_rival(batch.logs, batch.labels, torch)}
-    predicted = by_signal.pop("predicted_class").float()  # the one that needs no label
+    with np.errstate(all="ignore"):
+        by_signal = {"label": batch.labels, **formulas.label_and_rival(batch.logs, batch.labels, batch.xp)}
+    predicted = _tensor(by_signal.pop("predicted_class")).float()  # the one that needs no label
     return {"predicted_class": predicted, **_marked_in(by_signal, batch.unknown)}
 
 
 def _marked_in(by_signal: Mapping[str, Tensor], unknown: "Unknown | None") -> dict[str, Tensor]:
     if unknown is None:
-        return {name: values.float() for name, values in by_signal.items()}
+        return {name: _tensor(values).float() for name, values in by_signal.items()}
     return marked(by_signal, unknown.either, unknown.is_ignored)
+
+
+def _tensor(values: Array) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.from_numpy(values)
 
 
 def marked(by_signal: Mapping[str, Tensor], is_unknown: Tensor, is_ignored: Tensor) -> dict[str, Tensor]:
@@ -130,13 +142,21 @@ class Unknown(NamedTuple):
 
 
 class Logs(NamedTuple):
-    """Of H heads, the joint one last: log-probabilities, in single precision whatever the model computes in."""
+    """Of H heads, the joint one last: log-probabilities, in single precision whatever the model computes in.
 
-    logs: Tensor  # (H, g, c)
-    labels: Tensor | None  # (g,) int64 in [0, c); None: they are soft
-    at_label: Tensor  # (H, g), log-probabilities of these; meaningless where the label is unknown
-    at_target: Tensor  # (H, g), less the cross-entropy of each head: the same unless labels are soft or smoothed
+    All are tensors, or all arrays.
+    """
+
+    logs: Array  # (H, g, c)
+    labels: Array | None  # (g,) int64 in [0, c); None: they are soft
+    at_label: Array  # (H, g), log-probabilities of these; meaningless where the label is unknown
+    at_target: Array  # (H, g), less the cross-entropy of each head: the same unless labels are soft or smoothed
     unknown: Unknown | None  # None: every label was seen to be known
+
+    @property
+    def xp(self) -> ModuleType:
+        """Whose they are."""
+        return torch if isinstance(self.logs, Tensor) else np
 
 
 def read(
@@ -145,23 +165,27 @@ def read(
     labels: Tensor,
     ignore_index: int,
     label_smoothing: float = 0.0,
+    xp: ModuleType = torch,
 ) -> Logs:
-    """Raises what `measure` raises."""
+    """xp: NumPy, where arrays will do that have no gradient. Raises what `measure` raises."""
     check_logits(unimodal_logits, joint_logits)
     check_labels(labels, joint_logits, may_be_soft=True)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be at least 0 and at most 1, got {label_smoothing}")
     logs = formulas.log_softmax(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
-    known = _by_shares(logs, labels) if is_soft(labels, joint_logits) else _by_label(logs, labels, ignore_index)
+    known = _by_shares(logs, labels) if is_soft(labels, joint_logits) else _by_label(logs, labels, ignore_index, xp)
     if label_smoothing:
         known = known._replace(at_target=formulas.smoothed(known.at_target, logs, label_smoothing))
     return known
 
 
-def _by_label(logs: Tensor, labels: Tensor, ignore_index: int) -> Logs:
+def _by_label(logs: Tensor, labels: Tensor, ignore_index: int, xp: ModuleType) -> Logs:
     classes, device = logs.shape[-1], logs.device
     if _is_on_host(labels) and _are_classes(labels, classes, ignore_index):
         usable = labels.to(device, torch.int64, non_blocking=True, copy=True)  # the loop may use its tensor again
+        if xp is np and _is_on_host(logs) and logs.numel() <= FEW:
+            at_label = formulas.true_label(logs.numpy(), usable.numpy(), np)
+            return Logs(logs.numpy(), usable.numpy(), at_label, at_label, None)
         at_label = formulas.true_label(logs, usable, torch)
         return Logs(logs, usable, at_label, at_label, None)
     usable, is_ignored, is_outside = formulas.usable_labels(labels.long(), classes, ignore_index, torch)
@@ -204,9 +228,9 @@ def _marked(values: Tensor, is_unknown: Tensor, mark: Tensor) -> Tensor:
     return torch.where(is_unknown, mark, values.float())
 
 
-def _is_on_host(labels: Tensor) -> bool:
-    """Whether looking at their values waits for no device."""
-    return labels.device.type == "cpu"
+def _is_on_host(values: Tensor) -> bool:
+    """Whether looking at them waits for no device."""
+    return values.device.type == "cpu"
 
 
 def _check_range(labels: Tensor, is_wrong: Tensor, classes: int, ignore_index: int) -> None:
@@ -218,11 +242,8 @@ def _check_range(labels: Tensor, is_wrong: Tensor, classes: int, ignore_index: i
         )
 
 
-def loss_of(at_label: Tensor, unimodal_weight: float, joint_weight: float | None) -> Tensor:
+def loss_of(at_label: Array, unimodal_weight: float, joint_weight: float | None) -> Any:
     """(g,) of log-probabilities (H, g)."""
     if joint_weight is None:
         joint_weight = 1 - unimodal_weight if len(at_label) > 1 else 1.0
-    loss: Tensor = formulas.total_loss(
-        at_label[-1], at_label[:-1], joint_weight=joint_weight, unimodal_weight=unimodal_weight
-    )
-    return loss
+    return formulas.total_loss(at_label[-1], at_label[:-1], joint_weight=joint_weight, unimodal_weight=unimodal_weight)

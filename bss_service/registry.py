@@ -21,6 +21,7 @@ from bss_service.errors import (
     NoRoomError,
     NotFoundError,
     NotReproducibleError,
+    PlanningError,
     StoppedError,
     StoreError,
     TooManyError,
@@ -39,6 +40,7 @@ from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
 from bss_service.protocol.jobs import JobSpec, JobState
+from bss_service.protocol.message import AT_WORK
 from bss_service.protocol.training import AttachAnswer
 from bss_service.telemetry import tracing
 from bss_service.telemetry.metrics import Metrics
@@ -50,6 +52,7 @@ SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entrie
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
 DECISION_BYTES: Final = 256  # about, in a snapshot
 COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
+SOON: Final = 5.0  # seconds that a request waits for a plan before it is told so
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
 
@@ -81,6 +84,7 @@ class LiveJob:
     held: Counter[Any] = field(default_factory=Counter)  # requests that wait for something to come true, by who waits
     summaries: Summaries = field(default_factory=Summaries)
     pace: Pace = field(default_factory=Pace)
+    planning: asyncio.Task[None] | None = None  # draws an interval, which takes long, under the job's lock
 
     def __post_init__(self) -> None:
         self.size = bytes_of_job(self.job)
@@ -295,6 +299,8 @@ class JobRegistry:
                 live = await self.find(name)
         if live is None:
             raise unknown(name)
+        if live.planning is not None:
+            await planned(live)
         async with live.changed:
             if live.fence.closed:
                 self.drop(live)  # a change failed that nobody waited for
@@ -356,6 +362,8 @@ class JobRegistry:
         self._stopping = True
         for live in self.all():
             live.changed.notify_all()
+        if planning := [live.planning for live in self.all() if live.planning is not None]:
+            await asyncio.wait(planning)
 
     def _proceed(self) -> None:
         if self._stopping:
@@ -465,3 +473,14 @@ class JobRegistry:
 def unknown(name: str) -> NotFoundError:
     """There is no job of that name."""
     return NotFoundError(f"job {name!r} is not known", field="job", value=name)
+
+
+async def planned(live: LiveJob) -> None:
+    """Wait for the end of a plan that takes long. Raises PlanningError where that does not come soon."""
+    planning = live.planning
+    if planning is None or planning is asyncio.current_task():
+        return
+    await asyncio.wait({planning}, timeout=SOON)
+    if not planning.done():
+        name = live.job.spec.name
+        raise PlanningError(f"the next interval of job {name!r} is being drawn: ask again", field=AT_WORK, value=name)

@@ -82,7 +82,13 @@ OrNewer: Final = WrapValidator(_newer_word)
 class Message(BaseModel):
     """Base of all messages: unknown fields are refused, but for those of answers; types are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        defer_build=True,  # most are not needed at a start, which has to be short
+    )
 
     def to_frame(self) -> bytes:
         """The message as a frame."""

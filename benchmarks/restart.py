@@ -113,8 +113,8 @@ def table(samples: int, rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Restart after `kill -9`",
         "",
-        "`python -m benchmarks.restart --write`: seconds from the start of the process on, and of a Python that imports",
-        "FastAPI, uvicorn, SQLAlchemy, NumPy and pydantic alone, as it must; the ratio of medians before them; least,",
+        "`python -m benchmarks.restart --write`: seconds from the start of the process on, beside those of a Python",
+        "that imports FastAPI, uvicorn, SQLAlchemy, NumPy and pydantic alone, and the ratio of the medians; least,",
         "median and most of some restarts. Each time the batch that was handed out last was asked for again, and was",
         f"the same. n = {samples:,}, batch {G}, two modalities, policy `balance`, feedback for every step;",
         f"{os.cpu_count()} cores, Python {platform.python_version()}.",
@@ -127,7 +127,8 @@ def table(samples: int, rows: list[dict[str, Any]]) -> str:
         p50, p99, most = np.quantile(row["slowest"], [0.5, 0.99, 1])
         lines.append(
             f"| {row['steps']:,} | {np.median(row['served']) / np.median(row['imports']):.2f} "
-            f"| {spread(row['ready'])} | {spread(row['served'])} | {spread(row['imports'])} | {row['size'] / 2**20:.0f} MiB "
+            f"| {spread(row['ready'])} | {spread(row['served'])} "
+            f"| {spread(row['imports'])} | {row['size'] / 2**20:.0f} MiB "
             f"| {p50:.1f} / {p99:.1f} / {most:.1f} ms |"
         )
     return "\n".join(lines) + "\n"

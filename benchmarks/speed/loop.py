@@ -1,6 +1,6 @@
 """What scheduling costs a training loop, against the loop that one would have without it.
 
-    python -m benchmarks.loop
+    python -m benchmarks.speed.loop
 
 A loop with a RandomSampler and one that is scheduled and measures take turns, round after round, so that a busy machine
 disturbs them alike; what counts are the ratios. A step is a device that is busy for so many milliseconds: in turn with

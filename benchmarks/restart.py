@@ -14,6 +14,8 @@ import argparse
 import asyncio
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -46,13 +48,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1_000_000, help="n")
     parser.add_argument("--restarts", type=int, default=5, help="of each job")
     parser.add_argument("--growth", type=int, nargs="+", metavar="STEPS", help="costs after so many steps, instead")
+    parser.add_argument("--brief", action="store_true", help="only the job that is killed right behind a plan")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     args = parser.parse_args()
     if args.growth:
         asyncio.run(growth(sorted(args.growth)))
         return
     epoch = args.samples // G
-    rows = [measure(args.samples, steps, args.restarts) for steps in (300, epoch + COUNT, epoch + 1000)]
+    trained = (epoch + COUNT,) if args.brief else (300, epoch + COUNT, epoch + 1000)
+    rows = [measure(args.samples, steps, args.restarts) for steps in trained]
     text = table(args.samples, rows)
     print(text)
     if args.write:
@@ -68,28 +72,35 @@ def start(service: ServiceProcess) -> float:
     return time.perf_counter() - began
 
 
+def seconds_of_imports() -> float:
+    """What a service can't start without: the nearest that a restart can come to."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import fastapi, uvicorn, sqlalchemy, numpy, pydantic"], check=True)
+    return time.perf_counter() - began
+
+
 def measure(samples: int, steps: int, restarts: int) -> dict[str, Any]:
     """Train, then kill and start again a few times."""
     spec = JobSpec(
         name="run", samples=samples, modalities=["a", "b"], batch_size=G, policy=PolicySpec(name="balance"), patience=5
     )
-    ready, served, loads = [], [], []
+    ready, served, imports = [], [], []
     with ServiceProcess() as service:
         with SchedulerClient(service.url) as client:
             client.create_job(spec)
             last, batch, slowest = train(client, spec, steps)
         for _ in range(restarts):
             service.kill()
+            imports.append(seconds_of_imports())
             began = time.perf_counter()
             ready.append(start(service))
             with SchedulerClient(service.url) as client:
                 again = client.steps("run", StepsRequest(start=last)).batches.indices[0]
             served.append(time.perf_counter() - began)
             assert (again == batch).all(), "another batch than before"
-            loads.append(served[-1] - ready[-1])
         service.kill()
         size = store_bytes(service)
-    return {"steps": last + 1, "ready": ready, "served": served, "size": size, "slowest": slowest}
+    return {"steps": last + 1, "ready": ready, "served": served, "imports": imports, "size": size, "slowest": slowest}
 
 
 def train(client: SchedulerClient, spec: JobSpec, steps: int) -> tuple[int, np.ndarray, list[float]]:
@@ -118,18 +129,22 @@ def table(samples: int, rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Restart after `kill -9`",
         "",
-        "`python -m benchmarks.restart --write`: seconds from the start of the process on; least,",
+        "`python -m benchmarks.restart --write`: seconds from the start of the process on, beside those of a Python",
+        "that imports FastAPI, uvicorn, SQLAlchemy, NumPy and pydantic alone, and the ratio of the medians; least,",
         "median and most of some restarts. Each time the batch that was handed out last was asked for again, and was",
         f"the same. n = {samples:,}, batch {G}, two modalities, policy `balance`, feedback for every step;",
         f"{os.cpu_count()} cores, Python {platform.python_version()}.",
         "",
-        "| steps trained | /readyz answers | that batch is there | files | a call of 16 steps, p50 / p99 / most |",
-        "|---|---|---|---|---|",
+        "| steps trained | / imports | /readyz answers | that batch is there | imports alone | files "
+        "| a call of 16 steps, p50 / p99 / most |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         p50, p99, most = np.quantile(row["slowest"], [0.5, 0.99, 1])
         lines.append(
-            f"| {row['steps']:,} | {spread(row['ready'])} | {spread(row['served'])} | {row['size'] / 2**20:.0f} MiB "
+            f"| {row['steps']:,} | {np.median(row['served']) / np.median(row['imports']):.2f} "
+            f"| {spread(row['ready'])} | {spread(row['served'])} "
+            f"| {spread(row['imports'])} | {row['size'] / 2**20:.0f} MiB "
             f"| {p50:.1f} / {p99:.1f} / {most:.1f} ms |"
         )
     return "\n".join(lines) + "\n"

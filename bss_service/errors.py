@@ -111,6 +111,13 @@ class StoreLostError(StoreError):
         super().__init__(detail, field="store")
 
 
+class PlanningError(BssError):
+    """The service draws an interval of the job, which takes long: it is there, and may be asked again."""
+
+    status = 503
+    title = "Planning"
+
+
 class StoppedError(StoreError):
     """The service stops, and what takes long is not done to its end; who asked asks again."""
 

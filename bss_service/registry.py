@@ -23,6 +23,7 @@ from bss_service.errors import (
     NoRoomError,
     NotFoundError,
     NotReproducibleError,
+    PlanningError,
     StoppedError,
     StoreError,
     TooManyError,
@@ -42,6 +43,7 @@ from bss_service.journal.store import Store
 from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Removal, Transaction, parts_of
 from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec, JobState
+from bss_service.protocol.message import AT_WORK
 from bss_service.protocol.training import AttachAnswer
 from bss_service.telemetry import tracing
 from bss_service.telemetry.metrics import Metrics
@@ -52,6 +54,7 @@ A = TypeVar("A")
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
 COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
+SOON: Final = 5.0  # seconds that a request waits for a plan before it is told so
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
 
@@ -84,6 +87,7 @@ class LiveJob:
     held: Counter[Any] = field(default_factory=Counter)  # requests that wait for something to come true, by who waits
     summaries: Summaries = field(default_factory=Summaries)
     pace: Pace = field(default_factory=Pace)
+    planning: asyncio.Task[None] | None = None  # draws an interval, which takes long, under the job's lock
 
     def __post_init__(self) -> None:
         self.size = bytes_of_job(self.job)
@@ -352,6 +356,8 @@ class JobRegistry:
         self._stopping = True
         for live in self.all():
             live.changed.notify_all()
+        if planning := [live.planning for live in self.all() if live.planning is not None]:
+            await asyncio.wait(planning)
 
     def _proceed(self) -> None:
         if self._stopping:
@@ -502,6 +508,8 @@ class Opened:
 
     async def __aenter__(self) -> LiveJob:
         live = self._live = await self._jobs.live(self._name)
+        if live.planning is not None:
+            await planned(live)
         await live.changed.__aenter__()
         try:
             if live.fence.closed:
@@ -562,3 +570,14 @@ async def _end_of(future: Future[None]) -> None:
 
     future.add_done_callback(tell)
     await waiter
+
+
+async def planned(live: LiveJob) -> None:
+    """Wait for the end of a plan that takes long. Raises PlanningError where that does not come soon."""
+    planning = live.planning
+    if planning is None or planning is asyncio.current_task():
+        return
+    await asyncio.wait({planning}, timeout=SOON)
+    if not planning.done():
+        name = live.job.spec.name
+        raise PlanningError(f"the next interval of job {name!r} is being drawn: ask again", field=AT_WORK, value=name)

@@ -16,6 +16,7 @@ class OutageError(SchedulerError):
     """The service could not be reached, or could not answer for now; asking again later may help."""
 
     retry_after = 0.0  # seconds after which the service wants to be asked again
+    at_work = False  # whether the service says that it is there, and works on what this waits for
     silent = False  # whether no answer came in time: then the service may have been away for all of the call
 
 

@@ -48,11 +48,6 @@ class WindowSampler(ScheduledBatchSampler):
     window_end = 0
 
     @property
-    def next_step(self) -> int:
-        """The step that a pass would begin with now."""
-        return self._next_step()
-
-    @property
     def is_interrupted(self) -> bool:
         """Whether `interrupt` was called."""
         return self._session.is_interrupted

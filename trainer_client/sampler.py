@@ -365,6 +365,18 @@ class ScheduledBatchSampler(Sampler[list[int]]):
             self._session.call(partial(SchedulerClient.describe, name=job, told=message))
 
     @property
+    def next_step(self) -> int:
+        """The step that a pass would begin with now; the first to ask takes this rank's place in the job."""
+        if self._session.exchange is None:
+            _ = self._exchange
+        return self._next_step()
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the batch that the loop was given last ends its pass, whatever the loader has pulled ahead."""
+        return self._pass is not None and self._pass.is_done
+
+    @property
     def batches_trained(self) -> int:
         """Steps trained on, counted from the job's start: up to the latest that has feedback.
 

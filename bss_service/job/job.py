@@ -308,7 +308,7 @@ class Job:
 
     def _reads_partly(self, step: int) -> bool:
         """Whether the policy of a step acts on what evidence few signals give, and there are any that do."""
-        return "loss" in self.table.latest and self.versions.in_force(step).partial_evidence
+        return "loss" in self.table.latest and self.versions.reads_partly(step)
 
     def _decide(self, first: int, end: int, reports_until: int, evidence: Evidence | None) -> Decision:
         version = self.versions.in_force(first)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bss_service.core.observation import Observation
-from bss_service.core.samples.dynamics import NEEDED
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.policies.base import Choice, Policy
@@ -99,7 +98,7 @@ def check_shadow(policy: Policy, spec: PolicySpec, job: JobSpec) -> None:
             field="policy.name",
             value=spec.name,
         )
-    if policy.partial_evidence and (lacking := job.lacks(dict.fromkeys(NEEDED, 0))):
+    if policy.partial_evidence and (lacking := job.lacks(policy.enough())):
         raise InvalidValueError(
             f"policy {spec.name!r} needs as a shadow the signal {' and '.join(lacking)}, which job {job.name!r} lacks",
             field="policy.name",

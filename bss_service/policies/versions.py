@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -45,14 +45,6 @@ class PolicyVersion:
         """Whether its actions come from outside, so that it need not and cannot be asked for them."""
         try:
             return policy_class(self.spec.name).waits_for_action
-        except (UnknownPolicyError, BrokenPolicyError):
-            return False
-
-    @property
-    def partial_evidence(self) -> bool:
-        """Whether it acts on what evidence there is, where a job lacks signals that evidence needs."""
-        try:
-            return policy_class(self.spec.name).partial_evidence
         except (UnknownPolicyError, BrokenPolicyError):
             return False
 
@@ -119,6 +111,14 @@ class PolicyVersions:
             except InvalidValueError:
                 own = None
         return own or usual_judge()
+
+    def reads_partly(self, step: int) -> bool:
+        """Whether the policy of a step acts on what evidence there is, since the job lacks signals for more."""
+        try:
+            policy = policy_class(self.in_force(step).spec.name)
+        except (UnknownPolicyError, BrokenPolicyError):
+            return False
+        return policy.partial_evidence and bool(self.job.lacks(policy.enough()))
 
     def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:
         """Have a policy in the state in which it acted last. Raises as `restore` does, but not for one that can't be
@@ -196,6 +196,8 @@ def consult(
         choice = _plain(policy.act(observation, rng))
     except Exception as error:
         return failed(error)
+    if policy.partial_evidence and job.lacks(policy.enough()):
+        choice = replace(choice, action=choice.action.without(job.lacks(choice.action.needs())))
     lacking = job.lacks(choice.action.needs(partial_evidence=policy.partial_evidence))
     return failed(ValueError(f"its action needs {_listed(job, lacking)}")) if lacking else choice
 

@@ -19,6 +19,10 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "mla": "steps.mla:Mla",
     "smv": "samples.smv:Smv",
     "lfm": "losses.lfm:Lfm",
+    "umt": "losses.umt:Umt",
+    "reconboost": "steps.reconboost:ReconBoost",
+    "di_mml": "steps.di_mml:DiMml",
+    "remix": "samples.remix:Remix",
 }
 
 R = TypeVar("R", bound=type[Rival])

@@ -82,6 +82,7 @@ def main() -> int:
         return _failed(console, error, 1)
     try:
         dataset = _corrupted(whole, args)
+        config = _config(args)  # before there is a job
         spec = job_spec(
             args.job or _default_name(args),
             dataset,
@@ -93,7 +94,7 @@ def main() -> int:
             lag=args.workers * DEFAULT_PREFETCH_FACTOR if args.interval else 0,
         )
         with ScheduledBatchSampler(spec, args.url, if_exists=args.if_exists, on_outage=args.on_outage) as sampler:
-            trainer = Trainer(dataset, sampler, _config(args))
+            trainer = Trainer(dataset, sampler, config)
             with _stopped_by_signals(trainer), _shown(console, trainer, args) as watch:
                 result = trainer.train(watch)
     except (ValueError, ImportError, SchedulerError) as error:

@@ -51,6 +51,14 @@ class TrainingConfig:
     checkpoint_every: int = 0
     on_outage: OnOutage = "wait"
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for an unknown rival, a wrong parameter of it, or a pull beside it."""
+        if self.rival is None:
+            return
+        create_rival(self.rival, self.rival_parameters)
+        if self.pull:
+            raise ValueError(f"pull must be off beside a rival, whose loss knows none, got rival {self.rival!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
@@ -151,8 +159,6 @@ class Trainer:
         """The rival, which may have changed the model's heads."""
         if self.config.rival is None:
             return None
-        if self.config.pull:
-            raise ValueError(f"pull must be off beside a rival, whose loss knows none, got rival {self.config.rival!r}")
         rival = create_rival(self.config.rival, self.config.rival_parameters)
         rival.start(
             Run(

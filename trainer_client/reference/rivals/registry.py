@@ -5,6 +5,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Final, TypeVar
 
+from pydantic import ValidationError
+
 from trainer_client.reference.rivals.base import Rival
 
 GROUP: Final = "trainer_client.rivals"  # of entry points
@@ -59,5 +61,14 @@ def rival_class(name: str) -> type[Rival]:
 
 
 def create_rival(name: str, parameters: Mapping[str, Any]) -> Rival:
-    """Raises ValueError for an unknown name; pydantic.ValidationError, a ValueError, naming a wrong parameter."""
-    return rival_class(name).model_validate(dict(parameters))
+    """Raises ValueError for an unknown name, or naming a wrong parameter and its value."""
+    kind = rival_class(name)
+    try:
+        return kind.model_validate(dict(parameters))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(kind.model_fields)
+        raise ValueError(
+            f"parameter {field} of rival {name}: {first['msg']}, got {first['input']!r}; it has {known}"
+        ) from None

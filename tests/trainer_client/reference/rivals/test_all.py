@@ -29,8 +29,8 @@ SMALL: dict[str, dict[str, Any]] = {  # so that even the shortest run sees all o
 
 def run(
     client: SchedulerClient, name: str, rival: str | None, stop_at: int | None = None, **config: object
-) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
-    """Two epochs of four steps, in one thread."""
+) -> tuple[TrainingResult, dict[str, torch.Tensor], int]:
+    """Two epochs of four steps, in one thread: result, weights, and how many samples the network was given."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -42,7 +42,7 @@ def run(
                 dataset, sampler, TrainingConfig(epochs=EPOCHS, rival=rival, rival_parameters=parameters, **config)
             )
             result = trainer.train(lambda record: trainer.stop() if record.batch.step + 1 == stop_at else None)
-        return result, trainer.model.state_dict()
+        return result, trainer.model.state_dict(), trainer.forward_samples
     finally:
         torch.set_num_threads(threads)
 
@@ -58,14 +58,14 @@ def plain(service: Service) -> dict[str, torch.Tensor]:
 def test_it_trains_by_the_schedulers_batches_and_stops_and_goes_on_with_the_same_weights(
     client: SchedulerClient, job_name: str, tmp_path: Path, plain: dict[str, torch.Tensor], rival: str
 ) -> None:
-    whole, expected = run(client, f"{job_name}-whole", rival)
+    whole, expected, _ = run(client, f"{job_name}-whole", rival)
     assert whole.test is not None
     assert len(whole.epochs) == EPOCHS
     assert all(torch.isfinite(value).all() for value in expected.values())
     assert any(not torch.equal(expected[name], value) for name, value in plain.items() if name in expected)
     checkpoint = tmp_path / "run.pt"
     run(client, f"{job_name}-parts", rival, stop_at=6, checkpoint=checkpoint)
-    _, weights = run(client, f"{job_name}-parts", rival, checkpoint=checkpoint)
+    _, weights, _ = run(client, f"{job_name}-parts", rival, checkpoint=checkpoint)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
@@ -83,9 +83,20 @@ def test_it_says_whence_it_is_what_it_costs_and_what_to_tune(rival: str) -> None
         kind.model_validate({name: high})
 
 
+def test_the_page_of_rivals_has_a_row_of_each() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / "rivals.md").read_text()
+    rows = {cells[1].strip("` "): cells for line in page.splitlines() if len(cells := line.split("|")) == 8}
+    assert set(BUILT_IN) == {name for name in rows if name.isidentifier()}
+    for name in BUILT_IN:
+        kind = rival_class(name)
+        assert rows[name][6].strip() == ("no" if kind.one_process else "yes")
+        assert ("code" in rows[name][4]) == ("form" in kind.model_fields)
+        assert rows[name][2].split(", ")[-1].strip() == kind.paper.split(", ")[-1]
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_rival_runs_with_every_fusion(client: SchedulerClient, job_name: str, fusion: str) -> None:
-    result, _ = run(client, job_name, "ogm_ge", fusion=fusion)
+    result, _, _ = run(client, job_name, "ogm_ge", fusion=fusion)
     assert result.test is not None
 
 
@@ -97,12 +108,26 @@ def test_a_rival_of_ones_own_is_known_by_its_name(
         pass
 
     assert "nothing" in rival_names()
-    _, same = run(client, job_name, "nothing")
+    _, same, _ = run(client, job_name, "nothing")
     assert all(torch.equal(same[name], plain[name]) for name in plain)
 
 
 def test_a_wrong_name_and_a_wrong_parameter_are_named() -> None:
     with pytest.raises(ValueError, match=r"rival must be one of .*ogm_ge.*, got 'ogm'"):
         create_rival("ogm", {})
-    with pytest.raises(ValueError, match="alpha"):
+    with pytest.raises(ValueError, match=r"parameter alpha of rival ogm_ge: .* greater than 0, got -1; it has .*noise"):
         create_rival("ogm_ge", {"alpha": -1})
+    with pytest.raises(ValueError, match=r"parameter beta of rival ogm_ge: .*, got 2"):
+        create_rival("ogm_ge", {"beta": 2})
+
+
+def test_a_pull_is_refused_beside_a_rival() -> None:
+    with pytest.raises(ValueError, match=r"pull must be off beside a rival, .* got rival 'ogm_ge'"):
+        TrainingConfig(rival="ogm_ge", pull=True)
+
+
+def test_samples_that_are_left_out_are_not_passed_through(client: SchedulerClient, job_name: str) -> None:
+    _, _, plain = run(client, f"{job_name}-plain", None)
+    _, _, fewer = run(client, job_name, "infobatch")
+    assert plain == 2 * 4 * 50 + 4 * 60  # batches, three validations and the test
+    assert plain - 4 * 50 < fewer < plain - 20  # of about 100 below the mean, half

@@ -53,16 +53,19 @@ class InfoBatch(Rival):
         self.memory["weights"] = weights
 
     def rows(self, batch: ScheduledBatch) -> Tensor:
-        kept = self.memory["weights"][torch.from_numpy(batch.indices.copy())] > 0
-        kept[: max(0, FEWEST - int(kept.sum()))] = True  # their loss counts 0
+        weights: Tensor = self.memory["weights"]
+        kept = weights[torch.from_numpy(batch.indices.copy())] > 0
+        dropped = (~kept).nonzero()[:, 0]
+        kept[dropped[: max(0, FEWEST - int(kept.sum()))]] = True  # their loss counts 0
         return kept.nonzero()[:, 0]
 
     def loss(self, heads: Heads, labels: Tensor) -> Tensor:
         assert heads.batch is not None
         losses = super().loss(heads, labels)
+        weights: Tensor = self.memory["weights"]
         samples = torch.from_numpy(heads.batch.indices.copy())
         self.memory["losses"][samples] = losses.detach().float().cpu()
-        return losses * self.memory["weights"][samples].to(losses.device)
+        return losses * weights[samples].to(losses.device)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.memory.update(state)  # stays on the CPU, where samples are chosen

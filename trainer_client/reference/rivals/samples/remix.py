@@ -56,7 +56,7 @@ class Remix(Rival):
             losses = mine * self.loss_alone(heads, labels, k)
             loss = weigh(losses) * len(mine) / mine.sum()  # the mean of those that are assigned
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             total = total + loss.detach()
         return total

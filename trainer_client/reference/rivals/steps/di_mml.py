@@ -1,7 +1,7 @@
 """DI-MML: encoders are trained apart, and agree by a common head and by dimensions that only one of them masters."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import torch
 from pydantic import Field
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from trainer_client.reference.fusion import Concat
 from trainer_client.reference.passes import Passes
 from trainer_client.reference.rivals.base import Cost, Heads, Rival, Run, cross_entropies
+
+PART: Final = 512  # samples whose distances are held at once
 
 
 class DiMml(Rival):
@@ -96,7 +98,8 @@ def effective(features: Tensor, labels: Tensor, classes: int) -> Tensor:
     sums = features.new_zeros(len(features), classes, features.shape[2]).index_add_(1, labels, features)
     means = sums / torch.bincount(labels, minlength=classes).clamp(min=1)[:, None]
     right = torch.zeros(features.shape[0], features.shape[2], device=features.device)
-    for part, mine in zip(features.split(512, dim=1), labels.split(512), strict=True):
+    for start in range(0, len(labels), PART):
+        part, mine = features[:, start : start + PART], labels[start : start + PART]
         nearest = (part[:, :, None] - means[:, None]).abs().argmin(2)
         right += (nearest == mine[:, None]).sum(1)
     return right > right.mean(1, keepdim=True)

@@ -90,7 +90,8 @@ def blinded(projection: Tensor, mean: Tensor, alpha: float, form: str) -> Tensor
     if form == "paper":
         return projection - torch.outer(seen, seen) / (alpha + mean @ seen)
     after = projection - torch.outer(seen, seen) / (alpha + torch.outer(seen, mean))
-    return after / after.norm()
+    blind: Tensor = after / after.norm()
+    return blind
 
 
 def share_head(run: Run) -> None:

@@ -52,3 +52,6 @@ def test_two_rows_are_always_left() -> None:
     rival = InfoBatch()
     started(rival).memory["weights"] = torch.zeros(6)
     assert rival.rows(ScheduledBatch(0, np.array([3, 1, 2]), 0, 1, 0)).tolist() == [0, 1]
+    rival.memory["weights"][3] = 1.0
+    assert rival.rows(ScheduledBatch(0, np.array([3, 1, 2]), 0, 1, 0)).tolist() == [0, 1]
+    assert rival.rows(ScheduledBatch(0, np.array([1, 2, 3]), 0, 1, 0)).tolist() == [0, 2]

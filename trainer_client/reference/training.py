@@ -293,7 +293,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "sampler": self.sampler.state_dict(),
             "pull": {} if self.pull is None else self.pull.state_dict(),
-            "rival": {} if self.rival is None else self.rival.state_dict(),
+            "rival": None if self.rival is None else {"name": self.config.rival, "memory": self.rival.state_dict()},
             "best_weights": self.best_weights,
             "best_epoch": self.result.best_epoch,
             "epochs": [asdict(record) for record in self.result.epochs],
@@ -302,7 +302,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken. Raises ValueError for that of another rival."""
+        rival = state.get("rival") or {"name": None}  # a checkpoint of an earlier version has none
+        if rival["name"] != self.config.rival:
+            raise ValueError(f"rival must be {rival['name']}, as in the checkpoint, got {self.config.rival}")
+        if self.rival is not None:
+            self.rival.load_state_dict(rival["memory"])
         self.step = state["step"]
         self.policy_version = state["policy_version"]
         self.model.load_state_dict(state["model"])
@@ -310,8 +315,6 @@ class Trainer:
         self.sampler.load_state_dict(state["sampler"])
         if self.pull is not None:
             self.pull.load_state_dict(state.get("pull", {}))  # a checkpoint of an earlier version has none
-        if self.rival is not None:
-            self.rival.load_state_dict(state["rival"])
         self.best_weights = {name: value.to(self.device) for name, value in state["best_weights"].items()}
         self.result.best_epoch = state["best_epoch"]
         self.result.epochs = [

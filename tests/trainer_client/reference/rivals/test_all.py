@@ -126,6 +126,14 @@ def test_a_pull_is_refused_beside_a_rival() -> None:
         TrainingConfig(rival="ogm_ge", pull=True)
 
 
+def test_a_run_goes_on_with_the_rival_that_it_began_with(
+    client: SchedulerClient, job_name: str, tmp_path: Path
+) -> None:
+    run(client, job_name, "agm", stop_at=2, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="rival must be agm, as in the checkpoint, got None"):
+        run(client, job_name, None, checkpoint=tmp_path / "run.pt")
+
+
 def test_samples_that_are_left_out_are_not_passed_through(client: SchedulerClient, job_name: str) -> None:
     _, _, plain = run(client, f"{job_name}-plain", None)
     _, _, fewer = run(client, job_name, "infobatch")

@@ -85,11 +85,11 @@ def test_it_says_whence_it_is_what_it_costs_and_what_to_tune(rival: str) -> None
 
 def test_the_page_of_rivals_has_a_row_of_each() -> None:
     page = (Path(__file__).parents[4] / "docs" / "how-to" / "rivals.md").read_text()
-    rows = {cells[1].strip("` "): cells for line in page.splitlines() if len(cells := line.split("|")) == 8}
+    rows = {cells[1].strip("` "): cells for line in page.splitlines() if len(cells := line.split("|")) == 9}
     assert set(BUILT_IN) == {name for name in rows if name.isidentifier()}
     for name in BUILT_IN:
         kind = rival_class(name)
-        assert rows[name][6].strip() == ("no" if kind.one_process else "yes")
+        assert rows[name][7].strip() == ("no" if kind.one_process else "yes")
         assert ("code" in rows[name][4]) == ("form" in kind.model_fields)
         assert rows[name][2].split(", ")[-1].strip() == kind.paper.split(", ")[-1]
 

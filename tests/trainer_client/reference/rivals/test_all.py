@@ -28,14 +28,19 @@ SMALL: dict[str, dict[str, Any]] = {  # so that even the shortest run sees all o
 
 
 def run(
-    client: SchedulerClient, name: str, rival: str | None, stop_at: int | None = None, **config: object
+    client: SchedulerClient,
+    name: str,
+    rival: str | None,
+    stop_at: int | None = None,
+    policy: str = "uniform",
+    **config: object,
 ) -> tuple[TrainingResult, dict[str, torch.Tensor], int]:
     """Two epochs of four steps, in one thread: result, weights, and how many samples the network was given."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         dataset = clusters()
-        spec = job_spec(name, dataset, batch_size=50, epochs=EPOCHS, policy=PolicySpec(name="uniform"))
+        spec = job_spec(name, dataset, batch_size=50, epochs=EPOCHS, policy=PolicySpec(name=policy))
         with ScheduledBatchSampler(spec, client) as sampler:
             parameters = SMALL.get(rival or "", {})
             trainer = Trainer(
@@ -98,6 +103,14 @@ def test_the_page_of_rivals_has_a_row_of_each() -> None:
 def test_a_rival_runs_with_every_fusion(client: SchedulerClient, job_name: str, fusion: str) -> None:
     result, _, _ = run(client, job_name, "ogm_ge", fusion=fusion)
     assert result.test is not None
+
+
+@pytest.mark.parametrize(("rival", "policy"), [("mmpareto", "balance"), ("infobatch", "bandit"), ("remix", "evidence")])
+def test_rivals_and_schedulers_combine(client: SchedulerClient, job_name: str, rival: str, policy: str) -> None:
+    result, weights, _ = run(client, job_name, rival, policy=policy)
+    assert result.test is not None
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert client.job(job_name).spec.policy.name == policy
 
 
 def test_a_rival_of_ones_own_is_known_by_its_name(

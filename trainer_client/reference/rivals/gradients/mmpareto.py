@@ -26,7 +26,9 @@ class MmPareto(Rival):
     weights stay 0 and encoders stand still then: nobody meant that, and it is no form here.
     """
 
-    paper: ClassVar[str] = "Wei and Hu, MMPareto: Boosting Multimodal Learning with Innocent Assistance, ICML 2024"
+    paper: ClassVar[str] = (
+        "Wei and Hu, MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance, ICML 2024"
+    )
     cost: ClassVar[Cost] = Cost.BACKWARD
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"gamma": (1.0, 2.0)}
 

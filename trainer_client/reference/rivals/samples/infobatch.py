@@ -32,7 +32,9 @@ class InfoBatch(Rival):
     through the network, at a rate tuned for it, or its saving is none.
     """
 
-    paper: ClassVar[str] = "Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Pruning, ICLR 2024"
+    paper: ClassVar[str] = (
+        "Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, ICLR 2024"
+    )
     cost: ClassVar[Cost] = Cost.LESS
     one_process: ClassVar[str] = "a process knows the losses of those samples alone that it was given before"
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"prune": (0.1, 0.7)}

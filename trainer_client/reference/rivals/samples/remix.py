@@ -14,8 +14,8 @@ from trainer_client.reference.rivals.base import Cost, Heads, Rival, Weigh, cros
 class Remix(Rival):
     """Data remixing: samples are assigned to modalities, and batches hold samples of one modality.
 
-    Ma, Chen, Deng: *Improving Multimodal Learning via Data Remixing*, ICML 2025. From epoch `warm_up` on, before each
-    epoch, each sample is assigned to the modality whose head says least of it: the one with the smallest
+    Ma, Chen, Deng: *Improving Multimodal Learning Balance and Sufficiency through Data Remixing*, ICML 2025. From epoch
+    `warm_up` on, before each epoch, each sample is assigned to the modality whose head says least of it: the one with the smallest
     KL(p^m ‖ uniform), p^m its softmax. The sample is then trained with the other embeddings zero, by the joint head's
     cross-entropy and γ times that modality's own, and batches are put together by modality, so that modalities do not
     meet in one gradient. Before, the loss is the joint head's and α times each unimodal one.
@@ -26,7 +26,9 @@ class Remix(Rival):
     warm_up: 10 epochs as released. alpha: ½. gamma: γ, 1. unimodal_weight is not used.
     """
 
-    paper: ClassVar[str] = "Ma et al., Improving Multimodal Learning via Data Remixing, ICML 2025"
+    paper: ClassVar[str] = (
+        "Ma et al., Improving Multimodal Learning Balance and Sufficiency through Data Remixing, ICML 2025"
+    )
     cost: ClassVar[Cost] = Cost.PASS
     one_process: ClassVar[str] = "a process may have no samples of a modality in a batch, and would make fewer updates"
     ranges: ClassVar[dict[str, tuple[float, float]]] = {"gamma": (0.1, 4.0), "alpha": (0.1, 2.0)}

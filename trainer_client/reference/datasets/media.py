@@ -22,8 +22,8 @@ from .folder import Audio, BrokenFileError, Features, Flow, Frames, Image, Mediu
 SOUNDFILE: Final = (".wav", ".flac", ".ogg", ".mp3", ".aiff")  # the others are films, which PyAV opens
 PICTURES: Final = (".jpg", ".jpeg", ".png")
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, as torchvision publishes them
+SAFE_TORCH: Final = (2, 6)  # before it, `weights_only` could be made to run code: CVE-2025-32434
 FLOOR: Final = 1e-10  # of a power, below which there is only rounding
-PACKAGES: Final = "pip install 'bss-scheduler[trainer,data]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +274,8 @@ def read_features(path: Path) -> Array:
 def _tensor(path: Path) -> Tensor:
     from pickle import UnpicklingError
 
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise ValueError(f"torch 2.6 or newer is needed to read it safely, got {torch.__version__}")
     try:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:

@@ -10,6 +10,7 @@ from .annotations import SPLIT_NAMES, Annotations, Entry, Place
 from .folder import Features, Flow, Frames, IncompleteError, Index, Medium, Report, Sample, named, paths
 
 HELD_OUT = 0.1  # share of the samples, at least, that goes to a split that is made here
+LOOKED_AT = 1000  # entries, evenly spread, of which none is at a place before the next place is tried
 PICTURES = (".jpg", ".jpeg", ".png")
 PICKLED = (".pkl", ".pickle", ".pk")
 
@@ -168,7 +169,8 @@ class _Files:
 
     def _is_used(self, place: Place, entries: Sequence[Entry]) -> bool:
         fixed = Path(place.pattern.partition("{")[0] + "_").parent
-        return (self.root / fixed).is_dir() and any(self._path(place, entry)[1] for entry in entries)
+        few = entries[:: max(1, len(entries) // LOOKED_AT)]
+        return (self.root / fixed).is_dir() and any(self._path(place, entry)[1] for entry in few)
 
     def _path(self, place: Place, entry: Entry) -> tuple[Path, bool]:
         """Where an entry's file is, or should be, and whether it is there."""

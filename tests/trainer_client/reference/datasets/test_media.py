@@ -1,5 +1,6 @@
 """Spectrograms, pictures, films and arrays: values that can be known beforehand, and files that can't be read."""
 
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,7 @@ def test_a_file_of_something_else_is_named(name: str, medium: type[Medium], tmp_
     with pytest.raises(BrokenFileError, match=name) as caught:
         probe(medium(path))  # type: ignore[arg-type]
     assert caught.value.path == path
+    assert str(copy(caught.value)) == str(caught.value)  # as what crosses from a worker is
 
 
 def test_a_film_without_sound_and_a_folder_without_pictures(tmp_path: Path) -> None:
@@ -114,3 +116,10 @@ def test_a_film_without_sound_and_a_folder_without_pictures(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     with pytest.raises(BrokenFileError, match="no picture in it"):
         probe(Frames(tmp_path / "empty"))
+
+
+def test_an_old_torch_reads_no_pt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(torch.ones(2), tmp_path / "one.pt")
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    with pytest.raises(BrokenFileError, match=r"torch 2\.6 or newer is needed to read it safely, got 2\.5\.1"):
+        read_features(tmp_path / "one.pt")

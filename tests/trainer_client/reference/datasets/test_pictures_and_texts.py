@@ -31,6 +31,17 @@ def tokens(index: Index, split: str = "train") -> dict[str, torch.Tensor]:
     return media
 
 
+def test_texts_are_tokenised_by_a_tokenizer_of_transformers() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "see": 2, "rome": 3}, "[UNK]"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="[PAD]", unk_token="[UNK]")
+    assert Tokens(tokenizer, 5)(Text("see rome now", "rome")).tolist() == [2, 3, 1, 3, 0]
+    assert Tokens(tokenizer, 2)(Text("see rome now")).tolist() == [2, 3]
+
+
 HEADER = "index\t#1 Label\t#2 ImageID\t#3 String\t#3 String"
 
 

@@ -14,7 +14,7 @@ from bss_cli.terminal import FAILED, MISUSED, AsJson, fail, say, screen
 from bss_service.protocol.text import printable_json
 from trainer_client.reference.datasets import SETS, Index, read_set
 from trainer_client.reference.datasets.folder import named
-from trainer_client.reference.datasets.reading import Source
+from trainer_client.reference.datasets.reading import Source, deviations
 
 
 class _Data(NamingExtras):
@@ -59,8 +59,6 @@ def check(
     """
     if set_name not in SETS:
         fail(f"--set must be one of {', '.join(SETS)}, got {set_name!r}", MISUSED)
-    from trainer_client.reference.datasets.check import deviations
-
     try:
         index = read_set(root, set_name, split=split, leave_out=True)
     except (OSError, ValueError) as error:

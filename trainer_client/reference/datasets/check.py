@@ -1,13 +1,12 @@
-"""Whether a folder is complete: every file read to its end, and counts held against those that were published."""
+"""Whether the files of a folder can be read to their end."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from os import cpu_count
 
 from .folder import BrokenFileError, Index, Sample
 from .media import probe
-from .reading import Published, Source
 
 
 def verify(index: Index, on_progress: Callable[[int], object] = lambda done: None) -> Index:
@@ -38,26 +37,3 @@ def _fault(sample: Sample) -> BrokenFileError | None:
     except BrokenFileError as error:
         return error
     return None
-
-
-def deviations(index: Index, source: Source) -> list[str]:
-    """What each publication counted otherwise than is here; none if one of them fits, or its figures are rounded."""
-    here = [_as(published, index.listed()) for published in source.published]
-    pairs = list(zip(source.published, here, strict=True))
-    if any(published.about or published.counts() == counted for published, counted in pairs):
-        return []
-    return [f"{_words(counted)}, where {known.source} has {_words(known.counts())}" for known, counted in pairs]
-
-
-def _as(published: Published, listed: Mapping[str, int]) -> dict[str, int]:
-    """Counts under the splits that a publication has; one that has no part for validation counts it as training."""
-    counted = dict(listed)
-    if not published.validation:
-        counted["train"] = counted.get("train", 0) + counted.pop("validation", 0)
-    if not published.test:
-        counted["train"] = counted.get("train", 0) + counted.pop("test", 0)
-    return {split: counted.get(split, 0) for split in published.counts()}
-
-
-def _words(counts: Mapping[str, int]) -> str:
-    return " + ".join(f"{count:,} {split}" for split, count in counts.items())

@@ -1,7 +1,6 @@
 """Pictures with texts: Twitter2015, the two sarcasm sets MMSD and MMSD2.0, UPMC Food-101, MVSA."""
 
 import ast
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,8 +24,8 @@ from .reading import Published, Source
 
 SENTIMENTS: Final = ("negative", "neutral", "positive")
 SARCASM: Final = ("not sarcastic", "sarcastic")
-TELLING: Final = re.compile(
-    r"\b(sarcasm|sarcastic|reposting|joke|jokes|humou?r|irony|ironic|exgag)\b|<url>", re.IGNORECASE
+TELLING: Final = frozenset(
+    ["sarcasm", "sarcastic", "reposting", "joke", "jokes", "humor", "humour", "irony", "ironic", "exgag", "<url>"]
 )
 """Words by which Cai et al. (ACL 2019) left out tweets of the training list, since they tell the label."""
 
@@ -125,7 +124,7 @@ def _of_lines(lists: dict[str, Path]) -> Annotations:
             labels = record[2:] if isinstance(record, list) else []
             if len(labels) not in (1, 2) or labels[-1] not in (0, 1):
                 found.broken.append(f"{place}: {line[:40]!r} is not a list of picture, text and label")
-            elif part == "train" and TELLING.search(str(record[1])):
+            elif part == "train" and not TELLING.isdisjoint(str(record[1]).split()):
                 telling += 1
             else:
                 found.entries.append(_post(str(record[0]), str(record[1]), int(labels[-1]), part, place))

@@ -1,5 +1,7 @@
 """A folder becomes an index: lists are read, files looked for, splits made. No medium is decoded here."""
 
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .annotations import SPLIT_NAMES, Annotations, Entry, Place
-from .folder import Features, Flow, Frames, IncompleteError, Index, Medium, Report, Sample, named, paths
+from .folder import Flow, Frames, IncompleteError, Index, Medium, Report, Sample, named, paths
 
 HELD_OUT = 0.1  # share of the samples, at least, that goes to a split that is made here
 LOOKED_AT = 1000  # entries, evenly spread, of which none is at a place before the next place is tried
@@ -170,14 +172,17 @@ class _Files:
     def _is_used(self, place: Place, entries: Sequence[Entry]) -> bool:
         fixed = Path(place.pattern.partition("{")[0] + "_").parent
         few = entries[:: max(1, len(entries) // LOOKED_AT)]
-        return (self.root / fixed).is_dir() and any(self._path(place, entry)[1] for entry in few)
+        return (self.root / fixed).is_dir() and any(self._path(place, entry).exists() for entry in few)
 
-    def _path(self, place: Place, entry: Entry) -> tuple[Path, bool]:
-        """Where an entry's file is, or should be, and whether it is there."""
+    def _path(self, place: Place, entry: Entry) -> Path:
+        """Where an entry's file is, or should be."""
         names = SPLIT_NAMES[entry.split] if "{split}" in place.pattern else ("",)
-        candidates = [self.root / place.pattern.format(split=name, **entry.fields) for name in (*names, "train")]
-        there = next((path for path in candidates[: len(names) + (entry.split == "validation")] if path.exists()), None)
-        return there or candidates[0], there is not None
+        if "{split}" in place.pattern and entry.split == "validation":
+            names = (*names, "train")  # lists that part them later leave the files where they are
+        candidates = [self.root / place.pattern.format(split=name, **entry.fields) for name in names]
+        if len(candidates) == 1:
+            return candidates[0]
+        return next((path for path in candidates if path.exists()), candidates[0])
 
     def _tell_absent(self, modality: str, places: Sequence[Place]) -> None:
         self.notes.append(f"{modality} was looked for as {', '.join(place.pattern for place in places)}")
@@ -196,36 +201,55 @@ class _Files:
     def sample(self, entry: Entry, split: str, classes: Sequence[str]) -> Sample | None:
         """The sample of an entry, or None if a file of it is missing or broken, which is noted."""
         media: dict[str, Medium] = {
-            modality: place.medium(self._path(place, entry)[0], entry) for modality, place in self.chosen.items()
+            modality: place.medium(self._path(place, entry), entry) for modality, place in self.chosen.items()
         }
-        faults = [fault for medium in media.values() for fault in self._faults(medium)]
-        if faults:
+        whole = [self._is_whole(path, medium) for medium in media.values() for path in paths(medium)]
+        if not all(whole):
             return None
         if entry.text is not None:
             media["text"] = entry.text
         return Sample(entry.key, split, entry.split, classes.index(entry.label), media)
 
-    def _faults(self, medium: Medium) -> list[Path]:
-        faulty = []
-        for path in paths(medium):
-            name = path.relative_to(self.root).as_posix()
-            if not path.exists():
-                self.missing.append(name)
-            elif why := _emptiness(path, medium):
-                self.broken.append(f"{name}: {why}")
-            else:
-                continue
-            faulty.append(path)
-        return faulty
+    def _is_whole(self, path: Path, medium: Medium) -> bool:
+        try:
+            fault = _fault(path, isinstance(medium, Frames | Flow))
+        except (FileNotFoundError, NotADirectoryError):
+            self.missing.append(path.relative_to(self.root).as_posix())
+            return False
+        if fault:
+            self.broken.append(f"{path.relative_to(self.root).as_posix()}: {fault}")
+        return not fault
 
 
-def _emptiness(path: Path, medium: Medium) -> str:
-    if isinstance(medium, Frames) or (isinstance(medium, Flow) and path.is_dir()):
-        if not path.is_dir():
-            return "no folder"
-        return "" if any(picture.suffix.lower() in PICTURES for picture in path.iterdir()) else "no picture in it"
-    if not path.is_file():
-        return "no file"
-    if isinstance(medium, Features) and path.suffix in PICKLED:
-        return "a pickle"
-    return "" if path.stat().st_size else "empty"
+def _fault(path: Path, is_pictures: bool) -> str:
+    """What can be told of a file, or of a folder of pictures, without reading it. Raises FileNotFoundError for none."""
+    found = path.stat()
+    if is_pictures != stat.S_ISDIR(found.st_mode):
+        return "no folder" if is_pictures else "no file"
+    if not is_pictures:
+        return "" if found.st_size else "empty"
+    with os.scandir(path) as entries:
+        return "" if any(entry.name.lower().endswith(PICTURES) for entry in entries) else "no picture in it"
+
+
+def deviations(index: Index, source: Source) -> list[str]:
+    """What each publication counted otherwise than is here; none if one of them fits, or its figures are rounded."""
+    here = [_as(published, index.listed()) for published in source.published]
+    pairs = list(zip(source.published, here, strict=True))
+    if any(published.about or published.counts() == counted for published, counted in pairs):
+        return []
+    return [f"{_words(counted)}, where {known.source} has {_words(known.counts())}" for known, counted in pairs]
+
+
+def _as(published: Published, listed: Mapping[str, int]) -> dict[str, int]:
+    """Counts under the splits that a publication has; one that has no part for validation counts it as training."""
+    counted = dict(listed)
+    if not published.validation:
+        counted["train"] = counted.get("train", 0) + counted.pop("validation", 0)
+    if not published.test:
+        counted["train"] = counted.get("train", 0) + counted.pop("test", 0)
+    return {split: counted.get(split, 0) for split in published.counts()}
+
+
+def _words(counts: Mapping[str, int]) -> str:
+    return " + ".join(f"{count:,} {split}" for split, count in counts.items())

@@ -49,6 +49,7 @@ class Annotations:
     broken: list[str] = field(default_factory=list)
     missing: list[Path] = field(default_factory=list)  # of files that had to be read with them
     notes: list[str] = field(default_factory=list)
+    is_split: bool = True  # whether the set comes with a part for testing
 
     def with_classes_seen(self) -> "Annotations":
         """The same with the classes that its lines name, in order: of numbers that of numbers, else the alphabet's."""

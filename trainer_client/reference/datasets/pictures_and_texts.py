@@ -229,7 +229,7 @@ def mvsa(root: Path, split: str) -> Annotations:
 
 
 def _by_annotators(root: Path, path: Path) -> Annotations:
-    found = Annotations("annotators", classes=SENTIMENTS)
+    found = Annotations("annotators", classes=SENTIMENTS, is_split=False)
     contrary = 0
     for place, line in lines(path):
         name, *pairs = line.split("\t")

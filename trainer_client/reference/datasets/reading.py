@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,13 +65,12 @@ def read_folder(root: Path, name: str, source: Source, *, split: str, seed: int,
     parts = _split(entries, source, split, seed)
     found = _Files(root, source, entries)
     samples = [found.sample(entry, part, annotations.classes) for entry, part in zip(entries, parts, strict=True)]
+    beside = [path.relative_to(root).as_posix() for path in annotations.missing]
     report = Report(
-        missing=tuple(
-            dict.fromkeys([*(path.relative_to(root).as_posix() for path in annotations.missing), *found.missing])
-        ),
+        missing=tuple(dict.fromkeys([*_missing_lists(annotations), *beside, *found.missing])),
         broken=tuple(annotations.broken + list(dict.fromkeys(found.broken))),
         duplicates=tuple(duplicates),
-        notes=tuple(annotations.notes + found.notes),
+        notes=(*annotations.notes, *found.notes, *_held_out_notes(entries, parts, source, seed)),
     )
     if not (report.whole or leave_out):
         raise IncompleteError(name, report)
@@ -95,6 +95,19 @@ def _known_classes(annotations: Annotations) -> Annotations:
     ]
     annotations.entries = [entry for entry in annotations.entries if entry.label in known]
     return annotations
+
+
+def _missing_lists(annotations: Annotations) -> list[str]:
+    """What a set that comes with a part for testing must have: else one would be made here, and taken for it."""
+    is_there = not annotations.is_split or any(entry.split == "test" for entry in annotations.entries)
+    return [] if is_there else ["a list of the test samples"]
+
+
+def _held_out_notes(entries: Sequence[Entry], parts: Sequence[str], source: Source, seed: int) -> list[str]:
+    moved = Counter(part for entry, part in zip(entries, parts, strict=True) if part != entry.split)
+    return [
+        f"{count:,} samples for {part} are chosen here, by {source.group}, seed {seed}" for part, count in moved.items()
+    ]
 
 
 def _without_duplicates(annotations: Annotations) -> tuple[list[Entry], list[str]]:

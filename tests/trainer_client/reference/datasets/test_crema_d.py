@@ -156,6 +156,15 @@ def test_missing_empty_and_repeated_ones_are_named_and_left_out_only_on_request(
     assert index.listed() == {"train": 9, "validation": 0, "test": 4}
 
 
+@pytest.mark.parametrize("text", [None, ""])
+def test_without_a_list_for_testing_none_is_made_up(text: str | None, root: Path) -> None:
+    (root / "test.csv").unlink()
+    if text is not None:
+        (root / "test.csv").write_text(text)
+    with pytest.raises(IncompleteError, match="1 missing: a list of the test samples"):
+        read_set(root, "crema-d")
+
+
 def test_features_as_pickles_are_refused_by_name(root: Path) -> None:
     for path in (root / "AudioWAV").iterdir():
         path.rename(path.with_suffix(".pkl"))
@@ -177,6 +186,7 @@ def test_the_check_of_a_whole_folder(root: Path) -> None:
     outcome = check(root)
     assert outcome.exit_code == 0, outcome.output
     assert "CREMA-D, layout 'codes': 9 train, 3 validation, 4 test; audio and video" in outcome.output
+    assert "note: 3 samples for validation are chosen here, by actor, seed 0" in outcome.output
     assert outcome.output.endswith("\ncomplete\n")
 
 

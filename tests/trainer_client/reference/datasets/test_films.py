@@ -37,7 +37,10 @@ def test_nvgesture(rest: str, tmp_path: Path) -> None:
     assert len({Path(sample.key).name for sample in index.samples if sample.split == "validation"}) == 1
     assert [sample.label for sample in index.samples][:2] == [0, 24]
     assert index.modalities == ("color", "depth")
-    assert index.report.notes == ("flow is not here, which not every copy has",)
+    assert index.report.notes == (
+        "flow is not here, which not every copy has",
+        "2 samples for validation are chosen here, by subject, seed 0",
+    )
     media, _ = MediaDataset(index, "test", SMALL)[0]
     assert media["color"].shape == media["depth"].shape == (3, 2, 16, 16)
     assert media["depth"].mean() < media["color"].mean()  # each frame is brighter than the one before

@@ -9,7 +9,7 @@ from bss_cli import tokens
 from bss_cli.comparing import compare, control
 from bss_cli.following.tracking import track
 from bss_cli.following.watching import watch
-from bss_cli.jobs import decisions, delete, jobs, samples, show, suspects
+from bss_cli.jobs import decisions, delete, export, import_, jobs, samples, show, suspects
 from bss_cli.policies import end_shadow, policies, swap, upload
 from bss_cli.research import app as research
 from bss_cli.research.data import app as data
@@ -38,9 +38,10 @@ def _bss(
     """Serves samples to multi-modal training jobs, shows the jobs, and swaps their policies."""
 
 
-OF_JOBS = (jobs, show, compare, control, decisions, samples, suspects, watch, track, delete)
+OF_JOBS = (jobs, show, compare, control, decisions, samples, suspects, watch, track, export, delete)
 for command in (serve, backup, *OF_JOBS, swap, end_shadow, policies, upload):
     app.command()(command)
+app.command("import")(import_)
 app.add_typer(tokens.app, name="token")
 app.add_typer(research, name="research")
 app.add_typer(data, name="data")

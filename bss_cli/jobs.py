@@ -1,4 +1,4 @@
-"""The commands that show jobs, and `bss delete`."""
+"""The commands that show jobs, move them to another service, and delete them."""
 
 from enum import StrEnum
 from functools import partial
@@ -111,6 +111,47 @@ def suspects(
     if csv is not None:
         _write(csv, csv_of(listed, called))
     tell(listed, as_json, lambda: suspects_view(listed, state, called))
+
+
+def export(
+    job: Job,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Let it take the place of a file.")] = False,
+    url: Url = None,
+) -> None:
+    """Write a job's whole state into a file, for `bss import` into this or another service, whatever its store is.
+
+    The two go on apart from there: let no trainer of this one go on with the other.
+    """
+    from bss_service.journal.backup import written_whole  # with a database's library
+
+    checked_name(job)
+    if file.exists() and not force:
+        fail(f"FILE {str(file)!r} is there already: --force puts the job in its place", MISUSED)
+    with connect(url) as client:
+        snapshot = client.snapshot(job)
+    try:
+        with written_whole(file) as temporary:
+            temporary.write_bytes(snapshot)
+    except OSError as error:
+        fail(f"FILE {str(file)!r} can't be written: {error.strerror}", MISUSED)
+    say(f"{file}: job {job}, {len(snapshot)} bytes")
+
+
+def import_(
+    job: Job,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of `bss export`.", show_default=False)],
+    url: Url = None,
+) -> None:
+    """Create a job of this name from a file of `bss export`: it draws what the exported one would have drawn."""
+    checked_name(job)
+    try:
+        snapshot = file.read_bytes()
+    except OSError as error:
+        fail(f"FILE {str(file)!r} can't be read: {error.strerror}", MISUSED)
+    with connect(url) as client:
+        state = client.put_snapshot(job, snapshot)
+    say(f"{job}: as exported, at step {state.next_step}")
 
 
 def delete(job: Job, yes: Yes = False, url: Url = None) -> None:

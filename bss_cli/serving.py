@@ -20,7 +20,7 @@ def _setting(name: str, meaning: str) -> Any:
 def serve(
     host: Annotated[str | None, _setting("host", "Address; other than loopback it needs a token.")] = None,
     port: Annotated[str | None, _setting("port", "Port; 0 takes a free one, told in the log.")] = None,
-    store: Annotated[str | None, _setting("store", "SQLite file, or SQLAlchemy URL of a database.")] = None,
+    store: Annotated[str | None, _setting("store", "SQLite file, or URL of a PostgreSQL database.")] = None,
     log_format: Annotated[str | None, _setting("log_format", "Console or json.")] = None,
     hosts: Annotated[str | None, _setting("hosts", "Names that it is reached by, through a proxy perhaps.")] = None,
     max_body_bytes: Annotated[str | None, _setting("max_body_bytes", "Largest request, in bytes.")] = None,

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8765  # 0: any free one, printed at the start
-    store: str = "sqlite:///bss.sqlite"  # SQLAlchemy URL; the path of an SQLite file becomes one
+    store: str = "sqlite:///bss.sqlite"  # SQLAlchemy URL, of SQLite or PostgreSQL; the path of a file becomes one
     token: SecretStr | None = None  # one of scope admin, beside those in the store
     log_format: Literal["console", "json"] = "console"
     max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 2**20
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     @classmethod
     def _store_is_a_url(cls, store: str) -> str:
         if _NO_STORE.match(store):
-            raise ValueError("must be an SQLite file, like bss.sqlite, or an SQLAlchemy URL, like sqlite:///bss.sqlite")
+            raise ValueError("must be an SQLite file, like bss.sqlite, or a URL, like postgresql://user@host/database")
         return store if "://" in store else f"sqlite:///{store}"
 
     @model_validator(mode="after")

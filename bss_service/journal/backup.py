@@ -26,7 +26,7 @@ def back_up(url: str, file: Path, *, force: bool = False) -> None:
     _check_free(file, store, force=force)
     try:
         with (
-            _written_whole(file) as temporary,
+            written_whole(file) as temporary,
             closing(_opened(store)) as source,
             closing(sqlite3.connect(temporary)) as copy,
         ):
@@ -83,7 +83,7 @@ def _opened(store: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def _written_whole(file: Path) -> Iterator[Path]:
+def written_whole(file: Path) -> Iterator[Path]:
     """A path beside the file, for this user alone; it takes the file's place at the end, and goes at a failure."""
     handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     os.close(handle)

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from bss_service.errors import StoreError
 from bss_service.journal.file import real_path
 
-BUSY_SECONDS: Final = 5  # that a commit waits for another process to unlock the file
+BUSY_SECONDS: Final = 5  # that a commit waits for another process to unlock the file, or a row
+ANSWER_SECONDS: Final = 60  # for a statement, and for a server that seems to be there
 _MALFORMED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -22,6 +23,8 @@ class Reading:
     def __enter__(self) -> sa.Connection:
         try:
             self._connection = self._engine.connect()
+            if self._engine.dialect.name == "postgresql":  # SQLite's are of one moment anyway
+                self._connection = self._connection.execution_options(isolation_level="REPEATABLE READ")
         except sa.exc.SQLAlchemyError as error:
             raise StoreError(f"the store can't be read: {reason(error)}") from None
         return self._connection
@@ -41,10 +44,12 @@ def reason(error: BaseException) -> str:
     return message
 
 
-def is_locked(error: BaseException) -> bool:
-    """Whether another process held the database for too long: then it does so for all changes alike."""
-    code: int = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
-    return code & 0xFF == sqlite3.SQLITE_BUSY
+def concerns_all(error: BaseException) -> bool:
+    """Whether a change failed of what all others would fail of as well: each would wait as long for it."""
+    own = getattr(error, "orig", None) or error
+    if isinstance(own, sqlite3.Error):  # another process held the database for too long
+        return getattr(own, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return type(own).__name__ == "OperationalError" and not str(getattr(own, "sqlstate", None)).startswith("40")
 
 
 def create_engine(url: str) -> sa.Engine:
@@ -53,16 +58,27 @@ def create_engine(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite":
             parsed = parsed.set(database=real_path(parsed))
-        engine = sa.create_engine(parsed)
+        if parsed.drivername == "postgresql":  # of its drivers this one alone is known to work
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(parsed, **_OPTIONS.get(parsed.get_backend_name(), {}))
     except ImportError as error:
         raise StoreError(
             f"the store {_shown(url)!r} can't be opened: its driver {error.name} is not installed"
+            + ("; pip install 'bss-scheduler[postgres]'" if "psycopg" in str(error.name) else "")
         ) from None
     except sa.exc.SQLAlchemyError as error:
         raise StoreError(f"the store {_shown(url)!r} can't be opened: {reason(error)}") from None
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _tune_sqlite)
+    if engine.dialect.name not in _TUNED:
+        raise StoreError(f"the store must be in SQLite or PostgreSQL, got {_shown(url)!r}")
+    sa.event.listen(engine, "connect", _TUNED[engine.dialect.name])
     return engine
+
+
+def by_name(engine: sa.Engine, statement: sa.Insert | sa.Select[Any]) -> str:
+    """A statement as the driver takes it, with its parameters by their names."""
+    dialect: Any = type(engine.dialect)
+    style = "named" if engine.dialect.name == "sqlite" else "pyformat"
+    return str(statement.compile(dialect=dialect(paramstyle=style)))
 
 
 def begin_change(connection: sa.Connection) -> None:
@@ -80,3 +96,28 @@ def _tune_sqlite(connection: Any, _: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")  # the first: the others may have to wait too
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # a commit outlives the process, not a loss of power
+
+
+def _tune_postgresql(connection: Any, _: object) -> None:
+    for name, value in (("statement_timeout", ANSWER_SECONDS), ("lock_timeout", BUSY_SECONDS)):
+        connection.execute(f"SET {name} = '{value}s'")
+    for name, value in (("idle", BUSY_SECONDS), ("interval", 2), ("count", 2)):  # of a service whose machine is gone
+        connection.execute(f"SET tcp_keepalives_{name} = {value}")
+    connection.execute("SET synchronous_commit = on")  # whatever the server's own setting: what is told is stored
+    connection.commit()
+
+
+_TUNED: Final = {"sqlite": _tune_sqlite, "postgresql": _tune_postgresql}
+_OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "postgresql": {
+        "pool_pre_ping": True,  # the server may have been started again
+        "connect_args": {
+            "connect_timeout": BUSY_SECONDS,
+            "tcp_user_timeout": 2000 * BUSY_SECONDS,  # ms; a network that is cut says nothing
+            "keepalives_idle": BUSY_SECONDS,
+            "keepalives_interval": BUSY_SECONDS // 2,
+            "keepalives_count": 2,
+            "prepare_threshold": None,  # a pooler between may answer the next statement by another session
+        },
+    }
+}

@@ -18,12 +18,13 @@ BATCH: Final = 500  # keys held in memory at once by a migration
 log = structlog.get_logger()
 
 metadata = sa.MetaData()
+_Name = sa.String(100).with_variant(sa.String(100, collation="C"), "postgresql")  # in the order of its bytes
 meta = sa.Table("meta", metadata, sa.Column("schema_version", sa.Integer, nullable=False))
 writer = sa.Table("writer", metadata, sa.Column("token", sa.String(32), nullable=False))  # of the one that may write
 jobs = sa.Table(
     "jobs",
     metadata,
-    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("job", _Name, primary_key=True),
     sa.Column("spec", sa.Text, nullable=False),
     sa.Column("incarnation", sa.String(32), nullable=False),
     sa.Column("checksum", sa.BigInteger, nullable=False),
@@ -31,7 +32,7 @@ jobs = sa.Table(
 journal = sa.Table(
     "journal",
     metadata,
-    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("job", _Name, primary_key=True),
     sa.Column("seq", sa.BigInteger, primary_key=True),
     sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
@@ -40,7 +41,7 @@ journal = sa.Table(
 plans = sa.Table(
     "plans",
     metadata,
-    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("job", _Name, primary_key=True),
     sa.Column("first_step", sa.BigInteger, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),  # empty where it is in pieces
     sa.Column("checksum", sa.BigInteger, nullable=False),  # of the whole body
@@ -49,7 +50,7 @@ plans = sa.Table(
 plan_pieces = sa.Table(  # those that no plan refers to are of a transaction that did not come to its end
     "plan_pieces",
     metadata,
-    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("job", _Name, primary_key=True),
     sa.Column("first_step", sa.BigInteger, primary_key=True),
     sa.Column("write", sa.String(32), primary_key=True),
     sa.Column("piece", sa.Integer, primary_key=True),
@@ -58,7 +59,7 @@ plan_pieces = sa.Table(  # those that no plan refers to are of a transaction tha
 snapshots = sa.Table(
     "snapshots",
     metadata,
-    sa.Column("job", sa.String(100), primary_key=True),
+    sa.Column("job", _Name, primary_key=True),
     sa.Column("seq", sa.BigInteger, primary_key=True),  # journal entries up to this one are in it
     sa.Column("part", sa.Integer, primary_key=True),
     sa.Column("body", sa.LargeBinary, nullable=False),
@@ -69,7 +70,7 @@ damaged = sa.Table(  # journal entries that a recovery has set aside, for whoeve
     "damaged",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("job", sa.String(100), nullable=False, index=True),
+    sa.Column("job", _Name, nullable=False, index=True),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
@@ -79,7 +80,7 @@ descriptions = sa.Table(  # of samples, for people
     "descriptions",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("job", sa.String(100), nullable=False),
+    sa.Column("job", _Name, nullable=False),
     sa.Column("sample", sa.BigInteger, nullable=False),
     sa.Column("kind", sa.String(10), nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
@@ -89,7 +90,7 @@ artefacts = sa.Table(
     "artefacts",
     metadata,
     sa.Column("sha256", sa.String(64), primary_key=True),
-    sa.Column("name", sa.String(100), nullable=False),
+    sa.Column("name", _Name, nullable=False),
     sa.Column("manifest", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )

@@ -16,7 +16,7 @@ from bss_service.errors import StoreError, StoreLostError
 from bss_service.job.plans import Plan
 from bss_service.journal import descriptions, schema
 from bss_service.journal.descriptions import Description
-from bss_service.journal.engine import Reading, create_engine, is_locked, reason
+from bss_service.journal.engine import Reading, by_name, concerns_all, create_engine, reason
 from bss_service.journal.lanes import Item, Lanes
 from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
 from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
@@ -52,7 +52,7 @@ class Store:
         except StoreError:
             self._let_go()
             raise
-        self._insert_entry = str(journal.insert().compile(dialect=self._engine.dialect))
+        self._insert_entry = by_name(self._engine, journal.insert())
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="bss-store-writer", daemon=True)
         self._writer.start()
@@ -272,7 +272,7 @@ class Store:
         try:
             self._commit(batch)
         except Exception as error:
-            alike = is_locked(error) or isinstance(error, StoreLostError)
+            alike = concerns_all(error) or isinstance(error, StoreLostError)
             apart = [[pair] for pair in batch] if len(batch) > 1 and not alike else []
             for one in apart:
                 self._commit_together_or_apart(one)
@@ -307,7 +307,16 @@ class Store:
             _set_aside(connection, job, transaction.damaged_from)
         if transaction.entries:
             # The hot insert goes to the driver: SQLAlchemy's own statement costs half a millisecond more.
-            rows = [(job, e.seq, e.kind, e.body, checksum(e.body, job, e.seq, e.kind)) for e in transaction.entries]
+            rows = [
+                {
+                    "job": job,
+                    "seq": e.seq,
+                    "kind": e.kind,
+                    "body": e.body,
+                    "checksum": checksum(e.body, job, e.seq, e.kind),
+                }
+                for e in transaction.entries
+            ]
             connection.connection.cursor().executemany(self._insert_entry, rows)
         for plan in transaction.plans:
             _put_plan(connection, job, plan, transaction.written.get(plan.first_step))

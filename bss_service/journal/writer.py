@@ -10,15 +10,41 @@ import structlog
 
 from bss_service.errors import StoreError, StoreLostError
 from bss_service.journal import schema
-from bss_service.journal.engine import begin_change
+from bss_service.journal.engine import begin_change, reason
 from bss_service.journal.file import StoreFile
 
 log = structlog.get_logger()
 
+_LOCKED: Final = sa.select(
+    sa.func.pg_try_advisory_lock(sa.func.hashtextextended(sa.func.concat("bss ", sa.func.current_schema()), 0))
+)
 _TAKEN: Final = (
     "another service has taken the store over since this one opened it: this one stores nothing more, stop it and use "
     "the other"
 )
+
+
+class DatabaseLock:
+    """Keeps a second service from a PostgreSQL database by mistake: an advisory lock of a session of its own.
+
+    It is gone when that session is, with the server perhaps, or behind a pooler. What no lock can do the token does.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Raises StoreError where another session has it."""
+        shown = engine.url.render_as_string(hide_password=True)
+        try:
+            self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._connection.detach()  # in the pool it would keep the lock
+            if not self._connection.scalar(_LOCKED):
+                self._connection.close()
+                raise StoreError(f"another service has the store {shown} open")
+        except sa.exc.SQLAlchemyError as error:
+            raise StoreError(f"the store {shown} can't be opened: {reason(error)}") from None
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._connection.close()
 
 
 class Writer:
@@ -29,9 +55,10 @@ class Writer:
     """
 
     def __init__(self, engine: sa.Engine) -> None:
-        """Raises StoreError where another service on this machine holds the store's file."""
+        """Raises StoreError where another service on this machine holds the store's file, or on any its database."""
         self._engine = engine
         self._file = StoreFile.of(engine.url)
+        self._lock = None if self._file is not None else DatabaseLock(engine)
         self._token = secrets.token_hex(16)
         self._lost: str | None = None
         self._connection: sa.Connection | None = None
@@ -110,9 +137,10 @@ class Writer:
         return False
 
     def close(self) -> None:
-        """Let go of the file; the database must be closed by then."""
-        if self._file is not None:
-            self._file.close()
+        """Let go of the file, for which the database must be closed by then, or of the database."""
+        for held in (self._file, self._lock):
+            if held is not None:
+                held.close()
 
     def _check_token(self, row: Any) -> None:
         if row is None or row[0] != self._token:

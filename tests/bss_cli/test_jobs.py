@@ -1,4 +1,4 @@
-"""`bss show`, `decisions`, `samples` and `delete` against a running service."""
+"""`bss show`, `decisions`, `samples`, `export`, `import` and `delete` against a running service."""
 
 import io
 import json
@@ -182,6 +182,41 @@ def test_show_does_not_count_beyond_the_end_of_a_run(bss: Run, client: Scheduler
     assert "16 of 16 " in bss("show", "finished").stdout
     client.steps("finished", StepsRequest(start=16, count=2))  # a loader that fetches ahead
     assert "16 of 16, and 2 fetched ahead" in bss("show", "finished").stdout
+
+
+# export and import
+
+
+def test_a_job_that_is_exported_and_imported_draws_what_it_would_have_drawn(
+    bss: Run, client: SchedulerClient, job: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "job.bss"
+    assert bss("export", job, str(file)).stdout.endswith(f": job {job}, {file.stat().st_size} bytes\n")
+    assert bss("import", f"{job}-again", str(file)).stdout == f"{job}-again: as exported, at step 1\n"
+    came = [client.steps(name, StepsRequest(start=1, count=7)).batches.indices for name in (job, f"{job}-again")]
+    np.testing.assert_array_equal(*came)
+
+
+def test_export_overwrites_nothing_unless_it_is_told_to(bss: Run, job: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.bss"
+    file.write_text("mine")
+    refused = bss("export", job, str(file))
+    assert (refused.exit_code, file.read_text()) == (2, "mine")
+    assert "is there already: --force puts the job in its place" in refused.stderr
+    assert bss("export", job, str(file), "--force").exit_code == 0
+    assert file.read_bytes()[8:9] == b"{"
+    missing = bss("export", job, str(tmp_path / "nowhere" / "file"))
+    assert (missing.exit_code, "can't be written: No such file or directory" in missing.stderr) == (2, True)
+
+
+def test_import_refuses_what_is_no_job_and_a_name_that_is_taken(bss: Run, job: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.bss"
+    assert "can't be read: No such file or directory" in bss("import", "other", str(file)).stderr
+    bss("export", job, str(file))
+    assert bss("import", job, str(file)).stderr == f"error: job '{job}' exists already\n"
+    file.write_bytes(file.read_bytes()[:-1])
+    broken = bss("import", "other", str(file))
+    assert (broken.exit_code, "body is not a frame" in broken.stderr) == (1, True)
 
 
 # delete

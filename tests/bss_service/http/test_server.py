@@ -208,7 +208,7 @@ def test_bss_takes_the_token_from_the_environment(guarded: str) -> None:
         (["--rate-limit", "0"], "rate_limit: Input should be greater than 0, got '0'"),
         (
             ["--store", "sqlite:bss.sqlite"],
-            "store: must be an SQLite file, like bss.sqlite, or an SQLAlchemy URL, like sqlite:///bss.sqlite, "
+            "store: must be an SQLite file, like bss.sqlite, or a URL, like postgresql://user@host/database, "
             "got 'sqlite:bss.sqlite'",
         ),
         (["--max-body-bytes", "1"], "max_body_bytes: Input should be greater than or equal to 1024, got '1'"),

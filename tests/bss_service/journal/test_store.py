@@ -10,11 +10,21 @@ import pytest
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
 from bss_service.testing import StoreContract
+from tests.support.postgres import Postgres
 
 
 class TestSqlStore(StoreContract):
     def open(self, folder: Path) -> Store:
         return Store(f"sqlite:///{folder}/store.sqlite")
+
+
+class TestPostgresStore(StoreContract):
+    @pytest.fixture(autouse=True)
+    def of(self, postgres: Postgres) -> None:
+        self.server = postgres
+
+    def open(self, folder: Path) -> Store:
+        return Store(self.server.database(folder.name))
 
 
 class Unfenced(Store):

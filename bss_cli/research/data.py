@@ -32,7 +32,7 @@ def show() -> None:
     """List the data sets, with the samples that were published of each."""
     table = Table()
     table.add_column("set", no_wrap=True)
-    for heading in ("what", "train", "validation", "test", "split by"):
+    for heading in ("what", "train", "validation", "test"):
         table.add_column(heading)
     for name, source in SETS.items():
         first = source.published[0]
@@ -40,7 +40,6 @@ def show() -> None:
             name,
             source.title.partition(": ")[2],
             *(f"{count:,}" if count else "–" for count in (first.train, first.validation, first.test)),
-            source.group,
         )
     screen().print(table)
 

@@ -56,6 +56,7 @@ def crema_d(root: Path, split: str) -> Annotations:
     lists = split_files(root, *patterns)
     if not lists:
         found.layout, lists = "words", split_files(root, *words)
+        found.notes.append("lists of words are another draw than those of codes, as long: results don't compare")
     if not lists:
         raise UnknownLayoutError("crema-d", root, [*patterns, *words])
     for part, path in lists.items():
@@ -286,6 +287,9 @@ AVE: Final = Source(
             *(Place(f"{folder}/{{id}}.mp4", film) for folder in ("AVE", "AVE_Dataset/AVE")),
         ],
     },
-    published=[Published("Tian et al., ECCV 2018", 3339, 402, 402)],
+    published=[
+        Published("Tian et al., ECCV 2018", 3339, 402, 402),
+        Published("lists of Fan et al., DI-MML, ACM MM 2024", 3338, 402, 402),
+    ],
     group="video",
 )

@@ -99,6 +99,7 @@ def test_it_is_read_in_each_layout(make: Callable[[Path], None], tmp_path: Path)
     assert index.listed() == {"train": 12, "validation": 0, "test": 4}
     assert index.counts() == {"train": 9, "validation": 3, "test": 4}
     assert {sample.key: sample.label for sample in index.samples}["1002_DFA_ANG_XX"] == 5
+    assert any("another draw" in note for note in index.report.notes) == (make is words)
     media, label = MediaDataset(index, "train", Decoding(LogMel(0.2, bands=8), Pictures(2, side=16)))[0]
     assert media["audio"].shape == ((4, 3) if make in (words, tensors) else (1, 8, 21))
     assert media["video"].shape == (3, 2, 16, 16)

@@ -1,4 +1,4 @@
-"""The commands `bss research …`: policies are trained, judged, exported and compared offline.
+"""The commands `bss research …`: policies are trained, judged, exported and compared offline; and `bss data …`.
 
 Their modules import what takes long only when a command runs, so that `bss --help` stays fast.
 """
@@ -16,19 +16,22 @@ from bss_cli.research.train import app as train
 from bss_cli.terminal import fail
 
 
-class _Research(TyperGroup):
+class NamingExtras(TyperGroup):
     """Where a package is missing that a command imports, it says which extras have it."""
+
+    commands_of = "bss research"
+    extras = "service,trainer,research"
 
     def invoke(self, ctx: Any) -> Any:  # typer's context may be click's, or typer's own
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as missing:
-            extras = "pip install 'bss-scheduler[service,trainer,research]'"
+            extras = f"pip install 'bss-scheduler[{self.extras}]'"
             package = (missing.name or "").partition(".")[0]
-            fail(f"{package} is not installed; what bss research needs comes with {extras}")
+            fail(f"{package} is not installed; what {self.commands_of} needs comes with {extras}")
 
 
-app = typer.Typer(cls=_Research, no_args_is_help=True, help="Train, judge and export scheduling policies offline.")
+app = typer.Typer(cls=NamingExtras, no_args_is_help=True, help="Train, judge and export scheduling policies offline.")
 
 app.add_typer(train, name="train")
 for command in (evaluate, export, dataset, ope):

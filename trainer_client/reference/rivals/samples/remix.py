@@ -15,10 +15,10 @@ class Remix(Rival):
     """Data remixing: samples are assigned to modalities, and batches hold samples of one modality.
 
     Ma, Chen, Deng: *Improving Multimodal Learning Balance and Sufficiency through Data Remixing*, ICML 2025. From epoch
-    `warm_up` on, before each epoch, each sample is assigned to the modality whose head says least of it: the one with the smallest
-    KL(p^m ‖ uniform), p^m its softmax. The sample is then trained with the other embeddings zero, by the joint head's
-    cross-entropy and γ times that modality's own, and batches are put together by modality, so that modalities do not
-    meet in one gradient. Before, the loss is the joint head's and α times each unimodal one.
+    `warm_up` on, before each epoch, each sample is assigned to the modality whose head says least of it: the one with
+    the smallest KL(p^m ‖ uniform), p^m its softmax. The sample is then trained with the other embeddings zero, by the
+    joint head's cross-entropy and γ times that modality's own, and batches are put together by modality, so that
+    modalities do not meet in one gradient. Before, the loss is the joint head's and α times each unimodal one.
 
     The authors pass over one modality's samples and then the other's. Here the scheduler puts batches together, and
     each is split: an update for each modality, by those of its samples that are assigned to it.

@@ -175,7 +175,7 @@ def read(
     logs = formulas.log_softmax(torch.stack([*unimodal_logits, joint_logits]).float(), torch)
     known = _by_shares(logs, labels) if is_soft(labels, joint_logits) else _by_label(logs, labels, ignore_index, xp)
     if label_smoothing:
-        known = known._replace(at_target=formulas.smoothed(known.at_target, logs, label_smoothing))
+        known = known._replace(at_target=formulas.smoothed(known.at_target, known.logs, label_smoothing))
     return known
 
 

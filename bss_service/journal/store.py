@@ -477,7 +477,8 @@ def _snapshot(connection: sa.Connection, job: str, *, whole: bool) -> tuple[byte
         if intact and len(rows) == rows[0].parts:
             return b"".join(row.body for row in rows), seq, tuple(bad), 0 in stored
         if seq == base:
-            raise StoreError(f"job {job!r} can't be read: the snapshot that its journal begins behind is damaged")
+            which = "its journal begins behind" if seq else "it was imported with"
+            raise StoreError(f"job {job!r} can't be read: the snapshot that {which} is damaged")
         bad += [] if intact else [seq]  # else it was not written to its end
     return None, 0, tuple(bad), False
 

@@ -54,8 +54,11 @@ docs: $(READY)
 	PYTHONPATH=. NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(READY)
-	$(BIN)/python benchmarks/hot_path.py
-	$(BIN)/python -m benchmarks.env
+	$(BIN)/python -m benchmarks.hot_path
+	$(BIN)/python -m benchmarks.speed.loop
+	$(BIN)/python -m benchmarks.speed.plans
+	$(BIN)/python -m benchmarks.restart --brief
+	$(BIN)/python -m benchmarks.env --repeats 3 --only 16 64
 
 PEERS := dlrover torchrl optuna ray_serve
 bench-peers: $(READY) $(PEERS:%=.peers/%)

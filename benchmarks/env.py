@@ -7,7 +7,7 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import envs  # noqa: F401  # registers what gymnasium.make finds
-from benchmarks.plain_student import PlainStudent
+from benchmarks.speed.plain_student import PlainStudent
 from bss_service.core.action import Action
 from bss_service.policies.base import Choice
 from envs.cohort import BATCH_SIZE
@@ -37,18 +37,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5, help="of every measurement; medians are told")
     parser.add_argument("--intervals", type=int, default=8, help=f"of each student, at most {SHORTEST - 1}")
+    parser.add_argument("--only", type=int, nargs="+", default=NUMBERS, help="B: environments side by side")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
     torch.set_num_threads(1)
     lines = []
-    for line in report(args.repeats, args.intervals):
+    for line in report(args.repeats, args.intervals, args.only):
         print(line, flush=True)
         lines.append(line)
     if args.write:
         RESULT.write_text("\n".join(lines) + "\n")
 
 
-def report(repeats: int, intervals: int) -> Iterator[str]:
+def report(repeats: int, intervals: int, numbers: Sequence[int] = NUMBERS) -> Iterator[str]:
     """The lines of the result."""
     yield "# Speed of BalanceScheduling-v0"
     yield ""
@@ -58,21 +59,21 @@ def report(repeats: int, intervals: int) -> Iterator[str]:
     yield ""
     yield '- vector: `gymnasium.make_vec("BalanceScheduling-v0", num_envs=B)`'
     yield "- plain loop: one student after the other, by modules, autograd and `torch.optim.SGD`"
-    yield "  (`benchmarks/plain_student.py`), with the same planning, measuring and validating in between"
+    yield "  (`benchmarks/speed/plain_student.py`), with the same planning, measuring and validating in between"
     yield "- single: B environments of one student, one after the other"
     yield '- CartPole: `gymnasium.make_vec("CartPole-v1", num_envs=B, vectorization_mode="vector_entry_point")`,'
     yield "  steps a second, for scale"
     yield ""
-    yield "| B | vector, intervals/s | plain loop | single | vector / plain | vector / single |"
+    yield "| B | vector / plain | vector / single | vector, intervals/s | plain loop | single |"
     yield "|---|---|---|---|---|---|"
     cartpole = {}
-    for number in NUMBERS:
+    for number in numbers:
         rates = measured(number, repeats, intervals)
         cartpole[number] = rates.pop("cartpole")
         vector, plain, single = rates.values()
         yield (
-            f"| {number} | {_told(vector)} | {_told(plain)} | {_told(single)} "
-            f"| {median(vector) / median(plain):.1f} | {median(vector) / median(single):.1f} |"
+            f"| {number} | {median(vector) / median(plain):.1f} | {median(vector) / median(single):.1f} "
+            f"| {_told(vector)} | {_told(plain)} | {_told(single)} |"
         )
     yield ""
     yield "CartPole-v1, steps/s: " + ", ".join(f"{_told(r)} at B = {b}" for b, r in cartpole.items()) + "."

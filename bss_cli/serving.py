@@ -10,6 +10,13 @@ from bss_cli.terminal import MISUSED, StoreUrl, fail, say, settings
 from bss_service.errors import BssError, StoreError, UnguardedError, UnsupportedSystemError
 from bss_service.settings import Settings
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _alone() -> None:
+    """`bss serve`, and no other command."""
+
 
 def _setting(name: str, meaning: str) -> Any:
     """The flag of a setting. It arrives as text or None: Settings alone judges the value."""
@@ -17,6 +24,7 @@ def _setting(name: str, meaning: str) -> Any:
     return typer.Option(flag, metavar="VALUE", help=f"{meaning} Default: {Settings.model_fields[name].default}")
 
 
+@app.command()
 def serve(
     host: Annotated[str | None, _setting("host", "Address; other than loopback it needs a token.")] = None,
     port: Annotated[str | None, _setting("port", "Port; 0 takes a free one, told in the log.")] = None,

@@ -36,6 +36,13 @@ class UnknownStepError(ConflictError):
     title = "Unknown step"
 
 
+class GoneError(BssError):
+    """The batches of a step are kept no longer, as its job asks for."""
+
+    status = 410
+    title = "Gone"
+
+
 class TooEarlyError(BssError):
     """A rank other than 0 asks for an interval that rank 0 has not asked for; it may ask again at once."""
 
@@ -102,6 +109,13 @@ class StoreLostError(StoreError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, field="store")
+
+
+class PlanningError(BssError):
+    """The service draws an interval of the job, which takes long: it is there, and may be asked again."""
+
+    status = 503
+    title = "Planning"
 
 
 class StoppedError(StoreError):

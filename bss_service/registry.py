@@ -4,10 +4,12 @@ import asyncio
 import time
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -21,11 +23,12 @@ from bss_service.errors import (
     NoRoomError,
     NotFoundError,
     NotReproducibleError,
+    PlanningError,
     StoppedError,
     StoreError,
     TooManyError,
 )
-from bss_service.job.events import JobEvent
+from bss_service.job.events import BatchesReleased, JobEvent
 from bss_service.job.job import Job
 from bss_service.job.lock import JobLock, Leaving
 from bss_service.job.places import check_incarnation
@@ -37,8 +40,10 @@ from bss_service.job.shown.summaries import Summaries
 from bss_service.job.snapshot import frozen, snapshot_of
 from bss_service.journal.loading import Loader
 from bss_service.journal.store import Store
-from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
+from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Removal, Transaction, parts_of
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec, JobState
+from bss_service.protocol.message import AT_WORK
 from bss_service.protocol.training import AttachAnswer
 from bss_service.telemetry import tracing
 from bss_service.telemetry.metrics import Metrics
@@ -48,8 +53,8 @@ A = TypeVar("A")
 
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
-DECISION_BYTES: Final = 256  # about, in a snapshot
 COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
+SOON: Final = 5.0  # seconds that a request waits for a plan before it is told so
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
 
@@ -75,12 +80,14 @@ class LiveJob:
     planning_since_snapshot: float = 0.0  # seconds
     snapshot_seconds: float = 0.0  # that the last one took
     snapshot: asyncio.Task[None] | None = None  # being written
+    snapshots: list[tuple[int, int]] = field(default_factory=list)  # stored: seq, and first step of the plans in it
     evidence: tuple[Any, Evidence | None] | None = None  # computed last, and of which state
     copies: set[asyncio.Task[SampleTable]] = field(default_factory=set)  # being made of the table: it must not change
     looks: "weakref.WeakValueDictionary[Any, asyncio.Task[Any]]" = field(default_factory=weakref.WeakValueDictionary)
     held: Counter[Any] = field(default_factory=Counter)  # requests that wait for something to come true, by who waits
     summaries: Summaries = field(default_factory=Summaries)
     pace: Pace = field(default_factory=Pace)
+    planning: asyncio.Task[None] | None = None  # draws an interval, which takes long, under the job's lock
 
     def __post_init__(self) -> None:
         self.size = bytes_of_job(self.job)
@@ -137,6 +144,7 @@ class LiveJob:
         self.bytes_since_snapshot += len(entry.body)
         self.stored += len(entry.body)
         self.entries_since_snapshot += 1
+        pending.decisions += DecisionBlock.of(*self.job.history.take_leaving())
         if self.job.plans is plans:
             return
         before = set(map(id, plans))  # there may be thousands
@@ -149,15 +157,32 @@ class LiveJob:
         self.bytes_since_snapshot += drawn
         self.stored += drawn
 
+    def release(self) -> int:
+        """Keep no longer what the job need not keep; the seq of the snapshot that its journal may begin behind, or 0.
+
+        That is the latest but one, or an earlier, out of which all batches that are kept can be drawn anew: should one
+        be damaged, there is another.
+        """
+        until = self.job.outdated_until()
+        applied = BatchesReleased(until).apply(self.job)
+        if applied.entry is not None:  # also where the store is full: it makes room
+            self._record(applied.entry, self.job.plans, self.job.planned_until)
+        return max((seq for seq, first in self.snapshots[:-1] if 0 <= first <= self.job.kept_from), default=0)
+
+    def snapshots_kept(self) -> tuple[int, ...]:
+        """Those that stay when another is stored: what the journal is to begin behind next, before it gets too long."""
+        return () if self.job.spec.keep_epochs is None else tuple(seq for seq, _ in self.snapshots[:2])
+
     @property
     def snapshot_is_due(self) -> bool:
         """Whether a snapshot would save much of a replay; not more often than in proportion to its own size."""
-        decisions = len(self.job.history.decisions)
-        size = self.job.table.nbytes + DECISION_BYTES * decisions
-        return self.snapshot is None and (
-            self.entries_since_snapshot > max(SNAPSHOT_ENTRIES, decisions // 2)
-            or self.bytes_since_snapshot > max(2**20, size)
+        if self.snapshot is not None:
+            return False
+        written = self.bytes_since_snapshot
+        return (
+            self.entries_since_snapshot > SNAPSHOT_ENTRIES
             or self.planning_since_snapshot > max(SNAPSHOT_SECONDS, self.snapshot_seconds)
+            or (written > 2**20 and written > self.job.table.nbytes)
         )
 
     @property
@@ -248,10 +273,25 @@ class JobRegistry:
             seconds = time.monotonic() - started
             live = LiveJob(job, seq, entries_since_snapshot=entries, planning_since_snapshot=seconds if entries else 0)
             live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
+            live.snapshots = await asyncio.to_thread(self._store.snapshots, name)
             self._keep(live)
             self._snapshot_if_due(live)  # so that another restart need not do all that again
             log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
         return self._live[name]
+
+    async def live(self, name: str) -> LiveJob:
+        """The live job, loaded if need be. Raises NotFoundError."""
+        live = self._live.get(name)
+        if live is None:
+            async with self.loading(name):
+                live = await self.find(name)
+        if live is None:
+            raise unknown(name)
+        return live
+
+    def check_held(self) -> None:
+        """Raises StoreLostError where the store's files are not those that were opened."""
+        self._store.check_held()
 
     async def put(self, job: Job, transaction: Transaction) -> None:
         """Store and keep a new job; the caller holds its `loading`."""
@@ -283,52 +323,12 @@ class JobRegistry:
         async with self.open(name) as live:
             return views.state(live.job)
 
-    @asynccontextmanager
-    async def open(self, name: str, incarnation: str | None = None) -> AsyncIterator[LiveJob]:
+    def open(self, name: str, incarnation: str | None = None) -> "Opened":
         """The job under its lock; on the way out, wait until all that the answer may tell of is stored, also a refusal.
 
         incarnation: of the job that a trainer means; None: whichever there is.
         """
-        live = self._live.get(name)
-        if live is None:
-            async with self.loading(name):
-                live = await self.find(name)
-        if live is None:
-            raise unknown(name)
-        async with live.changed:
-            if live.fence.closed:
-                self.drop(live)  # a change failed that nobody waited for
-                raise StoreError(f"job {name!r} is being loaded again, ask once more")
-            check_incarnation(live.job, incarnation)
-            known, refused = live.durable, None
-            live.used = time.monotonic()
-            try:
-                yield live
-            except BssError as error:
-                refused = error
-                if isinstance(error, NotReproducibleError | StoppedError):
-                    live.pending = None
-                    self.drop(live)  # the plan is half drawn; all others leave the job as it is to be stored
-            except BaseException:
-                live.pending = None  # a change may be half done: what is stored is whole
-                self.drop(live)
-                raise
-            finally:
-                self.hand_over(live)
-            durable, step = live.durable, live.job.served
-        if durable is not None:
-            try:
-                with tracing.span("commit", job=name, step=step):
-                    await self.committed(durable)
-            except StoreError as error:
-                log.error("store failed", job=name, error=str(error))
-                async with live.changed:
-                    self.drop(live)
-                raise
-        if refused is not None:
-            raise refused  # by what somebody else did a moment ago, perhaps
-        if durable is known:
-            self._store.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
+        return Opened(self, name, incarnation)
 
     async def hold(
         self, live: LiveJob, who: Hashable, is_true: Callable[[], bool], leaving: Leaving | None, most: int
@@ -356,6 +356,8 @@ class JobRegistry:
         self._stopping = True
         for live in self.all():
             live.changed.notify_all()
+        if planning := [live.planning for live in self.all() if live.planning is not None]:
+            await asyncio.wait(planning)
 
     def _proceed(self) -> None:
         if self._stopping:
@@ -372,8 +374,9 @@ class JobRegistry:
     async def committed(self, future: Future[None]) -> None:
         """Wait until a change is stored. Raises StoreError."""
         try:
-            # Shielded: a client that hangs up must not cancel what the writer has in hand.
-            await asyncio.shield(asyncio.wrap_future(future))
+            if not future.done():
+                await _end_of(future)
+            future.result()
         except StoreError:
             self._metrics.store_failures.inc()
             raise
@@ -407,6 +410,11 @@ class JobRegistry:
                     pass
             return loaded
 
+    def _recall(self, name: str, start: int, stop: int) -> list[Decision]:
+        """Decisions that have left memory, also those that are still on their way to the store."""
+        self._store.commit(Transaction(name)).result()
+        return self._store.decisions(name, start, stop)
+
     def _free(self) -> int:
         """Bytes of memory that jobs may take beside those that are there."""
         return self._memory - self._reserved - sum(live.size for live in self._live.values())
@@ -430,6 +438,7 @@ class JobRegistry:
                 self._let_go(other)
         live.most_stored = self._stored
         live.job.proceed = self._proceed
+        live.job.history.recall = partial(self._recall, live.job.spec.name)
         self._live[live.job.spec.name] = live
         self._idle_states.pop(live.job.spec.name, None)
         self._count()
@@ -449,10 +458,14 @@ class JobRegistry:
         try:
             job.table = await table
             frame = await asyncio.to_thread(lambda: snapshot_of(job).to_frame())
-            for part in parts_of(seq, frame):
+            first_step, kept = job.plans[0].first_step if job.plans else 0, live.snapshots_kept()
+            for part in parts_of(seq, frame, first_step, kept):
                 if live.fence.closed:
                     return  # it is deleted, or loaded again: what memory held of it is not stored any more
                 await self.committed(self._store.commit(Transaction(job.spec.name, live.fence, snapshot=[part])))
+            live.snapshots = [*(one for one in live.snapshots if one[0] in kept), (seq, first_step)]
+            if live.job.kept_from or live.job.spec.keep_epochs is not None:
+                await self._remove(live)
         except StoreError as error:
             log.warning("snapshot not written", job=job.spec.name, error=error.detail)
         except Exception as error:  # a bug: the job goes on without, and nobody else would tell
@@ -461,7 +474,110 @@ class JobRegistry:
             live.snapshot = None
             live.snapshot_seconds = time.monotonic() - started
 
+    async def _remove(self, live: LiveJob) -> None:
+        """Let a job keep no more than it has to, and remove the rest from the store, a little at a time."""
+        async with live.changed:
+            if live.fence.closed:
+                return
+            begins = live.release()
+            step = live.job.kept_from
+            self.hand_over(live)
+            released = live.durable
+        if released is not None:
+            await self.committed(released)  # what is removed must not be promised any more
+        name, removal = live.job.spec.name, Removal(step, begins)
+        while not removal.is_done and not live.fence.closed:
+            await self.committed(self._store.commit(Transaction(name, live.fence, removal=removal)))
+        if begins:
+            live.snapshots = [one for one in live.snapshots if one[0] >= begins]
+        live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
+
 
 def unknown(name: str) -> NotFoundError:
     """There is no job of that name."""
     return NotFoundError(f"job {name!r} is not known", field="job", value=name)
+
+
+class Opened:
+    """A job that is open, as `JobRegistry.open` says; for `async with`, once."""
+
+    __slots__ = ("_incarnation", "_jobs", "_known", "_live", "_name")
+
+    def __init__(self, jobs: JobRegistry, name: str, incarnation: str | None) -> None:
+        self._jobs, self._name, self._incarnation = jobs, name, incarnation
+
+    async def __aenter__(self) -> LiveJob:
+        live = self._live = await self._jobs.live(self._name)
+        if live.planning is not None:
+            await planned(live)
+        await live.changed.__aenter__()
+        try:
+            if live.fence.closed:
+                self._jobs.drop(live)  # a change failed that nobody waited for
+                raise StoreError(f"job {self._name!r} is being loaded again, ask once more")
+            check_incarnation(live.job, self._incarnation)
+        except BaseException:
+            await live.changed.__aexit__()
+            raise
+        self._known = live.durable
+        live.used = time.monotonic()
+        return live
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        live, is_refused = self._live, isinstance(error, BssError)
+        try:
+            # A change may be half done, and what is stored is whole; but what is refused leaves the job as it is to be
+            # stored, unless its plan is half drawn.
+            if error is not None and (not is_refused or isinstance(error, NotReproducibleError | StoppedError)):
+                live.pending = None
+                self._jobs.drop(live)
+            self._jobs.hand_over(live)
+            durable, step = live.durable, live.job.served
+        finally:
+            await live.changed.__aexit__()
+        if error is None or is_refused:  # by what somebody else did a moment ago, perhaps
+            await self._stored(durable, step)
+        if error is None and durable is self._known:
+            self._jobs.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
+
+    async def _stored(self, durable: Future[None] | None, step: int) -> None:
+        if durable is None:
+            return
+        try:
+            with tracing.span("commit", job=self._name, step=step):
+                await self._jobs.committed(durable)
+        except StoreError as error:
+            log.error("store failed", job=self._name, error=str(error))
+            async with self._live.changed:
+                self._jobs.drop(self._live)
+            raise
+
+
+async def _end_of(future: Future[None]) -> None:
+    """Wait for the end of what a thread has in hand; a client that hangs up must not cancel that."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def tell(_: Future[None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(tell)
+    await waiter
+
+
+async def planned(live: LiveJob) -> None:
+    """Wait for the end of a plan that takes long. Raises PlanningError where that does not come soon."""
+    planning = live.planning
+    if planning is None or planning is asyncio.current_task():
+        return
+    await asyncio.wait({planning}, timeout=SOON)
+    if not planning.done():
+        name = live.job.spec.name
+        raise PlanningError(f"the next interval of job {name!r} is being drawn: ask again", field=AT_WORK, value=name)

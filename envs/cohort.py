@@ -52,6 +52,8 @@ class Cohort:
     variate, which takes most of what the data and the validation samples do out of the rewards' noise.
     """
 
+    kind: type[StudentRun] = StudentRun  # of its runs
+
     def __init__(
         self,
         number: int,
@@ -105,7 +107,7 @@ class Cohort:
         judge: Judge | None = None,
     ) -> StudentRun:
         self._students.enrol(place, made, rng)
-        run = StudentRun(
+        run = self.kind(
             samples=len(made.train.labels),
             modalities=self.modalities,
             batch_size=BATCH_SIZE,

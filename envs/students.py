@@ -114,29 +114,47 @@ class Students:
 
         What each measured on the way, before each step: the built-in signals, (s_b, G) or (s_b, G, M + 1).
         """
-        steps = [len(of_one) for of_one in batches]
-        longest = max(steps)
-        indices = np.zeros((longest, self.number, self.batch_size), np.int64)
+        steps = np.array([len(of_one) for of_one in batches])
+        order = np.argsort(-steps, kind="stable")  # so that those that still train are the first, and no others compute
+        own = torch.from_numpy(order)
+        training = (steps > np.arange(steps.max())[:, None]).sum(1).tolist()  # (s,) students
+        indices = np.zeros((len(training), self.number, self.batch_size), np.int64)
         for b, of_one in enumerate(batches):
             indices[: len(of_one), b] = of_one
-        rows = torch.from_numpy(self._training.rows(indices))  # (s, B·M·G)
-        labels = torch.from_numpy(self._training.labels(indices))  # (s, B, G)
-        targets = torch.zeros(longest, self.number, self.classes, self.batch_size)
+        rows = torch.from_numpy(self._training.rows(indices)[:, order])  # (s, B, M·G)
+        labels = torch.from_numpy(self._training.labels(indices)[:, order])  # (s, B, G)
+        indices = indices[:, order]
+        targets = torch.zeros(len(training), self.number, self.classes, self.batch_size)
         targets.scatter_(2, labels[:, :, None], 1.0)
-        active = torch.from_numpy(np.arange(longest)[:, None] < np.array(steps)).to(torch.float32)  # (s, B)
-        scale = (active * self._rates)[:, None, :, None, None]
         of_head = torch.full((self.modalities + 1, 1, 1, 1), UNIMODAL_WEIGHT / self.batch_size)
         of_head[-1] = JOINT_WEIGHT / self.batch_size
-        of_row = None if weights is None else self._of_rows(weights, steps)
-        pulls = None if pull is None or not any(pull) else torch.tensor(pull, dtype=torch.float32)
-        seen = torch.empty(self.modalities + 1, longest, self.number, self.classes, self.batch_size)
-        for step in range(longest):
-            rates = of_head * scale[step] if of_row is None else of_head * scale[step] * of_row[step]
-            memory = None if pulls is None else self._remembered(indices[step])
-            self._step(rows[step], targets[step], rates, seen[:, step], memory, pulls)
-            if memory is not None and pulls is not None:
-                self._remember(indices[step], memory, seen[:, step], active[step] * (pulls > 0))
-        return self._measured(torch.log_softmax(seen, dim=3), labels, steps)
+        scale = of_head * self._rates[own][:, None, None]  # (M + 1, B, 1, 1)
+        of_row = None if weights is None else self._of_rows(weights, steps.tolist())[:, :, own]
+        pulls = None if pull is None or not any(pull) else torch.tensor(pull, dtype=torch.float32)[own]
+        seen = torch.zeros(self.modalities + 1, len(training), self.number, self.classes, self.batch_size)
+        with self._sorted(own):
+            for step, live in enumerate(training):
+                rates = scale[:, :live] if of_row is None else scale[:, :live] * of_row[step, :, :live]
+                logits, flat = seen[:, step, :live], rows[step, :live].reshape(-1)
+                if pulls is None:
+                    self._step(flat, targets[step, :live], rates, logits)
+                    continue
+                memory, places = self._remembered(indices[step, :live], order[:live])
+                self._step(flat, targets[step, :live], rates, logits, memory, pulls[:live])
+                self._remember(places, memory, logits, pulls[:live] > 0)
+        measured = self._measured(torch.log_softmax(seen, dim=3), labels, steps[order].tolist())
+        return [measured[place] for place in np.argsort(order).tolist()]
+
+    @contextmanager
+    def _sorted(self, order: Tensor) -> Iterator[None]:
+        """Have the students' parameters in another order for a while."""
+        rows = (order[:, None] * self.modalities + torch.arange(self.modalities)).reshape(-1)
+        self._weights, self._biases = ([part[rows] for part in parts] for parts in (self._weights, self._biases))
+        try:
+            yield
+        finally:
+            back = rows.argsort()
+            self._weights, self._biases = ([part[back] for part in parts] for parts in (self._weights, self._biases))
 
     def validate(self, split: str = "validation", place: int | None = None) -> list[ValidationReport]:
         """The reports (their step is 0) of all students, or of one, on the held-out samples of a split.
@@ -226,27 +244,28 @@ class Students:
                 of_row[:number, :, b, 0] = torch.from_numpy(heads)
         return of_row
 
-    def _places(self, indices: Int64, memory: Tensor) -> Tensor:
-        """Rows (B·G,) of the memory laid flat, of the samples (B, G)."""
-        return torch.from_numpy((np.arange(self.number)[:, None] * memory.shape[1] + indices).reshape(-1))
+    def _remembered(self, indices: Int64, students: Int64) -> tuple[Tensor, Tensor]:
+        """What the heads of some students said of their samples (k, G) before, (M + 1, k, c, G), and where it stands.
 
-    def _remembered(self, indices: Int64) -> Tensor:
-        """What the heads said of the samples (B, G) before, (M + 1, B, c, G)."""
+        That is the rows (k·G,) of the memory laid flat.
+        """
         width = (self.modalities + 1) * self.classes
         if self._memory is None:
             self._memory = torch.zeros(self.number, self._training.size, width)
         if self._memory.shape[1] < self._training.size:  # a larger lesson came
             self._memory = torch.nn.functional.pad(self._memory, (0, 0, 0, self._training.size - self._memory.shape[1]))
-        kept = self._memory.view(-1, width).index_select(0, self._places(indices, self._memory))
-        return kept.view(self.number, self.batch_size, self.modalities + 1, self.classes).permute(2, 0, 3, 1)
+        places = torch.from_numpy((students[:, None] * self._memory.shape[1] + indices).reshape(-1))
+        kept = self._memory.view(-1, width).index_select(0, places)
+        kept = kept.view(len(students), self.batch_size, self.modalities + 1, self.classes)
+        return kept.permute(2, 0, 3, 1), places
 
-    def _remember(self, indices: Int64, memory: Tensor, logits: Tensor, active: Tensor) -> None:
-        """Fold what the heads say now into the memory of active students (B,); of a sample seen first, it is that."""
+    def _remember(self, places: Tensor, memory: Tensor, logits: Tensor, active: Tensor) -> None:
+        """Fold what the heads say now into the memory of active students (k,); of a sample seen first, it is that."""
         assert self._memory is not None
         rate = torch.where(memory.sum(dim=2, keepdim=True) == 0, 1.0, MEMORY_RATE) * active[:, None, None]
         fresh = torch.lerp(memory, torch.softmax(logits, dim=2), rate)
-        flat = fresh.permute(1, 3, 0, 2).reshape(self.number * self.batch_size, -1)
-        self._memory.view(-1, flat.shape[1]).index_copy_(0, self._places(indices, self._memory), flat)
+        flat = fresh.permute(1, 3, 0, 2).reshape(len(places), -1)
+        self._memory.view(-1, flat.shape[1]).index_copy_(0, places, flat)
 
     def _step(
         self,
@@ -257,29 +276,32 @@ class Students:
         memory: Tensor | None = None,
         pulls: Tensor | None = None,
     ) -> None:
-        """One step of SGD; the logits (M + 1, B, c, G) before it are written down."""
+        """One step of SGD of the first k students; their logits (M + 1, k, c, G) before it are written down."""
+        students = logits.shape[1]
+        live = slice(students * self.modalities)
+        weights, biases = ([part[live] for part in parts] for parts in (self._weights, self._biases))
         layers = [
             self._training.data.view(-1, self.features).index_select(0, rows).view(-1, self.batch_size, self.features)
         ]
-        for weight, bias in zip(self._weights[:-1], self._biases[:-1], strict=True):
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
             layers.append(torch.baddbmm(bias, layers[-1], weight).relu_())
-        probabilities = torch.softmax(self._logits(layers[-1], slice(None), logits), dim=2)
+        probabilities = torch.softmax(self._logits(layers[-1], live, logits), dim=2)
         if memory is not None and pulls is not None:
             targets = targets + measurement.pull_slope(probabilities, memory, 2, torch) * pulls[:, None, None]
         slope = probabilities.sub_(targets).mul_(scale)  # ∂ℓ/∂logits times the learning rate
-        gradient = torch.empty(self.number, self.modalities, 2, self.classes, self.batch_size)
+        gradient = torch.empty(students, self.modalities, 2, self.classes, self.batch_size)
         gradient[:, :, 0] = slope[:-1].transpose(0, 1)
         gradient[:, :, 1] = slope[-1][:, None]
         gradient = gradient.view(-1, 2 * self.classes, self.batch_size)
-        back = _threshold_backward(torch.bmm(gradient.transpose(1, 2), self._weights[-1]), layers[-1], 0)
-        self._weights[-1].baddbmm_(gradient, layers[-1], alpha=-1)
-        self._biases[-1].sub_(gradient.sum(2, keepdim=True))
+        back = _threshold_backward(torch.bmm(gradient.transpose(1, 2), weights[-1]), layers[-1], 0)
+        weights[-1].baddbmm_(gradient, layers[-1], alpha=-1)
+        biases[-1].sub_(gradient.sum(2, keepdim=True))
         for k in (1, 0):
-            gradient, weight = back, self._weights[k]
+            gradient, weight = back, weights[k]
             if k:
                 back = _threshold_backward(torch.bmm(gradient, weight.transpose(1, 2)), layers[k], 0)
             weight.baddbmm_(layers[k].transpose(1, 2), gradient, alpha=-1)
-            self._biases[k].sub_(gradient.sum(1, keepdim=True))
+            biases[k].sub_(gradient.sum(1, keepdim=True))
 
     def _measured(self, log_probabilities: Tensor, labels: Tensor, steps: Sequence[int]) -> list[dict[str, Float32]]:
         own = _of_labels(log_probabilities, labels)  # (M + 1, s, B, G)
@@ -343,10 +365,10 @@ class _Shelf:
         self.label[place, : len(part.labels)] = part.labels
 
     def rows(self, indices: Int64) -> Int64:
-        """indices (s, B, G) -> rows (s, B·M·G) of the data laid flat."""
+        """indices (s, B, G) -> rows (s, B, M·G) of the data laid flat."""
         steps, number, size = indices.shape
         start = np.arange(number * self.modalities).reshape(number, self.modalities, 1) * self.size
-        rows: Int64 = (start[None] + indices[:, :, None, :]).reshape(steps, number * self.modalities * size)
+        rows: Int64 = (start[None] + indices[:, :, None, :]).reshape(steps, number, self.modalities * size)
         return rows
 
     def labels(self, indices: Int64) -> Int64:

@@ -16,8 +16,8 @@ _NAMES: Final = {
     "trainer_client.client": "SchedulerClient",
     "trainer_client.logits.confusion": "ConfusionMeter",
     "trainer_client.errors": "BrokenAnswerError CertificateError ConflictError DoubleShardingError DoubleSkipError"
-    " ForbiddenError InvalidValueError JobExistsError LabelError LagError OldClientError OtherJobError OutageError"
-    " RefusedError"
+    " ForbiddenError GoneError InvalidValueError JobExistsError LabelError LagError OldClientError OtherJobError"
+    " OutageError RefusedError"
     " SchedulerError SecondIterationError StrangeAnswerError TooEarlyError UnauthorisedError UnknownJobError",
     "trainer_client.exchange.outage": "OnOutage",
     "trainer_client.exchange.prefetch": "ScheduledBatch",
@@ -60,6 +60,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from trainer_client.errors import DoubleShardingError as DoubleShardingError
     from trainer_client.errors import DoubleSkipError as DoubleSkipError
     from trainer_client.errors import ForbiddenError as ForbiddenError
+    from trainer_client.errors import GoneError as GoneError
     from trainer_client.errors import InvalidValueError as InvalidValueError
     from trainer_client.errors import JobExistsError as JobExistsError
     from trainer_client.errors import LabelError as LabelError

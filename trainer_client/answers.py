@@ -11,6 +11,7 @@ from bss_service.core.samples.table import MAX_STEP
 from bss_service.core.signals import ROUNDING
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionAnswer, ActionRequest, ObservationAnswer
+from bss_service.protocol.arrays import bounds
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest, content_hash
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import GroupsAnswer, JobChange, JobList, JobSpec, JobState
@@ -302,14 +303,16 @@ def _step(answer: Any, field: str) -> None:
 
 def _shape(batches: Batches, field: str, *expected: int) -> None:
     shape = getattr(batches, field).shape
-    require(shape == expected, f"batches.{field}", f"must have shape {expected}", shape)
+    if shape != expected:
+        require(False, f"batches.{field}", f"must have shape {expected}", shape)
 
 
 def _within(batches: Batches, field: str, low: float, high: float) -> None:
     values = getattr(batches, field)
     if values.size:
-        for end in (values.min(), values.max()):
-            require(low <= end <= high, f"batches.{field}", f"must lie in [{low}, {high}]", end.item())
+        for end in bounds(values):
+            if not low <= end <= high:
+                require(False, f"batches.{field}", f"must lie in [{low}, {high}]", end)
 
 
 def _brief(values: Sequence[int]) -> Sequence[int]:

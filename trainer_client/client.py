@@ -4,6 +4,7 @@ import os
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
@@ -22,7 +23,7 @@ from bss_service.protocol.actions import ActionAnswer, ActionRequest, Observatio
 from bss_service.protocol.artefacts import JudgeManifest, PolicyManifest
 from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import GroupsAnswer, JobChange, JobList, JobSpec, JobState, SampleGroups
-from bss_service.protocol.message import INCARNATION_HEADER, PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
+from bss_service.protocol.message import AT_WORK, INCARNATION_HEADER, PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL, Message
 from bss_service.protocol.policies import PolicyAnswer, PolicyList, PolicySpec, SwapRequest
 from bss_service.protocol.samples import (
     DescriptionList,
@@ -61,7 +62,7 @@ from trainer_client.errors import (
     UnknownJobError,
     refusal,
 )
-from trainer_client.retry import Backoff
+from trainer_client.retry import PAUSES, Backoff
 from trainer_client.transport import FAILURES, Answer, Transport
 from trainer_client.trust import Verify, is_expired, objection, tls_error, trust
 
@@ -486,7 +487,9 @@ class SchedulerClient:
                 answer = self._answer(partial(self._transport.request, method, path, content, headers), seconds, most)
                 return _accepted(answer, retried=backoff.failures > 0)
             except OutageError as outage:
-                if not backoff.pause(outage.retry_after):
+                if outage.at_work and self._retries:
+                    time.sleep(max(PAUSES[-1], outage.retry_after))
+                elif not backoff.pause(outage.retry_after):
                     raise
 
     def _answer(self, request: Callable[..., Answer], seconds: float, most: int) -> Answer:
@@ -496,8 +499,9 @@ class SchedulerClient:
         except FAILURES as failure:
             raise self._no_answer(failure) from failure
         if answer.status in _PASSING:
-            outage = OutageError(f"{self._base_url} answered {answer.status}: {_problem(answer)[0]}")
-            outage.retry_after = _retry_after(answer)
+            detail, field, _ = _problem(answer)
+            outage = OutageError(f"{self._base_url} answered {answer.status}: {detail}")
+            outage.retry_after, outage.at_work = _retry_after(answer), field == AT_WORK
             raise outage
         if not _is_the_schedulers(answer):
             raise self._strange(answer)

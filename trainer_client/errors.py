@@ -16,6 +16,7 @@ class OutageError(SchedulerError):
     """The service could not be reached, or could not answer for now; asking again later may help."""
 
     retry_after = 0.0  # seconds after which the service wants to be asked again
+    at_work = False  # whether the service says that it is there, and works on what this waits for
     silent = False  # whether no answer came in time: then the service may have been away for all of the call
 
 
@@ -62,6 +63,10 @@ class UnknownJobError(RefusedError):
 
 class ConflictError(RefusedError):
     """409: the request contradicts what the service knows."""
+
+
+class GoneError(RefusedError):
+    """410: a step's batch is kept no longer, by the job's `keep_epochs`; the sentence names the first that is."""
 
 
 class JobExistsError(ConflictError):
@@ -132,6 +137,7 @@ _OF_STATUS: dict[int, type[RefusedError]] = {
     403: ForbiddenError,
     404: UnknownJobError,
     409: ConflictError,
+    410: GoneError,
     425: TooEarlyError,
     426: OldClientError,
 }

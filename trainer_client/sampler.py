@@ -86,7 +86,7 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         *,
         rank: int | None = None,
         world_size: int | None = None,
-        prefetch: int = 16,
+        prefetch: int = 32,
         if_exists: IfExists = "fail",
         on_outage: OnOutage = "wait",
         outage_after: float = 10.0,
@@ -239,11 +239,11 @@ class ScheduledBatchSampler(Sampler[list[int]]):
 
     def _matched(self, index: Tensor | Sequence[int] | Int64) -> tuple[ScheduledBatch, Int64 | None]:
         """The oldest batch that has all of some samples, and their places in this rank's share; None: they are all."""
-        rows = rows_of(index)
-        shares = [(batch, self._placement.rows(batch.indices)) for batch in self._exchange.open_steps().values()]
-        for batch, share in shares:
-            if share.tobytes() == rows.tobytes():
+        rows, open_steps = rows_of(index), self._exchange.open_steps().values()
+        for batch in open_steps:
+            if np.array_equal(self._placement.rows(batch.indices), rows):
                 return batch, None
+        shares = [(batch, self._placement.rows(batch.indices)) for batch in open_steps]
         self._check_sharding(rows, [share for _, share in shares])
         for batch, share in shares:
             if len(rows) and (places := positions(rows, share)) is not None:
@@ -363,6 +363,18 @@ class ScheduledBatchSampler(Sampler[list[int]]):
         indices = dict.fromkeys(row.index for one in listed for row in one.samples)
         for message in messages(show, indices):
             self._session.call(partial(SchedulerClient.describe, name=job, told=message))
+
+    @property
+    def next_step(self) -> int:
+        """The step that a pass would begin with now; the first to ask takes this rank's place in the job."""
+        if self._session.exchange is None:
+            _ = self._exchange
+        return self._next_step()
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the batch that the loop was given last ends its pass, whatever the loader has pulled ahead."""
+        return self._pass is not None and self._pass.is_done
 
     @property
     def batches_trained(self) -> int:

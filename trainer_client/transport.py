@@ -7,6 +7,7 @@ import http.client
 import io
 import math
 import queue
+import re
 import socket
 import ssl
 import threading
@@ -16,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 import httpx
@@ -27,6 +28,11 @@ KEPT_SECONDS: Final = 5.0  # that a connection is kept for the next request
 MAX_KEPT: Final = 20
 FAILURES: Final = (OSError, http.client.HTTPException)  # also of TLS, of names, and of time
 _PIECE: Final = 2**16  # what is sent or read at a time
+_HEAD: Final = re.compile(
+    rb"HTTP/1\.1 (20[01]) [ -~]{0,100}\r\n((?:[a-z0-9-]{1,60}: [!-~][ -~]{0,4000}\r\n){1,50})\r\n"
+)
+_LENGTH: Final = re.compile("[0-9]{1,15}")
+_STRANGE: Final = frozenset({"connection", "transfer-encoding", "trailer", "upgrade"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Transport:
         self._kept: deque[_Connection] = deque()  # nobody's at the moment, the one used last at the end
         self._open: WeakSet[socket.socket] = WeakSet()
         self._aborted = False
+        self._latest_head: tuple[Any, bytes] = (None, b"")
 
     def request(
         self, method: str, path: str, content: bytes | None, headers: dict[str, str], *, seconds: float, most: int
@@ -78,7 +85,7 @@ class Transport:
         end = time.monotonic() + seconds + len(content or b"") / SLOWEST
         connection = self._connection(end)
         try:
-            connection.ask(method, self._path + path, self.headers | headers, content)
+            connection.ask(self._head(method, path, headers), content)
             answer, is_whole = self._read(connection, self._url + path, most, end)
         except BaseException:
             connection.end()
@@ -89,6 +96,15 @@ class Transport:
         else:
             connection.end()
         return answer
+
+    def _head(self, method: str, path: str, headers: dict[str, str]) -> bytes:
+        """The begin of a request; most have that of the one before, but for its length, which is not in it."""
+        asked = method, path, *headers.items()
+        known, head = self._latest_head
+        if known != asked:
+            head = _head_of(method, self._path + path, self.headers | headers)
+            self._latest_head = asked, head
+        return head
 
     def _connection(self, end: float) -> "_Connection":
         """One that was kept and may be used again, or a new one."""
@@ -109,7 +125,10 @@ class Transport:
 
     def _read(self, connection: "_Connection", url: str, most: int, end: float) -> tuple[Answer, bool]:
         """The answer, and whether the connection is good for another."""
-        response = connection.answer()
+        plain = _plain(first := connection.receive_some(_PIECE))
+        if plain is not None:
+            return self._read_plain(connection, url, plain, most, end)
+        response = connection.answer(first)
         headers: dict[str, str] = {}
         for name, value in response.getheaders():
             name = name.lower()
@@ -129,6 +148,25 @@ class Transport:
         response.close()
         is_whole = fault is None and not response.will_close
         return Answer(url, response.status, headers, bytes(content), fault), is_whole
+
+    def _read_plain(
+        self, connection: "_Connection", url: str, plain: "_Plain", most: int, end: float
+    ) -> tuple[Answer, bool]:
+        answer = Answer(url, plain.status, plain.headers, plain.content[: plain.length])
+        fault = _fault_of_head(answer, most)
+        if fault is not None:
+            return Answer(url, plain.status, plain.headers, b"", fault), False
+        missing = plain.length - len(plain.content)
+        if missing <= 0:
+            return answer, missing == 0
+        content = bytearray(plain.content)
+        while missing := plain.length - len(content):
+            connection.due = end + len(content) / SLOWEST
+            piece = connection.receive_some(min(_PIECE, missing))
+            if not piece:
+                raise http.client.IncompleteRead(b"", missing)
+            content += piece
+        return Answer(url, plain.status, plain.headers, bytes(content)), True
 
     def abort(self) -> None:
         """Fail the requests under way in other threads, and all later ones."""
@@ -162,7 +200,52 @@ def _fault_of_head(answer: Answer, most: int) -> tuple[str, str, Any] | None:
     return None
 
 
-class _Connection(http.client.HTTPConnection):
+class _Plain(NamedTuple):
+    """An answer's head, and what of the content came with it."""
+
+    status: int
+    headers: dict[str, str]
+    length: int
+    content: bytes
+
+
+def _plain(data: bytes) -> _Plain | None:
+    """The head of a success as the service writes it, all of it and read at once; None for what http.client is to read.
+
+    So nothing is passed over here, no header comes twice, and the content is as long as is said, in no coding.
+    """
+    match = _HEAD.match(data)
+    if match is None:
+        return None
+    lines = match[2].decode("ascii").split("\r\n")[:-1]
+    headers = {name: value.strip() for name, _, value in (line.partition(": ") for line in lines)}
+    length = headers.get("content-length", "")
+    if len(headers) < len(lines) or not _LENGTH.fullmatch(length) or not headers.keys().isdisjoint(_STRANGE):
+        return None
+    return _Plain(int(match[1]), headers, int(length), data[match.end() :])
+
+
+def _head_of(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    """The begin of a request, without its end. Raises what http.client does for what none can hold."""
+    writer = _Writer("")
+    writer.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+    for name, value in headers.items():
+        writer.putheader(name, value)
+    writer.endheaders()
+    return writer.written.removesuffix(b"\r\n")
+
+
+class _Writer(http.client.HTTPConnection):
+    """Connects to nobody."""
+
+    written = b""
+
+    def send(self, data: Any) -> None:
+        """Called with the head."""
+        self.written = data
+
+
+class _Connection:
     """A connection on which no single wait goes beyond `due`, by the monotonic clock."""
 
     def __init__(
@@ -175,10 +258,8 @@ class _Connection(http.client.HTTPConnection):
         opened: Callable[[socket.socket], None],
     ) -> None:
         """Connect by a time. opened: told of the socket, as soon as it is there."""
-        super().__init__(host, port)
-        self.response_class = _Response
         self.due = connected_by
-        self._unsent: list[Any] = []
+        self._early = b""
         self._rests_since = math.inf
         self._socket = _connected(_resolved(host, port, self._left()), self._left)
         opened(self._socket)
@@ -191,32 +272,26 @@ class _Connection(http.client.HTTPConnection):
         except BaseException:
             self._socket.close()
             raise
-        self.sock = self  # of which HTTPConnection and its response only ask what is below
         self.due = due
 
-    def ask(self, method: str, target: str, headers: Mapping[str, str], content: bytes | None) -> None:
+    def ask(self, head: bytes, content: bytes | None) -> None:
         """Send a request, the head and a short body in one."""
-        self.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers.items():
-            self.putheader(name, value)
-        if content is not None:
-            self.putheader("content-length", str(len(content)))
-        self.endheaders(content)
-        parts = [b"".join(self._unsent)] if len(content or b"") <= _PIECE else list(self._unsent)
-        self._unsent.clear()
-        for sent in parts:
+        length = b"" if content is None else b"content-length: %d\r\n" % len(content)
+        parts = [b"%s%s\r\n" % (head, length), content or b""]
+        for sent in parts if len(parts[1]) > _PIECE else [b"".join(parts)]:
             part = memoryview(sent)
             for start in range(0, len(part), _PIECE):
                 self._socket.settimeout(self._left())
                 self._socket.sendall(part[start : start + _PIECE])
 
-    def send(self, data: Any) -> None:
-        """Called with the head, and with the body."""
-        self._unsent.append(data)
+    def answer(self, early: bytes) -> http.client.HTTPResponse:
+        """The answer's head, and what reads its body. Raises RemoteDisconnected where the head is cut.
 
-    def answer(self) -> http.client.HTTPResponse:
-        """The answer's head, and what reads its body. Raises RemoteDisconnected where the head is cut."""
-        response = self.getresponse()
+        early: what of it has been received.
+        """
+        self._early = early
+        response = _Response(self)  # type: ignore[arg-type]  # which only asks what is below
+        response.begin()
         if self._reader.ended:  # http.client takes the end for that of the head
             raise http.client.RemoteDisconnected("the answer ended in its head")
         return response
@@ -226,8 +301,17 @@ class _Connection(http.client.HTTPConnection):
         self._reader = _Reader(self)
         return io.BufferedReader(self._reader)
 
+    def receive_some(self, most: int) -> bytes:
+        """What has come, or will; nothing at the end."""
+        self._socket.settimeout(self._left())
+        return self._socket.recv(most)
+
     def receive(self, buffer: Any) -> int:
         """Bytes into a buffer; how many: 0 at the end."""
+        if self._early:
+            count = min(len(buffer), len(self._early))
+            buffer[:count], self._early = self._early[:count], self._early[count:]
+            return count
         self._socket.settimeout(self._left())
         return self._socket.recv_into(buffer)
 
@@ -247,9 +331,6 @@ class _Connection(http.client.HTTPConnection):
         except OSError:
             pass
         return False
-
-    def close(self) -> None:
-        """Called by http.client where an answer says that it is the last, and whoever reads that needs the socket."""
 
     def end(self) -> None:
         """Close it."""

@@ -141,6 +141,18 @@ class Action:
             needed |= dict.fromkeys((GROUPS, *(GROUP + repr(name) for name in self.mixture)), 0)
         return needed
 
+    def without(self, lacking: Iterable[str]) -> "Action":
+        """What is left of it where signals are lacking, as `needs` names them; the loss must be there."""
+        names = {name.split()[0] for name in lacking}  # of so many heads
+        ranks = self.rank_by in ("balance", "first_balance") and "similarity" in names
+        return replace(
+            self,
+            kappa_similarity=0.0 if "similarity" in names else self.kappa_similarity,
+            kappa_weak=0.0 if "probability" in names else self.kappa_weak,
+            rank_by="loss" if ranks else self.rank_by,
+            wrong_pairs="keep",  # of which the loss says nothing
+        )
+
     @property
     def weighs_groups(self) -> bool:
         """Whether groups are to come otherwise than as the weights of their samples have it."""

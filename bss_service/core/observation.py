@@ -184,9 +184,9 @@ def _of_evidence(evidence: Evidence | None) -> dict[str, float]:
 
 
 def _of_table(table: SampleTable, step: int, steps_per_epoch: float) -> dict[str, float]:
-    measured = table.measured
-    if not measured.any():
+    if not table.samples_measured:
         return {}
+    measured = table.measured
     age = (step - table.last_step[measured].astype(np.float64)) / steps_per_epoch
     values = {"measured_share": float(measured.mean()), "staleness": _squashed(max(0.0, float(age.mean())))}
     if "probability" in table.latest:

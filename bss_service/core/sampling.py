@@ -23,6 +23,7 @@ _FACTORS: Final = (0xD2E7470EE14C6C93, 0xCA5A826395121157)  # of Philox's rounds
 _BUMPS: Final = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # of its key, from round to round
 _SHORT: Final = 512  # samples of a pass up to which passes are ordered together: a generator costs as much as so many
 _TOGETHER: Final = 2**17  # rows ordered at a time
+_CACHED: Final = 2**15  # numbers gone through at a time
 
 
 Proceed = Callable[[], None]
@@ -40,7 +41,17 @@ def uniforms(seed: int, stream: int, counter: int, size: int) -> Float64:
     """
     key = np.array([seed, stream], dtype=np.uint64)
     bits = np.random.Philox(key=key, counter=np.array([0, counter, 0, 0], dtype=np.uint64))
-    return ((bits.random_raw(size) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    numbers = np.empty(size)
+    for part in _parts(size):
+        numbers[part] = bits.random_raw(part.stop - part.start) >> np.uint64(12)
+        numbers[part] += 0.5
+        numbers[part] *= 2.0**-52
+    return numbers
+
+
+def _parts(size: int) -> Iterator[slice]:
+    """Parts of an array that stay in the processor's cache over several acts, and take no memory of its size."""
+    return (slice(start, min(start + _CACHED, size)) for start in range(0, size, _CACHED))
 
 
 def uniform_rows(seed: int, stream: int, counter: int, rows: int, size: int) -> Float64:
@@ -87,20 +98,37 @@ def weighted_order(weights_log: Float64, u: Float64, first: int | None = None) -
     over- or underflows. Samples of weight 0 come last, in random order.
     """
     never = np.isneginf(weights_log)
-    keys = np.log(-np.log(u))
-    keys -= np.where(never, 0.0, weights_log)
+    has_never = bool(never.any())
+    keys = _keys(np.where(never, 0.0, weights_log) if has_never else weights_log, u)
+    del u  # of whoever has no more use for them, that is as much memory
     first = keys.shape[-1] if first is None else min(first, keys.shape[-1])
     if keys.size > keys.shape[-1]:  # many short rows
-        if never.any():
+        if has_never:
             return np.lexsort((keys, np.broadcast_to(never, keys.shape)))[..., :first]
         return np.argsort(keys, kind="stable")[..., :first]
     row = keys.reshape(-1)
+    if not has_never:
+        return ascending(row, first).reshape(*keys.shape[:-1], first)
     drawn = np.flatnonzero(~never)
-    order = drawn[ascending(row[drawn], first)] if len(drawn) < len(row) else ascending(row, first)
+    order = drawn[ascending(row[drawn], first)]
     if len(order) < first:
         last = np.flatnonzero(never)
         order = np.concatenate([order, last[ascending(row[last], first - len(order))]])
     return order.reshape(*keys.shape[:-1], first)
+
+
+def _keys(weights_log: Float64, u: Float64) -> Float64:
+    """Logarithms of the exponential keys, (…, k)."""
+    if u.ndim > 1 and len(u) > 1:
+        return np.log(-np.log(u)) - weights_log
+    keys = np.empty_like(u)
+    row, numbers = keys.reshape(-1), u.reshape(-1)
+    for part in _parts(len(row)):
+        of_part = row[part]
+        np.negative(np.log(numbers[part], out=of_part), out=of_part)
+        np.log(of_part, out=of_part)
+        of_part -= weights_log[part]
+    return keys
 
 
 def ascending(keys: Float64, first: int) -> Int64:
@@ -113,19 +141,28 @@ def ascending(keys: Float64, first: int) -> Int64:
         bound = np.partition(keys, first)[first]
         least = np.flatnonzero(keys <= bound)
         return least[ascending(keys[least], len(least))[:first]]
-    bits = (keys + 0.0).view(np.uint64)  # −0 would come before 0, which it equals
-    rising = bits ^ ((bits.view(np.int64) >> 63).view(np.uint64) | np.uint64(2**63))  # in the order of the keys
-    width = np.uint64(max(1, (len(keys) - 1).bit_length()))
+    size = len(keys)
+    width = np.uint64(max(1, (size - 1).bit_length()))
     place = (np.uint64(1) << width) - np.uint64(1)
-    packed = (rising & ~place) | np.arange(len(keys), dtype=np.uint64)
+    packed = np.empty(size, dtype=np.uint64)
+    for part in _parts(size):
+        bits = packed[part]
+        np.add(keys[part], 0.0, out=bits.view(np.float64))  # −0 would come before 0, which it equals
+        bits ^= (bits.view(np.int64) >> 63).view(np.uint64) | np.uint64(2**63)  # in the order of the keys
+        bits &= ~place
+        bits |= np.arange(part.start, part.stop, dtype=np.uint64)
     packed.sort()
-    order = (packed & place).astype(np.int64)
-    packed >>= width
-    ties = packed[1:] == packed[:-1]
+    order = np.empty(size, dtype=np.int64)
+    ties = np.zeros(size, dtype=np.bool_)  # with the next
+    for part in _parts(size):
+        np.bitwise_and(packed[part], place, out=order[part].view(np.uint64))
+        leading = packed[part.start : part.stop + 1] >> width
+        np.equal(leading[1:], leading[:-1], out=ties[part][: len(leading) - 1])
     if ties.any():
-        tied = np.flatnonzero(np.append(ties, False) | np.append(False, ties))
+        ties[1:] |= ties[:-1].copy()
+        tied = np.flatnonzero(ties)
         among = order[tied]
-        order[tied] = among[np.lexsort((among, keys[among], packed[tied]))]
+        order[tied] = among[np.lexsort((among, keys[among], packed[tied] >> width))]
     return order[:first]
 
 
@@ -141,11 +178,17 @@ def weighted_draws(probabilities: Float64, u: Float64) -> Int64:
 
 
 def normalised(weights_log: Float64) -> Float64:
-    """Probabilities of log-weights: (k,) float64, finite, ≥ 0, summing to 1; uniform where every weight is 0."""
+    """Probabilities of log-weights: (k,) float64, finite, ≥ 0, summing to 1; uniform where every weight is 0.
+
+    Not to be written into: where all are alike they are one number.
+    """
     top = weights_log.max()
-    weights: Float64 = np.exp(weights_log - top) if top > -np.inf else np.ones(len(weights_log))
-    probabilities: Float64 = weights / weights.sum()
-    return probabilities
+    if top == weights_log.min():
+        return np.broadcast_to(np.float64(1 / len(weights_log)), len(weights_log))
+    weights: Float64 = weights_log - top
+    np.exp(weights, out=weights)
+    weights /= weights.sum()
+    return weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +274,7 @@ def draw_plan(
         evidence = None if evidence is None else evidence.rows(here)
     length = (end_step - first_step) * calendar.batch_size
     believed = trust(action, evidence, len(table), lambda: uniforms(seed, first_step, _LEFT_OUT, len(table)))
+    numbers = np.arange(max(len(table), length))
     out = np.flatnonzero(~believed.kept)
     is_probe = _spread(length, calendar.batch_size, action.probes if len(out) else 0.0)
     rows = Drawn(
@@ -239,7 +283,7 @@ def draw_plan(
         is_probe if is_probe.any() else None,
         left_out=len(out),
     )
-    trained = np.flatnonzero(~is_probe)
+    trained = _where(~is_probe, numbers)
     weights = log_weights(action, table)
     groups = table.groups if action.weighs_groups else None
     if action.coverage == "draw" or (action.coverage == "subset" and groups is not None):
@@ -249,7 +293,7 @@ def draw_plan(
         chosen, likely = _row_by_row(action, among, weights[candidates], len(trained), drawn_by)
         rows.indices[trained], rows.probabilities[trained] = candidates[chosen], likely
     else:
-        passes = _passes(segments, is_probe, action, table, drawn, believed.kept)
+        passes = _passes(segments, is_probe, action, table, drawn, believed.kept, numbers)
         ordered = mixed(action, groups, weights)
         _fill(rows, trained, passes, ordered, calendar.batch_size, seed, first_step, 0, proceed)
     if len(out):
@@ -330,8 +374,10 @@ def _fill(
     batch = places // batch_size
     filled = 0
     for candidates, size in runs:
-        own, k = weights[candidates], len(candidates)
-        likely = normalised(own).astype(np.float32)
+        k = len(candidates)
+        is_everyone = k == len(weights)
+        own = weights if is_everyone else weights[candidates]
+        likely = normalised(own)
         start, stop = filled, filled + size
         last = None  # the order of the pass before
         while filled < stop:
@@ -349,10 +395,22 @@ def _fill(
                 orders[number] = _repeats_later(orders[number], present, end - begin)
             last = orders[-1]
             chosen = orders.reshape(-1)[: stop - filled]
-            there = places[filled : filled + len(chosen)]
-            rows.indices[there], rows.probabilities[there] = candidates[chosen], likely[chosen]
+            there = _as_slice(places[filled : filled + len(chosen)])
+            rows.indices[there] = chosen if is_everyone else candidates[chosen]
+            rows.probabilities[there] = likely[chosen]
             filled += len(chosen)
             counter += passes
+
+
+def _as_slice(places: Int64) -> Int64 | slice:
+    """Places (k,), ascending and each once, as a slice where they lie in a row."""
+    start, stop = int(places[0]), int(places[-1]) + 1
+    return slice(start, stop) if stop - start == len(places) else places
+
+
+def _where(mask: Bool, numbers: Int64) -> Int64:
+    """Where it is true, (k,) ascending: of `numbers`, from 0 on, which it takes no memory beside."""
+    return numbers[: len(mask)] if mask.all() else np.flatnonzero(mask)
 
 
 def _shared(batch: Int64, start: int, begins: Int64, k: int) -> Iterator[tuple[int, int, int, int]]:
@@ -375,16 +433,17 @@ def _passes(
     table: SampleTable,
     drawn: Bool,
     kept: Bool,
+    numbers: Int64,
 ) -> Iterator[tuple[Int64, int]]:
     """The runs of passes of a plan without replacement, but for probes: candidates, and how many rows of them.
 
-    segments: (epoch, first position, end position), one behind the other.
+    segments: (epoch, first position, end position), one behind the other. numbers: at least (n,), from 0 on.
     """
-    everyone = np.flatnonzero(kept)
+    everyone = _where(kept, numbers)
     if action.coverage != "epoch":
         yield _among(admitted(action, table), kept), int((~is_probe).sum())
         return
-    candidates = np.flatnonzero(kept & ~drawn)
+    candidates = _where(kept & ~drawn, numbers)
     begin = 0
     for _, start, stop in segments:
         size = int((~is_probe[begin : (begin := begin + stop - start)]).sum())

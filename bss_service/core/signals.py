@@ -118,6 +118,7 @@ class Signals:
         self._lows = np.array([-_MOST if s.low is None else s.low for s in columns], dtype=np.float32)
         self._highs = np.array([_MOST if s.high is None else s.high for s in columns], dtype=np.float32)
         self._whole: Bool = np.array([s.whole for s in columns], dtype=np.bool_)
+        self._any_whole = bool(self._whole.any())
 
     def __iter__(self) -> Iterator[Signal]:
         return iter(self._declared.values())
@@ -170,11 +171,12 @@ class Signals:
         rows = values.reshape(-1, self.width)
         if not len(rows):
             return False
-        inside = (rows.min(axis=0) >= self._lows).all() and (
-            rows.max(axis=0) <= self._highs
-        ).all()  # of NaN it is false
-        whole = rows[:, self._whole] if self._whole.any() else rows[:0]
-        return bool(inside and (np.rint(whole) == whole).all())
+        least, greatest = np.minimum.reduce(rows, axis=0), np.maximum.reduce(rows, axis=0)
+        inside = (least >= self._lows).all() and (greatest <= self._highs).all()  # of NaN it is false
+        if not inside or not self._any_whole:
+            return bool(inside)
+        whole = rows[:, self._whole]
+        return bool((np.rint(whole) == whole).all())
 
 
 def _first(values: Floats, wrong: np.ndarray) -> str:

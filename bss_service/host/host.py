@@ -45,7 +45,7 @@ from bss_service.job.places import check_holder, check_may_replace, check_place,
 from bss_service.job.room import usual_room
 from bss_service.job.shown import views
 from bss_service.job.shown.summaries import Summary
-from bss_service.job.snapshot import Snapshot, artefacts_in, check_versions, moved, policies_of, restore
+from bss_service.job.snapshot import Snapshot, artefacts_in, check_versions, check_whole, moved, policies_of, restore
 from bss_service.journal.descriptions import Description, png
 from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.journal.transaction import Transaction, parts_of
@@ -82,6 +82,7 @@ from bss_service.protocol.training import (
     Batches,
     Feedback,
     FeedbackAnswer,
+    FeedbackOutcome,
     FeedbackRequest,
     LocalBatches,
     LocalBatchesAnswer,
@@ -96,7 +97,7 @@ from bss_service.protocol.training import (
     WindowAnswer,
 )
 from bss_service.protocol.validation import Comparison, ValidationAnswer, ValidationLog, ValidationReport
-from bss_service.registry import JobRegistry, LiveJob
+from bss_service.registry import JobRegistry, LiveJob, planned
 from bss_service.telemetry import tracing
 from bss_service.telemetry.metrics import Metrics
 
@@ -212,7 +213,7 @@ class Host:
             if is_first or live.joined is None:
                 live.joined = AttachAnswer(
                     next_step=live.job.served,
-                    steps_fed_back=int(ledger.complete.sum()),
+                    steps_fed_back=len(ledger.complete),
                     fed_back_until=ledger.first_missing,
                 )
             return live.joined
@@ -236,32 +237,38 @@ class Host:
     ) -> StepsAnswer:
         """Count feedback and hand out batches; waits for the feedback that the next interval needs.
 
-        rows: at most so many, but for those of one step.
+        rows: at most so many, but for those of one step. Raises PlanningError, with the feedback counted, where an
+        interval takes long to be drawn, which goes on.
         """
-        async with self._jobs.open(name, incarnation) as live:
-            check_holder(live.job, request.rank, request.client)
-            live.hear(request.client, held=live.job.spec.patience)
-            live.job.check_start(request.start)
-            outcomes = []
-            if request.feedback is not None:
-                outcomes = (await self._count(live, request, request.feedback)).feedback
-            await self._plan_until(live, request, leaving)
-            live.hear(request.client)
-            served = live.job.served
-            batches = await self._hand_out(live, request.start, request.count, rows)
-            live.pace.hand_out(max(0, live.job.served - served))
-            return StepsAnswer.model_construct(
-                feedback=outcomes,
-                batches=batches,
-                policy_error=live.job.history.policy_error(),
-                size=live.job.spec.size if live.job.spec.earlier else None,
-            )
+        outcomes: list[FeedbackOutcome] | None = None
+        while True:
+            async with self._jobs.open(name, incarnation) as live:
+                check_holder(live.job, request.rank, request.client)
+                live.hear(request.client, held=live.job.spec.patience)
+                live.job.check_start(request.start)
+                if outcomes is None and request.feedback is not None:
+                    outcomes = (await self._count(live, request, request.feedback)).feedback
+                planning = await self._plan_until(live, request, leaving)
+                if planning is None:
+                    live.hear(request.client)
+                    served = live.job.served
+                    batches = await self._hand_out(live, request.start, request.count, rows)
+                    live.pace.hand_out(max(0, live.job.served - served))
+                    return StepsAnswer.model_construct(
+                        feedback=outcomes or [],
+                        batches=batches,
+                        policy_error=live.job.history.policy_error(),
+                        size=live.job.spec.size if live.job.spec.earlier else None,
+                    )
+            await planned(live)
+            planning.result()
 
     async def batches(
         self, name: str, start: int, count: int, incarnation: str | None = None, *, rows: int = ANSWER_ROWS
     ) -> Batches:
         """Batches that were handed out before, of at most so many rows, but for those of one step."""
         async with self._jobs.open(name, incarnation) as live:
+            live.job.check_kept(start)
             if start + count > live.job.served:
                 raise UnknownStepError(
                     f"step {start + count - 1} has not been handed out: the next is step {live.job.served}",
@@ -342,8 +349,7 @@ class Host:
 
     async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
         """A part of the decision log."""
-        async with self._jobs.open(name) as live:
-            return views.decisions(live.job, start, count)
+        return await self._looks.decisions(name, start, count)
 
     async def validations(self, name: str, start: int, count: int) -> ValidationLog:
         """A part of the validation reports."""
@@ -454,6 +460,7 @@ class Host:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
         check_versions(snapshot)
+        check_whole(snapshot)
         with self._jobs.room_for(snapshot.spec):
             await self._put_snapshot(name, snapshot)
         return await self.state(name)
@@ -515,10 +522,12 @@ class Host:
             self._metrics.feedback.labels(outcome).inc()
         return answer
 
-    async def _plan_until(self, live: LiveJob, request: StepsRequest, leaving: Leaving | None) -> None:
-        """See to it that the batch of a step is planned."""
+    async def _plan_until(
+        self, live: LiveJob, request: StepsRequest, leaving: Leaving | None
+    ) -> "asyncio.Task[None] | None":
+        """See to it that the batch of a step is planned. Where that takes long, what does it without the request."""
         if request.start < live.job.planned_until:
-            return
+            return None
         check_drawable(live.job)
         live.job.check_window()
         self._jobs.hand_over(live)  # others may change the job while this call waits
@@ -527,7 +536,27 @@ class Host:
         if request.start >= live.job.planned_until:
             if request.rank != 0 or not live.job.is_ready(request.start):
                 self._lose_patience(live.job, request)
+            if live.planning is not None or work.of_plan(live.job) > work.LONG:
+                return self._begin_planning(live)
             await self._plan(live)
+        return None
+
+    def _begin_planning(self, live: LiveJob) -> "asyncio.Task[None]":
+        """Have the next interval drawn, whoever waits for it."""
+        if live.planning is None:
+            live.planning = asyncio.create_task(self._plan_beside(live, live.job.planned_until))
+            live.planning.add_done_callback(lambda task: task.cancelled() or task.exception())  # somebody may ask again
+        return live.planning
+
+    async def _plan_beside(self, live: LiveJob, first: int) -> None:
+        try:
+            async with self._jobs.open(live.job.spec.name) as mine:
+                if mine is live and live.job.planned_until == first:
+                    await self._plan(live)
+                for trainer in live.job.trainers.values():
+                    live.hear(trainer.client)  # it was asked to come again
+        finally:
+            live.planning = None
 
     async def _wait_for_turn(self, live: LiveJob, request: StepsRequest, leaving: Leaving | None) -> None:
         """Wait until the interval can be planned with the feedback that belongs to it, at most `patience` seconds.

@@ -14,9 +14,10 @@ from bss_service.job.job import Job
 from bss_service.job.lock import Leaving
 from bss_service.job.shown import summaries, views
 from bss_service.job.shown.summaries import Summary
-from bss_service.job.snapshot import frozen, snapshot_of, with_artefacts
-from bss_service.journal.store import Store
+from bss_service.job.snapshot import frozen, portable, with_artefacts
+from bss_service.journal.store import DamagedPlanError, Store
 from bss_service.protocol.actions import ObservationAnswer
+from bss_service.protocol.decisions import DecisionLog
 from bss_service.protocol.jobs import SeriesOf
 from bss_service.protocol.message import Message
 from bss_service.protocol.samples import DrawRow, Order, SampleList, SampleState
@@ -83,7 +84,15 @@ class Looks:
         async with self._jobs.open(name) as live:
             copied, artefacts = self._copied(live), dict(live.job.artefacts)
         job = await copied
-        return await self.run(lambda: with_artefacts(snapshot_of(job), artefacts).to_frame())
+        return await self.run(lambda: with_artefacts(portable(job), artefacts).to_frame())
+
+    async def decisions(self, name: str, start: int, count: int) -> DecisionLog:
+        """A part of the decision log."""
+        async with self._jobs.open(name) as live:
+            if start >= live.job.history.past.total:
+                return views.decisions(live.job, start, count)
+            job = frozen(live.job)
+        return await self.run(views.decisions, job, start, count)
 
     async def sample(self, name: str, index: int, draws: int) -> SampleState:
         """Why a sample is drawn as it is."""
@@ -222,7 +231,11 @@ class Looks:
         for first in self._store.plans_before(name, served, SCANNED_PLANS):
             if len(draws) >= limit or scanned >= SCANNED_ROWS:
                 break
-            for plan in self._store.plans(name, first, first + 1):
+            try:
+                plans = self._store.plans(name, first, first + 1)
+            except DamagedPlanError:
+                break  # it was released meanwhile; or damaged, which who asks for its batches is told
+            for plan in plans:
                 draws += plan.cut(min(since, plan.end_step)).draws_of(index)
                 scanned += plan.indices.size
             since = first
@@ -232,7 +245,7 @@ class Looks:
 def _state(job: Job) -> Hashable:
     """What changes whenever the table or its evidence may: another plan, report or policy, more samples."""
     history, versions = job.history, job.versions.versions
-    return len(history.decisions), job.planned_until, len(history.reports), len(versions), job.spec.samples
+    return history.total, job.planned_until, len(history.reports), len(versions), job.spec.samples
 
 
 def _wants_action(live: LiveJob) -> bool:

@@ -11,6 +11,7 @@ from bss_service.job.job import Job
 # Work is counted in rows of arrays that are gone through: about 0.1 µs each.
 LITTLE: Final = 8_192  # the loop does it at once
 MUCH: Final = 2**20
+LONG: Final = 2**24  # nobody's request waits for its end
 MUCH_AT_ONCE: Final = max(1, min(2, (os.cpu_count() or 1) // 2))  # so that jobs of usual size find a processor
 STEP: Final = 100  # rows that a step of feedback costs beside its own
 EVIDENCE: Final = 20  # rows that the evidence of a sample costs

@@ -74,10 +74,9 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
     app.add_middleware(RequestMetrics, metrics=metrics)
     openapi.install(app, api.router.routes)
     long_way = app.build_middleware_stack()
-    served: ASGIApp = HotCalls(long_way, HostCheck(long_way, settings), metrics)
-    if traced:
-        served = TracedSteps(served)
-    app.middleware_stack = SecurityHeaders(served)  # as one of the stack, it would miss status 500
+    guarded = SecurityHeaders(long_way)  # as one of the stack, it would miss status 500
+    served: ASGIApp = HotCalls(guarded, HostCheck(long_way, settings), metrics)
+    app.middleware_stack = TracedSteps(served) if traced else served
     return app
 
 

@@ -7,8 +7,8 @@ service that they can reach asks for a token whatever became of those in its sto
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Hashable
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -21,7 +21,15 @@ from bss_service.http.limits import RateLimiter
 from bss_service.http.tokens import Scope, Token, Tokens, digest, find
 from bss_service.settings import is_loopback
 
+MAX_ALIKE: Final = 10_000
 FRESH: Final = 1.0  # seconds after which the store is asked again; so long may a revoked token live
+
+
+class _Admitted(NamedTuple):
+    """A decision that stands for a while."""
+
+    client: str
+    until: float
 
 
 class Gate:
@@ -48,9 +56,26 @@ class Gate:
         self._failure: str | None = None  # why they could not be read the last time
         self._read_at = -FRESH
         self._reading = asyncio.Lock()
+        self._admitted: dict[Hashable, _Admitted] = {}
 
-    async def admit(self, request: Request, needed: Scope) -> None:
-        """Raises UnauthorisedError, ForbiddenError or TooManyError where a request may not pass."""
+    def admits_again(self, alike: Hashable) -> bool:
+        """Whether `admit` has just let a request pass that is the same in all that it asks. Counts it if so.
+
+        Raises TooManyError.
+        """
+        known = self._admitted.get(alike)
+        if known is None or self._clock() >= known.until:
+            return False
+        if self._limiter is not None:
+            self._limiter.take(known.client)
+        return True
+
+    async def admit(self, request: Request, needed: Scope, alike: Hashable = None) -> None:
+        """Raises UnauthorisedError, ForbiddenError or TooManyError where a request may not pass.
+
+        alike: where another request has it too, that is asked for the same scope and passes as long as tokens are not
+        read again.
+        """
         token = await self._token(request)
         address = request.client.host if request.client else ""
         request.state.client = f"token {token.name}" if token else f"address {address}"
@@ -65,6 +90,16 @@ class Gate:
                 field="authorization",
                 value=token.scope.value,
             )
+        if alike is not None:
+            if len(self._admitted) >= MAX_ALIKE:
+                self._admitted.clear()
+            self._admitted[alike] = _Admitted(request.state.client, self._end_of(token))
+
+    def _end_of(self, token: Token | None) -> float:
+        """When it is to be asked again whether a token opens anything, or whether there is any."""
+        now = self._clock()
+        end = now + FRESH if token in self._setting else self._read_at + FRESH
+        return end if token is None or token.expires is None else min(end, now + token.expires - time.time())
 
     async def _token(self, request: Request) -> Token | None:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")

@@ -10,7 +10,6 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from bss_service.errors import CutBodyError, MalformedError, SlowBodyError, TooLargeError, UnsupportedMediaTypeError
@@ -29,6 +28,7 @@ MAX_MEMBERS: Final = 10_000  # of all objects of a JSON body together
 MAX_ROWS: Final = 200_000  # arrays in a JSON body, or about twice those in a snapshot
 MAX_VALUES: Final = 2_000_000  # in a snapshot, but for those of its arrays
 MAX_HEADER: Final = 256 * 2**10  # bytes of a frame before its arrays
+WHOLE: Final = "bss.whole"  # in the scope of a request all of which has come
 LONG: Final = 2**18  # bytes; such bodies are parsed beside the event loop
 BODY_SECONDS: Final = 30.0  # for a body to come
 SLOWEST: Final = 2**16  # bytes a second: so much longer may a long one take
@@ -46,17 +46,26 @@ def message_reader(model: type[M]) -> Callable[[Request], Coroutine[Any, Any, M]
         content_type = _content_type(request, JSON, frames.CONTENT_TYPE)
         limit: int = request.app.state.settings.max_body_bytes
         data = await _read_bounded(request, limit if content_type != JSON else min(limit, MAX_JSON))
-        _check_count(data, content_type, model)
-        with tracing.span("parse", job=request.path_params.get("job", "")) as parsing:
-            if len(data) > LONG:
-                message = await run_in_threadpool(_parse, data, content_type, model)
-            else:
-                message = _parse(data, content_type, model)
-            if parsing is not None and isinstance(message, StepsRequest):
-                parsing.set_attributes(tracing.named({"step": message.start}))
-        return message
+        if len(data) > LONG:
+            return await run_in_threadpool(parse, data, content_type, model, job_of(request))
+        return parse(data, content_type, model, job_of(request))
 
     return read
+
+
+def job_of(request: Request) -> str:
+    """The job that a path names; "" for none."""
+    return str(request.path_params.get("job", ""))
+
+
+def parse(data: bytes, content_type: str, model: type[M], job: str) -> M:
+    """The message of a body that has been read. Raises RequestValidationError, or the error of a malformed one."""
+    _check_count(data, content_type, model)
+    with tracing.span("parse", job=job) as parsing:
+        message = _parse(data, content_type, model)
+        if parsing is not None and isinstance(message, StepsRequest):
+            parsing.set_attributes(tracing.named({"step": message.start}))
+    return message
 
 
 def _parse(data: bytes, content_type: str, model: type[M]) -> M:
@@ -119,22 +128,36 @@ def _content_type(request: Request, *allowed: str) -> str:
 async def _read_bounded(request: Request, limit: int) -> bytes:
     """The body, if it is at most `limit` bytes; no more than that is ever held."""
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
-        raise TooLargeError(f"body must have at most {limit} bytes, got {declared}", field="body", value=int(declared))
+    return await read_bounded(request.scope, request.receive, int(declared) if declared.isdecimal() else 0, limit)
+
+
+async def read_bounded(scope: Scope, receive: Receive, declared: int, limit: int) -> bytes:
+    """The same of a request whose body is said to have `declared` bytes."""
+    if declared > limit:
+        raise TooLargeError(f"body must have at most {limit} bytes, got {declared}", field="body", value=declared)
     data = bytearray()
+    if WHOLE in scope:  # then nothing is waited for, and no timer needed
+        await _read_piece(receive, data, limit)
+        return bytes(data)
     started = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(BODY_SECONDS) as bound:
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > limit:
-                    raise TooLargeError(f"body must have at most {limit} bytes, got more", field="body")
+            while await _read_piece(receive, data, limit):
                 bound.reschedule(started + BODY_SECONDS + len(data) / SLOWEST)
     except TimeoutError:
         raise SlowBodyError(f"body must come within {BODY_SECONDS:g} seconds, got {len(data)} bytes of it") from None
-    except ClientDisconnect:
-        raise CutBodyError(f"body ended after {len(data)} bytes: the client has gone") from None
     return bytes(data)
+
+
+async def _read_piece(receive: Receive, data: bytearray, limit: int) -> bool:
+    """Add a piece of the body to what was read; whether there is more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise CutBodyError(f"body ended after {len(data)} bytes: the client has gone")
+    data += message.get("body", b"")
+    if len(data) > limit:
+        raise TooLargeError(f"body must have at most {limit} bytes, got more", field="body")
+    return bool(message.get("more_body", False))
 
 
 class MessageResponse(Response):

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from bss_service.errors import BusyError, TooManyError
+from bss_service.http.bodies import WHOLE
 from bss_service.http.browser.headers import SECURITY
 
 MAX_CLIENTS: Final = 10_000  # whose requests are counted
@@ -158,6 +159,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """A part of the body."""
         super().on_body(body)
         self._silent = 0
+
+    def on_message_complete(self) -> None:
+        """The end of a request; whoever reads its body need not wait then."""
+        super().on_message_complete()
+        self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request, or too large a one, and close; a request under way just loses its connection."""

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request, Response
 from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive
 
 from bss_service.core.samples.table import MAX_STEP
 from bss_service.errors import OldClientError
@@ -89,11 +90,11 @@ async def host_of(request: Request) -> Host:
     return host
 
 
-def leaving(request: Request) -> Leaving:
+def leaving(receive: Receive) -> Leaving:
     """What returns once the client of a request has gone, whose body is read."""
 
     async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
+        while (await receive())["type"] != "http.disconnect":
             pass
 
     return gone
@@ -159,7 +160,7 @@ router = APIRouter(
     prefix="/v1",
     route_class=GuardedRoute,
     dependencies=[Depends(check_protocol)],
-    responses=failures(400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 425, 426, 429, 500, 503, 507),
+    responses=failures(400, 401, 403, 404, 408, 409, 410, 413, 415, 421, 422, 425, 426, 429, 500, 503, 507),
 )
 
 
@@ -253,7 +254,7 @@ async def steps(
     Asked again, it gives the same batches. A call for an interval that is not drawn yet waits for the feedback that
     belongs to it, at most the job's `patience`. Fewer batches than asked for is a normal answer.
     """
-    return await host.steps(name, message, incarnation, leaving=leaving(request), rows=answer_rows(request))
+    return await host.steps(name, message, incarnation, leaving=leaving(request.receive), rows=answer_rows(request))
 
 
 @router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
@@ -431,7 +432,7 @@ async def read_observation(
     With `wait` the call is held, at most so many seconds, until the job awaits an action: its policy is `external`,
     its trainer has asked for the interval, and the feedback that belongs to it is in.
     """
-    return await host.observation(name, wait, leaving(request))
+    return await host.observation(name, wait, leaving(request.receive))
 
 
 @router.put(

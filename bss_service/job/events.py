@@ -144,7 +144,8 @@ class FeedbackReceived(JobEvent[FeedbackAnswer]):
             return "late"
         values = self.values[k] if len(new) == len(rows) else self.values[k, new - rows.start]
         samples = plan.indices[step - plan.first_step, new]
-        if (unknown := np.isnan(values).all(axis=1)).any():
+        missing = np.isnan(values)
+        if missing.any() and (unknown := missing.all(axis=1)).any():
             samples, values = samples[~unknown], values[~unknown]
         job.ledger.record(step, new, Measured(step, int(new[0]), samples, values))
         return "applied"
@@ -299,7 +300,7 @@ class PolicySwapped(JobEvent[PolicyAnswer]):
 
 @dataclass(frozen=True, slots=True)
 class JobChanged(MessageEvent[None]):
-    """Another horizon, or another patience; what is planned stays. More samples are an event of their own."""
+    """Another horizon, patience or keep_epochs; what is planned stays. More samples are an event of their own."""
 
     kind: ClassVar[str] = "change"
     carries: ClassVar[type[Message]] = JobChange
@@ -569,6 +570,21 @@ class StepsServed(JobEvent[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class BatchesReleased(JobEvent[None]):
+    """The batches of the steps before one are kept no longer; only then are they removed from the store."""
+
+    kind: ClassVar[str] = "release"
+
+    until: int
+
+    def apply(self, job: Job) -> Applied[None]:
+        if self.until <= job.kept_from:
+            return Applied(None, None)
+        job.kept_from = self.until
+        return Applied(None, self)
+
+
+@dataclass(frozen=True, slots=True)
 class Forked(JobEvent[None]):
     """Here the store was copied; the job in the copy is another incarnation, which shares the steps before this."""
 
@@ -646,6 +662,7 @@ Event = (
     | LocalBatchesAdopted
     | PlanDrawn
     | StepsServed
+    | BatchesReleased
     | Forked
     | Recovered
 )

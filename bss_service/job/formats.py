@@ -2,7 +2,7 @@
 
 Version 1 of feedback and measuring passes had an array for each of the three signals that there were, and a mask of the
 samples that were measured at all. Versions 1 and 2 of snapshots had those too, and classes of their own for decisions
-and reports.
+and reports. Up to version 3 a ledger had a flag for each step.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def scores_of_version_1(fields: Fields, spec: JobSpec) -> dict[str, Any]:
 
 
 def snapshot_of_version_2(fields: Fields) -> dict[str, Any]:
-    """The fields of a snapshot. Raises KeyError, TypeError, AttributeError or ValueError where they aren't such."""
+    """The fields of a snapshot of version 3. Raises KeyError, TypeError, AttributeError or ValueError for no such."""
     spec = JobSpec.model_validate(fields["spec"])
     return {
         **fields,
@@ -44,6 +44,13 @@ def snapshot_of_version_2(fields: Fields) -> dict[str, Any]:
         "ledger": {**fields["ledger"], "waiting": _waiting(fields["ledger"]["waiting"], len(spec.heads))},
         "passes": [scores_of_version_1(scores, spec) for scores in fields["passes"]],
     }
+
+
+def snapshot_of_version_3(fields: Fields) -> dict[str, Any]:
+    """The same of one that has a flag for each step instead of runs."""
+    complete = np.concatenate([[False], fields["ledger"]["complete"], [False]]).astype(np.int8)
+    runs = np.flatnonzero(np.diff(complete)).reshape(-1, 2)
+    return {**fields, "format": 4, "ledger": {**fields["ledger"], "complete": runs}}
 
 
 def _joined(arrays: Fields, heads: int) -> Float32:

@@ -20,7 +20,7 @@ from bss_service.core.observation import Observation
 from bss_service.core.samples.keys import Keys
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.sampling import Proceed, drawn_before, drawn_of, unasked
-from bss_service.errors import ConflictError, InvalidValueError, UnknownStepError
+from bss_service.errors import ConflictError, GoneError, InvalidValueError, UnknownStepError
 from bss_service.job.feedback import FeedbackLedger, Measured
 from bss_service.job.history import History
 from bss_service.job.plans import Plan, batches
@@ -63,6 +63,7 @@ class Job:
         self.action: ActionRequest | None = None  # from outside, for the interval that begins at planned_until
         self.planned_until = 0  # first step not yet planned
         self.served = 0  # first step not yet handed out
+        self.kept_from = 0  # the batches of earlier steps are kept nowhere any more
         self.proceed: Proceed = unasked  # asked while it plans; what it raises leaves the job half changed
 
     # What may be asked.
@@ -108,8 +109,28 @@ class Job:
         """
         return partial(self._judge(self.planned_until, self.planned_until), self.table)
 
+    def outdated_until(self) -> int:
+        """The first step that has to be kept: of as many epochs as the job says, behind what feedback has reached."""
+        if self.spec.keep_epochs is None or not self.plans:
+            return self.kept_from
+        epoch = self.calendar.epoch_of(min(self.ledger.first_missing, self.served))
+        start = self.calendar.epoch_start(max(0, epoch - self.spec.keep_epochs))
+        return max(self.kept_from, min(start, self.plans[0].first_step))
+
+    def check_kept(self, step: int) -> None:
+        """Raises GoneError for a step whose batch is kept no longer."""
+        if step < self.kept_from:
+            raise GoneError(
+                f"the batch of step {step} of job {self.spec.name!r} is kept no longer, by its keep_epochs of "
+                f"{self.spec.keep_epochs}: the first that is kept is step {self.kept_from}, and a trainer can resume "
+                "from a checkpoint of that step or a later one",
+                field="start",
+                value=step,
+            )
+
     def check_start(self, step: int) -> None:
-        """Raises UnknownStepError for a step beyond the next one to be handed out."""
+        """Raises UnknownStepError for a step beyond the next one to be handed out, GoneError for one kept no longer."""
+        self.check_kept(step)
         if step > self.served:
             raise UnknownStepError(
                 f"step {step} cannot be handed out yet: the next is step {self.served}; a trainer that is ahead of its "
@@ -203,6 +224,7 @@ class Job:
         scored_until = min(cut, self.ledger.first_missing)
         self.ledger.stop_waiting(cut)
         self.history.decisions.append(decision.model_copy(update={"left_out": drawn.left_out}))
+        self.history.let_go(self._fixed_until(), reports_until)
         version = decision.policy_version
         return self.append(
             Plan(
@@ -240,7 +262,7 @@ class Job:
         """
         version = self.versions.in_force(self.planned_until)
         self.versions.ready(version, self.history.decisions_of(version.version))
-        self.shadows.restore(self.history.decisions)
+        self.shadows.restore(self.history.watched)
 
     # Inside.
 
@@ -250,6 +272,10 @@ class Job:
         Also where an interval is drawn anew in its middle: what it may know doesn't depend on when that happened.
         """
         return max(0, self.calendar.interval_bounds(step)[0] - self.spec.lag)
+
+    def _fixed_until(self) -> int:
+        """The first step that may still be drawn anew, by a client: none of those with feedback, or out of memory."""
+        return max(self.ledger.stop, self.plans[0].first_step if self.plans else 0)
 
     def _is_informed(self, step: int) -> bool:
         return self.ledger.first_missing >= self._cut(step)
@@ -282,12 +308,12 @@ class Job:
 
     def _reads_partly(self, step: int) -> bool:
         """Whether the policy of a step acts on what evidence few signals give, and there are any that do."""
-        return "loss" in self.table.latest and self.versions.in_force(step).partial_evidence
+        return "loss" in self.table.latest and self.versions.reads_partly(step)
 
     def _decide(self, first: int, end: int, reports_until: int, evidence: Evidence | None) -> Decision:
         version = self.versions.in_force(first)
         own = self.history.decisions_of(version.version)
-        rewarded = [d for d in self.history.rewarded(reports_until) if d.policy_version == version.version]
+        rewarded = self.history.rewarded(version.version, reports_until)
         observation = self._observer(first, reports_until)(self.table, evidence=evidence)
         if version.waits_for_action:
             choice = choice_from_outside(self.action, self._previous_action())
@@ -301,8 +327,8 @@ class Job:
             policy_version=version.version,
             policy=version.spec.name,
             observation=observation,
-            learned=max([len(rewarded), *(d.learned for d in own[-1:])]),  # forgets nothing when a client goes back
-            shadow=self.shadows.watch(observation, self.history.decisions),
+            learned=max(len(rewarded), self.history.learned(version.version)),  # also when a client goes back
+            shadow=self.shadows.watch(observation, self.history.watched),
         )
 
     def _observer(self, first: int, reports_until: int) -> Callable[..., Observation]:

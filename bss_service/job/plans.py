@@ -3,8 +3,8 @@
 import zlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bss_service.core.sampling import loss_weights
 from bss_service.protocol.samples import DrawRow
 from bss_service.protocol.training import Batches, batch_checksum
 
+A = TypeVar("A", bound=np.ndarray)
 FLAGS: Final = ("probes", "masked")
 ARRAYS: Final = ("indices", "probabilities", *FLAGS)
 
@@ -71,6 +72,11 @@ class Plan:
         skip = max(0, step - self.first_step)
         return self._rows(self.first_step + skip, slice(skip, None))
 
+    def between(self, start: int, stop: int) -> "Plan":
+        """The plan from a step on, and up to one."""
+        first = max(start, self.first_step)
+        return self._rows(first, slice(first - self.first_step, stop - self.first_step))
+
     def draws_of(self, sample: int) -> list[DrawRow]:
         """The draws of one sample, newest first."""
         rows, columns = np.nonzero(self.indices == sample)
@@ -101,8 +107,16 @@ class Plan:
         return batch_checksum(self.indices[k], probes, masked, self.pull)
 
     def _rows(self, first_step: int, rows: slice) -> "Plan":
-        parts = {name: part[rows] for name in ARRAYS if (part := getattr(self, name)) is not None}
-        return replace(self, first_step=first_step, **parts)
+        return Plan(
+            first_step,
+            self.indices[rows],
+            self.probabilities[rows],
+            self.policy_version,
+            self.scored_until,
+            None if self.probes is None else self.probes[rows],
+            None if self.masked is None else self.masked[rows],
+            self.pull,
+        )
 
 
 def plan_of(plans: Sequence[Plan], step: int) -> Plan | None:
@@ -114,28 +128,30 @@ def plan_of(plans: Sequence[Plan], step: int) -> Plan | None:
 def batches(plans: Sequence[Plan], calendar: Calendar, start: int, stop: int) -> Batches:
     """The batches of the steps [start, stop), all of which the plans hold."""
     parts = plans[_position(plans, start) : _position(plans, stop - 1) + 1]
-
-    parts = [part.since(start).cut(stop) for part in parts]
-    lengths = [len(part.indices) for part in parts]
+    parts = [
+        part if part.first_step >= start and part.end_step <= stop else part.between(start, stop) for part in parts
+    ]
     probes, masked = (_flags(name, parts) for name in FLAGS)
     return Batches.model_construct(  # none of it is a stranger's
         start=start,
-        indices=np.concatenate([part.indices for part in parts]),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        policy_version=np.repeat(np.array([p.policy_version for p in parts], dtype=np.int64), lengths),
+        indices=_joined([part.indices for part in parts]),
+        probabilities=_joined([part.probabilities for part in parts]),
+        policy_version=_each(parts, [part.policy_version for part in parts], np.int64),
         epoch=np.array([calendar.epoch_of(step) for step in range(start, stop)], dtype=np.int64),
-        scored_until=np.repeat(np.array([p.scored_until for p in parts], dtype=np.int64), lengths),
+        scored_until=_each(parts, [part.scored_until for part in parts], np.int64),
         weights=None if probes is None else loss_weights(probes),
         modality_weights=None if masked is None else (~masked).astype(np.float32),
-        pull=_pulls(parts, lengths),
+        pull=_each(parts, [part.pull for part in parts], np.float32) if any(part.pull for part in parts) else None,
     )
 
 
-def _pulls(parts: Sequence[Plan], lengths: Sequence[int]) -> Float32 | None:
-    """Of each step; None if there is none."""
-    if not any(part.pull for part in parts):
-        return None
-    return np.repeat(np.array([part.pull for part in parts], dtype=np.float32), lengths)
+def _joined(arrays: list[A]) -> A:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # type: ignore[return-value]
+
+
+def _each(parts: Sequence[Plan], values: Sequence[float], dtype: type[np.generic]) -> Any:
+    """A value of each part for each of its steps, (K,)."""
+    return np.array([value for part, value in zip(parts, values, strict=True) for _ in part.indices], dtype=dtype)
 
 
 def _flags(name: str, parts: Sequence[Plan]) -> Bool | None:
@@ -144,6 +160,8 @@ def _flags(name: str, parts: Sequence[Plan]) -> Bool | None:
     some = next((own for own in flags if own is not None), None)
     if some is None:
         return None
+    if len(parts) == 1:
+        return some
     none = [np.zeros((len(part.indices), *some.shape[1:]), np.bool_) for part in parts]
     return np.concatenate([other if own is None else own for own, other in zip(flags, none, strict=True)])
 

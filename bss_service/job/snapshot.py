@@ -2,15 +2,17 @@
 carry from one service to another."""
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
+from operator import not_
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from bss_service.core.arrays import Bool, Float32, Int64, UInt8, UInt16, UInt32
+from bss_service.core.arrays import Bool, Float32, Float64, Int64, UInt8, UInt16, UInt32
 from bss_service.core.observation import BEFORE_EVIDENCE, FIELDS, Observation
 from bss_service.core.samples.dynamics import Dynamics, are_kept
 from bss_service.core.samples.groups import Groups
@@ -18,8 +20,9 @@ from bss_service.core.samples.keys import Keys
 from bss_service.core.samples.table import MAX_STEP, SampleTable
 from bss_service.core.signals import Signals
 from bss_service.errors import InvalidValueError
-from bss_service.job.feedback import FeedbackLedger, Measured
-from bss_service.job.formats import snapshot_of_version_2
+from bss_service.job.feedback import FeedbackLedger, Measured, StepSet
+from bss_service.job.formats import snapshot_of_version_2, snapshot_of_version_3
+from bss_service.job.history import History, Past
 from bss_service.job.job import Job, new_incarnation
 from bss_service.job.plans import Plan
 from bss_service.policies import artefact
@@ -114,11 +117,38 @@ class WaitingState(Message):
 class LedgerState(Message):
     """The feedback ledger."""
 
-    complete: Annotated[Bool, ArrayType(np.bool_, "steps")]
+    complete: Annotated[Int64, ArrayType(np.int64, "runs, 2", 0, MAX_STEP + 1)]  # of steps: first, first after
     first_missing: Step
     partial_steps: Annotated[Int64, ArrayType(np.int64, "p", 0)]
     partial_rows: Annotated[Bool, ArrayType(np.bool_, "p, G")]
     waiting: WaitingState
+
+
+class PastState(Message):
+    """Of the decisions that stand elsewhere in the store what has to be known to go on without them."""
+
+    total: Number
+    versions: Annotated[Int64, ArrayType(np.int64, "v, 4", 0)]  # number, acts, known rewards, rewards learned
+    shadows: Annotated[Int64, ArrayType(np.int64, "s, 2", 0)]  # number, decisions watched
+    gains: Annotated[Float64, ArrayType(np.float64, "g")]
+
+    @classmethod
+    def of(cls, past: Past) -> "PastState":
+        """The message of what is known."""
+        versions = [(v, count, past.rewards[v], past.learned[v]) for v, count in sorted(past.acts.items())]
+        return cls.model_construct(
+            total=past.total,
+            versions=np.array(versions, np.int64).reshape(-1, 4),
+            shadows=np.array(sorted(past.watched.items()), np.int64).reshape(-1, 2),
+            gains=np.array(past.gains, np.float64),
+        )
+
+    def unpacked(self) -> Past:
+        """The inverse of `of`."""
+        numbers, acts, rewards, learned = self.versions.T.tolist()
+        acted, rewarded, learnt = (dict(zip(numbers, column, strict=True)) for column in (acts, rewards, learned))
+        watched = Counter(dict(self.shadows.tolist()))
+        return Past(self.total, Counter(acted), Counter(rewarded), learnt, watched, self.gains.tolist())
 
 
 class NamesState(Message):
@@ -147,17 +177,19 @@ class Snapshot(Message):
 
     `artefacts` holds the bytes of those that the job's policies name, by sha256, in a snapshot that leaves the service;
     those of the store's own snapshots stand in the store once for all jobs. In a frame the observations of all
-    decisions are one array. Formats 1 and 2 are read too.
+    decisions are one array. Formats 1 to 3 are read too.
     """
 
-    format: Literal[3] = 3
+    format: Literal[4] = 4
     spec: JobSpec
     incarnation: Incarnation = ""
     origins: dict[Incarnation, Step] = Field(default_factory=dict)
     served: Step
+    kept_from: Annotated[Step, Field(exclude_if=not_)] = 0
     table: TableState
     plans: list[PlanState]
     versions: Annotated[list[VersionState], Field(min_length=1)]
+    past: Annotated[PastState | None, Field(exclude_if=is_none)] = None  # of decisions before these
     decisions: list[Decision]
     reports: list[ValidationReport]
     ledger: LedgerState
@@ -181,12 +213,13 @@ class Snapshot(Message):
     def _as_written(cls, message: Any) -> Any:
         if not isinstance(message, dict):
             return message
-        if message.get("format") in (1, 2):
+        written = message.get("format", 4)
+        if written in (1, 2, 3):
             try:
-                message = snapshot_of_version_2(message)
+                message = snapshot_of_version_3(message if written == 3 else snapshot_of_version_2(message))
             except (KeyError, TypeError, AttributeError, IndexError) as error:
-                raise ValueError(f"format {message['format']} has other fields: {error!r}") from None
-        return _with_observations(message) if "observations" in message else message
+                raise ValueError(f"format {written} has other fields: {error!r}") from None
+        return with_observations(message) if "observations" in message else message
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -256,6 +289,8 @@ class Snapshot(Message):
             _check_samples("plans.indices", plan.indices, self.spec.samples)
             self._check_version("plans.policy_version", plan.policy_version, LOCAL_VERSION)
             expected = plan.first_step + len(plan.indices)
+        if self.kept_from > start:
+            raise ValueError(f"kept_from must be at most the plans' first step {start}, got {self.kept_from}")
         if not start <= self.served <= expected:
             raise ValueError(f"served must lie within the plans, [{start}, {expected}], got {self.served}")
         if self.action is not None and self.action.first_step != expected:
@@ -291,7 +326,10 @@ class Snapshot(Message):
             raise ValueError(f"ledger.waiting.rows must add up to the {k} samples, got {waiting.rows.sum()}")
         _check_samples("ledger.waiting.indices", waiting.indices, self.spec.samples)
         _check_values("ledger.waiting.values", waiting.values, k, signals)
-        complete = np.flatnonzero(ledger.complete)
+        _check_shape("ledger.complete", ledger.complete, (len(ledger.complete), 2))
+        if (np.diff(ledger.complete.reshape(-1)) <= 0).any():
+            raise ValueError(f"ledger.complete must be runs in order and apart, got {ledger.complete.tolist()}")
+        complete = ledger.complete[:, 1] - 1
         latest = max(int(steps.max(initial=-1)) for steps in (complete, ledger.partial_steps, waiting.step))
         if latest >= self.served:
             raise ValueError(f"ledger must hold steps before served = {self.served}, got step {latest}")
@@ -315,14 +353,14 @@ class Snapshot(Message):
 def frozen(job: Job) -> Job:
     """A job for `snapshot_of` to read that stays as it is, at little cost: only its table changes, by planning."""
     held = copy.copy(job)
-    ledger, history = job.ledger, job.history
+    ledger = job.ledger
     held.ledger = replace(
         ledger,
         complete=ledger.complete.copy(),
         partial={step: rows.copy() for step, rows in ledger.partial.items()},
         waiting={step: list(measured) for step, measured in ledger.waiting.items()},
     )
-    held.history = replace(history, decisions=list(history.decisions), reports=list(history.reports))
+    held.history = job.history.copy()
     held.versions, held.shadows = copy.copy(job.versions), copy.copy(job.shadows)
     held.versions.versions, held.shadows.versions = list(job.versions.versions), list(job.shadows.versions)
     held.passes = list(job.passes)
@@ -346,17 +384,19 @@ def snapshot_of(job: Job) -> Snapshot:
     columns["dynamics"] = {} if table.dynamics is None else table.dynamics.to_arrays()
     columns["groups"] = None if table.groups is None else table.groups.numbers
     return Snapshot.model_construct(
-        format=3,
+        format=4,
         spec=job.spec,
         incarnation=job.incarnation,
         origins=job.origins,
         served=job.served,
+        kept_from=job.kept_from,
         table=TableState.model_construct(None, **columns),
         plans=[_plan_state(plan) for plan in job.plans],
         versions=[_version_state(v) for v in job.versions.versions],
         shadows=[_version_state(v) for v in job.shadows.versions],
         watching=job.shadows.watching,
         artefacts={},
+        past=PastState.of(job.history.past) if job.history.past.total else None,
         decisions=job.history.decisions,
         reports=job.history.reports,
         ledger=_ledger_state(job.ledger, job.signals.width),
@@ -366,6 +406,16 @@ def snapshot_of(job: Job) -> Snapshot:
         window=job.window,
         names=NamesState.of(job.keys.names),
     )
+
+
+def portable(job: Job) -> Snapshot:
+    """The same with all decisions in it, also those that have left memory, for another service."""
+    history = job.history
+    past = Past(gains=history.past.gains)
+    whole = replace(history, decisions=history.between(0, history.total), past=past, leaving=[])
+    held = copy.copy(job)
+    held.history = whole
+    return snapshot_of(held)
 
 
 def with_artefacts(snapshot: Snapshot, artefacts: Artefacts) -> Snapshot:
@@ -422,6 +472,16 @@ def check_versions(snapshot: Snapshot) -> None:
             raise InvalidValueError(f"{field} must be at most {MAX_VERSIONS}, got {count}", field=field, value=count)
 
 
+def check_whole(snapshot: Snapshot) -> None:
+    """Raises InvalidValueError for a snapshot of a store, which has but the latest decisions in it."""
+    if snapshot.past is not None:
+        raise InvalidValueError(
+            f"past must be null: the first {snapshot.past.total} decisions stand in the store that this is of",
+            field="past",
+            value=snapshot.past.total,
+        )
+
+
 def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
     """The job of a snapshot; raises errors.BssError where a policy that is to draw can't be made or acts otherwise.
 
@@ -447,12 +507,12 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
         for plan in snapshot.plans
     ]
     job.planned_until = job.plans[-1].end_step if job.plans else 0
-    job.served = snapshot.served
+    job.served, job.kept_from = snapshot.served, snapshot.kept_from
     job.versions.versions = _policy_versions(snapshot.versions)
     job.shadows.versions = _policy_versions(snapshot.shadows)
     job.shadows.watching = snapshot.watching
-    job.history.decisions = list(snapshot.decisions)
-    job.history.reports = list(snapshot.reports)
+    past = Past() if snapshot.past is None else snapshot.past.unpacked()
+    job.history = History(snapshot.spec.reward, list(snapshot.decisions), list(snapshot.reports), past)
     job.passes = [(measuring.indices, measuring.values) for measuring in snapshot.passes]
     job.action, job.window = snapshot.action, snapshot.window
     job.keys = Keys() if snapshot.names is None else Keys.of(snapshot.names.keys())
@@ -470,7 +530,7 @@ def _table(state: TableState, signals: Signals) -> SampleTable:
     return SampleTable(signals=signals, **columns).copy()
 
 
-def _with_observations(message: Mapping[str, Any]) -> dict[str, Any]:
+def with_observations(message: Mapping[str, Any]) -> dict[str, Any]:
     """Each decision with its observation, which is a row of the array of all."""
     decisions = message.get("decisions")
     vectors = _observations(message["observations"])
@@ -515,7 +575,7 @@ def _policy_versions(versions: Sequence[VersionState]) -> list[PolicyVersion]:
 def _ledger_state(ledger: FeedbackLedger, width: int) -> LedgerState:
     partial = sorted(ledger.partial.items())
     return LedgerState.model_construct(
-        complete=ledger.complete,
+        complete=ledger.complete.runs(),
         first_missing=ledger.first_missing,
         partial_steps=np.array([step for step, _ in partial], dtype=np.int64),
         partial_rows=np.array([rows for _, rows in partial], np.bool_).reshape(-1, ledger.batch_size),
@@ -524,8 +584,7 @@ def _ledger_state(ledger: FeedbackLedger, width: int) -> LedgerState:
 
 
 def _restore_ledger(ledger: FeedbackLedger, state: LedgerState) -> None:
-    if len(state.complete):
-        ledger.complete = state.complete.copy()
+    ledger.complete = StepSet.of_runs(state.complete)
     ledger.partial = {
         step: rows.copy() for step, rows in zip(state.partial_steps.tolist(), state.partial_rows, strict=True)
     }

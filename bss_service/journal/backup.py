@@ -50,7 +50,8 @@ def _begin_anew(copy: sqlite3.Connection) -> None:
     for job, spec, before, proof in rows:
         if proof != checksum(spec, job, before):
             continue  # damaged: it stays as it is
-        [last] = copy.execute("SELECT coalesce(max(seq), 0) FROM journal WHERE job = ?", (job,)).fetchone()
+        seqs = "SELECT seq FROM journal WHERE job = :job UNION ALL SELECT seq FROM snapshots WHERE job = :job"
+        [last] = copy.execute(f"SELECT coalesce(max(seq), 0) FROM ({seqs})", {"job": job}).fetchone()
         now, entry = new_incarnation(), Entry.of(last + 1, Forked(before))
         values = (job, entry.seq, entry.kind, entry.body, checksum(entry.body, job, entry.seq, entry.kind))
         copy.execute("INSERT INTO journal (job, seq, kind, body, checksum) VALUES (?, ?, ?, ?, ?)", values)

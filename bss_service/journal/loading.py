@@ -3,16 +3,18 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
 from bss_service.errors import InvalidValueError, NotFoundError, NotReproducibleError, StoreError
+from bss_service.job.history import Recall
 from bss_service.job.job import Job
 from bss_service.job.snapshot import Snapshot
 from bss_service.journal.recovery import policies_in, recover, redrawn, replayed
 from bss_service.journal.store import Store
 from bss_service.journal.stored import Damage, Stored
-from bss_service.journal.transaction import Fence, Transaction
+from bss_service.journal.transaction import DecisionBlock, Fence, Transaction
 from bss_service.policies.artefact import AnyArtefact, ArtefactError, Artefacts
 from bss_service.policies.builtin.artefact import named
 from bss_service.protocol.policies import PolicySpec
@@ -52,7 +54,7 @@ class Loader:
         if stored is None or stored.damage is not None:
             raise StoreError(f"the batch of step {step} of job {name!r} is damaged, and so is the journal that drew it")
         snapshot, known = await self._parts(stored)
-        plan = await asyncio.to_thread(redrawn, stored, snapshot, known, step)
+        plan = await asyncio.to_thread(redrawn, stored, snapshot, known, self._recall(stored), step)
         if plan is None and stored.imported:
             raise NotFoundError(
                 f"step {step} was handed out by another service before this job's snapshot was put here",
@@ -92,17 +94,23 @@ class Loader:
     def _restored(self, stored: Stored, snapshot: Snapshot | None, known: Artefacts) -> tuple[Job, int]:
         seq = stored.entries[-1].seq if stored.entries else stored.seq
         try:
-            job = replayed(stored, snapshot, known)
+            job = replayed(stored, snapshot, known, self._recall(stored))
         except (NotReproducibleError, InvalidValueError):
             raise
         except Exception as error:
             log.error("job can't be loaded", job=stored.spec.name, exc_info=error)
             raise StoreError(f"job {stored.spec.name!r} can't be loaded, its journal makes no sense: {error}") from None
+        left = DecisionBlock.of(*job.history.take_leaving())
+        if left:  # they are stored already, unless an earlier version wrote the journal
+            self._store.commit(Transaction(stored.spec.name, decisions=left)).result()
         damage = stored.damage or self._lost_end(job, stored.last_plan, seq)
         if damage is not None:
             seq = self._recover(job, damage)
         job.restore_policy()
         return job, seq
+
+    def _recall(self, stored: Stored) -> Recall:
+        return partial(self._store.decisions, stored.spec.name)
 
     def _lost_end(self, job: Job, last_plan: int, seq: int) -> Damage | None:
         """The journal's end, if there are plans that it does not tell of."""

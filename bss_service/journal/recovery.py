@@ -7,6 +7,7 @@ import numpy as np
 
 from bss_service.errors import BssError, NotReproducibleError, StoreError
 from bss_service.job.events import Event, JobGrown, Recovered, brings_policies
+from bss_service.job.history import Recall
 from bss_service.job.job import Job
 from bss_service.job.plans import Plan, plan_of
 from bss_service.job.snapshot import Snapshot, policies_of, snapshot_of, unpacked
@@ -26,17 +27,17 @@ def policies_in(stored: Stored, snapshot: Snapshot | None) -> list[PolicySpec]:
     return specs + [policy for event in swaps for policy in event.policies]
 
 
-def replayed(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts) -> Job:
+def replayed(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts, recall: Recall) -> Job:
     """The job as far as its journal can be believed; its policies are yet to be brought to their state."""
-    job = _beginning(stored, snapshot, artefacts)
+    job = _beginning(stored, snapshot, artefacts, recall)
     for entry in stored.entries:
         entry.event(stored.spec).apply(job)
     return job
 
 
-def redrawn(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts, step: int) -> Plan | None:
+def redrawn(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts, recall: Recall, step: int) -> Plan | None:
     """The plan that holds a step, drawn anew by the whole journal; None where the journal does not tell of it."""
-    job = _beginning(stored, snapshot, artefacts)
+    job = _beginning(stored, snapshot, artefacts, recall)
     plan = plan_of(job.plans, step)
     for entry in stored.entries:
         entry.event(stored.spec).apply(job)
@@ -131,8 +132,9 @@ def _versions(
     return versions, unknown
 
 
-def _beginning(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts) -> Job:
+def _beginning(stored: Stored, snapshot: Snapshot | None, artefacts: Artefacts, recall: Recall) -> Job:
     job = Job(stored.spec, artefacts) if snapshot is None else unpacked(snapshot, artefacts)
+    job.history.recall = recall
     job.incarnation = stored.incarnation
     return job
 

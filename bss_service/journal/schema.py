@@ -11,7 +11,7 @@ from bss_service.errors import StoreError
 from bss_service.job.job import new_incarnation
 from bss_service.journal.engine import begin_change
 
-VERSION: Final = 5
+VERSION: Final = 6
 UNPROVEN: Final = -1  # the checksum of a row that was damaged already when it was migrated: no CRC-32 is negative
 BATCH: Final = 500  # keys held in memory at once by a migration
 
@@ -65,6 +65,8 @@ snapshots = sa.Table(
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("parts", sa.Integer, nullable=False),  # that it has; one with fewer is still being written
     sa.Column("checksum", sa.BigInteger, nullable=False),
+    sa.Column("first_step", sa.BigInteger, nullable=False, server_default="-1"),  # of its plans; -1: not known
+    sa.Column("base", sa.Integer, nullable=False, server_default="0"),  # 1: the journal begins behind it
 )
 damaged = sa.Table(  # journal entries that a recovery has set aside, for whoever wants to look at them
     "damaged",
@@ -86,6 +88,14 @@ descriptions = sa.Table(  # of samples, for people
     sa.Column("body", sa.LargeBinary, nullable=False),
     sa.UniqueConstraint("job", "sample"),
 )
+decisions = sa.Table(  # those that are not in memory any more, a block of them in a row
+    "decisions",
+    metadata,
+    sa.Column("job", _Name, primary_key=True),
+    sa.Column("first", sa.BigInteger, primary_key=True),  # number of the first
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("checksum", sa.BigInteger, nullable=False),
+)
 artefacts = sa.Table(
     "artefacts",
     metadata,
@@ -94,7 +104,7 @@ artefacts = sa.Table(
     sa.Column("manifest", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
-OF_A_JOB: Final = (jobs, journal, plans, plan_pieces, snapshots, damaged, descriptions)
+OF_A_JOB: Final = (jobs, journal, plans, plan_pieces, snapshots, damaged, descriptions, decisions)
 
 
 def checksum(body: bytes | str, *key: str | int) -> int:
@@ -171,7 +181,20 @@ def _add_descriptions(connection: sa.Connection) -> None:
     descriptions.create(connection)
 
 
-_MIGRATIONS: Final = {1: _add_checksums, 2: _add_incarnations, 3: _add_pieces, 4: _add_descriptions}
+def _add_decisions(connection: sa.Connection) -> None:
+    """Version 5 had all decisions in snapshots, which a job lets go of when it plans next, and kept journals whole."""
+    decisions.create(connection)
+    connection.exec_driver_sql("ALTER TABLE snapshots ADD COLUMN first_step BIGINT NOT NULL DEFAULT -1")
+    connection.exec_driver_sql("ALTER TABLE snapshots ADD COLUMN base INTEGER NOT NULL DEFAULT 0")
+
+
+_MIGRATIONS: Final = {
+    1: _add_checksums,
+    2: _add_incarnations,
+    3: _add_pieces,
+    4: _add_descriptions,
+    5: _add_decisions,
+}
 
 
 def _rows(connection: sa.Connection, table: sa.Table, *columns: sa.Column[Any]) -> Iterator[Any]:

@@ -8,25 +8,30 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from bss_service.errors import StoreError, StoreLostError
+from bss_service.job import history
 from bss_service.job.plans import Plan
 from bss_service.journal import descriptions, schema
 from bss_service.journal.descriptions import Description
 from bss_service.journal.engine import Reading, by_name, concerns_all, create_engine, reason
 from bss_service.journal.lanes import Item, Lanes
 from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
-from bss_service.journal.stored import Damage, PlanRow, Stored, plan_body
-from bss_service.journal.transaction import Entry, PlanPiece, SnapshotPart, Transaction, Written
+from bss_service.journal.stored import Damage, PlanRow, Stored, decisions_body, decisions_of, plan_body
+from bss_service.journal.transaction import DecisionBlock, Entry, PlanPiece, Removal, SnapshotPart, Transaction, Written
 from bss_service.journal.writer import Writer
 from bss_service.policies import artefact
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.samples import DescriptionRow
+
+SOME_ROWS: Final = 16  # that are removed at once, and
+SOME_PIECES: Final = 4  # pieces of large plans: about as long as they are being removed no other change is made
 
 
 class DamagedPlanError(StoreError):
@@ -142,7 +147,7 @@ class Store:
     def journal(self, job: str) -> list[Entry]:
         """All entries of a job's journal, from its first; raises StoreError if one is damaged."""
         with self._reading() as connection:
-            entries, damage = _entries(connection, job, 0)
+            entries, damage = _entries(connection, job, _base(connection, job) or 0)
         if damage is not None:
             raise StoreError(f"{damage.reason} of job {job!r}")
         return entries
@@ -175,6 +180,16 @@ class Store:
             raise DamagedPlanError(job, start)
         return tiled
 
+    def snapshots(self, job: str) -> list[tuple[int, int]]:
+        """The seq of each whole snapshot that is not older than the journal, and the first step of its plans."""
+        count = sa.func.count()
+        query = sa.select(snapshots.c.seq, snapshots.c.first_step).where(snapshots.c.job == job)
+        query = query.group_by(snapshots.c.seq, snapshots.c.first_step, snapshots.c.parts)
+        with self._reading() as connection:
+            base = _base(connection, job) or 0
+            rows = connection.execute(query.having(count == snapshots.c.parts).order_by(snapshots.c.seq))
+            return [(row.seq, row.first_step) for row in rows if row.seq >= base]
+
     def plan_rows(self, job: str, start: int) -> Iterator[PlanRow]:
         """The stored plans that begin at a step or later, in order, one at a time: they may be large."""
         firsts = sa.select(plans.c.first_step).where(plans.c.job == job, plans.c.first_step >= start)
@@ -188,6 +203,22 @@ class Store:
         query = sa.select(plans.c.first_step).where(plans.c.job == job, plans.c.first_step < step)
         with self._reading() as connection:
             return list(connection.scalars(query.order_by(plans.c.first_step.desc()).limit(most)))
+
+    def decisions(self, job: str, start: int, stop: int) -> list[Decision]:
+        """The decisions number `start` to `stop`, of those that have left memory.
+
+        Raises StoreError where some are damaged or missing.
+        """
+        table, first = schema.decisions, start // history.BLOCK * history.BLOCK
+        query = sa.select(table).where(table.c.job == job, table.c.first >= first, table.c.first < stop)
+        found: list[Decision] = []
+        with self._reading() as connection:
+            for row in connection.execute(query.order_by(table.c.first)):
+                if row.first == first + len(found) and _intact(row.body, row.checksum, job, row.first):
+                    found += decisions_of(row.body)
+        if start < stop and first + len(found) < stop:
+            raise StoreError(f"the decisions of job {job!r} from number {first + len(found)} on are damaged")
+        return found[start - first : stop - first]
 
     def manifests(self) -> list[ArtefactManifest]:
         """What the artefacts are, by name."""
@@ -320,10 +351,14 @@ class Store:
             connection.connection.cursor().executemany(self._insert_entry, rows)
         for plan in transaction.plans:
             _put_plan(connection, job, plan, transaction.written.get(plan.first_step))
+        for block in transaction.decisions:
+            _put_decisions(connection, job, block)
         if transaction.descriptions:
             descriptions.put(connection, job, transaction.descriptions)
         for part in transaction.snapshot:
             _put_part(connection, job, part)
+        if transaction.removal is not None:
+            _remove(connection, job, transaction.removal)
 
 
 def _fail(batch: list[Item], error: Exception) -> None:
@@ -367,6 +402,13 @@ def _drop_plans(connection: sa.Connection, job: str, start: int, stop: int | Non
         connection.execute(table.delete().where(*held))
 
 
+def _put_decisions(connection: sa.Connection, job: str, block: DecisionBlock) -> None:
+    table, body = schema.decisions, decisions_body(block.decisions)
+    connection.execute(table.delete().where(table.c.job == job, table.c.first == block.first))
+    row = {"job": job, "first": block.first, "body": body, "checksum": checksum(body, job, block.first)}
+    connection.execute(table.insert().values(row))
+
+
 def _put_piece(connection: sa.Connection, job: str, piece: PlanPiece) -> None:
     row = {"job": job, "first_step": piece.first_step, "write": piece.write, "piece": piece.piece, "body": piece.body}
     connection.execute(plan_pieces.insert().values(row))
@@ -378,9 +420,35 @@ def _put_part(connection: sa.Connection, job: str, part: SnapshotPart) -> None:
         connection.execute(snapshots.delete().where(of_job, snapshots.c.seq == part.seq))
     key = {"job": job, "seq": part.seq, "part": part.part, "parts": part.parts}
     proof = checksum(part.body, job, part.seq, part.part, part.parts)
-    connection.execute(snapshots.insert().values(**key, body=part.body, checksum=proof))
-    if part.is_last:  # the one that a job was imported with stays: its journal begins there
-        connection.execute(snapshots.delete().where(of_job, snapshots.c.seq > 0, snapshots.c.seq != part.seq))
+    connection.execute(snapshots.insert().values(**key, body=part.body, checksum=proof, first_step=part.first_step))
+    if part.is_last:  # the one that a job was imported with stays, and any other that its journal begins behind
+        kept = (0, part.seq, *part.kept)
+        connection.execute(snapshots.delete().where(of_job, snapshots.c.seq.not_in(kept), snapshots.c.base == 0))
+
+
+def _remove(connection: sa.Connection, job: str, removal: Removal) -> None:
+    """Remove some rows that are not needed any more, oldest first."""
+    of_job = snapshots.c.job == job
+    if removal.seq:
+        connection.execute(snapshots.update().where(of_job, snapshots.c.seq == removal.seq).values(base=1))
+        connection.execute(snapshots.delete().where(of_job, snapshots.c.seq < removal.seq))
+    last = sa.select(sa.func.max(plans.c.first_step)).where(plans.c.job == job, plans.c.first_step <= removal.step)
+    step = connection.scalar(last) or 0  # of the plan that holds the first step that is kept
+    removed = 0
+    for table, most, is_old in (
+        (plan_pieces, SOME_PIECES, plan_pieces.c.first_step < step),
+        (plans, SOME_ROWS, plans.c.first_step < step),
+        (journal, SOME_ROWS, journal.c.seq <= removal.seq),
+    ):
+        key = list(table.primary_key.columns)
+        some = sa.select(*key).where(table.c.job == job, is_old).order_by(*key).limit(most).subquery()
+        found = connection.execute(sa.select(some)).all()
+        for row in found:
+            connection.execute(table.delete().where(*(column == getattr(row, column.name) for column in key)))
+        removed += len(found)
+        if removed:
+            break
+    removal.removed, removal.is_done = removed, removed == 0
 
 
 def _set_aside(connection: sa.Connection, job: str, seq: int) -> None:
@@ -395,22 +463,30 @@ def _set_aside(connection: sa.Connection, job: str, seq: int) -> None:
 def _snapshot(connection: sa.Connection, job: str, *, whole: bool) -> tuple[bytes | None, int, tuple[int, ...], bool]:
     """The newest snapshot that is as it was written, its seq, the newer ones that aren't, and whether one began it.
 
-    whole: only the one that the job was imported with.
+    whole: only the one that its journal begins behind, which it was imported with or has been cut to.
     """
     of_job = snapshots.c.job == job
-    seqs = connection.scalars(sa.select(snapshots.c.seq).where(of_job).distinct().order_by(snapshots.c.seq.desc()))
-    stored = list(seqs)
+    base = _base(connection, job)
+    held = sa.select(snapshots.c.seq).where(of_job, snapshots.c.seq >= (base or 0)).distinct()
+    stored = list(connection.scalars(held.order_by(snapshots.c.seq.desc())))
     bad: list[int] = []
-    for seq in [seq for seq in stored if seq == 0 or not whole]:
+    for seq in [seq for seq in stored if seq == base or not whole]:
         query = sa.select(snapshots).where(of_job, snapshots.c.seq == seq).order_by(snapshots.c.part)
         rows = connection.execute(query).all()
         intact = all(_intact(row.body, row.checksum, job, row.seq, row.part, row.parts) for row in rows)
         if intact and len(rows) == rows[0].parts:
             return b"".join(row.body for row in rows), seq, tuple(bad), 0 in stored
-        if seq == 0:
-            raise StoreError(f"job {job!r} can't be read: the snapshot that it was imported with is damaged")
+        if seq == base:
+            raise StoreError(f"job {job!r} can't be read: the snapshot that its journal begins behind is damaged")
         bad += [] if intact else [seq]  # else it was not written to its end
     return None, 0, tuple(bad), False
+
+
+def _base(connection: sa.Connection, job: str) -> int | None:
+    """The seq of the snapshot that a job's journal begins behind; None: it begins with the job."""
+    begins = (snapshots.c.base == 1) | (snapshots.c.seq == 0)
+    base: int | None = connection.scalar(sa.select(sa.func.max(snapshots.c.seq)).where(snapshots.c.job == job, begins))
+    return base
 
 
 def _entries(connection: sa.Connection, job: str, after: int) -> tuple[list[Entry], Damage | None]:

@@ -1,10 +1,17 @@
 """What comes out of the store."""
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from bss_service.core.observation import FIELDS
 from bss_service.job.plans import Plan
+from bss_service.job.snapshot import with_observations
 from bss_service.journal.transaction import Entry
 from bss_service.protocol import frames
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 
 
@@ -50,3 +57,16 @@ class PlanRow:
 def plan_body(plan: Plan) -> bytes:
     """A plan as a frame."""
     return frames.encode(plan.fields())
+
+
+def decisions_body(decisions: Sequence[Decision]) -> bytes:
+    """Decisions as a frame, deflated: most of one is as in the one before."""
+    rows = [decision.model_dump() for decision in decisions]
+    vectors = np.array([row.pop("observation") for row in rows], np.float32).reshape(-1, len(FIELDS))
+    return zlib.compress(frames.encode({"decisions": rows, "observations": vectors}), 1)
+
+
+def decisions_of(body: bytes) -> list[Decision]:
+    """The inverse of `decisions_body`."""
+    message = with_observations(frames.decode(zlib.decompress(body)))
+    return [Decision.model_validate(row) for row in message["decisions"]]

@@ -1,14 +1,16 @@
 """What goes into the store: journal entries, plans, parts of snapshots, committed together or not at all."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from bss_service.job import history
 from bss_service.job.events import Event, JobEvent, read_event
 from bss_service.job.plans import Plan
 from bss_service.journal.descriptions import Description
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol import frames
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 
 PIECE_BYTES: Final = 2**19  # of a snapshot or a large plan: as long as one is being written, no other change is
@@ -49,6 +51,8 @@ class SnapshotPart:
     part: int
     parts: int
     body: bytes
+    first_step: int = -1  # of the plans in it
+    kept: tuple[int, ...] = ()  # earlier snapshots that stay beside it, by seq
 
     @property
     def is_last(self) -> bool:
@@ -56,11 +60,12 @@ class SnapshotPart:
         return self.part == self.parts - 1
 
 
-def parts_of(seq: int, body: bytes) -> Iterator[SnapshotPart]:
+def parts_of(seq: int, body: bytes, first_step: int = -1, kept: tuple[int, ...] = ()) -> Iterator[SnapshotPart]:
     """The parts of a snapshot's frame, in order."""
     parts = -(-len(body) // PIECE_BYTES)
     for part in range(parts):
-        yield SnapshotPart(seq, part, parts, body[part * PIECE_BYTES : (part + 1) * PIECE_BYTES])
+        piece = body[part * PIECE_BYTES : (part + 1) * PIECE_BYTES]
+        yield SnapshotPart(seq, part, parts, piece, first_step, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,30 @@ class Written:
     checksum: int  # of all of them
 
 
+@dataclass(frozen=True, slots=True)
+class DecisionBlock:
+    """Decisions of which nothing changes any more."""
+
+    first: int  # number of the first
+    decisions: list[Decision]
+
+    @classmethod
+    def of(cls, first: int, decisions: Sequence[Decision]) -> list[Self]:
+        """The blocks of decisions, a whole number of them."""
+        size = history.BLOCK
+        return [cls(first + k, list(decisions[k : k + size])) for k in range(0, len(decisions), size)]
+
+
+@dataclass(slots=True)
+class Removal:
+    """A little of what is kept no longer; whether that was all is known once it is stored."""
+
+    step: int  # plans that end at this one or before
+    seq: int  # of the snapshot that the journal is to begin behind; 0: it stays whole
+    removed: int = 0  # rows
+    is_done: bool = False
+
+
 @dataclass(slots=True)
 class Transaction:
     """Changes that are committed together or not at all."""
@@ -94,6 +123,8 @@ class Transaction:
     snapshot: list[SnapshotPart] = field(default_factory=list)
     artefacts: list[AnyArtefact] = field(default_factory=list)  # stored unless they are already
     descriptions: list[Description] = field(default_factory=list)
+    decisions: list[DecisionBlock] = field(default_factory=list)  # in place of those of the same numbers
+    removal: Removal | None = None
     created: JobSpec | None = None
     incarnation: str = ""  # of what is created
     deleted: bool = False
@@ -112,4 +143,4 @@ class Transaction:
     @property
     def is_change(self) -> bool:
         """Whether memory is ahead of the store without it; a snapshot alone can be taken another time."""
-        return bool(self.entries or self.plans or self.created or self.deleted or self.artefacts)
+        return bool(self.entries or self.plans or self.created or self.deleted or self.artefacts or self.decisions)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from bss_service.core.action import Action
 from bss_service.core.evidence.posterior import Judge
 from bss_service.core.observation import Observation
+from bss_service.core.samples.dynamics import NEEDED
 from bss_service.policies.artefact import NO_ARTEFACTS, Artefacts
 from bss_service.protocol.decisions import Decision
 
@@ -51,6 +52,14 @@ class Policy(BaseModel, ABC):
     def needs(self) -> Mapping[str, int]:
         """The signals that a job must have for it, and of how many unimodal heads at least."""
         return {}
+
+    @classmethod
+    def enough(cls) -> Mapping[str, int]:
+        """Of a policy of `partial_evidence`: the signals with which a job needs none of that, as `needs` tells them.
+
+        Where a job lacks some, its actions are left without what needs those.
+        """
+        return dict.fromkeys(NEEDED, 0)
 
     def own_judge(self) -> Judge | None:
         """What reads the evidence of samples while it is in force; None: the judge that comes with this package."""

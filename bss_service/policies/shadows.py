@@ -1,11 +1,10 @@
 """The policies that watch a job: each acts beside the live one on the same observations, and draws nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bss_service.core.observation import Observation
-from bss_service.core.samples.dynamics import NEEDED
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.policies.base import Choice, Policy
@@ -15,6 +14,8 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 
 _STREAM: Final = 2**63 + 2**62  # keys of shadows' random generators, apart from those of policies and plans
+
+Watched = Callable[[int], Sequence[Decision]]  # by number of a shadow
 
 
 @dataclass(slots=True)
@@ -46,25 +47,26 @@ class Shadows:
         """Let none watch."""
         self.watching = False
 
-    def watch(self, observation: Observation, decisions: Sequence[Decision]) -> ShadowChoice | None:
-        """What the shadow would do, if there is one. decisions: all of the job."""
+    def watch(self, observation: Observation, watched: Watched) -> ShadowChoice | None:
+        """What the shadow would do, if there is one. watched: gives the decisions that a shadow has watched."""
         shadow = self.current
         if shadow is None:
             return None
-        policy, seen = self._ready(shadow, decisions), _seen_by(shadow, decisions)
+        seen = watched(shadow.version)
+        policy = self._ready(shadow, seen)
         choice = failed(policy) if isinstance(policy, Exception) else self._act(policy, shadow, len(seen), observation)
         return ShadowChoice(shadow=shadow.version, policy=shadow.spec.name, **choice.fields())
 
-    def restore(self, decisions: Sequence[Decision]) -> None:
+    def restore(self, watched: Watched) -> None:
         """Bring the shadow to the state in which it acted last. Where that fails, it says so from then on."""
         if self.current is not None:
-            self._ready(self.current, decisions)
+            self._ready(self.current, watched(self.current.version))
 
-    def _ready(self, shadow: PolicyVersion, decisions: Sequence[Decision]) -> Policy | Exception:
+    def _ready(self, shadow: PolicyVersion, seen: Sequence[Decision]) -> Policy | Exception:
         """The shadow's policy; or what went wrong with it, which is found out once and not at each plan."""
         if self._live is None or self._live[0] != shadow.version:
             try:
-                self._live = (shadow.version, self._restored(shadow, _seen_by(shadow, decisions)))
+                self._live = (shadow.version, self._restored(shadow, seen))
             except Exception as error:  # of a package that this one knows nothing about
                 self._live = (shadow.version, error)
         return self._live[1]
@@ -96,13 +98,9 @@ def check_shadow(policy: Policy, spec: PolicySpec, job: JobSpec) -> None:
             field="policy.name",
             value=spec.name,
         )
-    if policy.partial_evidence and (lacking := job.lacks(dict.fromkeys(NEEDED, 0))):
+    if policy.partial_evidence and (lacking := job.lacks(policy.enough())):
         raise InvalidValueError(
             f"policy {spec.name!r} needs as a shadow the signal {' and '.join(lacking)}, which job {job.name!r} lacks",
             field="policy.name",
             value=spec.name,
         )
-
-
-def _seen_by(shadow: PolicyVersion, decisions: Sequence[Decision]) -> list[Decision]:
-    return [d for d in decisions if d.shadow is not None and d.shadow.shadow == shadow.version]

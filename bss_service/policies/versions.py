@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -45,14 +45,6 @@ class PolicyVersion:
         """Whether its actions come from outside, so that it need not and cannot be asked for them."""
         try:
             return policy_class(self.spec.name).waits_for_action
-        except (UnknownPolicyError, BrokenPolicyError):
-            return False
-
-    @property
-    def partial_evidence(self) -> bool:
-        """Whether it acts on what evidence there is, where a job lacks signals that evidence needs."""
-        try:
-            return policy_class(self.spec.name).partial_evidence
         except (UnknownPolicyError, BrokenPolicyError):
             return False
 
@@ -120,6 +112,14 @@ class PolicyVersions:
                 own = None
         return own or usual_judge()
 
+    def reads_partly(self, step: int) -> bool:
+        """Whether the policy of a step acts on what evidence there is, since the job lacks signals for more."""
+        try:
+            policy = policy_class(self.in_force(step).spec.name)
+        except (UnknownPolicyError, BrokenPolicyError):
+            return False
+        return policy.partial_evidence and bool(self.job.lacks(policy.enough()))
+
     def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:
         """Have a policy in the state in which it acted last. Raises as `restore` does, but not for one that can't be
         made if nothing hangs on it: it has not acted, or failed when it last did, or its actions come from outside.
@@ -132,17 +132,20 @@ class PolicyVersions:
             if own and not own[-1].failed:
                 raise
 
-    def restore(self, version: PolicyVersion, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Policy:
+    def restore(
+        self, version: PolicyVersion, own: Sequence[Decision], rewarded: Callable[[], Sequence[Decision]]
+    ) -> Policy:
         """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
 
-        own: its decisions; rewarded: those of them whose reward is known. Raises NotReproducibleError if it acts
+        own: its decisions; rewarded: gives those of them whose reward is known. Raises NotReproducibleError if it acts
         otherwise than it did, and InvalidValueError if it can't be made. Of a stateless policy only the last decision
         is checked.
         """
         policy = make_policy(version.spec, self.artefacts)
+        known = [] if policy.stateless else rewarded()
         learned = 0
         for number, decision in to_ask_again(policy, own):
-            new = rewarded[learned : decision.learned]
+            new = known[learned : decision.learned]
             again = consult(policy, self.job, self._rng(version, number), decision.observation, new)
             learned = decision.learned
             if not is_same(again, decision):
@@ -160,7 +163,7 @@ class PolicyVersions:
     def _policy(self, version: PolicyVersion, own: Sequence[Decision]) -> Policy:
         if self._live is not None and self._live[0] == version.version:
             return self._live[1]
-        return self.restore(version, own, [d for d in own if d.rewarded_at is not None])
+        return self.restore(version, own, lambda: [d for d in own if d.rewarded_at is not None])
 
     def _rng(self, version: PolicyVersion, number: int) -> np.random.Generator:
         return stream(self.job.seed, _STREAM + version.version, number)
@@ -174,7 +177,9 @@ def stream(seed: int, key: int, number: int) -> np.random.Generator:
 
 def to_ask_again(policy: Policy, decisions: Sequence[Decision]) -> list[tuple[int, Decision]]:
     """The decisions of a policy, numbered, that bring it to its state; of a stateless one the last, as a check."""
-    return list(enumerate(decisions))[-1 if policy.stateless else 0 :]
+    if policy.stateless:
+        return [(len(decisions) - 1, decisions[-1])] if decisions else []
+    return list(enumerate(decisions[:]))
 
 
 def consult(
@@ -191,6 +196,8 @@ def consult(
         choice = _plain(policy.act(observation, rng))
     except Exception as error:
         return failed(error)
+    if policy.partial_evidence and job.lacks(policy.enough()):
+        choice = replace(choice, action=choice.action.without(job.lacks(choice.action.needs())))
     lacking = job.lacks(choice.action.needs(partial_evidence=policy.partial_evidence))
     return failed(ValueError(f"its action needs {_listed(job, lacking)}")) if lacking else choice
 

@@ -1,5 +1,6 @@
 """Arrays in messages: nested lists or NumPy arrays of one dtype, number of axes and range."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,15 @@ def _kind(item: Any) -> type:
     return _NaN if item != item and type(item) is float else type(item)
 
 
+def bounds(values: np.ndarray) -> tuple[Any, Any]:
+    """The least and the greatest of at least one value, as numbers of Python; of values with NaN both are NaN."""
+    if values.size == 1:
+        only = values.item()
+        return only, only
+    return np.minimum.reduce(values, axis=None).item(), np.maximum.reduce(values, axis=None).item()
+
+
 def _lie_within(values: np.ndarray, low: float, high: float) -> bool:
     """Whether all values, at least one, are finite and lie in [low, high]."""
-    least, greatest = values.min(), values.max()
-    return bool(low <= least and greatest <= high and -np.inf < least and greatest < np.inf)
+    least, greatest = bounds(values)
+    return bool(low <= least and greatest <= high and -math.inf < least and greatest < math.inf)

@@ -15,7 +15,7 @@ from bss_service.core.samples.groups import MAX_GROUPS
 from bss_service.core.signals import BUILT_IN, LOSS, NAME, PAPER, PROBABILITY, Signal, Signals
 from bss_service.core.validation.reward import Basis, Metric
 from bss_service.protocol.arrays import ArrayType
-from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, OrNewer, Unit, known_fields
+from bss_service.protocol.message import MAX_NESTING, NAME_PATTERN, Message, OrNewer, Unit, is_none, known_fields
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 from bss_service.protocol.training import MAX_GROWTHS, EarlierSize, JobSize, Trainer, check_rising
 from bss_service.protocol.validation import ValidationReport
@@ -146,6 +146,8 @@ class JobSpec(Message):
         default=None, exclude_if=lambda groups: groups is None
     )
     stream: Annotated[bool, Field(exclude_if=not_)] = False  # samples come in windows of up to `interval` steps
+    # Epochs whose batches are kept behind the one that feedback has reached; null: all. Left out where it is null.
+    keep_epochs: Annotated[int | None, Field(ge=1, lt=2**31, exclude_if=is_none)] = None
     earlier: Annotated[list[EarlierSize], Field(max_length=MAX_GROWTHS, exclude_if=not_)] = []  # sizes before it grew
 
     if TYPE_CHECKING:  # what is taken is more than what the fields are
@@ -255,12 +257,13 @@ class JobChange(Message):
     """What may change of a job after it was made; null: it stays.
 
     samples: more than it has, from the first epoch on of which nothing is drawn yet. Those that it had keep their
-    numbers. It never has fewer.
+    numbers. It never has fewer. keep_epochs: batches of earlier epochs than these are removed, and do not come back.
     """
 
     horizon: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     patience: Annotated[float, Field(ge=0, le=3600)] | None = None
     samples: Annotated[int, Field(ge=1, lt=2**40)] | None = None
+    keep_epochs: Annotated[int | None, Field(ge=1, lt=2**31, exclude_if=is_none)] = None  # an older service knows none
 
     def of(self, spec: JobSpec) -> JobSpec:
         """The spec with the change, but for `samples`, of which the job must say since when."""
@@ -269,7 +272,7 @@ class JobChange(Message):
     @classmethod
     def between(cls, spec: JobSpec, wanted: JobSpec) -> Self:
         """What changes one spec into another, as far as that can be, but for `samples`: a job grows when it is told."""
-        fields = {name: getattr(wanted, name) for name in ("horizon", "patience")}
+        fields = {name: getattr(wanted, name) for name in ("horizon", "patience", "keep_epochs")}
         return cls(**{name: value for name, value in fields.items() if value != getattr(spec, name)})
 
 
@@ -317,6 +320,7 @@ class JobState(Message):
     policy: PolicyAnswer  # in force at that step
     pending_policy: PolicyAnswer | None = None  # at the next interval
     shadow: PolicyAnswer | None = None  # the policy that watches
+    kept_from: int = 0  # the batches of earlier steps are kept no longer
     steps_fed_back: int
     fed_back_until: int  # the feedback of all steps before this one is in, or waited for no longer
     samples_measured: int

@@ -25,6 +25,7 @@ PROTOCOL: Final = 1
 OLDEST_PROTOCOL: Final = 1  # of clients that the service still understands
 PROTOCOL_HEADER: Final = "bss-protocol"  # of a request: the number that its client speaks; without it none is checked
 INCARNATION_HEADER: Final = "bss-incarnation"  # of a trainer's request: the job that it trains with; may be left out
+AT_WORK: Final = "planning"  # `field` of a refusal by a service that is there, and has long work to do first
 UNKNOWN_CALL: Final = "path"  # the field of a 404 that says: not a job is missing here, but the call itself
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -81,7 +82,13 @@ OrNewer: Final = WrapValidator(_newer_word)
 class Message(BaseModel):
     """Base of all messages: unknown fields are refused, but for those of answers; types are not coerced."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        defer_build=True,  # most are not needed at a start, which has to be short
+    )
 
     def to_frame(self) -> bytes:
         """The message as a frame."""

@@ -7,12 +7,15 @@ from typing import Any, Final
 import pydantic_core
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"(\s*+:)?')  # with the colon behind a name
+SHORT: Final = 2**12  # bytes; a text of so many is written again faster than its names are counted
 _FORMULA: Final = re.compile(r"\s*[=+\-@＝＋－＠]")  # what a spreadsheet takes for one, also behind a space
 
 
 def parse_json(data: bytes) -> Any:
     """What a JSON text in UTF-8 holds, nested at most 200 deep. Raises ValueError, also where a name comes twice."""
     value = pydantic_core.from_json(data)
+    if len(data) <= SHORT and pydantic_core.to_json(value) == data:  # then nothing of it was dropped
+        return value
     if data.count(b":") > 1 and sum(1 for string in _STRING.finditer(data) if string[1]) != _names(value):
         json.loads(data, object_pairs_hook=once)  # to name it: over megabytes of numbers it would hold up all others
     return value

@@ -18,6 +18,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # as many as there are series
         ProcessCollector(registry=self._registry)  # memory, processor time, open files
         self.requests = self._counter("bss_requests_total", "Requests answered", "route", "method", "status")
         self.request_seconds = self._histogram("bss_request_seconds", "Time to answer", "route", "method")
@@ -48,8 +49,12 @@ class Metrics:
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        self.requests.labels(route, method, status).inc()
-        self.request_seconds.labels(route, method).observe(seconds)
+        counted = self._counted.get((route, method, status))
+        if counted is None:
+            counted = self.requests.labels(route, method, status), self.request_seconds.labels(route, method)
+            self._counted[route, method, status] = counted
+        counted[0].inc()
+        counted[1].observe(seconds)
 
     def text(self) -> bytes:
         """The exposition format."""

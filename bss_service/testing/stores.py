@@ -9,13 +9,17 @@ from typing import Final
 
 import numpy as np
 
+from bss_service.core.action import Action
+from bss_service.core.observation import FIELDS, Observation
 from bss_service.errors import StoreError
 from bss_service.job.events import StepsServed
+from bss_service.job.history import BLOCK
 from bss_service.job.plans import Plan
 from bss_service.journal.store import DamagedPlanError, Store
-from bss_service.journal.transaction import Entry, Fence, Transaction, parts_of
+from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Removal, Transaction, parts_of
 from bss_service.policies import artefact
 from bss_service.policies.shipped import shipped_policy
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import JobSpec
 
 SECONDS: Final = 30  # for a commit
@@ -166,6 +170,43 @@ class StoreContract(ABC):
             assert whole is not None
             assert (whole.snapshot, whole.imported, len(whole.entries)) == (b"imported", True, 1)
 
+    def test_a_journal_can_be_cut_to_begin_behind_a_snapshot_a_little_at_a_time(self) -> None:
+        with self._fresh() as store:
+            entries = [_entry(seq) for seq in range(1, 41)]
+            _commit(store, created=SPEC, entries=entries, plans=[_plan(step) for step in range(0, 100, 2)])
+            _commit(store, snapshot=list(parts_of(20, b"early", 30)))
+            _commit(store, snapshot=list(parts_of(30, b"later", 60, kept=(20,))))
+            assert store.snapshots("job") == [(20, 30), (30, 60)]
+            removal, pieces = Removal(step=51, seq=20), 0
+            while not removal.is_done:
+                _commit(store, removal=removal)
+                pieces += 1
+                whole = store.load("job", whole=True)
+                assert whole is not None
+                assert (whole.snapshot, whole.entries) == (b"early", entries[20:])
+            assert pieces > 3
+            assert [row.first_step for row in store.plan_rows("job", 0)] == list(range(50, 100, 2))
+            assert store.journal("job") == entries[20:]
+            assert _beginning(store) == (b"later", 30, list(range(31, 41)))
+            _commit(store, snapshot=list(parts_of(40, b"newest", 80)))
+            assert store.snapshots("job") == [(20, 30), (40, 80)]
+
+    def test_decisions_are_told_by_number(self) -> None:
+        with self._fresh() as store:
+            made = [_decision(step) for step in range(2 * BLOCK)]
+            _commit(store, created=SPEC, decisions=DecisionBlock.of(0, made[:BLOCK]))
+            for _ in range(2):  # a replay lets the same go again
+                _commit(store, decisions=DecisionBlock.of(BLOCK, made[BLOCK:]))
+            assert store.decisions("job", 0, 2 * BLOCK) == made
+            assert store.decisions("job", BLOCK - 1, BLOCK + 1) == made[BLOCK - 1 : BLOCK + 1]
+            assert store.decisions("job", 5, 5) == []
+            try:
+                store.decisions("job", 0, 2 * BLOCK + 1)
+            except StoreError as error:
+                assert f"from number {2 * BLOCK} on" in error.detail
+            else:
+                raise AssertionError("it told of decisions that there are not")
+
     def test_damaged_entries_are_set_aside(self) -> None:
         with self._fresh() as store:
             _commit(store, created=SPEC, entries=[_entry(seq) for seq in (1, 2, 3)])
@@ -222,6 +263,20 @@ def _commit(store: Store, **changes: object) -> None:
 
 def _entry(seq: int, until: int = 1) -> Entry:
     return Entry.of(seq, StepsServed(until))
+
+
+def _decision(step: int) -> Decision:
+    return Decision(
+        first_step=step,
+        end_step=step + 1,
+        epoch=0,
+        policy_version=1,
+        policy="bandit",
+        observation=Observation(np.zeros(len(FIELDS), np.float32), step, 0),
+        action=Action(),
+        propensity=0.5,
+        detail={"arm": "uniform"},
+    )
 
 
 def _plan(first_step: int, steps: int = 2) -> Plan:

@@ -108,3 +108,15 @@ def test_without_posix_the_other_commands_work(tmp_path: Path) -> None:
     with Service() as service:
         assert without_posix(PROGRAM, "jobs", "--url", service.url).stdout == "no jobs yet\n"
     assert without_posix(PROGRAM, "token", "list", "--store", f"{tmp_path}/bss.sqlite").stdout == "no tokens yet\n"
+
+
+def test_a_service_starts_without_what_the_other_commands_import() -> None:
+    program = """
+import sys
+from bss_cli.__main__ import _program
+_program(["serve", "--port", "0"])
+import bss_service.http.server
+print(sorted({"httpx", "torch", "trainer_client", "rich.markdown", "gymnasium", "bss_cli.commands"} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.plain_student import PlainStudent
+from benchmarks.speed.plain_student import PlainStudent
 from bss_service.core import measurement
 from bss_service.core.signals import EVIDENCE
 from envs.students import JOINT_WEIGHT, UNIMODAL_WEIGHT, Students
@@ -58,6 +58,17 @@ def test_the_written_out_gradients_are_those_of_autograd(lessons: list[Lesson], 
         after = parameters(PlainStudent.of(students, b, lessons[b]))
         np.testing.assert_allclose(after, parameters(student), atol=2e-6)
         assert np.abs(after - before).max() > 1e-3  # something was learnt
+
+
+def test_nothing_is_computed_for_students_whose_interval_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    step = Students._step
+    monkeypatch.setattr(
+        Students, "_step", lambda self, *given: (computed.append(len(given[0]) // (2 * G)), step(self, *given))
+    )
+    batches = [batches_of(lesson, steps) for lesson, steps in zip(UNEQUAL, (1, 4, 2), strict=True)]
+    enrolled(UNEQUAL).train(batches)
+    assert computed == [3, 2, 1, 1]
 
 
 @pytest.mark.parametrize("lessons", [UNEQUAL, THREE_VIEWS], ids=["2 modalities", "3 modalities"])

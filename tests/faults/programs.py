@@ -117,6 +117,7 @@ def job_spec(name: str, numbers: list[int]) -> JobSpec:
         "lag": [0, 0, 0, 0, 1, 2, 3, 6][lag],
         "tail": "drop" if tail % 2 else "carry",
         "patience": [0.0, 0.0, 0.01, 0.01, 0.05, 0.05, 0.1, 0.2][patience],
+        "keep_epochs": [None, 1, None, 1, None, 2, None, None][patience],
         "horizon": 30 if seed % 2 else None,
         "reward": RewardSpec(basis=_BASES[tail // 2 % 2], metric="accuracy" if tail // 4 else "loss"),
     }

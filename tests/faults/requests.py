@@ -179,6 +179,7 @@ def _change(name: str, spec: JobSpec, model: Model, op: Op) -> Iterator[Call]:
     change = JobChange(
         horizon=horizon,
         patience=[None, None, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2][op.b],
+        keep_epochs=3 if op.b == 7 else None,
         samples=None if more is None or model.spec is None else max(1, model.spec.samples + more),
     )
     yield calling(name, "change", "PATCH", "", change)

@@ -354,8 +354,10 @@ class Run:
                 self._logs.pop(name, None)
                 continue
             served = state.body["next_step"]
-            if history.model.oldest < served:
-                self._ask(reading(name, range(history.model.oldest, served), frame=self.service.starts % 2 == 0))
+            first = max(history.model.oldest, history.model.kept_from)
+            self.done["jobs seen that have let batches go"] += history.model.kept_from > 0
+            if first < served:
+                self._ask(reading(name, range(first, served), frame=self.service.starts % 2 == 0))
             log = self._ask(calling(name, "log", "GET", "/decisions?count=1000"))
             if log.status == 404 or log.body["total"] != len(log.body["decisions"]):
                 continue
@@ -382,14 +384,16 @@ class Run:
             history.died()
         store = Store(f"sqlite:///{self.service.store}")
         journals = {name: store.journal(name) for name in self._jobs}
+        begins = {name: _beginning(store, name) for name in self._jobs}
         store.close()
         self.service.start()
         self._settle()
         for name, history in self._jobs.items():
             if history.model.spec is not None:
                 self._check_samples(name)
-                origin = self._origins.get(name)
-                history.check(lambda model, name=name, origin=origin: _replayed(model, journals[name], origin))  # type: ignore[misc]
+                self.done["journals that were cut"] += begins[name] is not None
+                told = journals[name], begins[name], self._origins.get(name)
+                history.check(lambda model, told=told: _replayed(model, *told))  # type: ignore[misc]
             self._ask(calling(name, "delete", "DELETE", ""))
 
     def _check_samples(self, name: str) -> None:
@@ -406,10 +410,21 @@ class Run:
         self._jobs[name].check(wrong)
 
 
-def _replayed(model: Model, journal: list[Entry], origin: bytes | None) -> Iterator[str]:
-    """What is wrong with a job that its journal alone makes."""
+def _beginning(store: Store, name: str) -> bytes | None:
+    """The snapshot that a journal begins behind since it was cut; None where it was not."""
+    stored = store.load(name, whole=True)
+    return None if stored is None or stored.seq == 0 else stored.snapshot
+
+
+def _replayed(model: Model, journal: list[Entry], cut: bytes | None, origin: bytes | None) -> Iterator[str]:
+    """What is wrong with a job that its journal alone makes.
+
+    cut: the snapshot that it was cut to begin behind; origin: the one that a copy began with.
+    """
     assert model.first_spec is not None and model.spec is not None
-    if not model.is_copy or origin is None:
+    if cut is not None:
+        job = restore(Snapshot.from_frame(cut))
+    elif not model.is_copy or origin is None:
         job = Job(model.first_spec)
     else:
         snapshot = Snapshot.from_frame(origin)
@@ -430,7 +445,11 @@ def _replayed(model: Model, journal: list[Entry], origin: bytes | None) -> Itera
             return
         keep()
     for step, batch in model.batches.items():
-        if step >= model.oldest and batch.indices is not None and plans.get(step) != list(batch.indices):
+        if (
+            step >= max(model.oldest, model.kept_from)
+            and batch.indices is not None
+            and plans.get(step) != list(batch.indices)
+        ):
             yield f"replay: step {step} was {batch.indices}, the journal alone gives {plans.get(step)}"
     times = model.times_measured()
     if times is not None and job.table.times_measured.tolist() != times:

@@ -543,6 +543,25 @@ def test_rank_0_waits_for_no_other(box: Hostile, job_name: str) -> None:
         next(iter(sampler))
 
 
+def test_a_service_that_says_that_it_is_at_work_is_waited_for_and_is_not_away(box: Hostile, job_name: str) -> None:
+    told = []
+
+    def reply(box: Hostile, answer: bytes) -> Pieces:
+        told.append(box)
+        problem = b'{"detail": "being drawn", "field": "planning"}'
+        kind = b"content-type: application/problem+json"
+        yield with_body(answer, problem, kind, status=b"503 Busy") if len(told) < 3 else answer
+
+    box.only, box.reply = "steps", reply
+    with (
+        SchedulerClient(box.url) as client,
+        ScheduledBatchSampler(spec(job_name), client, on_outage="raise", outage_after=0.01) as sampler,
+    ):
+        assert len(next(iter(sampler))) == spec(job_name).batch_size
+        assert sampler.stats.outages == 0
+    assert len(told) >= 3
+
+
 @pytest.mark.parametrize("value", [b'"gone"', b"[1]", b'{"a": 1}', b'"a/../b"', b"null"])
 def test_a_place_that_is_never_free_is_not_asked_for_without_end(
     box: Hostile, job_name: str, value: bytes, monkeypatch: pytest.MonkeyPatch

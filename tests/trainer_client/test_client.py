@@ -5,11 +5,20 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.support.services import Service
 from tests.support.simulated import spec
-from trainer_client import ScheduledBatchSampler, SchedulerClient, UnauthorisedError
+from trainer_client import (
+    Feedback,
+    FeedbackRequest,
+    GoneError,
+    ScheduledBatchSampler,
+    SchedulerClient,
+    StepsRequest,
+    UnauthorisedError,
+)
 from trainer_client.client import service_token, service_url
 
 TOKEN = "a-token-that-only-tests-use"
@@ -50,6 +59,30 @@ def test_a_trainer_needs_nothing_but_the_environment(
         assert len(next(iter(sampler))) == 8
     with SchedulerClient() as client:
         assert client.job("job").next_step >= 1
+
+
+def test_a_step_that_is_kept_no_longer_is_told_by_name_also_to_who_resumes_there(service: Service) -> None:
+    job = spec("kept", samples=6400, batch_size=64, keep_epochs=2)
+    with service.client() as client:
+        with ScheduledBatchSampler(job, client) as sampler:
+            next(iter(sampler))
+            early = sampler.state_dict()
+        kept_from = 0
+        for start in range(0, 2000, 100):  # until its state is saved for the first time
+            came = client.steps("kept", StepsRequest(start=start, count=100)).batches.indices
+            values = np.zeros(came.shape, np.float32)
+            feedback = Feedback(step=np.arange(start, start + 100), similarity=values, loss=values)
+            client.feedback("kept", FeedbackRequest(feedback=feedback))
+            if (kept_from := client.job("kept").kept_from) > 0:
+                break
+        sentence = f"is kept no longer, by its keep_epochs of 2: the first that is kept is step {kept_from}, "
+        with pytest.raises(GoneError, match=f"step 0 of job 'kept' {sentence}"):
+            client.batches("kept", 0, 1)
+        assert client.batches("kept", kept_from, 1).start == kept_from
+        with ScheduledBatchSampler(job, client) as sampler:
+            sampler.load_state_dict(early)
+            with pytest.raises(GoneError, match=sentence):
+                next(iter(sampler))
 
 
 def test_the_shells_own_service_does_not_reach_the_tests(service: Service) -> None:

@@ -200,6 +200,9 @@ def as_version_2(store: Path) -> None:
     with sqlite3.connect(store) as connection:
         connection.execute("DROP TABLE writer")
         connection.execute("DROP TABLE descriptions")
+        connection.execute("DROP TABLE decisions")
+        for column in ("first_step", "base"):
+            connection.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
         connection.execute("DROP TABLE plan_pieces")
         connection.execute("ALTER TABLE plans DROP COLUMN write")
         connection.execute("ALTER TABLE jobs DROP COLUMN incarnation")

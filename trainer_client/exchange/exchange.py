@@ -115,7 +115,8 @@ class Exchange:
             if self._local is not None:
                 self._local.remember(batch)
             self.stats.count_batch(batch.age, time.monotonic() - started)
-            self._changed.notify_all()
+            if self.prefetch.is_low:
+                self._changed.notify_all()
         return batch
 
     def put(self, item: Item) -> None:
@@ -126,7 +127,8 @@ class Exchange:
             if isinstance(item, FeedbackItem) and (batch := self.prefetch.fed(item.step)) is not None:
                 item.samples, item.checksum = item.sender.rows(batch.indices), batch.checksum()
             self._outbox.put(item)
-            self._changed.notify_all()
+            if self.prefetch.is_low or self._outbox.is_news(item, self.prefetch.stop):
+                self._changed.notify_all()
 
     def interrupt(self) -> None:
         """Let `take` wait no more. Safe in a signal handler, which may have interrupted any line: it takes no lock."""

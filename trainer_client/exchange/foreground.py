@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from trainer_client.client import SchedulerClient
 from trainer_client.errors import OutageError
-from trainer_client.retry import Backoff
+from trainer_client.retry import PAUSES, Backoff
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ class Foreground:
             except OutageError as error:
                 if self.interrupted:
                     raise
+                if error.at_work:
+                    self.sleep(max(PAUSES[-1], error.retry_after))
+                    continue
                 if backoff.failures % 10 == 5:
                     log.warning("scheduler out of reach, trying on: %s", error)
                 if not backoff.pause(error.retry_after):

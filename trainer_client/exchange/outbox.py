@@ -20,7 +20,8 @@ from trainer_client.exchange.transfer import Transfer
 MESSAGE_STEPS: Final = 64  # feedback of so many steps goes in one message
 LOCAL_STEPS: Final = 1024  # batches drawn locally in one message
 LOCAL_ROWS: Final = 2**20  # of them together
-LINGER: Final = 0.1  # seconds that feedback may wait for company
+COMPANY: Final = 32  # steps of feedback that wait for no more of it
+LINGER: Final = 0.5  # seconds that it may wait, for company or the next fetch
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class FeedbackItem:
     values: Transfer | None  # (g, S)
     samples: Int64 | None = field(default=None, compare=False)  # (g,) indices, where they are known
     queued: float = 0.0  # by the outbox's clock
+    is_whole: bool = field(default=False, compare=False)  # every value was seen to be finite
     checksum: int | None = field(default=None, compare=False)  # of the global batch, where that is known
     tries: int = field(default=0, compare=False)  # of sending it
 
@@ -48,9 +50,13 @@ class FeedbackItem:
             )
         return self.values.known()
 
+    def arrived(self) -> Float32 | None:
+        """What was measured as it came, if anything was; waits for it."""
+        return None if self.values is None else self.values.arrived()
+
     def unmeasured(self) -> int:
         """Of how many of its samples some signal was not measured, or came out not finite."""
-        return 0 if self.values is None else int((~np.isfinite(self.values.known()).all(axis=1)).sum())
+        return 0 if self.values is None or self.is_whole else int((~np.isfinite(self.values.known()).all(axis=1)).sum())
 
 
 @dataclass(slots=True)
@@ -130,10 +136,15 @@ class Outbox:
         """Whether feedback should wait for more of it no longer. stop: no step from this one on will have any yet."""
         return (
             len(self._items) > len(feedback)
-            or len(feedback) >= MESSAGE_STEPS // 4
+            or len(feedback) >= COMPANY
             or feedback[-1].step + 1 >= stop
             or self._clock() - feedback[0].queued >= LINGER
         )
+
+    def is_news(self, item: Item, stop: int) -> bool:
+        """Whether who waits to send has to know of an item that was just put: feedback mostly joins what waits."""
+        waiting = len(self._items)
+        return not isinstance(item, FeedbackItem) or waiting == 1 or waiting >= COMPANY or item.step + 1 >= stop
 
     def due_in(self) -> float | None:
         """Seconds until the feedback at the head is due, if it is feedback."""
@@ -157,10 +168,16 @@ def feedback_request(items: Sequence[FeedbackItem], batch_size: int, width: int)
     """One message of feedback items of one rank. batch_size: the global one; width: S, columns of the signals."""
     sender = items[0].sender
     values: Float32 = np.full((len(items), batch_size // sender.world_size, width), np.nan, dtype=np.float32)
-    for k, item in enumerate(items):
+    for item in items:
         item.tries += 1
-        if (measured := item.read()) is not None:
-            values[k] = measured
+    measured = [k for k, item in enumerate(items) if item.values is not None]
+    for k in measured:
+        values[k] = items[k].arrived()
+    is_whole: list[bool] = np.isfinite(values).all(axis=(1, 2), keepdims=True).ravel().tolist()
+    for k in measured:
+        items[k].is_whole = is_whole[k]
+        if not is_whole[k]:
+            values[k] = items[k].read()
     checksums = [UNKNOWN_BATCH if item.checksum is None else item.checksum for item in items]
     feedback = Feedback(
         step=np.array([item.step for item in items], dtype=np.int64),

@@ -14,6 +14,7 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import Batches, batch_checksum
 from trainer_client.errors import LagError
 
+LOW: Final = 8  # batches that last for as long as a call may take
 KEPT: Final = 4096  # batches: feedback that is further behind than so is not waited for, nor its batch kept
 ROWS: Final = ("indices", "probabilities", "weights", "modality_weights")
 
@@ -79,6 +80,7 @@ class Prefetch:
         self._lag = spec.lag
         self.calendar = spec.calendar()  # of the job as it has grown by now
         self._size = size
+        self._low = min(size // 2, max(LOW, size // 4))
         self._fetched: deque[ScheduledBatch] = deque()
         self._replay: dict[int, ScheduledBatch] = {}  # given out by an earlier process, to be given out again
         self._window = 0  # counts calls of `begin`
@@ -88,6 +90,11 @@ class Prefetch:
     def is_done(self) -> bool:
         """Whether all is fetched that was to be."""
         return self.next >= self.stop
+
+    @property
+    def is_low(self) -> bool:
+        """Whether so little is ready that more is to be fetched: few calls of many batches cost least."""
+        return len(self._fetched) <= self._low and not self.is_done
 
     def begin(self, start: int, stop: int) -> None:
         """Give out the steps [start, stop) from now on; what is fetched for other steps is dropped."""
@@ -118,13 +125,12 @@ class Prefetch:
 
     def wanted(self) -> Fetch | None:
         """What to fetch now, if anything."""
-        room = min(self._size - len(self._fetched), self.stop - self.next)
-        if room <= 0 or len(self._fetched) > self._size // 2:
+        if not self.is_low:
             return None
         cut = self.feedback_needed()
         if self._missing(cut) or (self._fetched and self._fetched[0].step < cut):
             return None  # the service would hold the call for feedback that the same thread is to send
-        return Fetch(self.next, room, self._window)
+        return Fetch(self.next, min(self._size - len(self._fetched), self.stop - self.next), self._window)
 
     def add(self, fetch: Fetch, batches: Sequence[ScheduledBatch]) -> None:
         """Keep what was fetched, unless other steps are wanted by now."""

@@ -42,16 +42,17 @@ class Transfer:
 
     def known(self) -> Float32:
         """The values, NaN where one is not known, be it for a wrong label; waits for the copy to end."""
-        values = self._arrived().copy()
+        values = self.arrived().copy()
         values[~np.isfinite(values)] = np.nan  # one NaN for all: marks end here
         return values
 
     def wrong_labels(self) -> Int64:
         """The rows (k,) in which `measure` found a label that is no class; waits for the copy to end."""
-        wrong: Int64 = np.flatnonzero((self._arrived().view(np.uint32) == WRONG_LABEL).any(axis=1))
+        wrong: Int64 = np.flatnonzero((self.arrived().view(np.uint32) == WRONG_LABEL).any(axis=1))
         return wrong
 
-    def _arrived(self) -> Float32:
+    def arrived(self) -> Float32:
+        """The values as they came, marks among them; waits for the copy to end."""
         if (event := self._event) is not None:  # another thread may be here too
             event.synchronize()
             self._event = None
@@ -73,11 +74,15 @@ def packed(measurement: Measurement, signals: Signals, samples: int, rows: Int64
     measured = samples if rows is None else len(rows)
     wanted = [name for name in measurement if name in signals or name not in BUILT_IN]
     tensors = {name: torch.as_tensor(measurement[name]).detach() for name in wanted}
+    device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), torch.device("cpu"))
+    # Each in single precision by itself: on its way through another one, a mark of `measure` would be lost.
+    tensors = {name: tensor.to(device, torch.float32) for name, tensor in tensors.items()}
+    if device.type == "cpu":  # by NumPy, whose calls take less
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        return Transfer(torch.from_numpy(signals.joined(arrays, (measured,))), rows, samples)
     for name, tensor in tensors.items():
         signals.check_shape(name, tensor.shape, (measured,))
-    device = next((tensor.device for tensor in tensors.values() if tensor.is_cuda), torch.device("cpu"))
     for name in (signal.name for signal in signals if signal.name not in tensors):
         tensors[name] = torch.full((measured, *signals.shape(name)), torch.nan, device=device)
-    # Each in single precision by itself: on its way through another one, a mark of `measure` would be lost.
-    columns = [tensors[signal.name].to(device, torch.float32).reshape(measured, -1) for signal in signals]
+    columns = [tensors[signal.name].reshape(measured, -1) for signal in signals]
     return Transfer(torch.cat(columns, dim=1), rows, samples)

@@ -155,7 +155,11 @@ class Worker:
         try:
             self._perform(task)
         except OutageError as error:
-            if not self.closed:
+            if error.at_work:
+                with self.changed:
+                    self._outage.answered()
+                self._rest(max(PAUSES[-1], error.retry_after))
+            elif not self.closed:
                 self._note_outage(error, started)
                 self._backoff.pause(error.retry_after)
             return

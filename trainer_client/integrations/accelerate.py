@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.data_loader import DataLoaderStateMixin
+from accelerate.state import GradientState
 from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader
 
@@ -11,19 +13,26 @@ from trainer_client.integrations.schedule import schedule
 from trainer_client.sampler import ScheduledBatchSampler
 
 
-class PreparedLoader:
+class PreparedLoader(DataLoaderStateMixin):  # type: ignore[misc]  # Accelerate has no types
     """A scheduled DataLoader whose batches come on the accelerator's device; what `prepare` would make of it.
 
-    It gives each process its own share already, so it is to be kept out of `prepare`, which leaves it alone.
+    It gives each process its own share already, so it is to be kept out of `prepare`, which leaves it alone. By it
+    `accelerator.accumulate` knows the last batch of an epoch, whose step takes what gradients are left.
     """
 
-    def __init__(self, loader: DataLoader[Any], accelerator: Accelerator) -> None:
+    def __init__(self, loader: DataLoader[Any], sampler: ScheduledBatchSampler, accelerator: Accelerator) -> None:
         self.loader = loader
-        self._accelerator = accelerator
+        self.gradient_state = GradientState()
+        self._sampler, self._accelerator = sampler, accelerator
 
     def __iter__(self) -> Iterator[Any]:
-        for index, batch in self.loader:
-            yield index, send_to_device(batch, self._accelerator.device, non_blocking=True)
+        self.begin()
+        try:
+            for index, batch in self.loader:
+                self.end_of_dataloader = self._sampler.is_last_batch
+                yield index, send_to_device(batch, self._accelerator.device, non_blocking=True)
+        finally:
+            self.end()
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -52,4 +61,4 @@ def schedule_prepared(
         **options,
     )
     accelerator.register_for_checkpointing(sampler)
-    return PreparedLoader(scheduled, accelerator), sampler
+    return PreparedLoader(scheduled, sampler, accelerator), sampler

@@ -50,6 +50,11 @@ class BalanceScheduling(Callback):
         """Called before the loader's first batch is asked for."""
         self.sampler.load_state_dict(state_dict)
 
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Lightning takes an epoch's last batch, whose step takes what gradients are left, for that of its length."""
+        if self.sampler.is_last_batch:
+            trainer.fit_loop.epoch_loop.batch_progress.increment_by(0, is_last_batch=True)
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Feedback of the step."""
         index = _index(batch)

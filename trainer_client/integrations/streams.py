@@ -1,5 +1,6 @@
 """A stream of samples, such as an IterableDataset or a WebDataset, in the order that the scheduler chooses."""
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
@@ -15,7 +17,7 @@ from bss_service.core.arrays import Int64
 from bss_service.protocol.jobs import JobSpec
 from trainer_client.client import SchedulerClient
 from trainer_client.exchange.placement import placement
-from trainer_client.sampler import ScheduledBatchSampler
+from trainer_client.sampler import RECALLED, ScheduledBatchSampler
 
 STATE_VERSION: Final = 1
 Key = str | Callable[[Any], str]
@@ -39,18 +41,13 @@ class _Window:
     first_step: int
     end_step: int
     is_last: bool  # before the data set is gone through again
-    samples: dict[int, Any]  # by index
+    samples: dict[int, deque[Any]]  # by index, those of one key, the next to come first
 
 
 class WindowSampler(ScheduledBatchSampler):
     """A sampler whose passes end with the window that was opened last."""
 
     window_end = 0
-
-    @property
-    def next_step(self) -> int:
-        """The step that a pass would begin with now."""
-        return self._next_step()
 
     @property
     def is_interrupted(self) -> bool:
@@ -64,6 +61,16 @@ class WindowSampler(ScheduledBatchSampler):
         )
         self.window_end = self._session.call(opening).end_step
         return self.window_end
+
+    def trained_since(self, step: int) -> list[int]:
+        """The samples of the steps from one on to the next, in order; they are asked of the service."""
+        rows: list[int] = []
+        while step < self.next_step:
+            count = min(RECALLED, self.next_step - step)
+            batches = self._session.call(partial(self._batches, start=step, count=count))
+            rows += np.asarray(batches.indices).reshape(-1).tolist()
+            step += count
+        return rows
 
     def _end_of_pass(self, step: int) -> int:
         return min(self.window_end, super()._end_of_pass(step))
@@ -85,7 +92,8 @@ class ScheduledStream:
     dataset: an iterable of samples that gives the same ones in the same order when it is gone through again from a
     checkpoint; `set_epoch`, if it has that, is told which time it is, from 0. A DataLoader with workers and
     batch_size=None reads ahead in the background. key: of a sample, by which the scheduler knows it again: a function,
-    or what it is stored under in samples that are mappings, such as WebDataset's. window: a multiple of batch_size, of
+    or what it is stored under in samples that are mappings, such as WebDataset's. Of samples of one key each comes, but
+    what is known of one is known of all: where a window has two it warns. window: a multiple of batch_size, of
     at most 1,000 batches. collate_fn: makes a batch of samples. job: fields of the JobSpec. The others are as for
     ScheduledBatchSampler.
 
@@ -125,6 +133,7 @@ class ScheduledStream:
         self._reading: Iterator[Any] | None = None
         self._left: deque[_Item] = deque()  # read, and in no window yet
         self._window: _Window | None = None
+        self._has_warned = False
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         """The batches of what is left of this time through the data set: indices (g,), and what `collate_fn` makes."""
@@ -192,8 +201,15 @@ class ScheduledStream:
         indices = self.sampler.register([item.key for item in items])
         first_step = self.sampler.next_step if first_step is None else first_step
         end_step = self.sampler.open_window(first_step, indices)
-        samples = {index: item.sample for index, item in zip(indices.tolist(), items, strict=True)}
-        return _Window(items[0], first_step, end_step, is_last, samples)
+        self._warn_of_keys(items)
+        samples: dict[int, deque[Any]] = {}
+        for index, item in zip(indices.tolist(), items, strict=True):
+            samples.setdefault(index, deque()).append(item.sample)
+        window = _Window(items[0], first_step, end_step, is_last, samples)
+        if len(samples) < len(items):
+            for index in self.sampler.trained_since(first_step):
+                samples[index].rotate(-1)
+        return window
 
     def _ahead(self) -> tuple[list[_Item], bool]:
         """The samples of the next window, a whole number of batches, and whether the data set ends with it.
@@ -235,13 +251,32 @@ class ScheduledStream:
             raise TypeError(f"{where} must have a key that is a str, got a {type(key).__name__}")
         return key
 
+    def _warn_of_keys(self, items: list[_Item]) -> None:
+        """Of two samples of one key, once; what is left over of the time before may come again in a window."""
+        met: set[tuple[int, str]] = set()
+        for item in () if self._has_warned else items:
+            if (item.turn, item.key) in met:
+                self._has_warned = True
+                warnings.warn(
+                    f"sample {item.offset} of the stream has the key {item.key!r} of another in its window: both are "
+                    "trained on, and what is measured of one counts for both. Keys that tell samples of shards apart: "
+                    "key=lambda sample: sample['__url__'] + sample['__key__']",
+                    stacklevel=4,
+                )
+                return
+            met.add((item.turn, item.key))
+
     def _batch(self, window: _Window, indices: list[int]) -> Any:
         if missing := [index for index in indices if index not in window.samples]:
             raise ValueError(
                 f"the stream must give the same samples again: the window of step {window.first_step} had sample "
                 f"{missing[0]}, which is not there now"
             )
-        return self._collate([window.samples[index] for index in indices])
+        samples = []
+        for index in indices:
+            samples.append(window.samples[index][0])
+            window.samples[index].rotate(-1)
+        return self._collate(samples)
 
 
 def _check(batch_size: int, window: int, if_exists: str, on_outage: str) -> None:

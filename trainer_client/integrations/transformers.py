@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from bss_service.protocol.jobs import JobSpec
+from trainer_client.exchange.session import SOON
 from trainer_client.integrations.schedule import IndexedCollate, check_dataset, check_order
 from trainer_client.logits.measurement import Measurement, measure
 from trainer_client.logits.sequences import measure_tokens
@@ -35,7 +36,8 @@ class BalanceScheduling(Trainer):
     tokens of a causal model. Its order must be a plain one: for prompts that are to repeat, as GRPO's, there is
     `trainer_client.integrations.trl`. Each evaluation with an `eval_accuracy` among its metrics is reported, where the
     job has no unimodal heads.
-    `train(resume_from_checkpoint=…)` goes on in the middle of an epoch.
+    `train(resume_from_checkpoint=…)` goes on in the middle of an epoch. A run that ends by an exception ends the
+    sampler in two seconds. Raises ValueError for `auto_find_batch_size`.
     """
 
     def __init__(self, *args: Any, scheduling: Mapping[str, Any], **kwargs: Any) -> None:
@@ -59,6 +61,8 @@ class BalanceScheduling(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The Trainer's, scheduled; each process gets its own share, so it is not prepared."""
         if self._scheduled is None:
+            if self.args.auto_find_batch_size:
+                raise ValueError("auto_find_batch_size must be False, got True: the batches of a job have one size")
             loader = super().get_train_dataloader()
             check_dataset(loader.dataset)
             self._check_order(loader)
@@ -100,12 +104,35 @@ class BalanceScheduling(Trainer):
             self.get_train_dataloader()
             self._restore(torch.load(Path(folder) / STATE, weights_only=True))
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
-        finally:
+            outcome = super().train(resume_from_checkpoint, *args, **kwargs)
+        except BaseException:
             if self.sampler is not None:
-                self.sampler.flush(2.0)
+                self.sampler.close(SOON)
+            self._scheduled = None  # trained again, it is with another sampler
+            raise
+        assert self.sampler is not None
+        self.sampler.flush(SOON)
+        return outcome
 
     # Inside; what trainers have otherwise whose samples repeat.
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """The Trainer's, which takes all epochs to be of one length."""
+        epochs, steps = super()._init_training_state(*args, **kwargs)
+        return max(epochs, int(self.state.epoch or 0)), steps
+
+    def _run_epoch(self, **epoch: Any) -> None:  # type: ignore[override]  # by name, as the Trainer calls it
+        """The Trainer's, which tells the last accumulation of an epoch by the length: that of what is left of it."""
+        left, at_once = self._left(), self.args.gradient_accumulation_steps
+        epoch |= {"steps_in_epoch": left, "num_update_steps_per_epoch": -(-left // at_once)}
+        super()._run_epoch(**epoch)  # type: ignore[no-untyped-call]
+
+    def _left(self) -> int:
+        """Batches of the loader until the epoch's end."""
+        assert self.sampler is not None
+        step = self.sampler.next_step
+        calendar = self.sampler.spec.calendar()
+        return calendar.epoch_start(calendar.epoch_of(step) + 1) - step
 
     def _make_sampler(self, loader: DataLoader[Any]) -> ScheduledBatchSampler:
         options = dict(self._scheduling)

@@ -106,6 +106,9 @@ class BalanceScheduling(transformers.BalanceScheduling):
         )
         return _Again(repeated, self._steps_each, lambda: self._step % self._steps_each)
 
+    def _left(self) -> int:
+        return super()._left() * self._steps_each - self._step % self._steps_each
+
     def _state(self) -> dict[str, Any]:
         return {**super()._state(), DONE: self._step % self._steps_each}
 

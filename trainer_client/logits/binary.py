@@ -9,7 +9,7 @@ from torch import Tensor
 from bss_service.core import measurement as formulas
 from trainer_client.errors import LabelError
 from trainer_client.logits.forms import check_heads, form_of
-from trainer_client.logits.measurement import loss_of, marked, measure
+from trainer_client.logits.measurement import Measured, loss_of, marked, measure
 
 NO_CLASS: Final = 2.0  # what a label between 0 and 1 stands for, on a device, where nobody waits to see it
 
@@ -22,7 +22,7 @@ def measure_binary(
     unimodal_weight: float = 0.5,
     joint_weight: float | None = None,
     ignore_index: int = -100,
-) -> dict[str, Tensor]:
+) -> Measured:
     """All that `measure` gives, of heads with one logit z a sample: log p/(1 − p) of class 1.
 
     unimodal_logits, joint_logits: (g,) or (g, 1), floating; labels: (g,) or (g, 1), 0 or 1 in any dtype, or

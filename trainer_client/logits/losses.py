@@ -111,8 +111,10 @@ def multimodal_loss(
     if batch is not None and batch.modality_weights is not None:
         of_heads = torch.from_numpy(batch.modality_weights.T.copy()).to(at_target.device, non_blocking=True)
         at_target = at_target.masked_fill(of_heads == 0, 0.0) * of_heads
-    loss = loss_of(at_target, unimodal_weight, joint_weight)
-    return loss.masked_fill(known.is_outside, torch.nan).masked_fill(known.is_ignored, 0.0)
+    loss: Tensor = loss_of(at_target, unimodal_weight, joint_weight)
+    if (unknown := known.unknown) is None:
+        return loss
+    return loss.masked_fill(unknown.is_outside, torch.nan).masked_fill(unknown.is_ignored, 0.0)
 
 
 def weighted(losses: Tensor, batch: ScheduledBatch) -> Tensor:

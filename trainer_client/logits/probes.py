@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_client.logits.forms import form_of
-from trainer_client.logits.measurement import measure, read
+from trainer_client.logits.measurement import Measured, measure, read
 
 RATE: Final = 1e-2  # of Adam, on features of unit variance
 
@@ -59,7 +59,7 @@ class UnimodalProbes:
         self._probes: dict[str, _Probe] = {}
         self._hooks = [encoder.register_forward_hook(self._keeper(name)) for name, encoder in encoders.items()]
 
-    def measure(self, joint_logits: Tensor, labels: Tensor, **options: Any) -> dict[str, Tensor]:
+    def measure(self, joint_logits: Tensor, labels: Tensor, **options: Any) -> Measured:
         """The signals of a training step, and a step of the probes on its samples.
 
         joint_logits: (g, c), of the model; labels: (g,) or soft (g, c), and options: as for `measure`, whose signals it
@@ -151,9 +151,12 @@ class _Probe:
         with torch.enable_grad(), _plain(features.device):
             logits = self(features)
             known = read([], logits, labels.to(features.device, non_blocking=True), ignore_index)
-            is_unknown = known.is_ignored | known.is_outside
-            losses = -known.at_target[0].masked_fill(is_unknown, 0.0)
-            loss = losses.sum() / (~is_unknown).sum().clamp(min=1)
+            losses = -known.at_target[0]
+            if known.unknown is None:
+                loss = losses.mean()
+            else:
+                is_unknown = known.unknown.either
+                loss = losses.masked_fill(is_unknown, 0.0).sum() / (~is_unknown).sum().clamp(min=1)
             self.weight.grad, self.bias.grad = torch.autograd.grad(loss, [self.weight, self.bias])
         self.optimiser.step()
 

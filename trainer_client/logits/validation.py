@@ -40,8 +40,10 @@ class ValidationMeter:
             raise ValueError(f"unimodal_logits must be those of {self._modalities}, got {len(unimodal_logits)}")
         self._confusion.add(unimodal_logits, joint_logits, labels, ignore_index=ignore_index)
         known = read(unimodal_logits, joint_logits, labels, ignore_index)
-        is_known = ~(known.is_ignored | known.is_outside)
-        right = (known.logs.argmax(-1) == known.labels) & is_known
+        assert known.labels is not None, "the confusion refuses soft ones"
+        right = torch.eq(known.logs.argmax(-1), known.labels)
+        is_known = right.new_ones(right.shape[1]) if known.unknown is None else ~known.unknown.either
+        right = right & is_known
         logs = known.at_label.double().masked_fill(~is_known, 0.0)
         probability = torch.where(is_known, logs.exp(), 0.0)
         parts = [right.sum(1).double(), probability.sum(1), -logs[-1:].sum(1), is_known.sum()[None].double()]

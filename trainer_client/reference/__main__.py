@@ -22,6 +22,8 @@ from bss_service.protocol.policies import PolicySpec
 from trainer_client.client import DEFAULT_URL
 from trainer_client.errors import SchedulerError
 from trainer_client.reference.data import Dataset, corrupt, load
+from trainer_client.reference.fusion import FUSIONS
+from trainer_client.reference.rivals import rival_names
 from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 from trainer_client.sampler import ScheduledBatchSampler
 
@@ -45,6 +47,9 @@ def arguments() -> argparse.ArgumentParser:
     add("--interval", type=int, help="steps between acts of the policy (default: one epoch)")
     add("--workers", type=int, default=0, help="loader processes")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    add("--fusion", choices=tuple(FUSIONS), default="concat", help="how the modalities become one prediction")
+    add("--rival", choices=rival_names(), help="another method, on the scheduler's batches")
+    add("--rival-param", action="append", default=[], metavar="K=V", help="a hyper-parameter of it; may be given again")
     add("--pull", action="store_true", help="draw heads towards what they said before, where the policy asks for it")
     add("--measure-first", action="store_true", help="one measuring pass over the training set before the first step")
     add("--noisy-labels", type=float, default=0.0, help="share of training labels drawn at random")
@@ -77,6 +82,7 @@ def main() -> int:
         return _failed(console, error, 1)
     try:
         dataset = _corrupted(whole, args)
+        config = _config(args)  # before there is a job
         spec = job_spec(
             args.job or _default_name(args),
             dataset,
@@ -88,7 +94,7 @@ def main() -> int:
             lag=args.workers * DEFAULT_PREFETCH_FACTOR if args.interval else 0,
         )
         with ScheduledBatchSampler(spec, args.url, if_exists=args.if_exists, on_outage=args.on_outage) as sampler:
-            trainer = Trainer(dataset, sampler, _config(args))
+            trainer = Trainer(dataset, sampler, config)
             with _stopped_by_signals(trainer), _shown(console, trainer, args) as watch:
                 result = trainer.train(watch)
     except (ValueError, ImportError, SchedulerError) as error:
@@ -112,6 +118,7 @@ def _failed(console: Console, error: Exception, status: int) -> int:
 def _default_name(args: argparse.Namespace) -> str:
     """A name that holds what sets a run apart, as far as names can."""
     parts = [Path(args.data).name, args.policy]
+    parts += [args.rival] if args.rival else []
     parts += [f"noisy{args.noisy_labels:g}"] if args.noisy_labels else []
     parts += [f"flipped{args.flipped_labels:g}"] if args.flipped_labels else []
     parts += [f"mispaired{args.mispaired:g}"] if args.mispaired else []
@@ -139,6 +146,9 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
         seed=args.seed,
         workers=args.workers,
         device=args.device,
+        fusion=args.fusion,
+        rival=args.rival,
+        rival_parameters=dict(map(_parameter, args.rival_param)),
         pull=args.pull,
         measure_first=args.measure_first,
         checkpoint=args.checkpoint,

@@ -74,7 +74,7 @@ def _measured(
     parts, correct = [], []
     for part in np.array_split(indices, range(BATCH, len(indices), BATCH)):
         inputs, labels = to_device(dataset, part, device)
-        unimodal, joint = model(inputs)
+        unimodal, joint, _ = model(inputs)
         parts.append(measure(unimodal, joint, labels, unimodal_weight=unimodal_weight))
         if confusion is not None:
             confusion.add(unimodal, joint, labels)

@@ -1,41 +1,58 @@
 """A late-fusion network with a head for each modality and one for all of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from trainer_client.reference.data import Dataset
+from trainer_client.reference.fusion import FUSIONS, Fusion
 
 WIDTH: Final = 64  # of every encoder's embedding
 
 
+class Outputs(NamedTuple):
+    """What the network makes of g samples."""
+
+    unimodal: list[Tensor]  # M logits (g, c)
+    joint: Tensor  # (g, c), logits
+    features: list[Tensor]  # M embeddings (g, WIDTH)
+
+
 class LateFusion(nn.Module):
-    """Encodes each modality by itself, classifies each embedding, and classifies their concatenation.
+    """Encodes each modality by itself, classifies each embedding, and classifies what fusion makes of all of them.
 
     The encoders follow from the data: a CNN for images (c, h, w), a 1-D CNN for signals (c, t), an MLP for vectors
     (d,), an embedding bag for int64 token ids (L,) padded with 0.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], classes: int) -> None:
+    joint: Fusion
+
+    def __init__(self, encoders: Mapping[str, nn.Module], classes: int, fusion: str = "concat") -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.heads = nn.ModuleDict({name: nn.Linear(WIDTH, classes) for name in encoders})
-        self.joint = nn.Linear(WIDTH * len(encoders), classes)
+        self.joint = FUSIONS[fusion](WIDTH, len(encoders), classes)
 
-    def forward(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """inputs: M tensors (g, …) in the order of the modalities -> M unimodal logits (g, c), joint logits (g, c)."""
-        embeddings = [encoder(x) for encoder, x in zip(self.encoders.values(), inputs, strict=True)]
-        unimodal = [head(e) for head, e in zip(self.heads.values(), embeddings, strict=True)]
-        return unimodal, self.joint(torch.cat(embeddings, dim=1))
+    def forward(self, inputs: Sequence[Tensor]) -> Outputs:
+        """inputs: M tensors (g, …) in the order of the modalities."""
+        features = [encoder(x) for encoder, x in zip(self.encoders.values(), inputs, strict=True)]
+        unimodal = [head(e) for head, e in zip(self.heads.values(), features, strict=True)]
+        return Outputs(unimodal, self.joint(features, unimodal), features)
 
 
-def build_model(dataset: Dataset, seed: int) -> LateFusion:
-    """The network for a data set, its weights drawn from `seed` alone."""
+def build_model(dataset: Dataset, seed: int, fusion: str = "concat") -> LateFusion:
+    """The network for a data set, its weights drawn from `seed` alone.
+
+    Raises ValueError for a fusion that is not concat, sum, film or gated.
+    """
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LateFusion({name: _encoder(dataset, name) for name in dataset.modalities}, len(dataset.classes))
+        encoders = {name: _encoder(dataset, name) for name in dataset.modalities}
+        return LateFusion(encoders, len(dataset.classes), fusion)
 
 
 def _encoder(dataset: Dataset, modality: str) -> nn.Module:

@@ -1,8 +1,9 @@
 """The reference training loop: a late-fusion network whose samples the scheduler chooses."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,7 +23,9 @@ from trainer_client.logits.measurement import measure
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
 from trainer_client.reference.data import Dataset
 from trainer_client.reference.evaluation import Evaluation, evaluate, measuring_pass
-from trainer_client.reference.model import build_model
+from trainer_client.reference.model import LateFusion, build_model
+from trainer_client.reference.passes import Passes
+from trainer_client.reference.rivals import Heads, Rival, Run, create_rival
 from trainer_client.sampler import ScheduledBatchSampler
 from trainer_client.samples.with_index import WithIndex
 
@@ -39,11 +42,22 @@ class TrainingConfig:
     seed: int = 0  # of the initial weights
     workers: int = 0
     device: str = "cpu"
+    fusion: str = "concat"  # or sum, film, gated
+    rival: str | None = None  # another method, by name, on the scheduler's batches
+    rival_parameters: Mapping[str, Any] = field(default_factory=dict)  # its hyper-parameters
     pull: bool = False  # whether heads are drawn towards what they said before, where the policy asks for it
     measure_first: bool = False  # a measuring pass over the training set before the first step
     checkpoint: Path | None = None  # written after every epoch, and every `checkpoint_every` steps
     checkpoint_every: int = 0
     on_outage: OnOutage = "wait"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an unknown rival, a wrong parameter of it, or a pull beside it."""
+        if self.rival is None:
+            return
+        create_rival(self.rival, self.rival_parameters)
+        if self.pull:
+            raise ValueError(f"pull must be off beside a rival, whose loss knows none, got rival {self.rival!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +114,11 @@ class Trainer:
         self.sampler = sampler
         self.config = config
         self.device = torch.device(config.device)
-        self.model = build_model(dataset, config.seed).to(self.device)
-        self.optimiser = _optimiser(self.model, config)
+        self.model = build_model(dataset, config.seed, config.fusion).to(self.device)
+        self.rival = self._rival()
+        groups = self.model.parameters() if self.rival is None else self.rival.parameter_groups()
+        self.optimiser = _optimiser(groups, config)
+        self.passes = Passes(dataset, self.device, sampler.spec.batch_size)
         self.pull = _pull(dataset) if config.pull else None
         self.step = 0
         self.policy_version = 0  # of the latest batch
@@ -138,6 +155,30 @@ class Trainer:
         self.result.extra_forward_samples = self.forward_samples - self._expected_forward_samples
         return self.result
 
+    def _rival(self) -> Rival | None:
+        """The rival, which may have changed the model's heads."""
+        if self.config.rival is None:
+            return None
+        rival = create_rival(self.config.rival, self.config.rival_parameters)
+        rival.start(
+            Run(
+                model=self.model,
+                samples=len(self.dataset.indices("train")),
+                classes=len(self.dataset.classes),
+                epochs=self.config.epochs,
+                seed=self.config.seed,
+                fresh=self._fresh_model,
+                optimiser=partial(_optimiser, config=self.config),
+            )
+        )
+        return rival
+
+    def _fresh_model(self) -> LateFusion:
+        """Another network like the one at the start, whose forward passes are counted too."""
+        model = build_model(self.dataset, self.config.seed, self.config.fusion).to(self.device)
+        model.register_forward_hook(self._count_forward)
+        return model
+
     def _loader(self) -> "DataLoader[Any]":
         return DataLoader(
             WithIndex(Samples(self.dataset)),
@@ -159,6 +200,8 @@ class Trainer:
         """Train what is left of an epoch and, unless stopped before its last step, close it."""
         end = self.sampler.spec.calendar().epoch_start(epoch + 1)
         if self.step < end:
+            if self.rival is not None:
+                self.rival.begin_epoch(epoch, self.passes)
             self.model.train()
             for index, (inputs, labels) in loader:
                 batch = self.sampler.batch_of(index)
@@ -179,17 +222,37 @@ class Trainer:
         self._save()
 
     def _train_step(self, batch: ScheduledBatch, index: Tensor, inputs: list[Tensor], labels: Tensor) -> Tensor:
+        rows = None if self.rival is None else self.rival.rows(batch)
+        if rows is not None:
+            inputs, labels = [x[rows] for x in inputs], labels[rows]
         inputs = [x.to(self.device, non_blocking=True) for x in inputs]
         labels = labels.to(self.device, non_blocking=True)
-        self._expected_forward_samples += len(index)
+        self._expected_forward_samples += len(labels)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            unimodal, joint = self.model(inputs)
-        losses = multimodal_loss(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT, batch=batch, pull=self.pull)
-        loss = weighted(losses, batch)
+            unimodal, joint, features = self.model(inputs)
+        part = batch if rows is None else batch.part(rows.numpy())
+        loss = self._update(Heads(unimodal, joint, features, part), labels, batch, rows)
+        measured = measure(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT)
+        if rows is not None:
+            measured = {name: _spread(values, rows, len(index), torch.nan) for name, values in measured.items()}
+        self.sampler.feedback(index, measured)
+        return loss
+
+    def _update(self, heads: Heads, labels: Tensor, batch: ScheduledBatch, rows: Tensor | None) -> Tensor:
+        """One update of the weights by the rows of a batch that are trained on; the loss, detached."""
+
+        def weigh(losses: Tensor) -> Tensor:
+            return weighted(_spread(losses, rows, len(batch.indices)), batch)
+
+        if self.rival is not None:
+            return self.rival.step(heads, labels, weigh, self.optimiser)
+        losses = multimodal_loss(
+            heads.unimodal, heads.joint, labels, unimodal_weight=UNIMODAL_WEIGHT, batch=batch, pull=self.pull
+        )
+        loss = weigh(losses)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
-        self.sampler.feedback(index, measure(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT))
         return loss.detach()
 
     def _validate(self) -> Evaluation:
@@ -230,6 +293,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "sampler": self.sampler.state_dict(),
             "pull": {} if self.pull is None else self.pull.state_dict(),
+            "rival": None if self.rival is None else {"name": self.config.rival, "memory": self.rival.state_dict()},
             "best_weights": self.best_weights,
             "best_epoch": self.result.best_epoch,
             "epochs": [asdict(record) for record in self.result.epochs],
@@ -238,7 +302,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken. Raises ValueError for that of another rival."""
+        rival = state.get("rival") or {"name": None}  # a checkpoint of an earlier version has none
+        if rival["name"] != self.config.rival:
+            raise ValueError(f"rival must be {rival['name']}, as in the checkpoint, got {self.config.rival}")
+        if self.rival is not None:
+            self.rival.load_state_dict(rival["memory"])
         self.step = state["step"]
         self.policy_version = state["policy_version"]
         self.model.load_state_dict(state["model"])
@@ -277,7 +346,15 @@ def _pull(dataset: Dataset) -> Pull:
     return Pull(len(dataset.indices("train")), len(dataset.classes), heads=len(dataset.modalities) + 1)
 
 
-def _optimiser(model: torch.nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def _optimiser(parameters: Iterable[Any], config: TrainingConfig) -> torch.optim.Optimizer:
     if config.optimiser == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9)
-    return torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+        return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=0.9)
+    return torch.optim.Adam(parameters, lr=config.learning_rate)
+
+
+def _spread(values: Tensor, rows: Tensor | None, samples: int, absent: float = 0.0) -> Tensor:
+    """Values (k, …) of the rows of a batch as those of all its samples, (g, …)."""
+    if rows is None:
+        return values
+    spread = values.new_full((samples, *values.shape[1:]), absent)
+    return spread.index_copy(0, rows.to(values.device), values)

@@ -26,8 +26,7 @@ class Repeated(Sampler[list[int]]):
         self.times = times
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.sampler:
-            yield [index for index in batch for _ in range(self.times)]
+        return _Rows(iter(self.sampler), self.times)
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -41,3 +40,13 @@ class Repeated(Sampler[list[int]]):
     def batch_size(self) -> int:
         """Asked for by who shares out a batch sampler among ranks, which the sampler has done."""
         return self.sampler.batch_size
+
+
+class _Rows(Iterator[list[int]]):
+    """The batches with their repetitions. It asks on where there are no more, by which the sampler counts (`Pass`)."""
+
+    def __init__(self, batches: Iterator[list[int]], times: int) -> None:
+        self._batches, self._times = batches, times
+
+    def __next__(self) -> list[int]:
+        return [index for index in next(self._batches) for _ in range(self._times)]

@@ -4,7 +4,6 @@ Each function takes a job that nobody changes meanwhile.
 """
 
 import hashlib
-import operator
 import secrets
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from bss_service.core.arrays import Float32, Float64, Floats
 from bss_service.core.evidence.posterior import Evidence
 from bss_service.core.observation import FIELDS, unsquashed
 from bss_service.core.samples import summaries as core
+from bss_service.job.history import BLOCK, History
 from bss_service.job.job import Job
 from bss_service.job.shown.pace import Pace
 from bss_service.protocol.decisions import Decision
@@ -25,7 +25,7 @@ from bss_service.protocol.message import Message
 from bss_service.protocol.samples import DensityAnswer, Histogram, HistogramList
 from bss_service.protocol.validation import ValidationReport
 
-BLOCK: Final = 1024  # decisions that are read together, and read again where one of them has changed
+READ: Final = 16 * BLOCK  # decisions that are read out of the store at a time
 DIGITS: Final = 6  # of what is shown, behind the point
 KEPT: Final = 32  # summaries of one job
 
@@ -89,7 +89,7 @@ def state_of(job: Job) -> Hashable:
     return (
         job.spec.samples,
         job.planned_until,
-        len(job.history.decisions),
+        job.history.total,
         len(reports),
         reports[-1].step if reports else None,
         len(versions),
@@ -102,7 +102,7 @@ def state_of(job: Job) -> Hashable:
 def state_for(what: Hashable, job: Job, pace: Pace) -> Hashable:
     """The state of a job as far as it matters to a summary: a report makes nothing new of the table."""
     if what == "density" or (what == "histograms" and job.table.dynamics is None):
-        return (job.spec.samples, job.planned_until, len(job.history.decisions))
+        return (job.spec.samples, job.planned_until, job.history.total)
     return (state_of(job), pace.heard if what == "pace" else None)
 
 
@@ -156,29 +156,32 @@ def _decisions(job: Job, columns: "DecisionColumns") -> Table:
     units = dict(_OWN) | {"gain": "1" if job.spec.reward.metric == "accuracy" else "nat"}
     lines: list[Line] = [(name, None, unit) for name, unit in units.items()]
     lines += [(name, None, unit) for name, unit, _ in _SEEN] + [(name, None, "1") for name in RANGES]
-    x, values = columns.of(job.history.decisions)
+    x, values = columns.of(job.history)
     values[:, len(_OWN) - 1] /= job.spec.samples
     return lines, x, values
 
 
 class DecisionColumns:
-    """The numbers of decisions, each read once: there may be 100,000, and all but the latest stay as they are."""
+    """The numbers of decisions: of those that have left memory, which stay as they are, each is read once."""
 
     def __init__(self) -> None:
-        self._blocks: list[tuple[list[Decision], Floats, Float32]] = []
+        self._past: list[tuple[Floats, Float32]] = []  # of so many blocks of decisions
 
-    def of(self, decisions: list[Decision]) -> tuple[Floats, Floats]:
-        """First steps (k,), and columns as `_OWN`, `_SEEN` and the numbers of an action, (k, S), a copy."""
-        blocks, before = [], self._blocks  # another thread may put others in their place
-        for number, start in enumerate(range(0, len(decisions), BLOCK)):
-            block = decisions[start : start + BLOCK]
-            known = before[number] if number < len(before) else None
-            same = known is not None and len(known[0]) == len(block) and all(map(operator.is_, known[0], block))
-            blocks.append(known if known is not None and same else (block, *_columns(block)))
-        self._blocks = blocks
+    def of(self, history: History) -> tuple[Floats, Floats]:
+        """First steps (k,), and columns as `_OWN`, `_SEEN` and the numbers of an action, (k, S), a copy.
+
+        history: that nobody changes meanwhile.
+        """
+        past, number = self._past, history.past.total  # another thread may put others in their place
+        past = past[: number // BLOCK]
+        for start in range(BLOCK * len(past), number, READ):
+            read = history.between(start, min(start + READ, number))
+            past = past + [_columns(read[k : k + BLOCK]) for k in range(0, len(read), BLOCK)]
+        self._past = past
+        blocks = [*past, _columns(history.decisions)] if history.decisions else past
         if not blocks:
             return np.empty(0), np.empty((0, len(_OWN) + len(_SEEN) + len(RANGES)))
-        return np.concatenate([b[1] for b in blocks]), np.concatenate([b[2] for b in blocks]).astype(np.float64)
+        return np.concatenate([b[0] for b in blocks]), np.concatenate([b[1] for b in blocks]).astype(np.float64)
 
 
 def _columns(decisions: Sequence[Decision]) -> tuple[Floats, Float32]:

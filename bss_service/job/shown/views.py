@@ -43,7 +43,8 @@ def state(job: Job, *, created: bool = False) -> JobState:
         policy=current.answer(),
         pending_policy=newest.answer() if newest.first_step > job.served else None,
         shadow=None if shadow is None else shadow.answer().model_copy(update={"shadow": True}),
-        steps_fed_back=int(job.ledger.complete.sum()),
+        kept_from=job.kept_from,
+        steps_fed_back=len(job.ledger.complete),
         fed_back_until=job.ledger.first_missing,
         samples_measured=job.table.samples_measured,
         validation=job.history.reports[-1].plain() if job.history.reports else None,
@@ -99,9 +100,9 @@ def observation(job: Job, *, trainer_waiting: bool) -> ObservationAnswer:
 
 
 def decisions(job: Job, start: int, count: int) -> DecisionLog:
-    """The decisions number `start` to `start + count`."""
-    rows = job.history.decisions[start : start + count]
-    return DecisionLog.model_construct(start=start, total=len(job.history.decisions), decisions=rows)
+    """The decisions number `start` to `start + count` of a job that nobody changes meanwhile."""
+    rows = job.history.between(start, start + count)
+    return DecisionLog.model_construct(start=start, total=job.history.total, decisions=rows)
 
 
 def validations(job: Job, start: int, count: int) -> ValidationLog:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bss_service import registry
 from bss_service.core.signals import EVIDENCE
-from bss_service.errors import ConflictError, StoreError, TooEarlyError, UnknownStepError
+from bss_service.errors import ConflictError, PlanningError, StoreError, TooEarlyError, UnknownStepError
 from bss_service.host import Host, work
 from bss_service.job import job
 from bss_service.journal import engine as database
@@ -223,6 +224,50 @@ def test_a_change_that_is_not_stored_after_its_request_has_gone_is_forgotten(
         with pytest.raises(StoreError, match="ask once more"):
             await host.state("job")
         assert (await host.feedback("job", told)).feedback == ["applied"]
+
+    asyncio.run(use())
+
+
+def test_who_waits_for_an_interval_that_takes_long_is_told_so_and_it_is_drawn(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(job.draw_interval)
+    expected = job.Job(spec("job"), {}).plan().indices[:2]
+    monkeypatch.setattr(job, "draw_interval", gate)
+    monkeypatch.setattr(work, "LITTLE", 0)
+    monkeypatch.setattr(work, "LONG", 0)
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        monkeypatch.setattr(registry, "SOON", 0.01)
+        for asked in (lambda: host.steps("job", StepsRequest(start=0)), lambda: host.state("job")):
+            with pytest.raises(PlanningError, match="the next interval of job 'job' is being drawn: ask again"):
+                await asked()
+        monkeypatch.setattr(registry, "SOON", SECONDS)
+        waiting = asyncio.create_task(host.steps("job", StepsRequest(start=0, count=2)))
+        gate.opened.set()
+        assert (await waiting).batches.indices.tolist() == expected.tolist()
+        assert (await host.state("job")).spec == spec("job")
+
+    asyncio.run(use())
+
+
+def test_what_keeps_an_interval_that_takes_long_from_being_drawn_is_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise StoreError("no room")
+
+    monkeypatch.setattr(job, "draw_interval", fails)
+    monkeypatch.setattr(work, "LITTLE", 0)
+    monkeypatch.setattr(work, "LONG", 0)
+
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job"))
+        with pytest.raises(StoreError, match="no room"):
+            await host.steps("job", StepsRequest(start=0))
 
     asyncio.run(use())
 

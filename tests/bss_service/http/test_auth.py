@@ -14,11 +14,12 @@ import pytest
 import torch
 from fastapi import Request
 
-from bss_service.errors import StoreError
+from bss_service.errors import StoreError, TooManyError
 from bss_service.http import auth
 from bss_service.http import routes as api
 from bss_service.http.app import create_app
 from bss_service.http.auth import Gate
+from bss_service.http.limits import RateLimiter
 from bss_service.http.tokens import Scope, Tokens
 from bss_service.journal.store import Store
 from bss_service.protocol.training import StepsRequest
@@ -219,6 +220,38 @@ def test_loopback_stays_closed_when_its_tokens_are_gone(tmp_path: Path) -> None:
         with pytest.raises(auth.UnauthorisedError, match="authorization must be"):
             asyncio.run(gate.admit(request, Scope.READ))
         (tmp_path / "bss.sqlite").unlink(missing_ok=True)
+    tokens.close()
+
+
+def test_who_was_admitted_is_so_again_until_the_tokens_are_read_anew_or_his_own_ends(tmp_path: Path) -> None:
+    tokens = Tokens(f"sqlite:///{tmp_path}/bss.sqlite")
+    now = 0.0
+    gate = Gate(tokens, limiter=RateLimiter(3.0, clock=lambda: 0.0), local=True, clock=lambda: now)
+
+    def request(name: str) -> Request:
+        bearer = b"Bearer " + tokens.create(name, Scope.TRAIN, 1 if name == "short" else None).encode()
+        return Request({"type": "http", "headers": [(b"authorization", bearer)], "path": "/"})
+
+    long, short = request("long"), request("short")
+    asyncio.run(gate.admit(long, Scope.TRAIN, "long"))
+    now = 0.9
+    assert gate.admits_again("long")
+    assert not gate.admits_again("short")
+    assert not gate.admits_again(None)
+    asyncio.run(gate.admit(short, Scope.TRAIN, "short"))
+    now = 0.999
+    assert gate.admits_again("long")
+    with pytest.raises(TooManyError):
+        gate.admits_again("long")
+    now = 1.0  # not a second after `short` was admitted, but after the store was read
+    assert not gate.admits_again("long")
+    assert not gate.admits_again("short")
+    asyncio.run(gate.admit(short, Scope.TRAIN, "short"))
+    now = 1.999  # when its own second is over
+    assert not gate.admits_again("short")
+    with pytest.raises(auth.ForbiddenError):
+        asyncio.run(gate.admit(short, Scope.ADMIN, "admin"))
+    assert not gate.admits_again("admin")
     tokens.close()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bss_service.http.bodies import LONG
-from bss_service.http.hot import plain
+from bss_service.http.hot import Call, plain
 from bss_service.http.limits import FREE
 from bss_service.http.tokens import Scope, Tokens
 from bss_service.protocol import frames
@@ -151,10 +151,30 @@ def call(path: str = "/v1/jobs/run-1/steps", **headers: str) -> dict[str, Any]:
     return {"type": "http", "method": "POST", "path": path, "query_string": query.encode(), "headers": pairs}
 
 
+def taken(request: dict[str, Any]) -> Call:
+    """What goes the short way."""
+    found = plain(request)
+    assert found is not None
+    return found
+
+
 class TestWhichWay:
     def test_what_the_client_sends_goes_the_short_way(self) -> None:
-        assert plain(call()) == ("run-1", None)
-        assert plain(call(bss_incarnation="0123456789abcdef" * 2)) == ("run-1", "0123456789abcdef" * 2)
+        assert taken(call())[:3] == ("run-1", None, 100)
+        assert taken(call(bss_incarnation="0123456789abcdef" * 2))[:2] == ("run-1", "0123456789abcdef" * 2)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            call(authorization="Bearer other"),
+            call(host="example.org"),
+            call() | {"client": ("10.0.0.1", 5)},
+            call() | {"server": ("10.0.0.1", 8765)},
+            call() | {"http_version": "1.0"},
+        ],
+    )
+    def test_two_that_differ_in_what_admits_them_are_not_alike(self, other: dict[str, Any]) -> None:
+        assert taken(other).sender != taken(call()).sender == taken(call(content_length="5")).sender
 
     @pytest.mark.parametrize(
         "request_",
@@ -167,10 +187,13 @@ class TestWhichWay:
             call(content_length=str(LONG + 1)),
             call(content_encoding="gzip"),
             call(transfer_encoding="chunked"),
+            call(origin="http://127.0.0.1:8765"),
+            call(sec_fetch_site="same-origin"),
             call(bss_protocol="0"),
             call(bss_incarnation="none"),
             call() | {"method": "PUT"},
             call() | {"headers": call()["headers"] + [(b"accept", b"*/*")]},
+            call() | {"headers": call()["headers"] + [(b"authorization", b"a"), (b"authorization", b"b")]},
             call() | {"headers": call()["headers"][1:]},
             call() | {"type": "lifespan"},
         ],

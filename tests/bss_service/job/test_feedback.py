@@ -52,6 +52,13 @@ def test_steps_may_come_in_any_order() -> None:
     assert missing == [0, 1, 3]
 
 
+def test_steps_in_a_row_take_the_room_of_one() -> None:
+    ledger = FeedbackLedger(1)
+    for step in range(1000):
+        ledger.record(step, np.zeros(1, np.int64), None)
+    assert ledger.complete.runs().tolist() == [[0, 1000]]
+
+
 def test_a_step_far_ahead_is_remembered() -> None:
     ledger = FeedbackLedger(G)
     send(ledger, 5000)
@@ -93,5 +100,7 @@ def test_any_course_counts_like_a_set(course: list[tuple[int, tuple[int, int]]])
     whole = [step for step, rows in Counter(step for step, _ in known).items() if rows == G]
     assert [step for step in range(6) if ledger.is_complete(step)] == sorted(whole)
     assert ledger.first_missing == next(step for step in range(7) if step not in whole)
+    assert len(ledger.complete) == len(whole)
+    assert [step for start, stop in ledger.complete.runs() for step in range(start, stop)] == sorted(whole)
     learnt = [(m.step, int(i) - 100 * m.step) for m in ledger.take_before(6) for i in m.indices]
     assert sorted(learnt) == sorted(known)

@@ -1,10 +1,15 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
-from bss_service.job.history import History
+from bss_service.job.history import BLOCK, WAITING, History
+from bss_service.job.snapshot import Snapshot, portable, unpacked
+from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import RewardSpec
 from bss_service.protocol.validation import ValidationReport
 from tests.bss_service.core.worlds import decision, validation
+from tests.conftest import Trainer
 
 
 def history(*spans: tuple[int, int], **spec: object) -> History:
@@ -90,8 +95,62 @@ def test_rewards_are_known_from_the_step_of_the_report_on() -> None:
     world = history((0, 5), (5, 10))
     for step in (0, 5, 10):
         world.report(report(step))
-    assert [len(world.rewarded(step)) for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
+    assert [len(world.rewarded(1, step)) for step in (4, 5, 9, 10)] == [0, 1, 1, 2]
     assert [len(world.reports_until(step)) for step in (4, 5, 9, 10)] == [1, 2, 2, 3]
+
+
+def kept_apart(trainer: Trainer) -> list[Decision]:
+    """A place that keeps what leaves the memory of a job, as the store does."""
+    stored: list[Decision] = []
+    trainer.job.history.recall = lambda start, stop: stored[start:stop]
+    return stored
+
+
+def test_a_job_goes_on_alike_whether_its_early_decisions_are_in_memory_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(block: int, restarts: Sequence[int]) -> tuple[Trainer, list[Decision]]:
+        monkeypatch.setattr("bss_service.job.history.BLOCK", block)
+        trainer = Trainer("bandit", parameters={"warm_up": 1}, samples=12, interval=2, lag=1)
+        stored = kept_apart(trainer)
+        for number in range(20):
+            trainer.train(4)
+            if number == 8:
+                trainer.swap("uniform")
+            if number == 12:
+                trainer.swap("bandit", "next_interval", shadow=True)
+            first, left = trainer.job.history.take_leaving()
+            stored[first:] = left
+            if number in restarts:
+                snapshot = Snapshot.from_frame(trainer.state())
+                trainer.job = unpacked(snapshot, {})
+                trainer.job.history.recall = lambda start, stop: stored[start:stop]
+                trainer.job.restore_policy()
+        return trainer, stored
+
+    whole, _ = run(1000, [])
+    apart, stored = run(3, [5, 10, 15])
+    assert all((whole.batches[step] == batch).all() for step, batch in apart.batches.items())
+    assert len(stored) > 20 > len(apart.job.history.decisions)
+    assert apart.job.history.between(0, 1000) == whole.job.history.decisions
+    assert apart.job.history.between(7, 9) == whole.job.history.decisions[7:9]
+    assert portable(apart.job).to_frame() == portable(whole.job).to_frame()
+
+
+def test_what_a_client_may_still_draw_anew_stays_in_memory() -> None:
+    world = history(*((step, step + 1) for step in range(3 * BLOCK)))
+    world.report(report(0))
+    world.report(report(3 * BLOCK))
+    world.let_go(fixed=BLOCK - 1, visible=3 * BLOCK)
+    assert world.past.total == 0
+    world.let_go(fixed=3 * BLOCK, visible=3 * BLOCK - 1)  # the policy has yet to learn of the report
+    assert world.past.total == 0
+    world.let_go(fixed=3 * BLOCK, visible=3 * BLOCK)
+    assert (world.past.total, len(world.decisions), world.total) == (2 * BLOCK, BLOCK, 3 * BLOCK)
+
+
+def test_decisions_that_no_report_tells_of_leave_memory_at_last() -> None:
+    world = history(*((step, step + 1) for step in range(WAITING + BLOCK)))
+    world.let_go(fixed=10**6, visible=10**6)
+    assert WAITING - BLOCK <= len(world.decisions) < WAITING
 
 
 def test_one_report_pays_all_decisions_before_it_alike() -> None:

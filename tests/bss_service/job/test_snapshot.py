@@ -74,7 +74,7 @@ def test_all_that_a_job_holds_is_in_its_snapshot_or_follows_from_it() -> None:
     job, kept = Trainer().job, {*Snapshot.model_fields, "keys"}  # these as `names`: a message has no field of that name
     follows = {"calendar", "signals", "planned_until", "proceed"}  # the last is of whoever holds it
     assert set(vars(job)) - follows - {"history"} <= kept
-    assert {field.name for field in fields(job.history)} - {"spec"} <= kept
+    assert {field.name for field in fields(job.history)} - {"spec", "recall", "leaving"} <= kept
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -173,7 +173,7 @@ def first_is(value: float) -> Callable[[np.ndarray], np.ndarray]:
 SHADOW = {"shadow": 1, "policy": "uniform", "action": {"share": 0.5}, "propensity": 1.0, "detail": {}}
 VERSION = {"version": 1, "policy": {"name": "uniform"}, "first_step": 0}
 HOSTILE = [
-    ("format", 4, "format"),
+    ("format", 5, "format"),
     ("format", "1", "format"),
     ("more", 1, "more\n  Extra inputs"),
     ("table.more", 1, "table.more\n  Extra inputs"),
@@ -239,7 +239,9 @@ HOSTILE = [
     ("reports.0.loss", 1e300, "reports.0.loss"),
     ("reports.0.modalities", {}, r"reports must have the modalities \['audio', 'video'\], got \[\]"),
     ("reports.0.step", 2**20, "reports must be in order of step"),
-    ("ledger.complete", lambda a: np.ones_like(a), "ledger must hold steps before served = 18, got step 1023"),
+    ("ledger.complete", np.array([[0, 19]]), "ledger must hold steps before served = 18, got step 18"),
+    ("ledger.complete", np.array([[0, 4], [4, 9]]), "ledger.complete must be runs in order and apart, got"),
+    ("ledger.complete", np.array([[0, 4, 9]]), r"ledger.complete must have shape \(1, 2\)"),
     ("ledger.partial_steps", first_is(18), "ledger must hold steps before served = 18, got step 18"),
     ("ledger.partial_steps", first_is(-1), "ledger.partial_steps\n.*got -1"),
     ("ledger.partial_rows", lambda a: a[:, :3], "ledger.partial_rows must have shape"),

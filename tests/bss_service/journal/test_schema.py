@@ -150,6 +150,9 @@ def test_a_store_of_version_4_keeps_what_it_holds_and_takes_descriptions(start_s
     service.stop()
     with closing(sqlite3.connect(service.store)) as connection, connection:
         connection.execute("DROP TABLE descriptions")
+        connection.execute("DROP TABLE decisions")
+        for column in ("first_step", "base"):
+            connection.execute(f"ALTER TABLE snapshots DROP COLUMN {column}")
         connection.execute("UPDATE meta SET schema_version = 4")
     service.start()
     with service.client() as client:

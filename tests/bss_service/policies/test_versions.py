@@ -231,7 +231,7 @@ def test_a_policy_is_restored_to_what_it_had_learnt(install: Install) -> None:
     trainer.train(12)
     own = trainer.job.history.decisions
     world = PolicyVersions(trainer.job.spec, trainer.job.versions.versions)
-    world.restore(world.in_force(12), own, [d for d in own if d.rewarded_at is not None])
+    world.restore(world.in_force(12), own, lambda: [d for d in own if d.rewarded_at is not None])
     for policies in (world, trainer.job.versions):
         version, policy = policies._live
         assert (version, [d.first_step for d in policy._taught]) == (1, [3, 6])

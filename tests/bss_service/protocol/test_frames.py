@@ -62,6 +62,52 @@ def test_a_frame_is_a_safetensors_file_that_other_languages_read() -> None:
     assert sorted(safetensors.numpy.load(FRAME)) == ["list.0.x", "rows"]
 
 
+@given(messages)
+def test_a_frame_is_what_safetensors_writes_to_the_byte(message: dict[str, Any]) -> None:
+    written = frames.encode(message)
+    arrays, strings = frames.unpack(written)
+    assert written == safetensors.numpy.save(arrays, strings)
+
+
+ODD = st.sampled_from(
+    rb'"shape":[1]|"shape":[true]|"shape":[1.0]|"shape":[-1]|"shape":[0]|"shape":[2]|"shape":[1,1]|"dtype":"F32"|'
+    rb'"dtype":"F32","dtype":"F32"|F32|F64|BF16|BOOL|"a"|"b"|"__metadata__"|\"a\"|"x":1|[0,4]|[4,0]|[4,8]|[0,4,8]|'
+    rb"-0|4|8|4.0|04|\n| |{|}|NaN".split(b"|")
+)
+TWO = header(
+    '{"__metadata__":{"message":"{\\"a\\":1}"},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+    ',"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+)
+
+
+@given(st.lists(st.tuples(ODD, ODD), max_size=2), st.integers(-1, 1), st.integers(0, 12))
+def test_what_is_read_without_safetensors_it_reads_alike(
+    changes: list[tuple[bytes, bytes]], longer: int, size: int
+) -> None:
+    text = TWO[8:]
+    for before, after in changes:
+        text = text.replace(before, after, 1)
+    data = (len(text) + longer).to_bytes(8, "little") + text + bytes(size)
+    own = frames._unpack_plain(data)
+    if own is not None:
+        arrays, strings = frames.unpack(data)
+        assert strings == {"message": own[1]}
+        assert sorted(map(repr, arrays.items())) == sorted(map(repr, own[0]))
+
+
+def test_a_plain_frame_needs_no_safetensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "unpack", None)
+    again = frames.decode(FRAME)
+    assert again["list"][0]["x"].flags.writeable
+    assert again["rows"].flags.aligned
+    assert frames.decode(frames.encode({})) == {}
+
+
+def test_what_no_frame_holds_is_told_by_its_type() -> None:
+    with pytest.raises(ValueError, match="complex128"):
+        frames.encode({"x": np.zeros(1, np.complex128)})
+
+
 def test_arrays_that_are_not_contiguous_arrive_as_they_read() -> None:
     turned = np.arange(6).reshape(2, 3).T
     assert frames.decode(frames.encode({"x": turned}))["x"].tolist() == turned.tolist()

@@ -160,6 +160,7 @@ PROMISES = {
     "feedback": "feedback counts once",
     "steps_fed_back": "feedback counts once (steps fed back)",
     "samples_measured": "feedback counts once (samples measured)",
+    "kept_from": "what is to be kept is kept",
     "next_step": "what was handed out stays so",
     "decisions": "the decision log tells what happened",
     "trainers": "who holds a place stays known",
@@ -215,6 +216,8 @@ def _closed(worlds: Iterable[World]) -> list[World]:
         world = new.pop()
         if distinct.add(world):
             new += [world.next(number) for number in world.left]
+            released = world.model.after_release()
+            new += [] if released is world.model else [World(released, dict(world.left), dict(world.replies))]
     return distinct.worlds
 
 

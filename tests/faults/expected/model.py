@@ -81,6 +81,7 @@ class Model:
     shadows: int = 0
     keys: list[str] = field(default_factory=list)  # of samples 0, 1, 2 …
     is_copy: bool = False
+    kept_from: int = 0  # batches before this step are kept no longer
     oldest: int = 0  # batches before this step stayed with the job that this one is a copy of
 
     def copy(self) -> "Model":
@@ -132,7 +133,7 @@ class Model:
 
     def create(self, spec: JobSpec) -> Reply:
         if self.spec is not None:
-            kept = {name: getattr(self.spec, name) for name in ("horizon", "patience")}
+            kept = {name: getattr(self.spec, name) for name in ("horizon", "patience", "keep_epochs")}
             if spec.samples in [self.spec.samples, *(size.samples for size in self.spec.earlier)]:
                 kept |= {"samples": self.spec.samples, "earlier": self.spec.earlier}
             if spec.model_copy(update=kept) != self.spec:
@@ -204,6 +205,7 @@ class Model:
     def begin(self, request: StepsRequest) -> Reply:
         """The first half of a steps request, which counts its feedback."""
         self._hear(request)
+        self._check_kept(request.start)
         if request.start > self.served:
             raise Refused(409)
         return Reply(200, {"feedback": self._count(request, request.feedback) if request.feedback else []})
@@ -227,6 +229,7 @@ class Model:
         return Reply(200, {"batches": range(request.start, stop)})
 
     def read(self, steps: range) -> Reply:
+        self._check_kept(steps.start)
         if steps.stop > self.served:
             raise Refused(409)
         if steps.start < self.oldest:
@@ -295,6 +298,7 @@ class Model:
         assert self.spec is not None
         if local.start < self.served and self.places.has_beside(local.client):
             raise Refused(409)
+        self._check_kept(local.start)
         rows = [tuple(batch) for batch in local.indices.tolist()]
         stop = local.start + len(rows)
         if local.start > self.served:
@@ -336,6 +340,7 @@ class Model:
                 "policy": self._policy(self._in_force(self.served)),
                 "pending_policy": self._policy(newest) if self.versions[-1][1] > self.served else None,
                 "shadow": shadow,
+                "kept_from": self.kept_from,
                 "steps_fed_back": self._steps_fed_back(),
                 "fed_back_until": self.awaited,
                 "trainers": [trainer.model_dump() for trainer in self.places.trainers],
@@ -356,6 +361,14 @@ class Model:
         for places in self.places.after_restart():
             yield replace(self.copy(), places=places)
 
+    def after_release(self) -> "Model":
+        """The job once it keeps no more than it has to, which it does at moments that nobody is told of."""
+        if self.spec is None or self.spec.keep_epochs is None or not self.plans:
+            return self
+        epoch = max(0, self.epoch_of(min(self.awaited, self.served)) - self.spec.keep_epochs)
+        kept_from = max(self.kept_from, min(self.epoch_start(epoch), self.plans[0][0]))
+        return self if kept_from == self.kept_from else replace(self.copy(), kept_from=kept_from)
+
     def times_measured(self) -> list[int] | None:
         """How often each sample was measured and learnt; None while a batch of these is unknown."""
         assert self.spec is not None
@@ -366,6 +379,10 @@ class Model:
                 return None
             times[indices[row]] += 1
         return times
+
+    def _check_kept(self, step: int) -> None:
+        if step < self.kept_from:
+            raise Refused(410)
 
     def _hear(self, request: StepsRequest) -> None:
         """Who names itself must hold the place that it asks for."""

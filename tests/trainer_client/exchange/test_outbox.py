@@ -9,6 +9,7 @@ import torch
 from tests.support.simulated import report
 from tests.trainer_client.support.clock import Clock
 from trainer_client.exchange.outbox import (
+    COMPANY,
     LINGER,
     LOCAL_ROWS,
     LOCAL_STEPS,
@@ -102,7 +103,17 @@ def test_feedback_waits_a_little_for_company(outbox: Outbox, clock: Clock) -> No
     assert is_due(outbox)
 
 
-@pytest.mark.parametrize(("steps", "stop"), [(MESSAGE_STEPS // 4, STOP), (3, 3)], ids=["many", "the window's last"])
+def test_feedback_that_joins_what_waits_wakes_nobody(outbox: Outbox) -> None:
+    told = []
+    for step in range(COMPANY):
+        item = FeedbackItem(step, Placement(0, 1), None)
+        outbox.put(item)
+        told.append(outbox.is_news(item, STOP))
+    assert told == [True] + [False] * (COMPANY - 2) + [True]
+    assert outbox.is_news(FeedbackItem(COMPANY, Placement(0, 1), None), COMPANY + 1)
+
+
+@pytest.mark.parametrize(("steps", "stop"), [(COMPANY, STOP), (3, 3)], ids=["many", "the window's last"])
 def test_feedback_waits_for_no_more_where(outbox: Outbox, steps: int, stop: int) -> None:
     queue(outbox, range(steps))
     assert is_due(outbox, stop)

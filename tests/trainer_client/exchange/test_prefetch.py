@@ -63,6 +63,16 @@ def test_more_is_fetched_when_half_is_used_up_and_no_further_than_the_window() -
     assert queue.is_done
 
 
+def test_many_are_fetched_in_few_calls() -> None:
+    queue = prefetch(size=32, interval=100)
+    queue.begin(0, 100)
+    fetched(queue)
+    take(queue, 23)
+    assert not queue.is_low
+    take(queue)
+    assert len(fetched(queue)) == 24
+
+
 def test_batches_come_in_turn_and_stay_open_until_their_feedback() -> None:
     queue = prefetch()
     fetched(queue)

@@ -37,7 +37,7 @@ def test_a_wrong_label_is_found_on_the_host_and_an_ignored_one_is_none(marked: T
 def test_the_error_names_step_and_sample(marked: Transfer) -> None:
     item = FeedbackItem(7, Placement(0, 1), marked, samples=np.array([40, 41, 42, 43]))
     with pytest.raises(LabelError, match="got another in step 7, row 2, sample 42"):
-        feedback_request([item], batch_size=4, width=5)
+        feedback_request([item], batch_size=4, width=marked.arrived().shape[1])
 
 
 def test_in_a_checkpoint_a_wrong_label_is_not_known(marked: Transfer) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bss_service.core import measurement as formulas
-from bss_service.core.signals import BUILT_IN
+from bss_service.core.signals import BUILT_IN, PAPER, Signal, Signals
 from tests.support.simulated import spec
 from trainer_client import (
     LabelError,
@@ -18,6 +18,7 @@ from trainer_client import (
     measure,
     multimodal_loss,
 )
+from trainer_client.exchange.transfer import packed
 from trainer_client.logits import measurement as module
 
 Batch = tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]
@@ -64,6 +65,26 @@ def test_heads_are_summed_and_the_rival_is_the_likeliest_other_class() -> None:
     }
     for name, values in expected.items():
         torch.testing.assert_close(measured[name], torch.tensor(values, dtype=torch.float32), rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_job_does_not_declare_is_not_computed(logits: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    unimodal, joint, labels = logits
+    asked: list[int] = []
+    monkeypatch.setattr(formulas, "label_and_rival", lambda *_: asked.append(1) or pytest.fail("computed"))
+    measured = measure(unimodal, joint, labels)
+    own = measured | {"own": joint[:, 0]}
+    assert packed(own, Signals([*PAPER, Signal("own", "a number")], heads=4), 16).read().shape == (16, 7)
+    assert asked == []
+
+
+def test_what_is_computed_later_is_of_the_batch_as_it_was(logits: Batch) -> None:
+    unimodal, joint, labels = logits
+    expected = dict(measure(unimodal, joint, labels))
+    later = measure(unimodal, joint, labels)
+    labels.add_(1).remainder_(5)
+    joint.zero_()
+    for name, values in expected.items():
+        torch.testing.assert_close(later[name], values, rtol=0, atol=0)
 
 
 def test_a_class_that_is_masked_out_is_a_rival_all_the_same() -> None:

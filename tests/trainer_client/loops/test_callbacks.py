@@ -13,11 +13,23 @@ from transformers import TrainingArguments
 
 from tests.support.services import Service
 from tests.trainer_client.support.lightning_quietly import QUIETLY
-from tests.trainer_client.support.plain import BATCH, BATCHES, EPOCHS, JOB, Data, Model, Run, plain_run, same_weights
-from trainer_client import ScheduledBatchSampler, SchedulerClient, measure, measure_tokens
+from tests.trainer_client.support.plain import (
+    BATCH,
+    BATCHES,
+    EPOCHS,
+    JOB,
+    SAMPLES,
+    Data,
+    Model,
+    Run,
+    accumulating_run,
+    plain_run,
+    same_weights,
+)
+from trainer_client import JobSpec, ScheduledBatchSampler, SchedulerClient, measure, measure_tokens
 from trainer_client.integrations.lightning import BalanceScheduling as LightningScheduling
 from trainer_client.integrations.schedule import schedule
-from trainer_client.integrations.transformers import BalanceScheduling
+from trainer_client.integrations.transformers import INDEX, BalanceScheduling
 
 pytestmark = [
     *QUIETLY,
@@ -69,11 +81,12 @@ def fit(
     folder: Path,
     module: Module,
     *,
+    batch_size: int = BATCH,
     callbacks: tuple[Any, ...] = (),
     ckpt_path: Any = None,
     **options: Any,
 ) -> ScheduledBatchSampler:
-    loader, sampler = schedule(DataLoader(Data(), batch_size=BATCH), **job)
+    loader, sampler = schedule(DataLoader(Data(), batch_size=batch_size), **job)
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=1,
@@ -116,6 +129,27 @@ def test_lightning_goes_on_from_its_own_checkpoint_in_an_epoch(
     assert same_weights(second.model, plain.model)
 
 
+AT_ONCE, SHORT = 3, 9  # batches of a step; and a batch of which there are 6, 5 and 5 in an epoch
+
+
+def accumulating(client: SchedulerClient, job: dict[str, Any], *, whole: bool, **fields: Any) -> tuple[Run, int]:
+    """The plain loop that accumulates."""
+    other = {**JOB, "name": f"{job['name']}-plain", "samples": SAMPLES, "batch_size": BATCH, **fields}
+    return accumulating_run(client, JobSpec(**other), AT_ONCE, whole=whole)
+
+
+def test_lightning_takes_a_step_with_the_gradients_left_at_the_end_of_a_short_epoch(
+    client: SchedulerClient, job: dict[str, Any], tmp_path: Path
+) -> None:
+    module = Module()
+    sampler = fit({**job, "tail": "carry"}, tmp_path, module, batch_size=SHORT, accumulate_grad_batches=AT_ONCE)
+    run, steps = accumulating(client, job, whole=True, batch_size=SHORT, tail="carry")
+    assert module.came == run.batches
+    assert module.trainer.global_step == steps == 6
+    assert same_weights(module.model, run.model)
+    assert sampler.is_last_batch
+
+
 def test_a_fit_that_fails_ends_the_sampler(client: SchedulerClient, job: dict[str, Any], tmp_path: Path) -> None:
     module = Module()
     module.fails_at = 5
@@ -129,14 +163,31 @@ def test_a_loader_without_indices_is_told_so() -> None:
         LightningScheduling(None).on_train_batch_end(None, None, None, {"x": 1}, 0)  # type: ignore[arg-type]
 
 
-def trainer_of(job: dict[str, Any], folder: Path, **options: Any) -> BalanceScheduling:
+class Watched(BalanceScheduling):
+    """Keeps which samples came."""
+
+    fails_at: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.came: Batches = []
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if len(self.came) == self.fails_at:
+            raise ArithmeticError("the loss is not finite")
+        if INDEX in inputs:
+            self.came.append(inputs[INDEX].tolist())
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+def trainer_of(job: dict[str, Any], folder: Path, **options: Any) -> Watched:
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,
-        per_device_train_batch_size=BATCH,
         **{
+            "per_device_train_batch_size": BATCH,
             "num_train_epochs": EPOCHS,
             "learning_rate": 0.1,
             "lr_scheduler_type": "constant",
@@ -146,7 +197,7 @@ def trainer_of(job: dict[str, Any], folder: Path, **options: Any) -> BalanceSche
             **options,
         },
     )
-    return BalanceScheduling(Model(), arguments, train_dataset=Data(), eval_dataset=Data(), scheduling=job)
+    return Watched(Model(), arguments, train_dataset=Data(), eval_dataset=Data(), scheduling=job)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -192,6 +243,69 @@ def test_evaluations_are_reported_and_accumulated_gradients_are_ahead(
     state = client.job(job["name"])
     assert state.validation is not None
     assert state.validation.step == state.fed_back_until == EPOCHS * BATCHES
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_the_trainer_takes_a_step_with_the_gradients_left_of_an_epoch_that_goes_on_in_its_midst(
+    client: SchedulerClient, job: dict[str, Any], tmp_path: Path, stop: int
+) -> None:
+    """Of 8 batches there are steps with 3, 3 and 2."""
+    run, steps = accumulating(client, job, whole=False)
+    options = {"gradient_accumulation_steps": AT_ONCE}
+    first = trainer_of(job, tmp_path, max_steps=stop, save_strategy="steps", save_steps=stop, **options)
+    first.train()
+    assert first.sampler is not None
+    first.sampler.close()
+    second = trainer_of(job, tmp_path, **options)
+    second.train(resume_from_checkpoint=True)
+    assert first.came + second.came == run.batches
+    assert (second.state.global_step, second.state.epoch) == (steps, EPOCHS)
+    assert same_weights(second.model, run.model)
+    assert second.sampler is not None
+    second.sampler.close()
+
+
+@pytest.mark.parametrize("stop", [None, 4])  # 4: at the end of the second epoch, by its length in the third
+def test_the_trainer_takes_a_step_with_the_gradients_left_of_a_short_epoch(
+    client: SchedulerClient, job: dict[str, Any], tmp_path: Path, stop: int | None
+) -> None:
+    job["tail"] = "carry"
+    run, steps = accumulating(client, job, whole=False, batch_size=SHORT, tail="carry")
+    options = {"gradient_accumulation_steps": AT_ONCE, "per_device_train_batch_size": SHORT}
+    came: Batches = []
+    if stop is not None:
+        first = trainer_of(job, tmp_path, max_steps=stop, save_strategy="steps", save_steps=stop, **options)
+        first.train()
+        came = first.came
+        assert first.sampler is not None
+        first.sampler.close()
+    second = trainer_of(job, tmp_path, **options)
+    second.train(resume_from_checkpoint=stop is not None)
+    assert came + second.came == run.batches
+    assert second.state.global_step == steps == 6
+    assert same_weights(second.model, run.model)
+    assert second.sampler is not None
+    second.sampler.close()
+
+
+def test_a_training_that_fails_gives_up_its_place_to_one_that_goes_on(
+    job: dict[str, Any], plain: Run, tmp_path: Path
+) -> None:
+    first = trainer_of(job, tmp_path, save_strategy="steps", save_steps=3)
+    first.fails_at = BATCHES + 3
+    with pytest.raises(ArithmeticError):
+        first.train()
+    second = trainer_of(job, tmp_path)
+    second.train(resume_from_checkpoint=True)  # from step 9
+    assert first.came[:9] + second.came == plain.batches
+    assert same_weights(second.model, plain.model)
+    assert second.sampler is not None
+    second.sampler.close()
+
+
+def test_batches_of_another_size_are_refused(job: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="auto_find_batch_size must be False, got True"):
+        trainer_of(job, tmp_path, auto_find_batch_size=True).train()
 
 
 def test_an_order_that_was_made_for_a_reason_is_refused(job: dict[str, Any], tmp_path: Path) -> None:

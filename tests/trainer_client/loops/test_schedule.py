@@ -14,8 +14,19 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset, Weighte
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from tests.support.services import Service
-from tests.trainer_client.support.plain import BATCH, BATCHES, EPOCHS, JOB, SAMPLES, Data, Run, plain_run, same_weights
-from trainer_client import ScheduledBatchSampler, SchedulerClient
+from tests.trainer_client.support.plain import (
+    BATCH,
+    BATCHES,
+    EPOCHS,
+    JOB,
+    SAMPLES,
+    Data,
+    Run,
+    accumulating_run,
+    plain_run,
+    same_weights,
+)
+from trainer_client import JobSpec, ScheduledBatchSampler, SchedulerClient, measure
 from trainer_client.integrations.accelerate import schedule_prepared
 from trainer_client.integrations.schedule import schedule
 
@@ -177,3 +188,33 @@ def test_accelerate_goes_on_from_its_own_checkpoint(
         train(second, loader, sampler, until=EPOCHS * BATCHES - len(first.batches))
     assert first.batches + second.batches == plain.batches
     assert same_weights(accelerator.unwrap_model(second.model), plain.model)
+
+
+@pytest.mark.parametrize(("fields", "workers"), [({}, 0), ({}, 2), ({"tail": "carry"}, 0)])
+def test_accelerate_takes_a_step_with_the_gradients_left_at_the_end_of_an_epoch(
+    client: SchedulerClient, job: dict[str, Any], tmp_path: Path, fields: dict[str, Any], workers: int
+) -> None:
+    """Of 8 batches with 3, 3 and 2; with tail="carry" of 6, 5 and 5 with 3 or 2."""
+    size = 9 if fields else BATCH
+    spec = JobSpec(**{**JOB, **fields, "name": f"{job['name']}-plain", "samples": SAMPLES, "batch_size": size})
+    plain, _ = accumulating_run(client, spec, 3, whole=True)
+    accelerator, run = Accelerator(cpu=True, gradient_accumulation_steps=3), Run()
+    loader, sampler = schedule_prepared(
+        DataLoader(Data(), batch_size=size, num_workers=workers), accelerator, **job, **fields
+    )
+    run.model, run.optimiser = accelerator.prepare(run.model, run.optimiser)
+    with sampler:
+        for _ in range(EPOCHS):
+            for index, batch in loader:
+                with accelerator.accumulate(run.model):
+                    outputs = run.model(**batch)
+                    accelerator.backward(outputs["loss"])
+                    run.optimiser.step()
+                    run.optimiser.zero_grad()
+                run.batches.append(index.tolist())
+                sampler.feedback(index, measure([], outputs["logits"], batch["labels"]))
+            assert accelerator.gradient_state.active_dataloader is None
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    assert run.batches == plain.batches
+    assert same_weights(run.model, plain.model)

@@ -1,5 +1,6 @@
-"""The reference trainer's command line, where the data can't be used."""
+"""The reference trainer's command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.services import Service
 from trainer_client.reference import __main__ as command
 
 N = 30
@@ -85,3 +87,17 @@ def test_a_wrong_share_of_noise_is_a_failure(
 ) -> None:
     assert run(monkeypatch, "--data", str(made(tmp_path / "made.npz")), "--noisy-labels", "2") == 1
     assert "noisy_labels must be a share from 0 to 1, got 2.0" in capsys.readouterr().out
+
+
+def test_a_rival_and_its_parameters_are_chosen_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, service: Service
+) -> None:
+    line = ["--data", str(made(tmp_path / "rivals.npz")), "--url", service.url, "--batch-size", "5", "--epochs", "1"]
+    line += ["--json", "--fusion", "sum", "--rival", "ogm_ge", "--rival-param"]
+    assert run(monkeypatch, *line, "alpha=0.1") == 0
+    assert json.loads(capsys.readouterr().out)["best_epoch"] == 0
+    assert run(monkeypatch, *line, "alpha=0", "--if-exists", "new") == 1
+    assert "parameter alpha of rival ogm_ge: Input should be greater than 0, got 0" in capsys.readouterr().err
+    with service.client() as client:
+        names = [job.spec.name for job in client.jobs().jobs if "rivals.npz" in job.spec.name]
+    assert names == ["rivals.npz-uniform-ogm_ge-0"]  # what was wrong has made no job

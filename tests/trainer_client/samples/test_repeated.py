@@ -47,6 +47,21 @@ def test_each_prompt_comes_once_an_epoch_k_times_in_a_row(client: SchedulerClien
         assert client.sample(spec.name, 5).signals["reward"] == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loop_that_feeds_back_late_knows_the_last_batch(client: SchedulerClient, spec: JobSpec, workers: int) -> None:
+    """As one that accumulates gradients; the next epoch begins where this one ends."""
+    with ScheduledBatchSampler(spec, client) as sampler:
+        loader = DataLoader(WithIndex(range(PROMPTS)), batch_sampler=Repeated(sampler, K), num_workers=workers)  # type: ignore[arg-type]
+        for epoch in (1, 2):
+            came: list[torch.Tensor] = []
+            for index, _ in loader:
+                came.append(index[::K])
+                assert sampler.is_last_batch == (len(came) == len(loader))
+            assert sampler.next_step == epoch * PROMPTS // AT_ONCE
+            for prompts in came:
+                sampler.skip(prompts)
+
+
 def test_ranks_share_out_prompts_and_never_the_rows_of_one(client: SchedulerClient, spec: JobSpec) -> None:
     ranks = [ScheduledBatchSampler(spec, client, rank=rank, world_size=2) for rank in (0, 1)]
     shares = [next(iter(Repeated(rank, K))) for rank in ranks]

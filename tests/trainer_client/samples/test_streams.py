@@ -131,6 +131,23 @@ def test_a_key_may_be_made_of_a_sample(client: SchedulerClient, job_name: str) -
         assert sorted(flat(train(stream, 1))) == list(range(8))
 
 
+@pytest.mark.parametrize("stop", [None, 1, 2, 4])
+def test_samples_of_one_key_come_each_and_are_told_of(client: SchedulerClient, job_name: str, stop: int | None) -> None:
+    """As where the shards of a WebDataset number their samples alike: 12 samples of a window have 6 keys."""
+    dataset = [{"__key__": f"{k % 6}", "x": torch.tensor(k)} for k in range(24)]
+    came: Passes = []
+    with pytest.warns(UserWarning, match="sample (6|18) of the stream has the key '0' of another in its window"):
+        with stream_of(dataset, job_name, client) as stream:
+            came += train(stream, 1, until=stop)
+            state = stream.state_dict()
+        if stop is not None:
+            with stream_of(dataset, job_name, client) as stream:
+                stream.load_state_dict(state)
+                came += train(stream, 1)
+    assert sorted(flat(came)) == list(range(24))
+    assert client.job(job_name).spec.samples == 6
+
+
 @pytest.mark.parametrize(
     ("dataset", "options", "reason"),
     [

@@ -79,6 +79,30 @@ def plain_run(client: SchedulerClient, name: str) -> Run:
     return run
 
 
+def accumulating_run(
+    client: SchedulerClient, spec: JobSpec, at_once: int, *, whole: bool, epochs: int = EPOCHS
+) -> tuple[Run, int]:
+    """The loop with a step for so many batches, and one for what is left of an epoch; it, and its steps.
+
+    whole: whether losses are divided by at_once for what is left, too, as Lightning and Accelerate do.
+    """
+    run, steps = Run(), 0
+    with ScheduledBatchSampler(spec, client) as sampler:
+        for _ in range(epochs):
+            batches = list(DataLoader(WithIndex(Data()), batch_sampler=sampler))
+            for start in range(0, len(batches), at_once):
+                together = batches[start : start + at_once]
+                for index, batch in together:
+                    outputs = run.model(**batch)
+                    (outputs["loss"] / (at_once if whole else len(together))).backward()
+                    run.batches.append(index.tolist())
+                    sampler.feedback(index, measure([], outputs["logits"], batch["labels"]))
+                run.optimiser.step()
+                run.optimiser.zero_grad()
+                steps += 1
+    return run, steps
+
+
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
     """Bit for bit."""
     pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)

@@ -7,9 +7,11 @@ import pytest
 
 from bss_service.core.action import RANGES
 from bss_service.core.observation import FIELDS
+from bss_service.job.history import BLOCK, History, Past
 from bss_service.job.shown import summaries
 from bss_service.job.shown.summaries import DecisionColumns, Summaries, state_of
-from bss_service.protocol.jobs import SeriesAnswer
+from bss_service.protocol.jobs import RewardSpec, SeriesAnswer
+from tests.bss_service.core.worlds import decision
 from tests.conftest import Trainer
 from tests.support.mislabelled import SAMPLES, fields
 from tests.support.simulated import report
@@ -78,24 +80,18 @@ def test_however_long_the_run_the_points_are_few(trainer: Trainer) -> None:
     assert all(len(line.values) == 2 for line in answer.series)
 
 
-def test_decisions_that_stayed_as_they_were_are_not_read_again(
-    trainer: Trainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(summaries, "BLOCK", 2)
-    read = []
-    compute = summaries._columns
-    monkeypatch.setattr(summaries, "_columns", lambda block: read.append(len(block)) or compute(block))
+def test_decisions_that_have_left_memory_are_read_once() -> None:
+    one, stored, asked = decision(0, 2), [decision(step, step + 1) for step in range(2 * BLOCK)], []
+    history = History(RewardSpec(), [one], past=Past(total=BLOCK))
+    history.recall = lambda start, stop: asked.append((start, stop)) or stored[start:stop]
     columns = DecisionColumns()
-    decisions = list(trainer.job.history.decisions)[:4]
-    x, values = columns.of(decisions)
-    assert read == [2, 2]
-    decisions.append(decisions[0].model_copy(update={"first_step": 99}))
-    decisions[2] = decisions[2].model_copy(update={"reward": 0.5, "rewarded_at": 7})
-    again_x, again = columns.of(decisions)
-    assert read == [2, 2, 2, 1]
-    assert np.array_equal(again[:2], values[:2], equal_nan=True)
-    assert again[2, 0] == 0.5
-    assert again_x.tolist() == [*x, 99]
+    assert columns.of(history)[0].tolist() == [*range(BLOCK), 0]
+    history.decisions[0] = one.model_copy(update={"reward": 0.5, "rewarded_at": 7})
+    history.past.total = 2 * BLOCK
+    x, values = columns.of(history)
+    assert x.tolist() == [*range(2 * BLOCK), 0]
+    assert values[-1, 0] == 0.5
+    assert asked == [(0, BLOCK), (BLOCK, 2 * BLOCK)]
 
 
 def test_feedback_alone_changes_nothing_of_a_summary_but_a_plan_and_a_report_do(trainer: Trainer) -> None:

@@ -119,6 +119,25 @@ def fabric(script: Script) -> torch.nn.Module:
     return model
 
 
+def accelerated(script: Script) -> torch.nn.Module:
+    from accelerate import Accelerator
+
+    from trainer_client.integrations.accelerate import schedule_prepared
+
+    accelerator, run = Accelerator(cpu=True), Run()
+    model, checkpoint = run.model, script.folder / "checkpoint"
+    loader, sampler = schedule_prepared(DataLoader(Data(), batch_size=BATCH), accelerator, **script.job)
+    run.model, run.optimiser = accelerator.prepare(run.model, run.optimiser)
+    with sampler:
+        if checkpoint.exists():
+            accelerator.load_state(str(checkpoint))
+        accelerator.wait_for_everyone()  # nobody writes before all have looked
+        script.loop(run, loader, sampler)
+        accelerator.save_state(str(checkpoint))
+    accelerator.end_training()
+    return model
+
+
 def in_lightning(script: Script) -> torch.nn.Module:
     """By torchrun, or by Lightning, which runs this script once more for the other process."""
     import lightning
@@ -212,6 +231,29 @@ def in_transformers(script: Script) -> torch.nn.Module:
     return model
 
 
+def in_trl(script: Script) -> torch.nn.Module:
+    """Each process completes its own prompts, four at once over two of them."""
+    from tests.trainer_client.loops.frameworks.test_trl import CURIOUS, trainer_of
+
+    job = {"name": script.job["name"], "policy": CURIOUS}
+    trainer, rewards = trainer_of(
+        script.job["url"],
+        script.folder / "trl",
+        job,
+        ddp_backend="gloo",
+        per_device_train_batch_size=2,
+        lr_scheduler_type="constant",
+        max_steps=script.stop,
+        save_strategy="steps",
+        save_steps=script.stop,
+    )
+    trainer.train(resume_from_checkpoint=any((script.folder / "trl").glob("checkpoint-*")))
+    script.batches = rewards.came
+    trainer.sampler.close()
+    model: torch.nn.Module = trainer.model
+    return model
+
+
 def in_ray(script: Script) -> None:
     """A local cluster, whose workers are the processes."""
     import ray
@@ -250,8 +292,10 @@ HOW: dict[str, Callable[[Script], torch.nn.Module | None]] = {
     "plain": plain,
     "mesh": on_mesh,
     "fabric": fabric,
+    "accelerate": accelerated,
     "lightning": in_lightning,
     "transformers": in_transformers,
+    "trl": in_trl,
     "ray": in_ray,
 }
 

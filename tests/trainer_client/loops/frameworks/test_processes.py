@@ -12,6 +12,7 @@ import torch
 
 from tests.support.services import Service
 from tests.trainer_client.loops.frameworks.script import STEPS
+from tests.trainer_client.loops.frameworks.test_trl import COMPLETIONS, CURIOUS, PROMPTS, plain_loop
 from trainer_client import SchedulerClient
 
 pytestmark = pytest.mark.long  # each process imports for many seconds; test_world_size.py has how a rank is found
@@ -22,9 +23,11 @@ LAUNCHED: dict[str, tuple[str, ...]] = {
     "plain": (*TORCHRUN, "2", *PROGRAM, "plain"),
     "mesh": (*TORCHRUN, "4", *PROGRAM, "mesh"),
     "fabric": (*PROGRAM, "fabric"),
+    "accelerate": (*TORCHRUN, "2", *PROGRAM, "accelerate"),
     "lightning": (*PROGRAM, "lightning"),
     "lightning by torchrun": (*TORCHRUN, "2", *PROGRAM, "lightning"),
     "transformers": (*TORCHRUN, "2", *PROGRAM, "transformers"),
+    "trl": (*TORCHRUN, "2", *PROGRAM, "trl"),
     "ray": (*PROGRAM, "ray"),
 }
 Ranks = list[dict[str, Any]]
@@ -56,7 +59,7 @@ def plain(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     return run(service, "plain", f"plain-of-two-{next(NUMBERS)}", tmp_path_factory.mktemp("plain"))
 
 
-@pytest.mark.parametrize("how", ["fabric", "lightning", "lightning by torchrun", "transformers", "ray"])
+@pytest.mark.parametrize("how", ["fabric", "accelerate", "lightning", "lightning by torchrun", "transformers", "ray"])
 def test_two_processes_that_are_stopped_in_an_epoch_and_go_on_train_as_the_plain_loop_of_two(
     service: Service, client: SchedulerClient, plain: Ranks, tmp_path: Path, how: str
 ) -> None:
@@ -70,7 +73,7 @@ def test_two_processes_that_are_stopped_in_an_epoch_and_go_on_train_as_the_plain
     assert same_weights(ranks, plain)
     state = client.job(job)
     assert state.steps_fed_back == state.fed_back_until == STEPS
-    if how not in ("fabric", "ray"):  # whose loops report nothing
+    if how not in ("fabric", "accelerate", "ray"):  # whose loops report nothing
         assert state.validation is not None
         assert (state.validation.step, ranks[0]["reports"][-1], ranks[1]["reports"]) == (STEPS, STEPS, [])
 
@@ -87,3 +90,19 @@ def test_on_a_mesh_the_processes_of_a_rank_get_the_same_rows_and_one_of_them_giv
     assert same_weights(ranks, plain)
     state = client.job(job)
     assert (state.steps_fed_back, state.fed_back_until, len(state.trainers)) == (STEPS, STEPS, 2)
+
+
+def test_two_processes_of_trl_complete_each_its_own_prompts_as_a_plain_loop_has_them(
+    service: Service, client: SchedulerClient, tmp_path: Path
+) -> None:
+    job, at_once, stops = f"trl-of-two-{next(NUMBERS)}", 4, (8, 12)  # stopped in the second epoch, of 6 steps
+    came: list[list[int]] = []
+    for stop in stops:
+        ranks = run(service, "trl", job, tmp_path, stop)
+        came += batches(ranks)
+    assert came == plain_loop(client, at_once=at_once, policy=CURIOUS)
+    for start in range(0, len(came), PROMPTS // at_once):
+        rows = [number for batch in came[start : start + PROMPTS // at_once] for number in batch]
+        assert sorted(rows) == sorted([*range(PROMPTS)] * COMPLETIONS)
+    assert same_weights(ranks, ranks)
+    assert client.job(job).steps_fed_back == len(came)

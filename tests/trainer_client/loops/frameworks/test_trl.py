@@ -95,13 +95,13 @@ def model() -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def trainer_of(client: SchedulerClient, folder: Path, job: dict[str, Any], **options: Any) -> tuple[Any, Rewards]:
+def trainer_of(client: SchedulerClient | str, folder: Path, job: dict[str, Any], **options: Any) -> tuple[Any, Rewards]:
     kind, config = (ScheduledRLOO, RLOOConfig) if options.pop("rloo", False) else (Scheduled, GRPOConfig)
     rewards = Rewards()
     args = config(
         output_dir=str(folder),
-        per_device_train_batch_size=3,
         **{
+            "per_device_train_batch_size": 3,
             "steps_per_generation": 2,
             "gradient_accumulation_steps": 1,
             "num_train_epochs": 2,
@@ -134,13 +134,13 @@ def job_of(**fields: Any) -> dict[str, Any]:
     return {"name": f"trl-{next(NUMBERS)}", **fields}
 
 
-def plain_loop(client: SchedulerClient, epochs: int = 2, **fields: Any) -> list[list[int]]:
+def plain_loop(client: SchedulerClient, epochs: int = 2, at_once: int = AT_ONCE, **fields: Any) -> list[list[int]]:
     """The same prompts without TRL."""
     spec = JobSpec(
         samples=PROMPTS,
         modalities=["prompt"],
         unimodal_heads=False,
-        batch_size=AT_ONCE,
+        batch_size=at_once,
         seed=7,
         signals=signals_of(measure_rewards),
         **job_of(**fields),

@@ -1,0 +1,1 @@
+"""What scheduling takes, beside what one would have without it."""

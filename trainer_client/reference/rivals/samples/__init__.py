@@ -1,0 +1,1 @@
+"""Rivals that change which samples, or which modalities of them, are trained on."""

@@ -232,7 +232,7 @@ class Trainer:
             unimodal, joint, features = self.model(inputs)
         part = batch if rows is None else batch.part(rows.numpy())
         loss = self._update(Heads(unimodal, joint, features, part), labels, batch, rows)
-        measured = measure(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT)
+        measured: Mapping[str, Tensor] = measure(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT)
         if rows is not None:
             measured = {name: _spread(values, rows, len(index), torch.nan) for name, values in measured.items()}
         self.sampler.feedback(index, measured)

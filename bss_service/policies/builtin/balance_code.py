@@ -1,6 +1,7 @@
 """BSS-L as its authors released it."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from bss_service.policies.base import BALANCE, Choice, Policy
 
 class BalanceCode(Policy):
     """Weights 1 + s + 0.01 of the latest scores, every sample once an epoch: only the order is the scheduler's."""
+
+    stateless: ClassVar[bool] = True
 
     def needs(self) -> Mapping[str, int]:
         return BALANCE

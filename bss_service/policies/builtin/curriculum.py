@@ -1,7 +1,7 @@
 """BSS-H, the paper's heuristic scheduler, and its negative control."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,8 @@ class Curriculum(Policy):
     Epochs count from the start of the job. Until samples are scored (by a measuring pass before training, or by the
     feedback of the first interval) every sample is used.
     """
+
+    stateless: ClassVar[bool] = True
 
     initial_share: Annotated[float, Field(ge=0.001, le=1)] = 0.1  # λ0
     growth_epochs: Annotated[float, Field(gt=0)] = 40.0  # T_grow

@@ -1,7 +1,7 @@
 """Any one point of the action space."""
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -13,6 +13,8 @@ from bss_service.policies.base import Choice, Policy
 
 class Fixed(Policy):
     """The same action at every interval; the parameters are the fields of `Action`."""
+
+    stateless: ClassVar[bool] = True
 
     kappa_similarity: float = 0.0
     kappa_loss: float = 0.0

@@ -1,7 +1,7 @@
 """Self-paced learning: easy samples first."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,8 @@ class SelfPaced(Policy):
     The threshold on the loss that the paper raises from epoch to epoch is set so as to admit the share that the
     pacing function gives; samples are ranked anew at every interval.
     """
+
+    stateless: ClassVar[bool] = True
 
     initial_share: Annotated[float, Field(ge=0.001, le=1)] = 0.5
     growth_epochs: Annotated[float, Field(gt=0)] = 20.0

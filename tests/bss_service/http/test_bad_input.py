@@ -204,7 +204,7 @@ def test_an_oversize_body_is_refused_before_it_is_read(start_service: Any) -> No
         ({"signals": ["entropy"]}, 422, "signals.0"),
         ({"signals": ["loss"], "policy": {"name": "balance"}}, 422, "policy.name"),
         ({"modalities": ["audio"], "policy": {"name": "curriculum"}}, 422, "policy.name"),
-        ({"unimodal_heads": False, "policy": {"name": "learned"}}, 422, "policy.name"),
+        ({"unimodal_heads": False, "policy": {"name": "balance"}}, 422, "policy.name"),
         ({"seed": -1}, 422, "seed"),
         ({"seed": 2**63}, 422, "seed"),
         ({"interval": 0}, 422, "interval"),

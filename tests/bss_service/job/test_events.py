@@ -10,6 +10,7 @@ from bss_service.errors import BssError
 from bss_service.job import events
 from bss_service.job.events import (
     ActionSet,
+    BatchesReleased,
     Event,
     FeedbackReceived,
     Forked,
@@ -47,6 +48,7 @@ VALUES = np.array([[[0.5, 2.0, NAN, 0.5, 0.5]] * 4], np.float32)
 INDICES = np.array([[1, 2, 3, 4]])
 EVENTS: dict[type[JobEvent[Any]], Event] = {
     FeedbackReceived: FeedbackReceived(0, 1, np.array([0]), VALUES),
+    BatchesReleased: BatchesReleased(3),
     GroupsSet: GroupsSet(np.array([1, 0, 1, 2], np.uint16)),
     ScoresReceived: ScoresReceived(np.array([3, 1, 2, 0]), VALUES[0]),
     ValidationReported: ValidationReported(report(3)),

@@ -116,6 +116,13 @@ class BalanceScheduling(Trainer):
 
     # Inside; what trainers have otherwise whose samples repeat.
 
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """The Trainer's, which takes an epoch to have the steps of the longest: `max_steps` may need more of them."""
+        epochs, *others = super().set_initial_training_values(args, dataloader)
+        shortest = max(1, len(dataloader) - 1)
+        steps = max(1, -(-shortest // args.gradient_accumulation_steps))
+        return (max(epochs, -(-args.max_steps // steps)), *others)
+
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """The Trainer's, which takes all epochs to be of one length."""
         epochs, steps = super()._init_training_state(*args, **kwargs)

@@ -288,6 +288,17 @@ def test_the_trainer_takes_a_step_with_the_gradients_left_of_a_short_epoch(
     second.sampler.close()
 
 
+def test_the_trainer_takes_all_of_max_steps_also_where_some_epochs_are_shorter(
+    job: dict[str, Any], tmp_path: Path
+) -> None:
+    job["tail"] = "carry"  # epochs of 6, 5 and 5 batches
+    trainer = trainer_of(job, tmp_path, max_steps=17, per_device_train_batch_size=SHORT)
+    trainer.train()
+    assert trainer.state.global_step == len(trainer.came) == 17
+    assert trainer.sampler is not None
+    trainer.sampler.close()
+
+
 def test_a_training_that_fails_gives_up_its_place_to_one_that_goes_on(
     job: dict[str, Any], plain: Run, tmp_path: Path
 ) -> None:

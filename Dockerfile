@@ -1,12 +1,12 @@
 # The scheduler service: docker build -t bss-scheduler .
-# Its packages are those of the extra `service`, in the versions of requirements.lock; torch is not among them.
+# Its packages are those of the extras `service` and `postgres`, in the versions of requirements.lock; no torch among them.
 FROM python:3.11-slim AS build
 ARG PIP_INDEX_URL=
 ARG PIP_EXTRA_INDEX_URL=
 ARG PIP_FIND_LINKS=
 COPY . /src
 RUN python -m venv --without-pip /opt/bss \
- && pip --python /opt/bss install --no-cache-dir --constraint /src/requirements.lock "/src[service]"
+ && pip --python /opt/bss install --no-cache-dir --constraint /src/requirements.lock "/src[postgres]"
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --user-group --home-dir /data bss \

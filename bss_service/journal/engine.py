@@ -58,13 +58,13 @@ def create_engine(url: str) -> sa.Engine:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite":
             parsed = parsed.set(database=real_path(parsed))
-        if parsed.drivername == "postgresql":  # of its drivers this one alone is known to work
+        if parsed.get_backend_name() == "postgresql":  # of its drivers this one alone is known to work
             parsed = parsed.set(drivername="postgresql+psycopg")
         engine = sa.create_engine(parsed, **_OPTIONS.get(parsed.get_backend_name(), {}))
     except ImportError as error:
         raise StoreError(
             f"the store {_shown(url)!r} can't be opened: its driver {error.name} is not installed"
-            + ("; pip install 'bss-scheduler[postgres]'" if "psycopg" in str(error.name) else "")
+            + ("; pip install 'bss-scheduler[postgres]'" if error.name == "psycopg" else "")
         ) from None
     except sa.exc.SQLAlchemyError as error:
         raise StoreError(f"the store {_shown(url)!r} can't be opened: {reason(error)}") from None

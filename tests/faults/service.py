@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -138,6 +139,7 @@ class Service:
             os.close(process)
             if began:
                 break  # else it fell asleep in the midst of a commit, and SQLite lets nobody in until that is over
+            time.sleep(0.2)  # for it to come to its end
         else:
             raise Dead(f"the other service did not start: {self.last_words()}")
         self.port = port

@@ -82,6 +82,17 @@ def split_files(root: Path, *patterns: str) -> dict[str, Path]:
     return {}
 
 
+def lists_of(name: str, root: Path, patterns: Sequence[str], also: Sequence[str] = ()) -> dict[str, Path]:
+    """`split_files` of a set that has no other form. also: what was looked for before.
+
+    Raises UnknownLayoutError where there are none.
+    """
+    lists = split_files(root, *patterns)
+    if not lists:
+        raise UnknownLayoutError(name, root, [*also, *patterns])
+    return lists
+
+
 def _split_file(root: Path, pattern: str, split: str) -> Path | None:
     return first_file(root, *(pattern.format(split=name) for name in SPLIT_NAMES[split]))
 
@@ -99,6 +110,13 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text_of(path).split("\n"), 1):
         if line.strip():
             yield f"{path.name}:{number}", line.strip(" \r\ufeff")
+
+
+def split_lines(lists: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
+    """The `lines` of each split's list, behind the split."""
+    for split, path in lists.items():
+        for place, line in lines(path):
+            yield split, place, line
 
 
 def csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -12,12 +12,13 @@ from .annotations import (
     Annotations,
     Entry,
     Place,
-    UnknownLayoutError,
     columns,
     csv_rows,
     first_file,
     lines,
+    lists_of,
     split_files,
+    split_lines,
     text_of,
 )
 from .folder import Audio, Features, Frames, Medium, Video, named
@@ -55,20 +56,17 @@ def crema_d(root: Path, split: str) -> Annotations:
     found = Annotations("codes", classes=tuple(EMOTIONS.values()))
     lists = split_files(root, *patterns)
     if not lists:
-        found.layout, lists = "words", split_files(root, *words)
+        found.layout, lists = "words", lists_of("crema-d", root, words, also=patterns)
         found.notes.append("lists of words are another draw than those of codes, as long: results don't compare")
-    if not lists:
-        raise UnknownLayoutError("crema-d", root, [*patterns, *words])
-    for part, path in lists.items():
-        for place, line in lines(path):
-            cells = re.split(r"[,\s]+", line.removesuffix(","))
-            match = re.fullmatch(r"(\d{4}_[A-Z0-9]+_[A-Z]+_[A-Z]+)(\.flv)?", cells[0])
-            if match is None or len(cells) != 2:
-                found.broken.append(f"{place}: {line!r} is not a clip and its emotion")
-                continue
-            clip = match[1]
-            label = EMOTIONS.get(cells[1], cells[1].lower())
-            found.entries.append(Entry(clip, part, label, clip[:4], place, {"id": clip}))
+    for part, place, line in split_lines(lists):
+        cells = re.split(r"[,\s]+", line.removesuffix(","))
+        match = re.fullmatch(r"(\d{4}_[A-Z0-9]+_[A-Z]+_[A-Z]+)(\.flv)?", cells[0])
+        if match is None or len(cells) != 2:
+            found.broken.append(f"{place}: {line!r} is not a clip and its emotion")
+            continue
+        clip = match[1]
+        label = EMOTIONS.get(cells[1], cells[1].lower())
+        found.entries.append(Entry(clip, part, label, clip[:4], place, {"id": clip}))
     return found
 
 
@@ -98,9 +96,7 @@ CREMA_D: Final = Source(
 def kinetics_sounds(root: Path, split: str) -> Annotations:
     """`ID,10,label`, `ID … label` or a table with the columns `youtube_id` and `label`."""
     patterns = ["my_{split}.txt", "annotations/{split}.csv", "{split}.csv", "{split}.txt"]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("kinetics-sounds", root, patterns)
+    lists = lists_of("kinetics-sounds", root, patterns)
     found = Annotations("lines")
     for part, path in lists.items():
         for place, clip, label in _clips(path, found):
@@ -159,13 +155,11 @@ KINETICS_SOUNDS: Final = Source(
 def vggsound(root: Path, split: str) -> Annotations:
     """`ytid,start,class,split`, or tables of each split beside a `label_encoding.json`."""
     whole = first_file(root, "vggsound.csv", "annotations/vggsound.csv", "data/VGGSound/vggsound.csv")
-    patterns = ["{split}.csv", "annotations/{split}.csv"]
-    lists = split_files(root, *patterns)
     if whole is not None:
         return _vggsound_rows(whole)
-    if not lists:
-        raise UnknownLayoutError("vggsound", root, ["vggsound.csv", "annotations/vggsound.csv", *patterns])
-    return _vggsound_tables(root, lists)
+    patterns = ["{split}.csv", "annotations/{split}.csv"]
+    sought = ["vggsound.csv", "annotations/vggsound.csv"]
+    return _vggsound_tables(root, lists_of("vggsound", root, patterns, also=sought))
 
 
 def _vggsound_rows(path: Path) -> Annotations:
@@ -248,22 +242,19 @@ VGGSOUND: Final = Source(
 def ave(root: Path, split: str) -> Annotations:
     """`Church bell&ID&good&0&10`: class, film, quality, first and last second of the event."""
     patterns = [f"{folder}{{split}}Set.txt" for folder in ("", "AVE_Dataset/", "AVE/", "data/AVE/")]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("ave", root, patterns)
+    lists = lists_of("ave", root, patterns)
     found = Annotations("sets")
     classes, parts = defaultdict(set), defaultdict(set)
-    for part, path in lists.items():
-        for place, line in lines(path):
-            cells = line.split("&")
-            if len(cells) != 5:
-                found.broken.append(f"{place}: {line!r} is not class, film, quality, start and end")
-                continue
-            if cells[1] == "VideoID":
-                continue
-            classes[cells[1]].add(cells[0])
-            parts[cells[1]].add(part)
-            found.entries.append(Entry("&".join(cells[:2]), part, cells[0], cells[1], place, {"id": cells[1]}))
+    for part, place, line in split_lines(lists):
+        cells = line.split("&")
+        if len(cells) != 5:
+            found.broken.append(f"{place}: {line!r} is not class, film, quality, start and end")
+            continue
+        if cells[1] == "VideoID":
+            continue
+        classes[cells[1]].add(cells[0])
+        parts[cells[1]].add(part)
+        found.entries.append(Entry("&".join(cells[:2]), part, cells[0], cells[1], place, {"id": cells[1]}))
     for seen, where in ((classes, "class"), (parts, "split")):
         if twofold := [name for name, places in seen.items() if len(places) > 1]:
             found.notes.append(f"{len(twofold)} films are in more than one {where}, by the lists: {named(twofold)}")

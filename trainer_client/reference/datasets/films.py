@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from .annotations import Annotations, Entry, Place, UnknownLayoutError, lines, split_files, text_of
+from .annotations import Annotations, Entry, Place, lines, lists_of, split_lines, text_of
 from .audiovisual import film
 from .folder import Features, Flow, Medium, Video
 from .reading import Published, Source
@@ -30,9 +30,7 @@ def flow_array(path: Path, entry: Entry) -> Medium:
 def nvgesture(root: Path, split: str) -> Annotations:
     """`path:./Video_data/class_01/subject13_r0 depth:sk_depth:138:218 color:sk_color:140:220 label:1`."""
     patterns = [f"nvgesture_{{split}}_correct{rest}.lst" for rest in ("_cvpr2016_v2", "_v2", "_cvpr2016", "")]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("nvgesture", root, patterns)
+    lists = lists_of("nvgesture", root, patterns)
     found = Annotations("lst", classes=tuple(f"gesture {number}" for number in range(1, GESTURES + 1)))
     for part, path in lists.items():
         for row, (place, line) in enumerate(lines(path)):
@@ -74,22 +72,19 @@ def ucf101(root: Path, split: str) -> Annotations:
         for folder in ("", "ucfTrainTestlist/", "data/UCF/")
         for zero in ("", "0")
     ]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("ucf-101", root, patterns)
+    lists = lists_of("ucf-101", root, patterns)
     found = Annotations("lists", classes=_class_names(next(iter(lists.values())).parent / "classInd.txt"))
-    for part, path in lists.items():
-        for place, line in lines(path):
-            match = re.fullmatch(r"(\w+)/(v_\w+_(g\d+)_c\d+)(?:\.avi)?(?:\s+(\d+))?", line)
-            if match is None:
-                found.broken.append(f"{place}: {line!r} is not a class and its film")
-                continue
-            label, name, group, told = match.groups()
-            if told is not None and found.classes[int(told) - 1 : int(told)] != (label,):
-                found.broken.append(f"{place}: {told} is not the number of {label} in classInd.txt")
-                continue
-            entry = Entry(name, part, label, f"{label}_{group}", place, {"label": label, "id": name})
-            found.entries.append(entry)
+    for part, place, line in split_lines(lists):
+        match = re.fullmatch(r"(\w+)/(v_\w+_(g\d+)_c\d+)(?:\.avi)?(?:\s+(\d+))?", line)
+        if match is None:
+            found.broken.append(f"{place}: {line!r} is not a class and its film")
+            continue
+        label, name, group, told = match.groups()
+        if told is not None and found.classes[int(told) - 1 : int(told)] != (label,):
+            found.broken.append(f"{place}: {told} is not the number of {label} in classInd.txt")
+            continue
+        entry = Entry(name, part, label, f"{label}_{group}", place, {"label": label, "id": name})
+        found.entries.append(entry)
     return found
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from .annotations import Annotations, Entry, Place, UnknownLayoutError, lines, split_files
+from .annotations import Annotations, Entry, Place, lists_of, split_lines
 from .audiovisual import film, sound
 from .folder import Text
 from .reading import Published, Source
@@ -16,18 +16,15 @@ SEPARATOR: Final = "[split|sign]"
 def iemocap(root: Path, split: str) -> Annotations:
     """`Ses04F_script02_2_F034.mp4 [split|sign] Oh, right. [split|sign] Angry`."""
     patterns = ["my_{split}_iemo.txt", "data/my_{split}_iemo.txt", "{split}.txt"]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("iemocap", root, patterns)
+    lists = lists_of("iemocap", root, patterns)
     found = Annotations("lines", classes=EMOTIONS)
-    for part, path in lists.items():
-        for place, line in lines(path):
-            cells = [cell.strip() for cell in line.split(SEPARATOR)]
-            match = re.fullmatch(r"((Ses\d\d[FM]_\w+)_[FM]\w+?)(\.mp4)?", cells[0])
-            if match is None or len(cells) != 3:
-                found.broken.append(f"{place}: {line[:60]!r} is not a clip, its text and its emotion")
-                continue
-            found.entries.append(Entry(match[1], part, cells[2], match[2], place, {"id": match[1]}, Text(cells[1])))
+    for part, place, line in split_lines(lists):
+        cells = [cell.strip() for cell in line.split(SEPARATOR)]
+        match = re.fullmatch(r"((Ses\d\d[FM]_\w+)_[FM]\w+?)(\.mp4)?", cells[0])
+        if match is None or len(cells) != 3:
+            found.broken.append(f"{place}: {line[:60]!r} is not a clip, its text and its emotion")
+            continue
+        found.entries.append(Entry(match[1], part, cells[2], match[2], place, {"id": match[1]}, Text(cells[1])))
     return found
 
 

@@ -11,13 +11,14 @@ from .annotations import (
     Annotations,
     Entry,
     Place,
-    UnknownLayoutError,
     columns,
     csv_rows,
     first_file,
     json_records,
     lines,
+    lists_of,
     split_files,
+    split_lines,
 )
 from .folder import Image, Medium, Text
 from .reading import Published, Source
@@ -40,9 +41,7 @@ def twitter2015(root: Path, split: str) -> Annotations:
     patterns = [
         f"{folder}{{split}}{rest}.tsv" for folder in ("", "twitter2015/", "annotations/") for rest in ("", "_data")
     ]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("twitter2015", root, patterns)
+    lists = lists_of("twitter2015", root, patterns)
     found = Annotations("one target a line", classes=SENTIMENTS)
     for part, path in lists.items():
         _read_tweets(part, path, found)
@@ -118,16 +117,15 @@ def _names(part: str) -> Sequence[str]:
 def _of_lines(lists: dict[str, Path]) -> Annotations:
     found = Annotations("lists", classes=SARCASM)
     telling = 0
-    for part, path in lists.items():
-        for place, line in lines(path):
-            record = _literal(line)
-            labels = record[2:] if isinstance(record, list) else []
-            if len(labels) not in (1, 2) or labels[-1] not in (0, 1):
-                found.broken.append(f"{place}: {line[:40]!r} is not a list of picture, text and label")
-            elif part == "train" and not TELLING.isdisjoint(str(record[1]).split()):
-                telling += 1
-            else:
-                found.entries.append(_post(str(record[0]), str(record[1]), int(labels[-1]), part, place))
+    for part, place, line in split_lines(lists):
+        record = _literal(line)
+        labels = record[2:] if isinstance(record, list) else []
+        if len(labels) not in (1, 2) or labels[-1] not in (0, 1):
+            found.broken.append(f"{place}: {line[:40]!r} is not a list of picture, text and label")
+        elif part == "train" and not TELLING.isdisjoint(str(record[1]).split()):
+            telling += 1
+        else:
+            found.entries.append(_post(str(record[0]), str(record[1]), int(labels[-1]), part, place))
     if telling:
         found.notes.append(f"{telling:,} training tweets that name sarcasm are left out, as Cai et al. (ACL 2019) do")
     return found
@@ -141,9 +139,7 @@ def _literal(line: str) -> Any:
 
 
 def _of_json(name: str, root: Path, patterns: Sequence[str], id_fields: Sequence[str]) -> Annotations:
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError(name, root, patterns)
+    lists = lists_of(name, root, patterns)
     found = Annotations("json", classes=SARCASM)
     for part, path in lists.items():
         for number, record in enumerate(json_records(path)):
@@ -180,9 +176,7 @@ MMSD2: Final = replace(
 def food101(root: Path, split: str) -> Annotations:
     """`texts/{split}_titles.csv` with the columns `text`, `label` and `Image_path`, or picture, text and label bare."""
     patterns = ["texts/{split}_titles.csv", "{split}_titles.csv"]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("food-101", root, patterns)
+    lists = lists_of("food-101", root, patterns)
     found = Annotations("bare titles")
     for part, path in lists.items():
         header = {"image": 0, "text": 1, "label": 2}
@@ -214,17 +208,14 @@ def mvsa(root: Path, split: str) -> Annotations:
     if whole is not None:
         return _by_annotators(root, whole)
     patterns = ["my_{split}_mvsa.txt", "{split}.txt"]
-    lists = split_files(root, *patterns)
-    if not lists:
-        raise UnknownLayoutError("mvsa", root, ["labelResultAll.txt", *patterns])
+    lists = lists_of("mvsa", root, patterns, also=["labelResultAll.txt"])
     found = Annotations("lists", classes=SENTIMENTS)
-    for part, path in lists.items():
-        for place, line in lines(path):
-            cells = line.split()
-            if len(cells) != 2:
-                found.broken.append(f"{place}: {line!r} is not a picture and its sentiment")
-                continue
-            _add_pair(root, cells[0].removesuffix(".jpg"), cells[1], part, place, found)
+    for part, place, line in split_lines(lists):
+        cells = line.split()
+        if len(cells) != 2:
+            found.broken.append(f"{place}: {line!r} is not a picture and its sentiment")
+            continue
+        _add_pair(root, cells[0].removesuffix(".jpg"), cells[1], part, place, found)
     return found
 
 

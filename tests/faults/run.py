@@ -353,18 +353,24 @@ class Run:
             if state.status == 404:
                 self._logs.pop(name, None)
                 continue
-            served = state.body["next_step"]
-            first = max(history.model.oldest, history.model.kept_from)
             self.done["jobs seen that have let batches go"] += history.model.kept_from > 0
-            if first < served:
-                self._ask(reading(name, range(first, served), frame=self.service.starts % 2 == 0))
+            self._read(name, state.body["next_step"])
             log = self._ask(calling(name, "log", "GET", "/decisions?count=1000"))
+            if history.is_certain and history.model.served > state.body["next_step"]:
+                self._read(name, history.model.served)  # handed out since, as the log has told
             if log.status == 404 or log.body["total"] != len(log.body["decisions"]):
                 continue
             rows = log.body["decisions"]
             self._check_log(name, rows)
             if not self._restless:
                 history.check(lambda model, rows=rows: objections(model, rows))  # type: ignore[misc]
+
+    def _read(self, name: str, served: int) -> None:
+        """Read all batches that are kept of those before a step."""
+        model = self._jobs[name].model
+        first = max(model.oldest, model.kept_from)
+        if first < served:
+            self._ask(reading(name, range(first, served), frame=self.service.starts % 2 == 0))
 
     def _check_log(self, name: str, rows: list[Mapping[str, Any]]) -> None:
         """A decision, once made, stays; so does its reward, once it is known."""

@@ -261,7 +261,7 @@ class Job:
         goes wrong with the shadow stands in the decision log only.
         """
         version = self.versions.in_force(self.planned_until)
-        self.versions.ready(version, self.history.decisions_of(version.version))
+        self.versions.ready(version, self.history.decisions_of(version.version), self._known(version))
         self.shadows.restore(self.history.watched)
 
     # Inside.
@@ -318,7 +318,7 @@ class Job:
         if version.waits_for_action:
             choice = choice_from_outside(self.action, self._previous_action())
         else:
-            choice = self.versions.act(observation, own, rewarded)
+            choice = self.versions.act(observation, own, rewarded, self._known(version))
         return Decision(
             **choice.fields(),
             first_step=first,
@@ -330,6 +330,10 @@ class Job:
             learned=max(len(rewarded), self.history.learned(version.version)),  # also when a client goes back
             shadow=self.shadows.watch(observation, self.history.watched),
         )
+
+    def _known(self, version: PolicyVersion) -> Callable[[], Sequence[Decision]]:
+        """Gives all decisions of a version whose reward is known."""
+        return lambda: self.history.rewarded(version.version, MAX_STEP)
 
     def _observer(self, first: int, reports_until: int) -> Callable[..., Observation]:
         return partial(

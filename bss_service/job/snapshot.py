@@ -4,13 +4,13 @@ carry from one service to another."""
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import pairwise
 from operator import not_
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from bss_service.core.arrays import Bool, Float32, Float64, Int64, UInt8, UInt16, UInt32
 from bss_service.core.observation import BEFORE_EVIDENCE, FIELDS, Observation
@@ -28,7 +28,7 @@ from bss_service.job.plans import Plan
 from bss_service.policies import artefact
 from bss_service.policies.artefact import NO_ARTEFACTS, AnyArtefact, Artefacts
 from bss_service.policies.builtin.artefact import named
-from bss_service.policies.versions import PolicyVersion, PolicyVersions, make_policy
+from bss_service.policies.versions import PolicyVersion, PolicyVersions, Remembered, make_policy
 from bss_service.protocol import frames
 from bss_service.protocol.actions import ActionRequest
 from bss_service.protocol.arrays import ArrayType
@@ -151,6 +151,24 @@ class PastState(Message):
         return Past(self.total, Counter(acted), Counter(rewarded), learnt, watched, self.gains.tolist())
 
 
+class RememberedState(Message):
+    """The state of a policy, or of a shadow, after some of its acts."""
+
+    version: Number
+    acts: Number
+    learned: Number
+    state: dict[str, JsonValue]
+
+    @classmethod
+    def of(cls, remembered: Remembered | None) -> "RememberedState | None":
+        """None where none is."""
+        return None if remembered is None else cls.model_construct(**asdict(remembered))
+
+    def unpacked(self) -> Remembered:
+        """The inverse of `of`."""
+        return Remembered(self.version, self.acts, self.learned, self.state)
+
+
 class NamesState(Message):
     """What a trainer calls its samples, from sample 0 on: the bytes of all in a row, as UTF-8."""
 
@@ -196,6 +214,8 @@ class Snapshot(Message):
     passes: list[PassState]
     shadows: list[VersionState] = Field(default_factory=list)
     watching: bool = False  # whether the last of them does
+    policy_state: Annotated[RememberedState | None, Field(exclude_if=is_none)] = None
+    shadow_state: Annotated[RememberedState | None, Field(exclude_if=is_none)] = None
     artefacts: dict[str, Bytes] = Field(default_factory=dict)
     action: ActionRequest | None = None  # from outside, for the interval after the last plan
     trainers: list[Trainer] = Field(default_factory=list)
@@ -363,6 +383,10 @@ def frozen(job: Job) -> Job:
     held.history = job.history.copy()
     held.versions, held.shadows = copy.copy(job.versions), copy.copy(job.shadows)
     held.versions.versions, held.shadows.versions = list(job.versions.versions), list(job.shadows.versions)
+    step, history = job.planned_until, job.history
+    learned = history.learned(job.versions.in_force(step).version)
+    held.versions.remembered = job.versions.remember(step, history.decisions_of, learned)
+    held.shadows.remembered = job.shadows.remember(job.history.watched)
     held.passes = list(job.passes)
     held.keys = copy.copy(job.keys)
     return held
@@ -395,6 +419,8 @@ def snapshot_of(job: Job) -> Snapshot:
         versions=[_version_state(v) for v in job.versions.versions],
         shadows=[_version_state(v) for v in job.shadows.versions],
         watching=job.shadows.watching,
+        policy_state=RememberedState.of(job.versions.remembered),
+        shadow_state=RememberedState.of(job.shadows.remembered),
         artefacts={},
         past=PastState.of(job.history.past) if job.history.past.total else None,
         decisions=job.history.decisions,
@@ -409,12 +435,16 @@ def snapshot_of(job: Job) -> Snapshot:
 
 
 def portable(job: Job) -> Snapshot:
-    """The same with all decisions in it, also those that have left memory, for another service."""
+    """The same with all decisions in it, also those that have left memory, for another service.
+
+    A policy's state is not: whoever takes it in lets the policy act again, and finds out that it acts alike.
+    """
     history = job.history
     past = Past(gains=history.past.gains)
     whole = replace(history, decisions=history.between(0, history.total), past=past, leaving=[])
     held = copy.copy(job)
-    held.history = whole
+    held.history, held.versions, held.shadows = whole, copy.copy(job.versions), copy.copy(job.shadows)
+    held.versions.remembered = held.shadows.remembered = None
     return snapshot_of(held)
 
 
@@ -473,13 +503,22 @@ def check_versions(snapshot: Snapshot) -> None:
 
 
 def check_whole(snapshot: Snapshot) -> None:
-    """Raises InvalidValueError for a snapshot of a store, which has but the latest decisions in it."""
+    """Raises InvalidValueError for a snapshot of a store, which has but the latest decisions in it, or none at all of
+    those that have made a policy's state what it is.
+    """
     if snapshot.past is not None:
         raise InvalidValueError(
             f"past must be null: the first {snapshot.past.total} decisions stand in the store that this is of",
             field="past",
             value=snapshot.past.total,
         )
+    for field in ("policy_state", "shadow_state"):
+        if (state := getattr(snapshot, field)) is not None:
+            raise InvalidValueError(
+                f"{field} must be null: nobody could tell that the policy has come to it",
+                field=field,
+                value=state.state,
+            )
 
 
 def restore(snapshot: Snapshot, artefacts: Artefacts = NO_ARTEFACTS) -> Job:
@@ -511,6 +550,8 @@ def unpacked(snapshot: Snapshot, artefacts: Artefacts) -> Job:
     job.versions.versions = _policy_versions(snapshot.versions)
     job.shadows.versions = _policy_versions(snapshot.shadows)
     job.shadows.watching = snapshot.watching
+    job.versions.remembered = None if snapshot.policy_state is None else snapshot.policy_state.unpacked()
+    job.shadows.remembered = None if snapshot.shadow_state is None else snapshot.shadow_state.unpacked()
     past = Past() if snapshot.past is None else snapshot.past.unpacked()
     job.history = History(snapshot.spec.reward, list(snapshot.decisions), list(snapshot.reports), past)
     job.passes = [(measuring.indices, measuring.values) for measuring in snapshot.passes]

@@ -8,7 +8,17 @@ from bss_service.core.observation import Observation
 from bss_service.errors import InvalidValueError, NotReproducibleError
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.policies.base import Choice, Policy
-from bss_service.policies.versions import PolicyVersion, consult, failed, is_same, make_policy, stream, to_ask_again
+from bss_service.policies.versions import (
+    PolicyVersion,
+    Remembered,
+    brought_back,
+    consult,
+    failed,
+    is_same,
+    make_policy,
+    stream,
+    to_ask_again,
+)
 from bss_service.protocol.decisions import Decision, ShadowChoice
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
@@ -30,6 +40,7 @@ class Shadows:
     artefacts: dict[str, AnyArtefact]  # those that the policies name
     versions: list[PolicyVersion] = field(default_factory=list)
     watching: bool = False
+    remembered: Remembered | None = None
     _live: tuple[int, Policy | Exception] | None = field(default=None, init=False)  # or why there is none
 
     @property
@@ -57,6 +68,14 @@ class Shadows:
         choice = failed(policy) if isinstance(policy, Exception) else self._act(policy, shadow, len(seen), observation)
         return ShadowChoice(shadow=shadow.version, policy=shadow.spec.name, **choice.fields())
 
+    def remember(self, watched: Watched) -> Remembered | None:
+        """The state of the shadow."""
+        shadow = self.current
+        if shadow is None or self._live is None or self._live[0] != shadow.version:
+            return self.remembered if shadow and self.remembered and self.remembered.version == shadow.version else None
+        policy, acts = self._live[1], len(watched(shadow.version))
+        return Remembered.of(shadow.version, policy, acts) if acts and not isinstance(policy, Exception) else None
+
     def restore(self, watched: Watched) -> None:
         """Bring the shadow to the state in which it acted last. Where that fails, it says so from then on."""
         if self.current is not None:
@@ -73,8 +92,10 @@ class Shadows:
 
     def _restored(self, shadow: PolicyVersion, seen: Sequence[Decision]) -> Policy:
         """The shadow's policy in the state in which it acted last; raises NotReproducibleError if it acts otherwise."""
-        policy = make_policy(shadow.spec, self.artefacts)
-        for number, decision in to_ask_again(policy, seen):
+        policy, acts, _ = brought_back(
+            lambda: make_policy(shadow.spec, self.artefacts), self.remembered, shadow, len(seen)
+        )
+        for number, decision in to_ask_again(policy, seen, acts):
             again = self._act(policy, shadow, number, decision.observation)
             if decision.shadow is None or not is_same(again, decision.shadow):
                 raise NotReproducibleError(

@@ -29,6 +29,7 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicyAnswer, PolicySpec
 
 MAX_SHOWN: Final = 20  # groups in a sentence
+Known = Callable[[], Sequence[Decision]]
 _STREAM: Final = 2**63  # keys of policies' random generators, apart from those of plans
 
 
@@ -53,6 +54,26 @@ class PolicyVersion:
         return PolicyAnswer(policy=self.spec, policy_version=self.version, first_step=self.first_step, changed=changed)
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The state of a policy, or of a shadow, after some of its acts, so that these need not be done again."""
+
+    version: int
+    acts: int
+    learned: int  # rewards that it had taken in when it acted last
+    state: Mapping[str, Any]  # JSON values
+
+    @classmethod
+    def of(cls, version: int, policy: Policy, acts: int, learned: int = 0) -> "Remembered | None":
+        """None where the policy does not tell its state, or one that is no JSON."""
+        try:
+            state = policy.state()
+            plain = None if state is None else json.loads(json.dumps(dict(state), allow_nan=False))
+        except Exception:  # of a package that this one knows nothing about: it will have to act again as it did
+            return None
+        return None if plain is None else cls(version, acts, learned, plain)
+
+
 @dataclass(slots=True)
 class PolicyVersions:
     """All versions of a job in order, and the live policy: the one that acted last."""
@@ -60,6 +81,7 @@ class PolicyVersions:
     job: JobSpec
     versions: list[PolicyVersion]
     artefacts: dict[str, AnyArtefact] = field(default_factory=dict)  # those that the policies name
+    remembered: Remembered | None = None
     _live: tuple[int, Policy] | None = field(default=None, init=False)
 
     def in_force(self, step: int) -> PolicyVersion:
@@ -86,16 +108,18 @@ class PolicyVersions:
         self.versions.append(version)
         return version
 
-    def act(self, observation: Observation, own: Sequence[Decision], rewarded: Sequence[Decision]) -> Choice:
+    def act(
+        self, observation: Observation, own: Sequence[Decision], rewarded: Sequence[Decision], known: Known
+    ) -> Choice:
         """Let the policy in force learn what is new to it, and act.
 
-        own: its decisions so far; rewarded: those of them whose reward is known, in order. A policy that can't be
-        made any more is one that fails.
+        own: its decisions so far; rewarded: those of them whose reward it may know, in order; known: as `restore` has
+        it. A policy that can't be made any more is one that fails.
         """
         version = self.in_force(observation.step)
         try:
             # Not always a new one: batches drawn by a client can lead back to a step before a swap.
-            policy = self._policy(version, own)
+            policy = self._policy(version, own, known)
         except InvalidValueError as error:
             return failed(error)
         learned = own[-1].learned if own else 0
@@ -120,32 +144,42 @@ class PolicyVersions:
             return False
         return policy.partial_evidence and bool(self.job.lacks(policy.enough()))
 
-    def ready(self, version: PolicyVersion, own: Sequence[Decision]) -> None:
+    def ready(self, version: PolicyVersion, own: Sequence[Decision], known: Known) -> None:
         """Have a policy in the state in which it acted last. Raises as `restore` does, but not for one that can't be
         made if nothing hangs on it: it has not acted, or failed when it last did, or its actions come from outside.
         """
         if version.waits_for_action:
             return
         try:
-            self._policy(version, own)
+            self._policy(version, own, known)
         except InvalidValueError:
             if own and not own[-1].failed:
                 raise
 
-    def restore(
-        self, version: PolicyVersion, own: Sequence[Decision], rewarded: Callable[[], Sequence[Decision]]
-    ) -> Policy:
+    def remember(self, step: int, own: Callable[[int], Sequence[Decision]], learned: int) -> Remembered | None:
+        """The state of the policy that draws a step, where it has acted.
+
+        own: gives the decisions of a version; learned: the rewards that the last of them had taken in.
+        """
+        version = self.in_force(step).version
+        if self._live is None or self._live[0] != version:
+            return self.remembered if self.remembered is not None and self.remembered.version == version else None
+        acts = len(own(version))
+        return Remembered.of(version, self._live[1], acts, learned) if acts else None
+
+    def restore(self, version: PolicyVersion, own: Sequence[Decision], known: Known) -> Policy:
         """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
 
-        own: its decisions; rewarded: gives those of them whose reward is known. Raises NotReproducibleError if it acts
+        own: its decisions; known: gives those of them whose reward is known. Raises NotReproducibleError if it acts
         otherwise than it did, and InvalidValueError if it can't be made. Of a stateless policy only the last decision
-        is checked.
+        is checked; of one whose state is remembered those that came after.
         """
-        policy = make_policy(version.spec, self.artefacts)
-        known = [] if policy.stateless else rewarded()
-        learned = 0
-        for number, decision in to_ask_again(policy, own):
-            new = known[learned : decision.learned]
+        policy, acts, learned = brought_back(
+            lambda: make_policy(version.spec, self.artefacts), self.remembered, version, len(own)
+        )
+        rewarded = [] if policy.stateless else known()
+        for number, decision in to_ask_again(policy, own, acts):
+            new = rewarded[learned : decision.learned]
             again = consult(policy, self.job, self._rng(version, number), decision.observation, new)
             learned = decision.learned
             if not is_same(again, decision):
@@ -160,10 +194,10 @@ class PolicyVersions:
         """Where the version that draws a step stands; all behind it begin later."""
         return next(k for k in reversed(range(len(self.versions))) if self.versions[k].first_step <= step)
 
-    def _policy(self, version: PolicyVersion, own: Sequence[Decision]) -> Policy:
+    def _policy(self, version: PolicyVersion, own: Sequence[Decision], known: Known) -> Policy:
         if self._live is not None and self._live[0] == version.version:
             return self._live[1]
-        return self.restore(version, own, lambda: [d for d in own if d.rewarded_at is not None])
+        return self.restore(version, own, known)
 
     def _rng(self, version: PolicyVersion, number: int) -> np.random.Generator:
         return stream(self.job.seed, _STREAM + version.version, number)
@@ -175,11 +209,31 @@ def stream(seed: int, key: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=keys, counter=[0, number, 0, 0]))
 
 
-def to_ask_again(policy: Policy, decisions: Sequence[Decision]) -> list[tuple[int, Decision]]:
-    """The decisions of a policy, numbered, that bring it to its state; of a stateless one the last, as a check."""
+def brought_back(
+    make: Callable[[], Policy], remembered: Remembered | None, version: PolicyVersion, acts: int
+) -> tuple[Policy, int, int]:
+    """A policy that has acted so often in the latest state that is remembered of it.
+
+    With the acts and the rewards that are in that state: none in a new one's.
+    """
+    policy = make()
+    if policy.stateless or remembered is None or remembered.version != version.version or remembered.acts > acts:
+        return policy, 0, 0
+    try:
+        policy.resume(remembered.state)
+    except Exception:  # another release of it tells its state otherwise
+        return make(), 0, 0
+    return policy, remembered.acts, remembered.learned
+
+
+def to_ask_again(policy: Policy, decisions: Sequence[Decision], acts: int) -> list[tuple[int, Decision]]:
+    """The decisions of a policy after some acts, numbered, that bring it to its state.
+
+    Of a stateless one the last, as a check.
+    """
     if policy.stateless:
         return [(len(decisions) - 1, decisions[-1])] if decisions else []
-    return list(enumerate(decisions[:]))
+    return list(enumerate(decisions[acts:], acts))
 
 
 def consult(

@@ -3,7 +3,7 @@
 import copy
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -62,6 +62,17 @@ class PolicyContract:
     def test_it_is_restored_by_the_same_observations_generators_and_rewards(self) -> None:
         assert list(self._run(self.make())) == list(self._run(self.make()))
 
+    def test_the_state_that_it_tells_is_json_and_all_that_counts_of_its_past(self) -> None:
+        policy, again = self.make(), self.make()
+        run = self._run(policy)
+        before = [next(run) for _ in range(EPOCHS // 2)]
+        state = policy.state()
+        if state is not None:
+            told = json.loads(json.dumps(dict(state), allow_nan=False))
+            rest = list(run)
+            again.resume(told)
+            assert list(self._run(again, before)) == [*before, *rest]
+
     def test_if_it_says_that_it_is_stateless_its_past_does_not_count(self) -> None:
         policy = self.make()
         *_, last = self._run(policy)
@@ -95,14 +106,14 @@ class PolicyContract:
         again = self.make(**json.loads(policy.model_dump_json()))
         assert again.model_dump() == policy.model_dump()
 
-    def _run(self, policy: Policy) -> Iterator[Choice]:
-        """A training run: act, and two epochs later learn what came of it."""
+    def _run(self, policy: Policy, before: Sequence[Choice] = ()) -> Iterator[Choice]:
+        """A training run: act, and two epochs later learn what came of it. before: choices that it has behind it."""
         decisions: list[Decision] = []
         for epoch in range(EPOCHS):
-            if epoch >= 2:
+            observation, is_new = self.observation(epoch), epoch >= len(before)
+            if epoch >= 2 and is_new:
                 policy.learn(decisions[epoch - 2])
-            observation = self.observation(epoch)
-            choice = policy.act(observation, _generator(epoch))
+            choice = policy.act(observation, _generator(epoch)) if is_new else before[epoch]
             decisions.append(_decision(observation, choice))
             yield choice
 

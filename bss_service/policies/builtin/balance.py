@@ -1,14 +1,14 @@
 """BSS-L, the paper's learning-based scheduler."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
 from bss_service.core.action import Action, Coverage
 from bss_service.core.observation import Observation
-from bss_service.policies.base import BALANCE, Choice, Policy
+from bss_service.policies.base import BALANCE, Choice, Policy, counted
 
 
 class Balance(Policy):
@@ -26,6 +26,12 @@ class Balance(Policy):
 
     def needs(self) -> Mapping[str, int]:
         return BALANCE
+
+    def state(self) -> Mapping[str, Any]:
+        return {"intervals": self._intervals}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._intervals = counted(state, "intervals")
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         if observation["measured_share"] == 0:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 from bss_service.core.action import NAMED_ACTIONS, needs_of
 from bss_service.core.arrays import Float64
 from bss_service.core.observation import Observation
-from bss_service.policies.base import Choice, Policy
+from bss_service.policies.base import Choice, Policy, counted
 from bss_service.protocol.decisions import Decision
 
 
@@ -55,6 +55,15 @@ class Bandit(Policy):
 
     def needs(self) -> Mapping[str, int]:
         return needs_of(NAMED_ACTIONS[arm] for arm in self.arms)
+
+    def state(self) -> Mapping[str, Any]:
+        return {"weights": self._weights.tolist(), "acted": self._acted, "learned": self._learned}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        weights = np.array(state["weights"], np.float64)
+        if weights.shape != (len(self.arms),) or not np.isfinite(weights).all():
+            raise ValueError(f"weights must be {len(self.arms)} numbers, got {state['weights']}")
+        self._weights, self._acted, self._learned = weights, counted(state, "acted"), counted(state, "learned")
 
     def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
         self._acted += 1

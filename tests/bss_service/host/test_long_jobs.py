@@ -84,6 +84,25 @@ def test_a_job_with_many_decisions_goes_on_after_restarts_and_tells_all_of_them(
     run(use)
 
 
+def test_a_restart_reads_none_of_the_decisions_that_have_left_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[Any, ...]] = []
+
+    async def use() -> None:
+        async with opened(tmp_path) as host:
+            await host.create(JOB)
+            await train(host, "job", range(30))
+        monkeypatch.setattr(Store, "decisions", lambda _, *asked: read.append(asked) or [])
+        async with opened(tmp_path) as host:
+            await train(host, "job", range(30, 34))
+            assert read == []
+            await host.decisions("job", 0, 1)
+            assert read == [("job", 0, 1)]
+
+    run(use)
+
+
 def test_a_portable_snapshot_has_all_decisions_in_it_and_one_of_a_store_is_refused(tmp_path: Path) -> None:
     async def use() -> None:
         async with opened(tmp_path) as host:

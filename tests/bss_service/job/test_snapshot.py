@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bss_service.errors import BssError, InvalidValueError, NotReproducibleError
 from bss_service.job.events import FeedbackReceived, PlanDrawn, ScoresReceived, StepsServed, ValidationReported
-from bss_service.job.snapshot import Snapshot, restore, take_snapshot
+from bss_service.job.snapshot import Snapshot, check_whole, portable, restore, take_snapshot
 from bss_service.protocol import frames
 from bss_service.protocol.training import Feedback, Ranked, Scores
 from tests.conftest import Trainer
@@ -129,10 +129,18 @@ def test_policies_that_are_not_installed_are_refused_by_name() -> None:
 def test_decisions_that_the_policy_would_not_make_are_refused() -> None:
     trainer = Trainer("bandit")
     trainer.train(6)
-    message = frames.decode(trainer.state())
+    message = frames.decode(portable(trainer.job).to_frame())
     message["decisions"][1]["action"]["kappa_loss"] = 7.0
     with pytest.raises(NotReproducibleError, match="'bandit' chose otherwise"):
         restore(Snapshot.model_validate(message))
+
+
+def test_a_state_of_a_policy_is_taken_from_ones_own_store_alone() -> None:
+    trainer = Trainer("bandit")
+    trainer.train(6)
+    check_whole(portable(trainer.job))
+    with pytest.raises(InvalidValueError, match="policy_state must be null"):
+        check_whole(take_snapshot(trainer.job))
 
 
 # What is refused.

@@ -1,16 +1,17 @@
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from pydantic import PrivateAttr
 
 from bss_service.core.action import Action
 from bss_service.core.observation import Observation
 from bss_service.core.sampling import uniforms
 from bss_service.errors import ConflictError, InvalidValueError, NotReproducibleError
 from bss_service.job.job import Job
-from bss_service.job.snapshot import Snapshot, restore
+from bss_service.job.snapshot import Snapshot, restore, take_snapshot
 from bss_service.policies import base
 from bss_service.policies.base import Choice, Policy
 from bss_service.policies.versions import PolicyVersion, PolicyVersions, consult, make_policy
@@ -280,6 +281,65 @@ def test_a_policy_without_state_that_acts_otherwise_is_found_out_too(install: In
     )
     with pytest.raises(NotReproducibleError, match="about step 9"):
         restore(Snapshot.from_frame(trainer.state()))
+
+
+class Counting(Policy):
+    """Counts its acts, and tells of which steps it was asked."""
+
+    _acted: Any = PrivateAttr(default=0)
+
+    def act(self, observation: Observation, rng: np.random.Generator) -> Choice:
+        ASKED.append(observation.step)
+        self._acted += 1
+        return Choice(Action(kappa_loss=self._acted / 10))
+
+    def state(self) -> Mapping[str, Any]:
+        return {"acted": self._acted}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._acted = int(state["acted"])
+
+
+class Unsure(Counting):
+    """Can do nothing with what it told."""
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        self._acted = 100
+        raise ValueError("it is another release's")
+
+
+class Untold(Counting):
+    """Its state is no JSON."""
+
+    def state(self) -> Mapping[str, Any]:
+        return {"acted": object()}
+
+
+@pytest.mark.parametrize(("policy", "asked"), [(Counting, []), (Unsure, [0, 3, 6, 9]), (Untold, [0, 3, 6, 9])])
+def test_a_policy_that_tells_its_state_is_not_asked_again(install: Install, policy: type[Policy], asked: list) -> None:
+    install("counting", policy)
+    trainer = Trainer("counting", samples=12)
+    trainer.swap("counting", "next_interval", shadow=True)
+    trainer.train(12)
+    snapshot = Snapshot.from_frame(take_snapshot(trainer.job).to_frame())
+    ASKED.clear()
+    trainer.job = restore(snapshot)
+    assert [*asked, *asked] == ASKED  # the shadow too
+    trainer.train(6)
+    decisions = trainer.job.history.decisions
+    assert [d.action.kappa_loss for d in decisions] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    assert [d.shadow.action.kappa_loss for d in decisions if d.shadow] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+
+
+def test_what_it_did_after_its_state_was_told_is_asked_again(install: Install) -> None:
+    install("counting", Counting)
+    trainer = Trainer("counting", samples=12)
+    trainer.train(6)
+    told = take_snapshot(trainer.job).policy_state
+    trainer.train(6)
+    ASKED.clear()
+    restore(take_snapshot(trainer.job).model_copy(update={"policy_state": told}))
+    assert ASKED == [6, 9]
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
         lifespan=lifespan,
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
+        telemetry=None if traced else {"tracing": False, "metrics": False, "logs": False},  # it would look at each call
         redirect_slashes=False,  # the place would be made of the Host header, and of this scheme, not of a proxy's
     )
     app.state.settings = settings

@@ -28,7 +28,7 @@ def objections(model: Model, decisions: Sequence[Mapping[str, Any]]) -> Iterator
             row = None if batch.version == 0 else by_step[step]
             coverage = "epoch" if row is None else row["action"]["coverage"]
             sample = batch.indices[k]
-            if sample >= model.samples_of(epoch):
+            if sample >= model.samples_of(epoch if coverage == "epoch" else model.epoch_of(step)):
                 yield f"coverage: sample {sample} comes at step {step} of epoch {epoch}, which does not have it yet"
             if coverage == "epoch" and sample in drawn:
                 yield f"coverage: sample {sample} comes twice in epoch {epoch}, again at step {step}"

@@ -11,6 +11,8 @@ from bss_service.journal.file import real_path
 
 BUSY_SECONDS: Final = 5  # that a commit waits for another process to unlock the file, or a row
 ANSWER_SECONDS: Final = 60  # for a statement, and for a server that seems to be there
+LOG_PAGES: Final = 2**16  # of SQLite's log, at which a commit brings it into the database itself
+LOG_BYTES: Final = 2**26  # of its file, once it is empty
 _MALFORMED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -96,6 +98,8 @@ def _tune_sqlite(connection: Any, _: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS}")  # the first: the others may have to wait too
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")  # a commit outlives the process, not a loss of power
+    connection.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
 
 
 def _tune_postgresql(connection: Any, _: object) -> None:

@@ -18,11 +18,12 @@ from bss_service.job.plans import Plan
 from bss_service.journal import descriptions, schema
 from bss_service.journal.descriptions import Description
 from bss_service.journal.engine import Reading, by_name, concerns_all, create_engine, reason
-from bss_service.journal.lanes import Item, Lanes
 from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
 from bss_service.journal.stored import Damage, PlanRow, Stored, decisions_body, decisions_of, plan_body
 from bss_service.journal.transaction import DecisionBlock, Entry, PlanPiece, Removal, SnapshotPart, Transaction, Written
 from bss_service.journal.writer import Writer
+from bss_service.journal.writing.checkpoints import Checkpoints
+from bss_service.journal.writing.lanes import Item, Lanes
 from bss_service.policies import artefact
 from bss_service.policies.artefact import AnyArtefact
 from bss_service.protocol.artefacts import MANIFESTS, ArtefactManifest
@@ -58,6 +59,8 @@ class Store:
             self._let_go()
             raise
         self._insert_entry = by_name(self._engine, journal.insert())
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        self._checkpoints = Checkpoints(self._engine, self._right.check) if is_sqlite else None
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="bss-store-writer", daemon=True)
         self._writer.start()
@@ -81,6 +84,8 @@ class Store:
         """Commit what is queued, and let go of the database."""
         self._queue.put(None)
         self._writer.join()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
         self._let_go()
 
     def job_names(self) -> list[str]:
@@ -273,6 +278,8 @@ class Store:
                 is_open = self._take(items, wait=not lanes and not items)
             self._commit_together_or_apart(lanes.ready(items))
             items = self._write_piece(lanes) if lanes else []
+            if self._checkpoints is not None:
+                self._checkpoints.due()
         self._right.disconnect()
 
     def _take(self, items: list[Item], *, wait: bool) -> bool:
@@ -284,13 +291,18 @@ class Store:
         return True
 
     def _write_piece(self, lanes: Lanes) -> list[Item]:
-        """Write a piece of a large plan; once all of its are, what can be committed: it, and what waited behind it."""
+        """Write a piece of a large plan; once all of its are, or where it has none, commit it.
+
+        Returns what waited behind it then.
+        """
         item = lanes.turn()
         transaction, _ = item
         try:
             piece = lanes.next_piece(transaction)
             if piece is None:
-                return lanes.leave(transaction.job)
+                first, *behind = lanes.leave(transaction.job)
+                self._commit_together_or_apart([first])
+                return behind
             with self._right.change() as connection:
                 _put_piece(connection, transaction.job, piece)
         except Exception as error:

@@ -120,6 +120,23 @@ class StoreContract(ABC):
             assert (stored.indices == large.indices).all()
             assert store.stored_bytes("job") > 8 * large.indices.size
 
+    def test_a_part_of_a_snapshot_keeps_no_other_job_waiting(self) -> None:
+        order: list[str] = []
+        with self._fresh() as store:
+            _commit(store, created=SPEC, plans=[_large_plan(1)], entries=[_entry(1)])
+            waiting = {
+                "large": Transaction("job", plans=[_large_plan(1)]),  # so that the others are there before its end
+                "part": Transaction("third", snapshot=list(parts_of(1, b"state"))),
+                "behind": Transaction("third", entries=[_entry(1)]),
+                "other": Transaction("other", created=SPEC.model_copy(update={"name": "other"})),
+            }
+            futures = [store.commit(transaction) for transaction in waiting.values()]
+            for name, future in zip(waiting, futures, strict=True):
+                future.add_done_callback(lambda _, name=name: order.append(name))  # type: ignore[misc]
+            for future in futures:
+                future.result(SECONDS)
+            assert order == ["other", "part", "behind", "large"]
+
     def test_of_a_large_plan_that_is_replaced_nothing_is_left(self) -> None:
         with self._fresh() as store:
             _commit(store, created=SPEC, plans=[_large_plan(1)])

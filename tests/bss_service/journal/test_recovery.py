@@ -313,10 +313,15 @@ def test_a_cut_write_ahead_log_ends_with_its_last_whole_commit(start_service: St
     service, job = start_service(), job_of()
     with service.client(retries=0) as client:
         client.create_job(job)
-        before = order(train(client, job, range(20)))
-        service.kill()
-        wal = service.store.with_name("bss.sqlite-wal")
-        wal.write_bytes(wal.read_bytes()[: wal.stat().st_size * 2 // 3])
+        store, wal = service.store, service.store.with_name("bss.sqlite-wal")
+        with closing(sqlite3.connect(store)) as reader:  # of this moment, beyond which the log can't be emptied
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM jobs").fetchall()
+            before = order(train(client, job, range(20)))
+            service.kill()
+            database, log = store.read_bytes(), wal.read_bytes()
+        store.write_bytes(database)
+        wal.write_bytes(log[: len(log) * 2 // 3])
         service.start()
         reached = client.job("job").next_step
         assert 0 < reached < 20

@@ -1,7 +1,8 @@
-"""In which order changes are committed: a job's in the order they came, and none behind another job's large plan.
+"""In which order changes are committed: a job's in the order they came, and none behind what others don't wait for.
 
 SQLite lets one change in at a time, and takes about 10 ms for a megabyte. A large plan is therefore written ahead of
-its transaction, in pieces that nothing refers to yet; between them all others are committed.
+its transaction, in pieces that nothing refers to yet. Between them, and between the parts of snapshots, all others are
+committed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,14 +19,14 @@ Item = tuple[Transaction, Future[None]]
 
 @dataclass(slots=True)
 class _Lane:
-    """A job's transactions, the first of which waits for its pieces."""
+    """A job's transactions, the first of which waits for its pieces, or for its turn."""
 
     items: list[Item]
     pieces: Iterator[PlanPiece]
 
 
 class Lanes:
-    """Transactions that wait for pieces, or behind one of their job that does."""
+    """Transactions that wait for pieces or their turn, or behind one of their job that does."""
 
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}  # by job
@@ -40,7 +41,7 @@ class Lanes:
             transaction, _ = item
             if transaction.job in self._lanes:
                 self._lanes[transaction.job].items.append(item)
-            elif transaction.is_large and not (transaction.written or transaction.fence.closed):
+            elif (transaction.is_large or not transaction.is_change) and not transaction.fence.closed:
                 self._lanes[transaction.job] = _Lane([item], _pieces(transaction))
             else:
                 ready.append(item)
@@ -62,8 +63,8 @@ class Lanes:
 
 
 def _pieces(transaction: Transaction) -> Iterator[PlanPiece]:
-    """The pieces of its plans; behind the last of a plan the transaction tells that they are written."""
-    for plan in transaction.plans:
+    """The pieces of its plans, if it is large; behind the last of each the transaction tells that they are."""
+    for plan in transaction.plans if transaction.is_large else ():
         body, write = plan_body(plan), uuid4().hex
         for piece, start in enumerate(range(0, len(body), PIECE_BYTES)):
             yield PlanPiece(plan.first_step, write, piece, body[start : start + PIECE_BYTES])

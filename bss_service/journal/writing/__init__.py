@@ -1,0 +1,1 @@
+"""In which order changes are written, and when they reach SQLite's database."""

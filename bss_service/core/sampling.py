@@ -1,6 +1,8 @@
 """Counter-based random numbers, weighted orders and draws, and the plan of an interval."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -23,7 +25,9 @@ _FACTORS: Final = (0xD2E7470EE14C6C93, 0xCA5A826395121157)  # of Philox's rounds
 _BUMPS: Final = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)  # of its key, from round to round
 _SHORT: Final = 512  # samples of a pass up to which passes are ordered together: a generator costs as much as so many
 _TOGETHER: Final = 2**17  # rows ordered at a time
-_CACHED: Final = 2**15  # numbers gone through at a time
+_CACHED: Final = 2**15  # numbers gone through at a time, of Philox's blocks of four
+_LARGE: Final = 2**21  # numbers that several threads go through
+_THREADS: Final = min(4, os.cpu_count() or 1)
 
 
 Proceed = Callable[[], None]
@@ -40,18 +44,35 @@ def uniforms(seed: int, stream: int, counter: int, size: int) -> Float64:
     distributions are not, so the conversion is done here; to 52 bits, since half a unit more must not round up to 1.
     """
     key = np.array([seed, stream], dtype=np.uint64)
-    bits = np.random.Philox(key=key, counter=np.array([0, counter, 0, 0], dtype=np.uint64))
     numbers = np.empty(size)
-    for part in _parts(size):
-        numbers[part] = bits.random_raw(part.stop - part.start) >> np.uint64(12)
-        numbers[part] += 0.5
-        numbers[part] *= 2.0**-52
+
+    def fill(parts: Iterable[slice], start: int) -> None:
+        bits = np.random.Philox(key=key, counter=np.array([start // 4, counter, 0, 0], dtype=np.uint64))
+        for part in parts:
+            numbers[part] = bits.random_raw(part.stop - part.start) >> np.uint64(12)
+            numbers[part] += 0.5
+            numbers[part] *= 2.0**-52
+
+    _through(size, fill)
     return numbers
 
 
-def _parts(size: int) -> Iterator[slice]:
-    """Parts of an array that stay in the processor's cache over several acts, and take no memory of its size."""
-    return (slice(start, min(start + _CACHED, size)) for start in range(0, size, _CACHED))
+def _through(size: int, work: Callable[[Iterable[slice], int], None]) -> None:
+    """Go through an array's parts that stay in the processor's cache over several acts, and take no memory of its size.
+
+    work: is given parts in a row and where the first begins; of a large array by several threads, each with its own.
+    """
+    if size < _LARGE or _THREADS == 1:
+        work(_parts(0, size), 0)
+        return
+    each = -(-size // (_THREADS * _CACHED)) * _CACHED
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for done in [pool.submit(work, _parts(at, min(at + each, size)), at) for at in range(0, size, each)]:
+            done.result()
+
+
+def _parts(start: int, stop: int) -> Iterator[slice]:
+    return (slice(at, min(at + _CACHED, stop)) for at in range(start, stop, _CACHED))
 
 
 def uniform_rows(seed: int, stream: int, counter: int, rows: int, size: int) -> Float64:
@@ -97,17 +118,16 @@ def weighted_order(weights_log: Float64, u: Float64, first: int | None = None) -
     needed. Exponential keys E_i/w_i ascending (Efraimidis & Spirakis 2006), compared by logarithm so that no weight
     over- or underflows. Samples of weight 0 come last, in random order.
     """
-    never = np.isneginf(weights_log)
-    has_never = bool(never.any())
-    keys = _keys(np.where(never, 0.0, weights_log) if has_never else weights_log, u)
+    never = np.isneginf(weights_log) if weights_log.min(initial=0.0) == -np.inf else None
+    keys = _keys(weights_log if never is None else np.where(never, 0.0, weights_log), u)
     del u  # of whoever has no more use for them, that is as much memory
     first = keys.shape[-1] if first is None else min(first, keys.shape[-1])
     if keys.size > keys.shape[-1]:  # many short rows
-        if has_never:
+        if never is not None:
             return np.lexsort((keys, np.broadcast_to(never, keys.shape)))[..., :first]
         return np.argsort(keys, kind="stable")[..., :first]
     row = keys.reshape(-1)
-    if not has_never:
+    if never is None:
         return ascending(row, first).reshape(*keys.shape[:-1], first)
     drawn = np.flatnonzero(~never)
     order = drawn[ascending(row[drawn], first)]
@@ -123,11 +143,15 @@ def _keys(weights_log: Float64, u: Float64) -> Float64:
         return np.log(-np.log(u)) - weights_log
     keys = np.empty_like(u)
     row, numbers = keys.reshape(-1), u.reshape(-1)
-    for part in _parts(len(row)):
-        of_part = row[part]
-        np.negative(np.log(numbers[part], out=of_part), out=of_part)
-        np.log(of_part, out=of_part)
-        of_part -= weights_log[part]
+
+    def fill(parts: Iterable[slice], _: int) -> None:
+        for part in parts:
+            of_part = row[part]
+            np.negative(np.log(numbers[part], out=of_part), out=of_part)
+            np.log(of_part, out=of_part)
+            of_part -= weights_log[part]
+
+    _through(len(row), fill)
     return keys
 
 
@@ -145,19 +169,27 @@ def ascending(keys: Float64, first: int) -> Int64:
     width = np.uint64(max(1, (size - 1).bit_length()))
     place = (np.uint64(1) << width) - np.uint64(1)
     packed = np.empty(size, dtype=np.uint64)
-    for part in _parts(size):
-        bits = packed[part]
-        np.add(keys[part], 0.0, out=bits.view(np.float64))  # −0 would come before 0, which it equals
-        bits ^= (bits.view(np.int64) >> 63).view(np.uint64) | np.uint64(2**63)  # in the order of the keys
-        bits &= ~place
-        bits |= np.arange(part.start, part.stop, dtype=np.uint64)
+
+    def pack(parts: Iterable[slice], _: int) -> None:
+        for part in parts:
+            bits = packed[part]
+            np.add(keys[part], 0.0, out=bits.view(np.float64))  # −0 would come before 0, which it equals
+            bits ^= (bits.view(np.int64) >> 63).view(np.uint64) | np.uint64(2**63)  # in the order of the keys
+            bits &= ~place
+            bits |= np.arange(part.start, part.stop, dtype=np.uint64)
+
+    _through(size, pack)
     packed.sort()
     order = np.empty(size, dtype=np.int64)
     ties = np.zeros(size, dtype=np.bool_)  # with the next
-    for part in _parts(size):
-        np.bitwise_and(packed[part], place, out=order[part].view(np.uint64))
-        leading = packed[part.start : part.stop + 1] >> width
-        np.equal(leading[1:], leading[:-1], out=ties[part][: len(leading) - 1])
+
+    def unpack(parts: Iterable[slice], _: int) -> None:
+        for part in parts:
+            np.bitwise_and(packed[part], place, out=order[part].view(np.uint64))
+            leading = packed[part.start : part.stop + 1] >> width
+            np.equal(leading[1:], leading[:-1], out=ties[part][: len(leading) - 1])
+
+    _through(size, unpack)
     if ties.any():
         ties[1:] |= ties[:-1].copy()
         tied = np.flatnonzero(ties)

@@ -160,6 +160,21 @@ def test_weights_too_far_apart_for_any_float_still_order() -> None:
     assert weighted_order(weights, uniforms(0, 0, 0, 3)).tolist() == [1, 2, 0]
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_an_order_is_the_same_whatever_number_of_threads_makes_it(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 3 * 2**15 + 5
+    weights = np.random.default_rng(0).normal(size=size)
+    monkeypatch.setattr(sampling, "_THREADS", 1)
+    u = uniforms(1, 2, 3, size)
+    alone = weighted_order(weights, u)
+    monkeypatch.setattr(sampling, "_THREADS", threads)
+    monkeypatch.setattr(sampling, "_LARGE", 0)
+    assert uniforms(1, 2, 3, size).tobytes() == u.tobytes()
+    assert weighted_order(weights, u).tobytes() == alone.tobytes()
+
+
 def test_an_order_of_more_samples_than_float32_can_count_keeps_them_apart() -> None:
     """With luck the same for all, the heaviest comes first and the others by index."""
     weights = np.zeros(BEYOND_FLOAT32)

@@ -161,9 +161,7 @@ def test_weights_too_far_apart_for_any_float_still_order() -> None:
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_an_order_is_the_same_whatever_number_of_threads_makes_it(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_order_is_the_same_by_any_number_of_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 3 * 2**15 + 5
     weights = np.random.default_rng(0).normal(size=size)
     monkeypatch.setattr(sampling, "_THREADS", 1)

@@ -35,6 +35,7 @@ _INNER: Final = (np.ndarray, dict, list)
 _UNSURE: Final = frozenset({dict, list, float})
 _MAX_AXES: Final = 8
 _MAX_SIZE: Final = 2**40
+_AT_ONCE: Final = 512  # items of a list that are written as JSON at a time
 _KEPT: Final = 2**11  # bytes of a layout that is kept for the next frame with arrays of the same names and shapes
 
 
@@ -49,9 +50,22 @@ def encode(message: dict[str, Any]) -> bytes:
     specs = tuple((path, array.dtype, array.shape) for path, array in arrays.items())
     is_usual = sum(map(len, arrays)) <= _KEPT // 4
     paths, layout = (_layout if is_usual else _layout.__wrapped__)(specs)
-    header = b"%s%s}%s}" % (_BEGIN, encode_basestring_ascii(_as_json(scalars)).encode(), layout)
+    header = b"%s%s}%s}" % (_BEGIN, encode_basestring_ascii(_json_of(scalars)).encode(), layout)
     header += b" " * (-len(header) % 8)
     return b"".join([len(header).to_bytes(8, "little"), header, *[arrays[path].data for path in paths]])
+
+
+def _json_of(message: dict[str, Any]) -> str:
+    """A message's JSON, long lists of it a part at a time: each call holds up all other threads until its end."""
+    if not any(type(value) is list and len(value) > _AT_ONCE for value in message.values()):
+        return _as_json(message)
+    return "{%s}" % ",".join(f"{_as_json(name)}:{_json_of_member(value)}" for name, value in message.items())
+
+
+def _json_of_member(value: Any) -> str:
+    if type(value) is not list:
+        return _as_json(value)
+    return "[%s]" % ",".join(_as_json(value[at : at + _AT_ONCE])[1:-1] for at in range(0, len(value), _AT_ONCE))
 
 
 def decode(data: bytes) -> dict[str, Any]:

@@ -167,6 +167,15 @@ def test_a_frame_that_lies_is_refused_with_the_reason(lie: str) -> None:
     assert str(refused.value).count("body is not a frame") == 1
 
 
+@pytest.mark.parametrize("count", [512, 513, 1024, 1500])
+def test_a_long_list_is_written_a_part_at_a_time_to_the_same_bytes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = {"rows": [{"index": k, "name": "é", "loss": k / 7} for k in range(count)], "none": [], "x": np.ones(2)}
+    in_parts = frames.encode(message)
+    monkeypatch.setattr(frames, "_AT_ONCE", 10**6)
+    assert in_parts == frames.encode(message)
+    assert frames.decode(in_parts)["rows"] == message["rows"]
+
+
 def test_a_frame_may_hold_nothing() -> None:
     assert frames.decode(header('{"__metadata__":null}')) == {}
 

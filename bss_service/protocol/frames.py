@@ -59,13 +59,13 @@ def _json_of(message: dict[str, Any]) -> str:
     """A message's JSON, long lists of it a part at a time: each call holds up all other threads until its end."""
     if not any(type(value) is list and len(value) > _AT_ONCE for value in message.values()):
         return _as_json(message)
-    return "{%s}" % ",".join(f"{_as_json(name)}:{_json_of_member(value)}" for name, value in message.items())
+    return "{" + ",".join(f"{_as_json(name)}:{_json_of_member(value)}" for name, value in message.items()) + "}"
 
 
 def _json_of_member(value: Any) -> str:
     if type(value) is not list:
         return _as_json(value)
-    return "[%s]" % ",".join(_as_json(value[at : at + _AT_ONCE])[1:-1] for at in range(0, len(value), _AT_ONCE))
+    return "[" + ",".join(_as_json(value[at : at + _AT_ONCE])[1:-1] for at in range(0, len(value), _AT_ONCE)) + "]"
 
 
 def decode(data: bytes) -> dict[str, Any]:

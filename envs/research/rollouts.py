@@ -1,13 +1,11 @@
 """Whole training runs under given policies, many side by side and in several processes."""
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 import numpy as np
-import torch
 
 from bss_service.core.action import DIMENSION, Action
 from bss_service.core.arrays import Float32
@@ -18,9 +16,9 @@ from bss_service.protocol.decisions import Decision
 from bss_service.protocol.jobs import RewardSpec
 from envs.cohort import Cohort, Outcome
 from envs.research.detection import Detection
+from envs.research.executor import Executor, processes
 from envs.research.training.teacher import advice, importance
 from envs.run import StudentRun
-from envs.students import one_thread_each
 from envs.tasks import Lesson, Task, lesson, oracle, origin
 
 SIDE_BY_SIDE: Final = 64  # more don't fit the caches and are no faster
@@ -66,7 +64,6 @@ class Rollout:
     importance: Float32  # (intervals, A) of the components of its advice
 
 
-Pool = Callable[[Sequence[Episode]], list[Rollout]]
 Progress = Callable[[str], None]  # is told how far something is
 
 
@@ -74,25 +71,34 @@ def unheard(text: str) -> None:
     """A progress that nobody follows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Makes runs where an executor computes. Where a run is made, and beside which, changes nothing about it."""
+
+    executor: Executor
+    progress: Progress = unheard
+
+    def __call__(self, episodes: Sequence[Episode]) -> list[Rollout]:
+        """What they come to, in their order."""
+        results = dict(self.as_they_end(episodes))
+        return [results[k] for k in range(len(episodes))]
+
+    def as_they_end(self, episodes: Sequence[Episode]) -> Iterator[tuple[int, Rollout]]:
+        """What each comes to, beside its place among them."""
+        order = sorted(range(len(episodes)), key=lambda k: _shape(episodes[k]))
+        chunks = _chunks(episodes, order, self.executor.slots)
+        made = 0
+        for place, rollouts in self.executor.map(play, [[episodes[k] for k in chunk] for chunk in chunks]):
+            made += len(rollouts)
+            self.progress(f"{made} of {len(episodes)} runs")
+            yield from zip(chunks[place], rollouts, strict=True)
+
+
 @contextmanager
 def pool(workers: int, progress: Progress = unheard) -> Iterator[Pool]:
-    """Makes runs in `workers` processes, one thread each. Which process makes a run changes nothing about it."""
-    with one_thread_each():
-        made = multiprocessing.get_context("spawn").Pool(workers, initializer=torch.set_num_threads, initargs=(1,))
-    with made as processes:
-
-        def play_all(episodes: Sequence[Episode]) -> list[Rollout]:
-            order = sorted(range(len(episodes)), key=lambda k: _shape(episodes[k]))
-            chunks = _chunks(episodes, order, workers)
-            results: dict[int, Rollout] = {}
-            for chunk, made in zip(
-                chunks, processes.imap(play, [[episodes[k] for k in c] for c in chunks]), strict=True
-            ):
-                results |= zip(chunk, made, strict=True)
-                progress(f"{len(results)} of {len(episodes)} runs")
-            return [results[k] for k in range(len(episodes))]
-
-        yield play_all
+    """A pool of processes on this machine."""
+    with processes(workers) as executor:
+        yield Pool(executor, progress)
 
 
 def play(episodes: Sequence[Episode]) -> list[Rollout]:

@@ -7,10 +7,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bss_service.errors import StoreError
-from bss_service.journal.file import real_path
+from bss_service.journal.owning.file import real_path
 
 BUSY_SECONDS: Final = 5  # that a commit waits for another process to unlock the file, or a row
 ANSWER_SECONDS: Final = 60  # for a statement, and for a server that seems to be there
+_ALONE: Final = sa.select(
+    sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.func.concat("bss tables ", sa.func.current_schema()), 0))
+)
 _MALFORMED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -82,9 +85,14 @@ def by_name(engine: sa.Engine, statement: sa.Insert | sa.Select[Any]) -> str:
 
 
 def begin_change(connection: sa.Connection) -> None:
-    """Begin a transaction that writes; SQLite's driver would do so at the first change, after what was read before."""
+    """Begin a transaction that changes tables, or who may write to them: one at a time.
+
+    SQLite's driver would begin it at the first change, after what was read before.
+    """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(_ALONE)
 
 
 def _shown(url: str) -> str:

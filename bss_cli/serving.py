@@ -35,6 +35,8 @@ def serve(
     max_samples: Annotated[str | None, _setting("max_samples", "Largest job, in samples.")] = None,
     max_memory: Annotated[str | None, _setting("max_memory", "Bytes of all jobs in memory; none: half of it.")] = None,
     max_stored_bytes: Annotated[str | None, _setting("max_stored_bytes", "Bytes that a job may store.")] = None,
+    advertise: Annotated[str | None, _setting("advertise", "URL of it for others that share its store.")] = None,
+    term: Annotated[str | None, _setting("term", "Seconds after which others take over from it.")] = None,
     rate_limit: Annotated[str | None, _setting("rate_limit", "Requests a second of one client.")] = None,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM.
@@ -56,6 +58,8 @@ def serve(
         max_samples=max_samples,
         max_memory=max_memory,
         max_stored_bytes=max_stored_bytes,
+        advertise=advertise,
+        term=term,
         rate_limit=rate_limit,
     )
     for stop in (signal.SIGINT, signal.SIGTERM):

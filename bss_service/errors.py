@@ -118,6 +118,24 @@ class PlanningError(BssError):
     title = "Planning"
 
 
+class UnownedError(StoreError):
+    """No service owns the job at the moment, as far as this one can know: soon one will."""
+
+    title = "No owner"
+
+
+class MovedError(BssError):
+    """Another of the services that share the store owns the job."""
+
+    status = 307
+    title = "Temporary redirect"
+
+    def __init__(self, job: str, address: str) -> None:
+        """address: of the other, as it is set there; never a part of a request."""
+        super().__init__(f"job {job!r} is served by {address}", field="owner", value=address)
+        self.address = address
+
+
 class StoppedError(StoreError):
     """The service stops, and what takes long is not done to its end; who asked asks again."""
 

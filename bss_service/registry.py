@@ -20,6 +20,7 @@ from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
     BssError,
     BusyError,
+    MovedError,
     NoRoomError,
     NotFoundError,
     NotReproducibleError,
@@ -27,6 +28,7 @@ from bss_service.errors import (
     StoppedError,
     StoreError,
     TooManyError,
+    UnownedError,
 )
 from bss_service.job.events import BatchesReleased, JobEvent
 from bss_service.job.job import Job
@@ -54,6 +56,7 @@ A = TypeVar("A")
 SNAPSHOT_ENTRIES: Final = 4096  # a restart replays at most about so many entries
 SNAPSHOT_SECONDS: Final = 0.2  # nor planning that took much longer than so
 COLD_SECONDS: Final = 60.0  # after which a job may leave it where another needs the room
+OTHERS_SECONDS: Final = 5.0  # that another service's job, which goes on, is told as it was
 SOON: Final = 5.0  # seconds that a request waits for a plan before it is told so
 IDLE_SECONDS: Final = 3600.0  # after which a job may leave memory; it is loaded again when asked for
 
@@ -197,8 +200,17 @@ class LiveJob:
         return long_ago and not busy and (self.durable is None or self.durable.done())
 
 
+@dataclass(frozen=True, slots=True)
+class LookedAt:
+    """Another service's job, as it was stored when this one read it."""
+
+    state: JobState
+    stored: tuple[str, int] | None
+    when: float = field(default_factory=time.monotonic)
+
+
 class JobRegistry:
-    """All jobs that are in memory. One process only may have a store open."""
+    """The jobs of this service that are in memory. Of a store that several share, each job is one service's."""
 
     def __init__(self, store: Store, metrics: Metrics, memory: int, stored: int | None) -> None:
         """memory: bytes that all jobs in it may take. stored: that each may have in the store."""
@@ -208,7 +220,8 @@ class JobRegistry:
         self._store = store
         self._metrics = metrics
         self._live: dict[str, LiveJob] = {}
-        self._idle_states: dict[str, JobState] = {}  # of jobs that are not in memory, as they were when they last were
+        self._idle_states: dict[str, tuple[Fence, JobState]] = {}  # of jobs that have left memory, as they were then
+        self._others: dict[str, LookedAt] = {}
         self._stopping = False
         self._loading: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.loader = Loader(store, metrics)
@@ -263,20 +276,23 @@ class JobRegistry:
             self._reserved -= needed
 
     async def find(self, name: str) -> LiveJob | None:
-        """The live job, loaded if need be; the caller holds its `loading`."""
+        """The live job, loaded if need be; the caller holds its `loading`. Raises MovedError or UnownedError."""
         if name not in self._live:
             started = time.monotonic()
-            loaded = await self._loaded(name)
+            fence = await self.fence(name)
+            loaded = await self._loaded(name, fence)
             if loaded is None:
                 return None
             job, seq, entries = loaded
-            seconds = time.monotonic() - started
-            live = LiveJob(job, seq, entries_since_snapshot=entries, planning_since_snapshot=seconds if entries else 0)
+            spent = time.monotonic() - started
+            live = LiveJob(
+                job, seq, fence, entries_since_snapshot=entries, planning_since_snapshot=spent if entries else 0
+            )
             live.stored = await asyncio.to_thread(self._store.stored_bytes, name)
             live.snapshots = await asyncio.to_thread(self._store.snapshots, name)
             self._keep(live)
             self._snapshot_if_due(live)  # so that another restart need not do all that again
-            log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(seconds, 3))
+            log.info("job loaded", job=name, replayed=entries, next_step=job.served, seconds=round(spent, 3))
         return self._live[name]
 
     async def live(self, name: str) -> LiveJob:
@@ -289,18 +305,39 @@ class JobRegistry:
             raise unknown(name)
         return live
 
-    def check_held(self) -> None:
-        """Raises StoreLostError where the store's files are not those that were opened."""
-        self._store.check_held()
+    async def fence(self, name: str) -> Fence:
+        """What a job is loaded, made or deleted behind; the caller holds its `loading`.
+
+        Raises MovedError or UnownedError where it is another service's, also after another look at who owns what.
+        """
+        try:
+            return self._store.fence(name)
+        except (MovedError, UnownedError):
+            if self._store.membership is not None:
+                await asyncio.to_thread(self._store.membership.look_again)
+            return self._store.fence(name)
+
+    def check_held(self, live: LiveJob) -> None:
+        """Raises StoreError or MovedError where memory may not hold any more what is stored of a job."""
+        self._store.check_held(live.job.spec.name, live.fence)
+
+    def check_held_or_drop(self, live: LiveJob) -> None:
+        """The same, and forget what memory holds of it then; the caller has its lock."""
+        try:
+            self.check_held(live)
+        except (MovedError, UnownedError):
+            self.drop(live)
+            raise
 
     async def put(self, job: Job, transaction: Transaction) -> None:
-        """Store and keep a new job; the caller holds its `loading`."""
+        """Store and keep a new job; the caller holds its `loading`, and has got the transaction's fence since."""
         await self.committed(self._store.commit(transaction))
-        self._keep(LiveJob(job, seq=0))
+        self._keep(LiveJob(job, 0, transaction.fence))
         log.info("job created", job=job.spec.name, samples=job.spec.samples, policy=job.spec.policy.name)
 
     async def delete(self, name: str) -> None:
         """Forget a job and all that is stored of it; the caller holds its `loading`."""
+        fence = await self.fence(name)
         live = self._live.get(name)  # not loaded for this: a job that can't be read can be deleted
         if live is None and not await asyncio.to_thread(self._store.has, name):
             raise unknown(name)
@@ -308,20 +345,30 @@ class JobRegistry:
             async with live.changed:
                 self.drop(live)
         self._idle_states.pop(name, None)
-        await self.committed(self._store.commit(Transaction(name, deleted=True)))
+        await self.committed(self._store.commit(Transaction(name, fence, deleted=True)))
 
     async def state(self, name: str) -> JobState | None:
-        """Where a job is; one that is not in memory is not kept there for this. None if there is none."""
+        """Where a job is; one that is not in memory is not kept there for this. None if there is none.
+
+        Of another service's: as it was stored a moment ago.
+        """
         async with self.loading(name):
+            try:
+                fence = self._store.fence(name)
+            except (MovedError, UnownedError):
+                return await self._others_state(name)
             if name not in self._live:
-                if name not in self._idle_states:
-                    loaded = await self._loaded(name)
-                    if loaded is None:
-                        return None
-                    self._idle_states[name] = views.state(loaded[0])
-                return self._idle_states[name]
+                return await self._idle_state(name, fence)
         async with self.open(name) as live:
             return views.state(live.job)
+
+    async def read(self, name: str) -> Job:
+        """Another service's job, as it is stored at this moment; it is not kept. Raises NotFoundError."""
+        async with self.loading(name):
+            loaded = await self._loaded(name, None)
+        if loaded is None:
+            raise unknown(name)
+        return loaded[0]
 
     def open(self, name: str, incarnation: str | None = None) -> "Opened":
         """The job under its lock; on the way out, wait until all that the answer may tell of is stored, also a refusal.
@@ -389,6 +436,16 @@ class JobRegistry:
             del self._live[live.job.spec.name]
             self._count()
 
+    async def let_go(self, lives: Sequence[LiveJob]) -> None:
+        """Forget what memory holds of jobs, each once nothing of it is half done, and wait until all is stored."""
+        await asyncio.gather(*(self._let_go_of(live) for live in lives))
+
+    async def _let_go_of(self, live: LiveJob) -> None:
+        async with live.changed:
+            self.drop(live)
+        with suppress(StoreError):
+            await self.committed(self._store.commit(Transaction(live.job.spec.name)))
+
     async def close(self) -> None:
         """Let the snapshots that are being written come to their end, or to nothing."""
         for live in self.all():
@@ -397,13 +454,36 @@ class JobRegistry:
                 with suppress(asyncio.CancelledError):
                     await live.snapshot
 
-    async def _loaded(self, name: str) -> tuple[Job, int, int] | None:
-        """A job out of the store, for which there is room."""
+    async def _idle_state(self, name: str, fence: Fence) -> JobState | None:
+        """Where a job of this service is that is not in memory."""
+        known = self._idle_states.get(name)
+        if known is not None and known[0].epoch == fence.epoch:
+            return known[1]
+        loaded = await self._loaded(name, fence)
+        if loaded is None:
+            return None
+        self._idle_states[name] = fence, views.state(loaded[0])
+        return self._idle_states[name][1]
+
+    async def _others_state(self, name: str) -> JobState | None:
+        """Where another service's job is; read anew when it has gone on, but not more often than it may."""
+        stored = await asyncio.to_thread(self._store.state_of, name)
+        known = self._others.get(name)
+        if known is None or (known.stored != stored and time.monotonic() - known.when > OTHERS_SECONDS):
+            self._others.pop(name, None)
+            loaded = await self._loaded(name, None)
+            if loaded is None:
+                return None
+            known = self._others[name] = LookedAt(views.state(loaded[0]), stored)
+        return known.state
+
+    async def _loaded(self, name: str, fence: Fence | None) -> tuple[Job, int, int] | None:
+        """A job out of the store, for which there is room. fence: None, where it is another service's."""
         spec = await asyncio.to_thread(self._store.spec, name)
         if spec is None:
-            return await self.loader.load(name)  # there is none, or it says what is wrong with it
+            return await self.loader.load(name, fence)  # there is none, or it says what is wrong with it
         with self.room_for(spec, known=True):
-            loaded = await self.loader.load(name)
+            loaded = await self.loader.load(name, fence)
             if loaded is not None:  # it may have grown, of which its journal alone tells
                 more = bytes_of_job(loaded[0]) - bytes_of(spec)
                 with self._room(more, spec.samples, loaded[0].spec.samples, known=True):
@@ -423,7 +503,7 @@ class JobRegistry:
         """Let a job that nobody uses leave memory."""
         live.fence.closed = True
         name = live.job.spec.name
-        self._idle_states[name] = views.state(live.job)
+        self._idle_states[name] = live.fence, views.state(live.job)
         del self._live[name]
         self._count()
 
@@ -515,6 +595,7 @@ class Opened:
             if live.fence.closed:
                 self._jobs.drop(live)  # a change failed that nobody waited for
                 raise StoreError(f"job {self._name!r} is being loaded again, ask once more")
+            self._jobs.check_held_or_drop(live)
             check_incarnation(live.job, self._incarnation)
         except BaseException:
             await live.changed.__aexit__()
@@ -540,7 +621,7 @@ class Opened:
         if error is None or is_refused:  # by what somebody else did a moment ago, perhaps
             await self._stored(durable, step)
         if error is None and durable is self._known:
-            self._jobs.check_held()  # nothing was to be stored, and the answer may tell of what is gone by now
+            self._jobs.check_held(live)  # nothing was to be stored, and the answer may tell of what is gone by now
 
     async def _stored(self, durable: Future[None] | None, step: int) -> None:
         if durable is None:

@@ -4,6 +4,7 @@ import os
 import re
 from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -16,6 +17,7 @@ from pydantic_settings import (
 
 TOKEN_PATTERN: Final = r"[!-~]{16,}"  # what a header can carry
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
+_ADDRESS: Final = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 _NO_STORE: Final = re.compile(r"$|sqlite://(?!/)|[A-Za-z][\w+.-]+:(?!//)")  # neither a path nor a URL; C: is a drive
 
@@ -46,6 +48,9 @@ class Settings(BaseSettings):
     max_memory: Annotated[int, Field(ge=2**20)] | None = None  # bytes of all jobs together; null: half of the machine's
     max_stored_bytes: Annotated[int, Field(ge=2**20)] = 64 * 2**30  # of one job's journal and plans in the store
 
+    advertise: str | None = None  # URL by which the services that share its PostgreSQL store, and trainers, reach it
+    term: Annotated[float, Field(ge=0.5, le=3600)] = 6.0  # seconds after which others may take over what it shares
+
     rate_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None  # requests a second of one client
 
     @field_validator("host")
@@ -62,6 +67,13 @@ class Settings(BaseSettings):
             raise ValueError("must be names or addresses without ports, separated by commas")
         return hosts
 
+    @field_validator("advertise")
+    @classmethod
+    def _advertise_is_an_address(cls, advertise: str | None) -> str | None:
+        if advertise is not None and not _ADDRESS.fullmatch(advertise):
+            raise ValueError("must be like http://10.0.0.7:8765, without a path, http or https")
+        return advertise
+
     @field_validator("store")
     @classmethod
     def _store_is_a_url(cls, store: str) -> str:
@@ -77,8 +89,11 @@ class Settings(BaseSettings):
 
     @property
     def host_names(self) -> frozenset[str]:
-        """What is set as `hosts`."""
-        return frozenset(name.strip().strip("[]").lower() for name in (self.hosts or "").split(",") if name.strip())
+        """What is set as `hosts`, and the name by which the others of its store send trainers here."""
+        names = [] if self.hosts is None else self.hosts.split(",")
+        if names and self.advertise is not None:
+            names.append(urlsplit(self.advertise).hostname or "")
+        return frozenset(name.strip().strip("[]").lower() for name in names if name.strip())
 
     @classmethod
     def settings_customise_sources(

@@ -62,9 +62,10 @@ from trainer_client.errors import (
     UnknownJobError,
     refusal,
 )
+from trainer_client.http.owners import Owners
+from trainer_client.http.transport import FAILURES, Answer
+from trainer_client.http.trust import Verify, is_expired, objection, tls_error, trust
 from trainer_client.retry import PAUSES, Backoff
-from trainer_client.transport import FAILURES, Answer, Transport
-from trainer_client.trust import Verify, is_expired, objection, tls_error, trust
 
 DEFAULT_URL: Final = "http://127.0.0.1:8765"
 MAX_PAUSE: Final = 60.0  # seconds, whatever a Retry-After says
@@ -148,7 +149,7 @@ class SchedulerClient:
             "verify": context,
         }
         self._media_type = frames.CONTENT_TYPE if wire == "frame" else _JSON
-        self._transport = Transport(base_url, headers, context, timeout)
+        self._transport = Owners(base_url, headers, context, timeout)
         self._base_url = base_url
         self._met = threading.Event()  # the scheduler has answered here; those made of this client share it
         self._timeout = timeout
@@ -550,6 +551,8 @@ class SchedulerClient:
 def _is_the_schedulers(answer: Answer) -> bool:
     if answer.status == httpx.codes.NO_CONTENT:
         return True
+    if answer.status < 200 or 300 <= answer.status < 400:  # to where nobody is followed
+        return False
     return answer.media_type in ((_JSON, frames.CONTENT_TYPE, _BYTES) if answer.is_success else (_PROBLEM,))
 
 

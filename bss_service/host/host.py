@@ -11,14 +11,17 @@ from bss_service.errors import (
     BssError,
     ConflictError,
     InvalidValueError,
+    MovedError,
     NotFoundError,
     NotReproducibleError,
     TooEarlyError,
     TooLargeError,
     UnknownStepError,
+    UnownedError,
 )
 from bss_service.host import comparing, work
 from bss_service.host.looks import Looks
+from bss_service.host.sharing import Sharing
 from bss_service.host.work import Bench
 from bss_service.job import plans
 from bss_service.job.checks import check_drawable, check_interval, check_local_size, check_passes, rank_rows
@@ -111,7 +114,7 @@ KEY: Final = 10  # rows that a key costs
 
 
 class Host:
-    """All jobs of one service. One process only may have a store open."""
+    """All jobs of one service."""
 
     def __init__(
         self, store: Store, metrics: Metrics, max_samples: int, *, memory: int | None = None, stored: int | None = None
@@ -124,6 +127,12 @@ class Host:
         self._loader = self._jobs.loader
         self._bench = Bench()
         self._looks = Looks(self._jobs, store)
+        self._sharing = None if store.membership is None else Sharing(self._jobs, store.membership)
+
+    async def share(self) -> None:
+        """Until cancelled, keep to this service's part of a store that several share; at once where none does."""
+        if self._sharing is not None:
+            await self._sharing.keep()
 
     async def release(self) -> None:
         """Before a stop: let go of the requests that are held, and end what takes long; who asked will ask again."""
@@ -362,8 +371,11 @@ class Host:
             raise InvalidValueError(f"job must be named once, got {repeated[0]!r} twice", field="job", value=names)
         runs = []
         for name in names:
-            async with self._jobs.open(name) as live:
-                runs.append(comparing.run_of(live.job))
+            try:
+                async with self._jobs.open(name) as live:
+                    runs.append(comparing.run_of(live.job))
+            except (MovedError, UnownedError):
+                runs.append(comparing.run_of(await self._jobs.read(name)))
         return await asyncio.to_thread(comparing.compare, runs)
 
     async def sample(self, name: str, index: int, draws: int) -> SampleState:
@@ -459,6 +471,7 @@ class Host:
     async def put_snapshot(self, name: str, snapshot: Snapshot) -> JobState:
         """Create a job from a snapshot, under this name."""
         self._check_size(snapshot.spec)
+        await self._jobs.fence(name)  # what follows is much work, which another service may have to do
         check_versions(snapshot)
         check_whole(snapshot)
         with self._jobs.room_for(snapshot.spec):
@@ -476,7 +489,9 @@ class Host:
         async with self._jobs.loading(name):
             if await self._jobs.find(name) is not None:
                 raise ConflictError(f"job {name!r} exists already", field="job", value=name)
-            transaction = Transaction(name, created=renamed.spec, incarnation=job.incarnation, plans=list(job.plans))
+            fence = await self._jobs.fence(name)
+            drawn = list(job.plans)
+            transaction = Transaction(name, fence, created=renamed.spec, incarnation=job.incarnation, plans=drawn)
             transaction.snapshot = await asyncio.to_thread(lambda: list(parts_of(0, renamed.to_frame())))
             transaction.artefacts = list(carried.values())
             await self._jobs.put(job, transaction)
@@ -490,7 +505,8 @@ class Host:
             async with self._jobs.loading(spec.name):
                 if await self._jobs.find(spec.name) is not None:
                     return False
-                await self._jobs.put(job, Transaction(spec.name, created=spec, incarnation=job.incarnation))
+                fence = await self._jobs.fence(spec.name)
+                await self._jobs.put(job, Transaction(spec.name, fence, created=spec, incarnation=job.incarnation))
         return True
 
     async def _grow(self, live: LiveJob, samples: int) -> None:

@@ -36,6 +36,8 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
     """The service over a store, which it closes at the end."""
     metrics = Metrics()
     metrics.store_lost.set_function(lambda: store.is_lost)
+    if (membership := store.membership) is not None:
+        metrics.shards.set_function(lambda: len(membership.view.epochs))
     tokens = Tokens(settings.store)
 
     @asynccontextmanager
@@ -45,9 +47,10 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
         )
         gc.collect()
         gc.freeze()  # what is loaded stays: to look through it again and again would hold the loop
-        watching = asyncio.create_task(watch_loop(metrics))
+        beside = [asyncio.create_task(watch_loop(metrics)), asyncio.create_task(app.state.host.share())]
         yield
-        watching.cancel()
+        for task in beside:
+            task.cancel()
         await app.state.host.close()
         tokens.close()
         store.close()

@@ -5,6 +5,7 @@ from http import HTTPStatus
 from math import ceil
 from reprlib import Repr
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -14,7 +15,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route
 
-from bss_service.errors import BssError, StoreLostError, TooManyError
+from bss_service.errors import BssError, MovedError, StoreLostError, TooManyError
 from bss_service.protocol.message import PROTOCOL, PROTOCOL_HEADER, UNKNOWN_CALL
 from bss_service.protocol.text import printable_json
 
@@ -27,6 +28,8 @@ _HEADERS: Final = {  # that HTTP asks for with a status
     426: {"Upgrade": f"{PROTOCOL_HEADER}/{PROTOCOL}", "Connection": "Upgrade"},
     503: {"Retry-After": "1"},
 }
+
+_QUERY: Final = b"/%:@!$&'()*+,;=~?"  # what stays as it is
 
 _brief: Final = Repr()  # the whole of a long list would take a second to write
 _brief.maxdict = _brief.maxlist = 20
@@ -57,17 +60,19 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
 
 def _expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BssError)
-    return answer(error)
+    return response(request, error)
 
 
 def response(request: Request, error: BssError | RequestValidationError) -> Response:
     """A failure as it is answered."""
+    if isinstance(error, MovedError):
+        return answer(error, {"Location": f"{error.address}{_target(request)}"})
     return answer(error) if isinstance(error, BssError) else _invalid(request, error)
 
 
-def answer(error: BssError) -> Response:
+def answer(error: BssError, headers: dict[str, str] | None = None) -> Response:
     """A failure as it is answered."""
-    headers = _HEADERS.get(error.status, {})
+    headers = headers or _HEADERS.get(error.status, {})
     if isinstance(error, TooManyError | StoreLostError):
         headers = {"Retry-After": str(ceil(error.retry_after))}
     return _answer(
@@ -76,6 +81,12 @@ def answer(error: BssError) -> Response:
         ),
         headers,
     )
+
+
+def _target(request: Request) -> str:
+    """What a request asks for, behind the address of who is asked: it begins with a slash, so it names no other."""
+    path, query = request.scope["raw_path"], request.scope["query_string"]
+    return quote(path, safe=_QUERY) + (f"?{quote(query, safe=_QUERY)}" if query else "")
 
 
 def _invalid(request: Request, error: Exception) -> Response:

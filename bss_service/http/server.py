@@ -14,6 +14,7 @@ from bss_service.errors import UnguardedError
 from bss_service.http.app import create_app
 from bss_service.http.limits import BoundedProtocol
 from bss_service.http.tokens import Tokens
+from bss_service.journal.owning.membership import Member
 from bss_service.journal.store import Store
 from bss_service.settings import Settings, is_loopback, service_links
 from bss_service.telemetry import logs, tracing
@@ -33,7 +34,7 @@ def serve(settings: Settings) -> None:
         structlog.get_logger().info("passed over: a Kubernetes service link, not a setting", name=name, value=value)
     _check_guarded(settings)
     listener = socket.create_server((settings.host, settings.port), family=_family(settings.host))
-    store = Store(settings.store)
+    store = Store(settings.store, _member(settings))
     structlog.get_logger().info("listening", url=_url(listener), store=store.shown_url)
     app = create_app(settings, store, traced=_traced())
     config = uvicorn.Config(
@@ -70,6 +71,10 @@ def _traced() -> bool:
     except tracing.UntraceableError as error:
         structlog.get_logger().warning("nothing is traced", reason=error.detail)
         return False
+
+
+def _member(settings: Settings) -> Member | None:
+    return None if settings.advertise is None else Member(settings.advertise, settings.term)
 
 
 def _check_guarded(settings: Settings) -> None:

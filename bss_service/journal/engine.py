@@ -7,12 +7,15 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from bss_service.errors import StoreError
-from bss_service.journal.file import real_path
+from bss_service.journal.owning.file import real_path
 
 BUSY_SECONDS: Final = 5  # that a commit waits for another process to unlock the file, or a row
 ANSWER_SECONDS: Final = 60  # for a statement, and for a server that seems to be there
 LOG_PAGES: Final = 2**16  # of SQLite's log, at which a commit brings it into the database itself
 LOG_BYTES: Final = 2**26  # of its file, once it is empty
+_ALONE: Final = sa.select(
+    sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(sa.func.concat("bss tables ", sa.func.current_schema()), 0))
+)
 _MALFORMED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -84,9 +87,14 @@ def by_name(engine: sa.Engine, statement: sa.Insert | sa.Select[Any]) -> str:
 
 
 def begin_change(connection: sa.Connection) -> None:
-    """Begin a transaction that writes; SQLite's driver would do so at the first change, after what was read before."""
+    """Begin a transaction that changes tables, or who may write to them: one at a time.
+
+    SQLite's driver would begin it at the first change, after what was read before.
+    """
     if connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(_ALONE)
 
 
 def _shown(url: str) -> str:

@@ -30,10 +30,11 @@ class Loader:
         self._store = store
         self._metrics = metrics
 
-    async def load(self, name: str) -> tuple[Job, int, int] | None:
+    async def load(self, name: str, fence: Fence | None) -> tuple[Job, int, int] | None:
         """The job, the seq of its last entry, and how many were replayed; None if there is none of that name.
 
-        Raises StoreError where what is stored is damaged beyond recovery.
+        fence: behind which it is; None: another service's, only to be looked at. Raises StoreError where what is stored
+        is damaged beyond recovery.
         """
         with suppress(StoreError):  # what was handed over of it before is stored by then, or never will be
             await asyncio.wrap_future(self._store.commit(Transaction(name)))
@@ -45,7 +46,7 @@ class Loader:
                 "damaged snapshot left out: replaying the journal", job=name, snapshots=stored.damaged_snapshots
             )
         snapshot, known = await self._parts(stored)
-        job, seq = await asyncio.to_thread(self._restored, stored, snapshot, known)
+        job, seq = await asyncio.to_thread(self._restored, stored, snapshot, known, fence)
         return job, seq, len(stored.entries)
 
     async def redraw(self, name: str, fence: Fence, step: int) -> None:
@@ -91,7 +92,9 @@ class Loader:
             snapshot = await asyncio.to_thread(Snapshot.from_frame, stored.snapshot)
         return snapshot, await self.readable(policies_in(stored, snapshot))
 
-    def _restored(self, stored: Stored, snapshot: Snapshot | None, known: Artefacts) -> tuple[Job, int]:
+    def _restored(
+        self, stored: Stored, snapshot: Snapshot | None, known: Artefacts, fence: Fence | None
+    ) -> tuple[Job, int]:
         seq = stored.entries[-1].seq if stored.entries else stored.seq
         try:
             job = replayed(stored, snapshot, known, self._recall(stored))
@@ -101,11 +104,15 @@ class Loader:
             log.error("job can't be loaded", job=stored.spec.name, exc_info=error)
             raise StoreError(f"job {stored.spec.name!r} can't be loaded, its journal makes no sense: {error}") from None
         left = DecisionBlock.of(*job.history.take_leaving())
-        if left:  # they are stored already, unless an earlier version wrote the journal
-            self._store.commit(Transaction(stored.spec.name, decisions=left)).result()
+        if left and fence is not None:  # they are stored already, unless an earlier version wrote the journal
+            self._store.commit(Transaction(stored.spec.name, fence, decisions=left)).result()
         damage = stored.damage or self._lost_end(job, stored.last_plan, seq)
-        if damage is not None:
-            seq = self._recover(job, damage)
+        if damage is not None and fence is None:
+            raise StoreError(
+                f"{damage.reason} of job {stored.spec.name!r}: who owns it recovers it when it is asked for"
+            )
+        if damage is not None and fence is not None:
+            seq = self._recover(job, damage, fence)
         job.restore_policy()
         return job, seq
 
@@ -119,7 +126,7 @@ class Loader:
             return Damage(seq + 1, f"journal entry {seq + 1} is missing", [], 0)
         return None
 
-    def _recover(self, job: Job, damage: Damage) -> int:
+    def _recover(self, job: Job, damage: Damage, fence: Fence) -> int:
         """Go on from the last good entry; the seq of the last one then."""
         name = job.spec.name
         try:
@@ -129,6 +136,7 @@ class Loader:
                 f"{damage.reason} of job {name!r}, and it can't be recovered: {error.detail}; restore the store from a "
                 "backup, or delete the job"
             ) from None
+        saved.transaction.fence = fence
         self._store.commit(saved.transaction).result()
         self._metrics.journal_recoveries.inc()
         log.error(

@@ -1,7 +1,7 @@
 """The tables of a store, and how those of an older version become those of this one."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -113,7 +113,7 @@ def checksum(body: bytes | str, *key: str | int) -> int:
     return zlib.crc32(content, zlib.crc32("\0".join(map(str, key)).encode()))
 
 
-def prepare(engine: sa.Engine) -> None:
+def prepare(engine: sa.Engine, before_migrating: Callable[[sa.Connection], None]) -> None:
     """Make the tables, or bring older ones to this version; all of it or nothing. Raises StoreError."""
     with engine.connect() as connection:
         begin_change(connection)  # else SQLite's driver would commit each change of a table
@@ -121,6 +121,7 @@ def prepare(engine: sa.Engine) -> None:
         if version is not None and version not in (*_MIGRATIONS, VERSION):
             raise StoreError(f"the store has schema version {version}, this service needs {VERSION}")
         if version is not None and version < VERSION:
+            before_migrating(connection)
             log.info("store of an older version: migrating", version=version, to=VERSION)
         while version is not None and version < VERSION:
             _MIGRATIONS[version](connection)

@@ -18,10 +18,20 @@ from bss_service.job.plans import Plan
 from bss_service.journal import descriptions, schema
 from bss_service.journal.descriptions import Description
 from bss_service.journal.engine import Reading, by_name, concerns_all, create_engine, reason
+from bss_service.journal.owning.membership import Member, Membership
+from bss_service.journal.owning.writer import ShardWriter, Writer
 from bss_service.journal.schema import checksum, journal, plan_pieces, plans, snapshots
 from bss_service.journal.stored import Damage, PlanRow, Stored, decisions_body, decisions_of, plan_body
-from bss_service.journal.transaction import DecisionBlock, Entry, PlanPiece, Removal, SnapshotPart, Transaction, Written
-from bss_service.journal.writer import Writer
+from bss_service.journal.transaction import (
+    DecisionBlock,
+    Entry,
+    Fence,
+    PlanPiece,
+    Removal,
+    SnapshotPart,
+    Transaction,
+    Written,
+)
 from bss_service.journal.writing.checkpoints import Checkpoints
 from bss_service.journal.writing.lanes import Item, Lanes
 from bss_service.policies import artefact
@@ -44,13 +54,16 @@ class DamagedPlanError(StoreError):
 
 
 class Store:
-    """Opens or makes the database at a SQLAlchemy URL. Raises StoreError where it can't, or where another has it."""
+    """Opens or makes the database at a SQLAlchemy URL. Raises StoreError where it can't, or where another has it.
 
-    def __init__(self, url: str) -> None:
+    member: who shares it with others, of whose jobs nothing is stored here.
+    """
+
+    def __init__(self, url: str, member: Member | None = None) -> None:
         self._engine = create_engine(url)
-        self._right = Writer(self._engine)
+        self._right = Writer(self._engine) if member is None else ShardWriter(self._engine, member)
         try:
-            schema.prepare(self._engine)
+            schema.prepare(self._engine, self._right.prepare_migration)
             self._right.take()
         except sa.exc.SQLAlchemyError as error:
             self._let_go()
@@ -69,6 +82,15 @@ class Store:
     def shown_url(self) -> str:
         """The URL without its password."""
         return self._engine.url.render_as_string(hide_password=True)
+
+    @property
+    def membership(self) -> Membership | None:
+        """Of a store that several services share."""
+        return self._right.membership
+
+    def fence(self, job: str) -> Fence:
+        """What a job is to be loaded behind. Raises MovedError or UnownedError where it is another service's."""
+        return self._right.fence(job)
 
     def commit(self, transaction: Transaction) -> Future[None]:
         """Queue a transaction; transactions of a job are committed in the order of their calls.
@@ -122,9 +144,20 @@ class Store:
         with self._reading() as connection:
             self._right.check_all(connection)
 
-    def check_held(self) -> None:
-        """Raises StoreLostError where the store's files are not those that were opened; at next to no cost."""
-        self._right.check()
+    def check_held(self, job: str, fence: Fence) -> None:
+        """Raises StoreError or MovedError where what was loaded of a job may not be so any more; at next to no cost.
+
+        The store's files are not those that were opened then, or the job is another service's.
+        """
+        self._right.check_job(job, fence)
+
+    def state_of(self, job: str) -> tuple[str, int] | None:
+        """What changes whenever a job does: its incarnation, and the seq of its last entry; None if there is none."""
+        last = sa.select(sa.func.max(journal.c.seq)).where(journal.c.job == job).scalar_subquery()
+        with self._reading() as connection:
+            query = sa.select(schema.jobs.c.incarnation, sa.func.coalesce(last, 0)).where(schema.jobs.c.job == job)
+            row = connection.execute(query).one_or_none()
+        return None if row is None else (row[0], row[1])
 
     @property
     def is_lost(self) -> bool:
@@ -263,6 +296,7 @@ class Store:
             return descriptions.read(connection, job, sample)
 
     def _let_go(self) -> None:
+        self._right.leave()
         self._engine.dispose()
         self._right.close()
 
@@ -303,7 +337,7 @@ class Store:
                 first, *behind = lanes.leave(transaction.job)
                 self._commit_together_or_apart([first])
                 return behind
-            with self._right.change() as connection:
+            with self._right.change([transaction]) as connection:
                 _put_piece(connection, transaction.job, piece)
         except Exception as error:
             _fail([item], error)
@@ -324,7 +358,7 @@ class Store:
 
     def _commit(self, batch: list[Item]) -> None:
         if batch:
-            with self._right.change() as connection:
+            with self._right.change([transaction for transaction, _ in batch]) as connection:
                 for transaction, _ in batch:
                     if transaction.fence.closed:
                         raise StoreError(f"an earlier change of job {transaction.job!r} was not stored")

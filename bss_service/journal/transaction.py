@@ -38,9 +38,14 @@ class Entry:
 
 @dataclass(slots=True)
 class Fence:
-    """Guards what one loading of a job stores: once closed, nothing more that was built on that memory is stored."""
+    """Guards what one loading of a job stores: once closed, nothing more that was built on that memory is stored.
+
+    epoch: of the job's shard when it was loaded, of a store that several services share: nothing is stored in another.
+    A store makes such a fence; any other is of no epoch, and there nothing is stored behind it.
+    """
 
     closed: bool = False
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,15 @@ class Transaction:
         """Let the plans from a step on be void, those in this transaction too."""
         self.truncated = step if self.truncated is None else min(step, self.truncated)
         self.plans = [plan for plan in self.plans if plan.first_step < step]
+
+    @property
+    def stores(self) -> bool:
+        """Whether it stores anything; one that doesn't only waits for what was handed over before."""
+        return (
+            self.is_change
+            or self.truncated is not None
+            or any((self.snapshot, self.descriptions, self.removal, self.damaged_from))
+        )
 
     @property
     def is_large(self) -> bool:

@@ -39,6 +39,11 @@ class Metrics:
             "1: the store was deleted, moved, replaced or taken over, and nothing is stored any more",
             registry=self._registry,
         )
+        self.shards = Gauge(
+            "bss_shards",
+            "Shards of jobs that this service owns, of a store that several share",
+            registry=self._registry,
+        )
         self.loop_lag = self._histogram("bss_loop_lag_seconds", "By how much the event loop was late, asked often")
         self.longest_hold = Gauge(
             "bss_loop_longest_hold_seconds",

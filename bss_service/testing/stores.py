@@ -16,7 +16,7 @@ from bss_service.job.events import StepsServed
 from bss_service.job.history import BLOCK
 from bss_service.job.plans import Plan
 from bss_service.journal.store import DamagedPlanError, Store
-from bss_service.journal.transaction import DecisionBlock, Entry, Fence, Removal, Transaction, parts_of
+from bss_service.journal.transaction import DecisionBlock, Entry, Removal, Transaction, parts_of
 from bss_service.policies import artefact
 from bss_service.policies.shipped import shipped_policy
 from bss_service.protocol.decisions import Decision
@@ -61,8 +61,12 @@ class StoreContract(ABC):
     def test_changes_of_many_jobs_are_committed_in_the_order_of_their_calls(self) -> None:
         with self._fresh() as store:
             names = [f"job-{k}" for k in range(5)]
-            waiting = [store.commit(Transaction(n, created=SPEC.model_copy(update={"name": n}))) for n in names]
-            waiting += [store.commit(Transaction(n, entries=[_entry(seq)])) for seq in range(1, 21) for n in names]
+            waiting = [store.commit(Transaction(n, store.fence(n), created=_named(n))) for n in names]
+            waiting += [
+                store.commit(Transaction(n, store.fence(n), entries=[_entry(seq)]))
+                for seq in range(1, 21)
+                for n in names
+            ]
             for committed in waiting:
                 committed.result(SECONDS)
             assert store.job_names() == names
@@ -71,7 +75,7 @@ class StoreContract(ABC):
 
     def test_a_change_is_stored_whole_or_not_at_all_and_nothing_behind_its_fence(self) -> None:
         with self._fresh() as store:
-            fence = Fence()
+            fence = store.fence("job")
             _commit(store, fence=fence, created=SPEC, entries=[_entry(1)])
             for refused in ([_entry(2), _entry(1)], [_entry(2)]):  # the first one twice; then behind a closed fence
                 failed = store.commit(Transaction("job", fence, entries=refused, plans=[_plan(0)]))
@@ -104,9 +108,11 @@ class StoreContract(ABC):
         with self._fresh() as store:
             large = _large_plan(1)
             waiting = {
-                "large": Transaction("job", created=SPEC, entries=[_entry(1)], plans=[_plan(0, steps=1), large]),
-                "behind": Transaction("job", entries=[_entry(2)]),
-                "other": Transaction("other", created=SPEC.model_copy(update={"name": "other"})),
+                "large": Transaction(
+                    "job", store.fence("job"), created=SPEC, entries=[_entry(1)], plans=[_plan(0, steps=1), large]
+                ),
+                "behind": Transaction("job", store.fence("job"), entries=[_entry(2)]),
+                "other": Transaction("other", store.fence("other"), created=_named("other")),
             }
             futures = [store.commit(transaction) for transaction in waiting.values()]
             for name, future in zip(waiting, futures, strict=True):
@@ -153,7 +159,7 @@ class StoreContract(ABC):
 
     def test_a_large_plan_behind_a_closed_fence_is_not_stored(self) -> None:
         with self._fresh() as store:
-            fence = Fence()
+            fence = store.fence("job")
             _commit(store, created=SPEC)
             failed = store.commit(Transaction("job", fence, plans=[_large_plan(0)]))
             fence.closed = True  # as when the job is loaded again meanwhile
@@ -232,9 +238,9 @@ class StoreContract(ABC):
 
     def test_nothing_is_left_of_a_deleted_job_and_others_stay(self) -> None:
         with self._fresh() as store:
-            other = SPEC.model_copy(update={"name": "other"})
+            other = _named("other")
             _commit(store, created=SPEC, entries=[_entry(1)], plans=[_plan(0)], snapshot=list(parts_of(1, b"state")))
-            store.commit(Transaction("other", created=other, entries=[_entry(1)])).result(SECONDS)
+            store.commit(Transaction("other", store.fence("other"), created=other, entries=[_entry(1)])).result(SECONDS)
             _commit(store, deleted=True)
             assert store.job_names() == ["other"]
             _commit(store, created=SPEC)
@@ -275,7 +281,12 @@ class StoreContract(ABC):
 
 
 def _commit(store: Store, **changes: object) -> None:
+    changes = {"fence": store.fence("job"), **changes}
     store.commit(Transaction("job", **changes)).result(SECONDS)  # type: ignore[arg-type]
+
+
+def _named(name: str) -> JobSpec:
+    return SPEC.model_copy(update={"name": name})
 
 
 def _entry(seq: int, until: int = 1) -> Entry:

@@ -88,7 +88,7 @@ def test_a_step_that_is_kept_no_longer_is_told_by_name_also_to_who_resumes_there
 def test_the_shells_own_service_does_not_reach_the_tests(service: Service) -> None:
     assert httpx.get(f"{service.url}/v1/jobs").is_success
     with service.client() as client:
-        assert "authorization" not in client._transport.headers
+        assert "authorization" not in client._transport._service.headers
 
 
 class Busy(BaseHTTPRequestHandler):

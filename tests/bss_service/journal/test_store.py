@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bss_service.journal.owning.membership import Member
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
 from bss_service.testing import StoreContract
@@ -25,6 +26,13 @@ class TestPostgresStore(StoreContract):
 
     def open(self, folder: Path) -> Store:
         return Store(self.server.database(folder.name))
+
+
+class TestSharedStore(TestPostgresStore):
+    def open(self, folder: Path) -> Store:
+        return Store(self.server.database(folder.name), Member("http://127.0.0.1:1", 60))
+
+    test_one_at_a_time_has_it_open = None  # type: ignore[assignment]  # owning/test_membership.py says what is
 
 
 class Unfenced(Store):

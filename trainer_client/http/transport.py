@@ -8,6 +8,7 @@ import io
 import math
 import queue
 import re
+import select
 import socket
 import ssl
 import threading
@@ -24,6 +25,7 @@ import httpx
 
 SLOWEST: Final = 2**16  # bytes a second: so much longer than its time may a long request or answer take
 MAX_PROBLEM: Final = 2**16  # bytes of an answer that is no success; what is behind them is not read
+WAITING: Final = 2.0  # seconds
 KEPT_SECONDS: Final = 5.0  # that a connection is kept for the next request
 MAX_KEPT: Final = 20
 FAILURES: Final = (OSError, http.client.HTTPException)  # also of TLS, of names, and of time
@@ -76,17 +78,26 @@ class Transport:
         self._latest_head: tuple[Any, bytes] = (None, b"")
 
     def request(
-        self, method: str, path: str, content: bytes | None, headers: dict[str, str], *, seconds: float, most: int
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: dict[str, str],
+        *,
+        seconds: float,
+        most: int,
+        waiting: Callable[[], None] | None = None,
     ) -> Answer:
         """The answer of one try. Raises one of FAILURES where none came within `seconds`, or was cut.
 
-        most: bytes that a success may have; nothing behind them is read.
+        most: bytes that a success may have; nothing behind them is read. waiting: called every WAITING seconds in which
+        nothing came; what it raises ends the try.
         """
         end = time.monotonic() + seconds + len(content or b"") / SLOWEST
         connection = self._connection(end)
         try:
             connection.ask(self._head(method, path, headers), content)
-            answer, is_whole = self._read(connection, self._url + path, most, end)
+            answer, is_whole = self._read(connection, self._url + path, most, end, waiting)
         except BaseException:
             connection.end()
             raise
@@ -123,8 +134,12 @@ class Transport:
         if self._aborted:
             _shut(opened)
 
-    def _read(self, connection: "_Connection", url: str, most: int, end: float) -> tuple[Answer, bool]:
+    def _read(
+        self, connection: "_Connection", url: str, most: int, end: float, waiting: Callable[[], None] | None
+    ) -> tuple[Answer, bool]:
         """The answer, and whether the connection is good for another."""
+        if waiting is not None:
+            connection.await_answer(waiting)
         plain = _plain(first := connection.receive_some(_PIECE))
         if plain is not None:
             return self._read_plain(connection, url, plain, most, end)
@@ -300,6 +315,11 @@ class _Connection:
         """What a response reads."""
         self._reader = _Reader(self)
         return io.BufferedReader(self._reader)
+
+    def await_answer(self, waiting: Callable[[], None]) -> None:
+        """Wait until something has come, or the connection has ended."""
+        while not select.select([self._socket], [], [], min(WAITING, self._left()))[0]:
+            waiting()
 
     def receive_some(self, most: int) -> bytes:
         """What has come, or will; nothing at the end."""

@@ -23,7 +23,7 @@ def taken_over(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The store, opened although another has it: as on a file system whose locks hold nothing."""
     with monkeypatch.context() as patched:
         patched.setattr(fcntl, "flock", lambda *_: None)
-        patched.setattr("bss_service.journal.file._held", set())
+        patched.setattr("bss_service.journal.owning.file._held", set())
         return Store(url)
 
 

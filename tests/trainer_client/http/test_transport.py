@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from trainer_client import transport
-from trainer_client.transport import FAILURES, Transport
-from trainer_client.trust import trust
+from trainer_client.http.transport import FAILURES, Transport
+from trainer_client.http.trust import trust
 
 BODY = b"0123456789"
 LENGTH = b"content-length: 10"

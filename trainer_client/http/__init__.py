@@ -1,0 +1,1 @@
+"""Internal: requests over HTTP, whom they go to, and who is trusted."""

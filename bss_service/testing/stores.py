@@ -129,12 +129,15 @@ class StoreContract(ABC):
     def test_a_part_of_a_snapshot_keeps_no_other_job_waiting(self) -> None:
         order: list[str] = []
         with self._fresh() as store:
-            _commit(store, created=SPEC, plans=[_large_plan(1)], entries=[_entry(1)])
+            _commit(store, created=SPEC)
+            third, other = store.fence("third"), store.fence("other")
             waiting = {
-                "large": Transaction("job", plans=[_large_plan(1)]),  # so that the others are there before its end
-                "part": Transaction("third", snapshot=list(parts_of(1, b"state"))),
-                "behind": Transaction("third", entries=[_entry(1)]),
-                "other": Transaction("other", created=SPEC.model_copy(update={"name": "other"})),
+                "large": Transaction(
+                    "job", store.fence("job"), plans=[_large_plan(1)]
+                ),  # the others come before its end
+                "part": Transaction("third", third, snapshot=list(parts_of(1, b"state"))),
+                "behind": Transaction("third", third, entries=[_entry(1)]),
+                "other": Transaction("other", other, created=_named("other")),
             }
             futures = [store.commit(transaction) for transaction in waiting.values()]
             for name, future in zip(waiting, futures, strict=True):

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +137,17 @@ def test_a_new_service_takes_its_share_and_one_that_is_killed_loses_it_without_a
             np.testing.assert_array_equal(order(answers[name]), expected)
 
 
+def names_of(cluster: Cluster, service: Service) -> list[str]:
+    """Of two jobs that a service owns."""
+    return list(islice((name for k in count() if cluster.owner_of(name := f"run-{k}") is service), 2))
+
+
 def test_what_is_asked_of_all_jobs_any_service_answers_and_what_is_asked_of_one_its_owner(
     start_cluster: StartCluster,
 ) -> None:
     cluster = start_cluster(2, "--term", "3")
-    names = [f"run-{k}" for k in range(4)]
     first, second = cluster.services
+    names = [*names_of(cluster, first), *names_of(cluster, second)]
     with first.client() as client, second.client() as other:
         for name in names:
             job = spec(name, seed=names.index(name) // 2, policy="balance" if name in names[::2] else "uniform")
@@ -154,14 +160,14 @@ def test_what_is_asked_of_all_jobs_any_service_answers_and_what_is_asked_of_one_
             assert states[0][name].next_step == states[1][name].next_step == 14
         compared = [c.compare(*names).model_dump() for c in (client, other)]
         assert compared[0] == compared[1]
-    owner = cluster.owner_of("run-0")
+    owner = cluster.owner_of(names[0])
     stranger = second if owner is first else first
-    answer = httpx.get(f"{stranger.url}/v1/jobs/run-0/batches?start=0&count=2")
+    answer = httpx.get(f"{stranger.url}/v1/jobs/{names[0]}/batches?start=0&count=2")
     assert (answer.status_code, answer.headers["content-type"]) == (307, "application/problem+json")
-    assert answer.headers["location"] == f"{owner.url}/v1/jobs/run-0/batches?start=0&count=2"
+    assert answer.headers["location"] == f"{owner.url}/v1/jobs/{names[0]}/batches?start=0&count=2"
     assert (answer.json()["field"], answer.json()["value"]) == ("owner", owner.url)
     assert httpx.get(answer.headers["location"]).status_code == 200
-    deleted = httpx.delete(f"{stranger.url}/v1/jobs/run-0", follow_redirects=True)
+    deleted = httpx.delete(f"{stranger.url}/v1/jobs/{names[0]}", follow_redirects=True)
     assert deleted.status_code == 204
 
 

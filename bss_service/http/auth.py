@@ -22,6 +22,7 @@ from bss_service.http.tokens import Scope, Token, Tokens, digest, find
 from bss_service.settings import is_loopback
 
 MAX_ALIKE: Final = 10_000
+PATIENCE: Final = 5.0  # seconds that the store has to tell them
 FRESH: Final = 1.0  # seconds after which the store is asked again; so long may a revoked token live
 
 
@@ -56,6 +57,7 @@ class Gate:
         self._failure: str | None = None  # why they could not be read the last time
         self._read_at = -FRESH
         self._reading = asyncio.Lock()
+        self._asked: asyncio.Task[list[Token]] | None = None
         self._admitted: dict[Hashable, _Admitted] = {}
 
     def admits_again(self, alike: Hashable) -> bool:
@@ -130,8 +132,14 @@ class Gate:
 
     async def _read(self) -> None:
         read_at = self._clock()
+        # One at a time, and its end is waited for by none who asks: a server that hangs would keep all of them.
+        self._asked = self._asked or asyncio.create_task(run_in_threadpool(self._stored.all))
+        answered, _ = await asyncio.wait([self._asked], timeout=PATIENCE)
         try:
-            self._cached, self._failure = await run_in_threadpool(self._stored.all), None
+            if not answered:
+                raise StoreError(f"the tokens can't be read: the store has not answered for {PATIENCE:g} s")
+            asked, self._asked = self._asked, None
+            self._cached, self._failure = asked.result(), None
         except StoreError as error:  # for all who ask within a second of now: a try may take longer than that
             self._failure, read_at = error.detail, self._clock()
         self._guarded = self._guarded or bool(self._cached)  # also when they are gone with their store

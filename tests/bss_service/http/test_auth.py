@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from bss_service.http import routes as api
 from bss_service.http.app import create_app
 from bss_service.http.auth import Gate
 from bss_service.http.limits import RateLimiter
-from bss_service.http.tokens import Scope, Tokens
+from bss_service.http.tokens import Scope, Token, Tokens
 from bss_service.journal.store import Store
 from bss_service.protocol.training import StepsRequest
 from bss_service.settings import Settings
@@ -271,6 +272,30 @@ def test_tokens_that_cannot_be_read_are_asked_for_once_a_second_and_let_nobody_i
     now = 1.0
     asyncio.run(gate.admit(request, Scope.READ))
     tokens.close()
+
+
+def test_a_store_that_hangs_keeps_nobody_waiting_and_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "PATIENCE", 0.05)
+    request = Request({"type": "http", "headers": [(b"host", b"localhost")], "path": "/", "query_string": b""})
+    goes_on, asked = threading.Event(), []
+
+    class Hanging:
+        def all(self) -> list[Token]:
+            asked.append(1)
+            goes_on.wait()
+            return []
+
+    async def use() -> None:
+        gate = Gate(Hanging(), local=True, clock=count().__next__)  # type: ignore[arg-type]  # seconds pass
+        for _ in range(2):
+            with pytest.raises(StoreError, match="the store has not answered for"):
+                await gate.admit(request, Scope.READ)
+        goes_on.set()
+        monkeypatch.setattr(auth, "PATIENCE", 5.0)
+        await gate.admit(request, Scope.READ)
+        assert asked == [1]
+
+    asyncio.run(use())
 
 
 def test_a_service_that_others_reach_is_closed_also_without_tokens_and_by_the_name_of_loopback(tmp_path: Path) -> None:

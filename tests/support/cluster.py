@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,10 @@ _ENDED: Final = threading.Event()  # never: it paces what asks again and again
 class Cluster:
     """Services that share a store; it ends them."""
 
-    def __init__(self, folder: Path, store: str, *flags: str) -> None:
-        """flags: of each."""
+    def __init__(self, folder: Path, store: str, *flags: str, environment: Mapping[str, str] | None = None) -> None:
+        """flags, environment: of each."""
         self.services: list[Service] = []
-        self._folder, self._store, self._flags = folder, store, flags
+        self._folder, self._store, self._flags, self._environment = folder, store, flags, environment
         self._running = ExitStack()
 
     def add(self) -> Service:
@@ -33,7 +33,8 @@ class Cluster:
         folder.mkdir()
         port = free_port()
         advertised = ["--advertise", f"http://127.0.0.1:{port}"]
-        service = Service(folder, store=self._store, flags=[*advertised, *self._flags])
+        flags = [*advertised, *self._flags]
+        service = Service(folder, store=self._store, flags=flags, environment=self._environment)
         service.port = port
         self.services.append(service.start())
         self._running.callback(service.close)
@@ -45,9 +46,10 @@ class Cluster:
         most = share(len(running))
         until(lambda: sum(n := [shards_of(s) for s in running]) == SHARDS and max(n) <= most)
 
-    def owner_of(self, job: str) -> Service:
+    def owner_of(self, job: str, token: str = "") -> Service:
         """Who owns a job, by what any of them says."""
-        answer = httpx.get(f"{self.services[-1].url}/v1/jobs/{job}", timeout=SECONDS)
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        answer = httpx.get(f"{self.services[-1].url}/v1/jobs/{job}", headers=headers, timeout=SECONDS)
         url = answer.headers["location"] if answer.status_code == 307 else str(answer.url)
         return next(service for service in self.services if service.port == urlsplit(url).port)
 
@@ -65,7 +67,8 @@ def shards_of(service: Service) -> int:
 
 def metric(service: Service, name: str) -> float:
     """A metric without labels."""
-    text = httpx.get(f"{service.url}/metrics", timeout=SECONDS).text
+    headers = {} if service.token is None else {"authorization": f"Bearer {service.token.get_secret_value()}"}
+    text = httpx.get(f"{service.url}/metrics", headers=headers, timeout=SECONDS).text
     return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
 
 

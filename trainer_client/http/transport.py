@@ -8,7 +8,6 @@ import io
 import math
 import queue
 import re
-import select
 import socket
 import ssl
 import threading
@@ -138,9 +137,7 @@ class Transport:
         self, connection: "_Connection", url: str, most: int, end: float, waiting: Callable[[], None] | None
     ) -> tuple[Answer, bool]:
         """The answer, and whether the connection is good for another."""
-        if waiting is not None:
-            connection.await_answer(waiting)
-        plain = _plain(first := connection.receive_some(_PIECE))
+        plain = _plain(first := connection.receive_first(_PIECE, waiting))
         if plain is not None:
             return self._read_plain(connection, url, plain, most, end)
         response = connection.answer(first)
@@ -316,10 +313,15 @@ class _Connection:
         self._reader = _Reader(self)
         return io.BufferedReader(self._reader)
 
-    def await_answer(self, waiting: Callable[[], None]) -> None:
-        """Wait until something has come, or the connection has ended."""
-        while not select.select([self._socket], [], [], min(WAITING, self._left()))[0]:
-            waiting()
+    def receive_first(self, most: int, waiting: Callable[[], None] | None) -> bytes:
+        """What comes first of an answer. waiting: called every WAITING seconds in which nothing has."""
+        while waiting is not None and self._left() > WAITING:
+            self._socket.settimeout(WAITING)
+            try:
+                return self._socket.recv(most)
+            except TimeoutError:
+                waiting()
+        return self.receive_some(most)
 
     def receive_some(self, most: int) -> bytes:
         """What has come, or will; nothing at the end."""

@@ -29,8 +29,9 @@ class InfoBatch(Rival):
 
     prune: r, 0.5, at most 0.9 as released. anneal: δ, 0.875.
     form: "paper" leaves out each with probability r; "code", as released, keeps exactly ⌊(1 − r)·k⌋ of the k below the
-    mean, and leaves something out in the first ⌊δ·T⌋ epochs, where the paper's δ·T is rounded up. A sample that was not
-    seen counts 3 in the mean there; here it is no part of it.
+    mean, and leaves something out in the first ⌊δ·T⌋ epochs, where the paper's δ·T is rounded up; where δ·T is no
+    whole number, what was rescaled last stays so to the end. A sample that was not seen counts 3 in the mean there;
+    here it is no part of it.
     Rescaling acts as a higher learning rate: compare it with `uniform` given as many samples, that is as many passes
     through the network, at a rate tuned for it, or its saving is none.
     """
@@ -50,11 +51,14 @@ class InfoBatch(Rival):
     def on_epoch(self, loader: Passes) -> None:
         losses: Tensor = self.memory.setdefault("losses", torch.full((self.run.samples,), torch.nan))
         weights = torch.ones(self.run.samples)
-        if self.epoch < self._epochs():
+        wanted = self.anneal * self.run.epochs  # epochs in which samples are left out
+        if self.epoch < (math.floor(wanted) if self.form == "code" else wanted):
             below = (losses < losses.nanmean()).nonzero()[:, 0]
             rng = np.random.default_rng((self.run.seed, self.epoch))
             weights[below] = 1 / (1 - self.prune)
             weights[below[torch.from_numpy(self._left_out(len(below), rng))]] = 0.0
+        elif self.form == "code" and not wanted.is_integer() and "weights" in self.memory:
+            weights = torch.where(self.memory["weights"] > 0, self.memory["weights"], weights)
         self.memory["weights"] = weights
 
     def rows(self, batch: ScheduledBatch) -> Tensor:
@@ -74,11 +78,6 @@ class InfoBatch(Rival):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.memory.update(state)  # stays on the CPU, where samples are chosen
-
-    def _epochs(self) -> float:
-        """In how many of the first epochs samples are left out."""
-        wanted = self.anneal * self.run.epochs
-        return math.floor(wanted) if self.form == "code" else wanted
 
     def _left_out(self, count: int, rng: np.random.Generator) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         """Which of `count` samples below the mean, (k,)."""

@@ -39,6 +39,16 @@ def test_as_released_the_epochs_are_rounded_down() -> None:
     assert begun(InfoBatch(prune=0.999, form="code"), epoch=3) == [1] * 6
 
 
+def test_as_released_what_was_rescaled_last_stays_so_unless_the_epochs_are_a_whole_number() -> None:
+    last = torch.tensor([2.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    plain = [1.0] * 6
+    for anneal, form, expected in [(0.875, "code", [2, 1, 1, 1, 1, 1]), (0.75, "code", plain), (0.6, "paper", plain)]:
+        rival = started(InfoBatch(anneal=anneal, form=form))
+        rival.memory.update(epoch=3, weights=last.clone())
+        rival.on_epoch(Loader([], []))  # type: ignore[arg-type]
+        assert rival.memory["weights"].tolist() == expected
+
+
 def test_each_learnt_sample_counts_once_in_expectation() -> None:
     drawn = np.array([begun(InfoBatch(prune=0.6), seed=seed) for seed in range(300)])[:, [0, 2]]
     assert set(np.unique(drawn.round(6))) == {0, 2.5}

@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {  # so that even the shortest run sees all o
     "g_blending": {"super_epoch": 1},
     "infobatch": {"anneal": 1},
     "smv": {"warm_up": 1},
+    "mslr": {"first": 2.0},
     "umt": {"teacher_epochs": 1},
     "reconboost": {"epochs_per_stage": 1, "correct_epochs": 1},
     "di_mml": {"begins": 1},

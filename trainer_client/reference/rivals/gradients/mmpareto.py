@@ -16,14 +16,15 @@ class MmPareto(Rival):
 
     Wei, Hu: *MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance*, ICML 2024, algorithm 1. For
     each encoder, g_J and g_U being its gradients of the joint and of its own cross-entropy: where cos(g_J, g_U) ≥ 0
-    both count ½, else a·g_J + (1 − a)·g_U is the shortest vector between them, a = ⟨g_U − g_J, g_U⟩/‖g_J − g_U‖²
-    clipped to [0, 1]. The direction h = 2·(a·g_J + (1 − a)·g_U) is given the length of g_J + g_U where it is shorter,
-    times γ. Heads follow the sum of all losses.
+    both count ½, else a·g_J + (1 − a)·g_U is the shortest vector between them, a = ⟨g_U − g_J, g_U⟩/‖g_J − g_U‖². The
+    direction h = 2·(a·g_J + (1 − a)·g_U) is given the length of g_J + g_U where it is shorter, times γ. Heads follow
+    the sum of all losses.
 
     gamma: γ, 1.5 as released, tuned from 1 to 2. unimodal_weight is not used: all losses count 1.
-    form: "paper" takes lengths of an encoder's whole gradient; "code", as released, of each tensor by itself, and a
-    from 0.001 to 0.999. In BalanceBenchmark the branch for conflicting gradients assigns to another name, so that its
-    weights stay 0 and encoders stand still then: nobody meant that, and it is no form here.
+    form: "paper" takes lengths of an encoder's whole gradient; "code", as released, of each tensor by itself. The
+    bounds of the released solver, 0.001 and 0.999, are for gradients that do not conflict, for which it is not asked.
+    BalanceBenchmark adds up the gradients of all losses before it tells them apart: they never conflict there, and an
+    encoder's becomes 2·γ times their sum. Nobody meant that, and it is no form here.
     """
 
     paper: ClassVar[str] = (
@@ -56,7 +57,7 @@ class MmPareto(Rival):
         return loss.detach()
 
     def _integrated(self, joint: Sequence[Tensor], own: Sequence[Tensor]) -> list[Tensor]:
-        share = share_of_first(_flat(joint), _flat(own), 0.001 if self.form == "code" else 0.0)
+        share = share_of_first(_flat(joint), _flat(own))
         summed = [j + o for j, o in zip(joint, own, strict=True)]
         directions = [2 * (share * j + (1 - share) * o) for j, o in zip(joint, own, strict=True)]
         if self.form == "code":
@@ -65,13 +66,13 @@ class MmPareto(Rival):
         return [self.gamma * scale * d for d in directions]
 
 
-def share_of_first(first: Tensor, second: Tensor, least: float = 0.0) -> Tensor:
-    """a, () in [least, 1 − least], of two gradients (d,): ½ unless they conflict."""
+def share_of_first(first: Tensor, second: Tensor) -> Tensor:
+    """a, () in [0, 1], of two gradients (d,): ½ unless they conflict."""
     product = first @ second
     if product >= 0:
         return torch.full_like(product, 0.5)
-    share = (second @ second - product) / (first - second).square().sum()
-    return share.clamp(least, 1 - least)
+    share: Tensor = (second @ second - product) / (first - second).square().sum()
+    return share.clamp(0, 1)  # of rounding alone
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -25,7 +25,11 @@ class GBlending(Rival):
     none does, all weigh the same.
 
     super_epoch: n, 10 in the paper, where 5 to 20 are about as good. unimodal_weight is not used.
-    The authors released no code. BalanceBenchmark takes |G|, so that a head is weighed up for getting worse.
+    Not compared with the authors' code for the weights, of which they released none: theirs trains with weights that
+    are given, and their lists of them sum to 1. That a head gets 0 where it does not generalise is of our own.
+    BalanceBenchmark takes |G|, so that a head is weighed up for getting worse, tries the joint head on a modality with
+    the others zero in place of a head of its own, takes for "before" what it measures after the first epoch, and sums
+    losses over batches, so that a long training set makes O large.
     """
 
     paper: ClassVar[str] = "Wang et al., What Makes Training Multi-Modal Classification Networks Hard?, CVPR 2020"

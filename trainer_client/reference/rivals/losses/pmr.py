@@ -19,13 +19,16 @@ class Pmr(Rival):
     β = clip(1/ρ − 1, 0, 1), γ = clip(ρ − 1, 0, 1), and in the first `regularised` epochs less
     μ·(γ·H(p^1) + β·H(p^2)): the entropy of the modality that leads, so that it converges later. Of more modalities
     each is weighed by how far the best is ahead of it. Prototypes are taken before each epoch from the first `share`
-    of the training set, or as much more as it takes to have seen each class, and averaged with the former ones,
-    momentum ε.
+    of the training set, or as much more as it takes to have seen each class, and from the third epoch on averaged with
+    the former ones, momentum ε: as released, those of an untrained network have no part in it.
 
     alpha: α, 1 as released. mu: μ. momentum: ε, 0.2 as released. share: 0.1 as released. ends: last epoch with it.
     unimodal_weight: 0 in the paper.
     form: "paper"; "code", as released: the modality behind has weight 1, however little it is behind, and there is
-    no entropy; classes that the share lacks had prototypes of 0/0 there, which is not repeated here.
+    no entropy; classes that the share lacks had prototypes of 0/0 there, which is not repeated here. The share is of
+    shuffled samples there, of AVE all that are for validation. The clipped weights, the entropy, μ and `regularised`
+    were not compared with the authors' code, which lacks them. BalanceBenchmark has the released form for two
+    modalities, with α 0.6 and ε 0.5, and for more scales gradients as OGM does.
     """
 
     paper: ClassVar[str] = "Fan et al., PMR: Prototypical Modal Rebalance for Multimodal Learning, CVPR 2023"
@@ -42,7 +45,7 @@ class Pmr(Rival):
 
     def on_epoch(self, loader: Passes) -> None:
         new = self._prototypes(loader)
-        if "prototypes" in self.memory:
+        if self.epoch > 1 and "prototypes" in self.memory:
             new = (1 - self.momentum) * new + self.momentum * self.memory["prototypes"]
         self.memory["prototypes"] = new
 

@@ -20,8 +20,9 @@ class Umt(Rival):
     dimensions. Teachers stay as they are, in evaluation mode. What they make of each training sample is kept,
     4·n·M·d bytes, since inputs are not augmented here.
 
-    scale: λ, tuned from 1 to 100. teacher_epochs: as many as the run has, where it is 0. unimodal_weight: 0 in the
-    paper.
+    scale: λ, 10 as in BalanceBenchmark, to be tuned from 1 to 100. teacher_epochs: as many as the run has, where it is
+    0. unimodal_weight: 0 in the paper.
+    Not compared with the authors' code, of which none was found; the loss is that of BalanceBenchmark.
     """
 
     paper: ClassVar[str] = "Du et al., On Uni-Modal Feature Learning in Supervised Multi-Modal Learning, ICML 2023"

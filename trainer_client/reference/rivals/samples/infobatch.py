@@ -1,5 +1,6 @@
 """InfoBatch: a share of the samples that are learnt already is passed over, and the others of them count for more."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -26,8 +27,11 @@ class InfoBatch(Rival):
     step's gradient is unbiased. The authors fill batches up again and take fewer steps; here an epoch has as many
     steps, of fewer samples each.
 
-    prune: r, 0.5. anneal: δ, 0.875.
-    form: "paper" leaves out each with probability r; "code", as released, exactly ⌊r·k⌋ of the k below the mean.
+    prune: r, 0.5, at most 0.9 as released. anneal: δ, 0.875.
+    form: "paper" leaves out each with probability r; "code", as released, keeps exactly ⌊(1 − r)·k⌋ of the k below the
+    mean, and leaves something out in the first ⌊δ·T⌋ epochs, where the paper's δ·T is rounded up; where δ·T is no
+    whole number, what was rescaled last stays so to the end. A sample that was not seen counts 3 in the mean there;
+    here it is no part of it.
     Rescaling acts as a higher learning rate: compare it with `uniform` given as many samples, that is as many passes
     through the network, at a rate tuned for it, or its saving is none.
     """
@@ -47,11 +51,14 @@ class InfoBatch(Rival):
     def on_epoch(self, loader: Passes) -> None:
         losses: Tensor = self.memory.setdefault("losses", torch.full((self.run.samples,), torch.nan))
         weights = torch.ones(self.run.samples)
-        if self.epoch < self.anneal * self.run.epochs:
+        wanted = self.anneal * self.run.epochs  # epochs in which samples are left out
+        if self.epoch < (math.floor(wanted) if self.form == "code" else wanted):
             below = (losses < losses.nanmean()).nonzero()[:, 0]
             rng = np.random.default_rng((self.run.seed, self.epoch))
             weights[below] = 1 / (1 - self.prune)
             weights[below[torch.from_numpy(self._left_out(len(below), rng))]] = 0.0
+        elif self.form == "code" and not wanted.is_integer() and "weights" in self.memory:
+            weights = torch.where(self.memory["weights"] > 0, self.memory["weights"], weights)
         self.memory["weights"] = weights
 
     def rows(self, batch: ScheduledBatch) -> Tensor:
@@ -75,5 +82,5 @@ class InfoBatch(Rival):
     def _left_out(self, count: int, rng: np.random.Generator) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         """Which of `count` samples below the mean, (k,)."""
         if self.form == "code":
-            return rng.permutation(count)[: int(self.prune * count)]
+            return rng.permutation(count)[int((1 - self.prune) * count) :]
         return np.flatnonzero(rng.random(count) < self.prune)

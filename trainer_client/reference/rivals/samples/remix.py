@@ -21,7 +21,8 @@ class Remix(Rival):
     modalities do not meet in one gradient. Before, the loss is the joint head's and α times each unimodal one.
 
     The authors pass over one modality's samples and then the other's. Here the scheduler puts batches together, and
-    each is split: an update for each modality, by those of its samples that are assigned to it.
+    each is split: an update for each modality, by those of its samples that are assigned to it. The rest is as
+    released, where a sample of which two heads say as much goes to video, here to the first of them.
 
     warm_up: 10 epochs as released. alpha: ½. gamma: γ, 1. unimodal_weight is not used.
     """

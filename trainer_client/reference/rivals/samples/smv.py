@@ -32,6 +32,7 @@ class Smv(Rival):
     encoders run once for all of a sample's copies.
 
     warm_up: 5 epochs as released. unimodal_weight: 0 in the paper. The paper's modality-level form is not here.
+    As released for two modalities, but for the steps; of more, the authors have no code.
     """
 
     paper: ClassVar[str] = "Wei et al., Enhancing Multimodal Cooperation via Sample-level Modality Valuation, CVPR 2024"

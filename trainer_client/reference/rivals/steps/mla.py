@@ -22,8 +22,13 @@ class Mla(Rival):
     trained, α_t = 0.1^(1 + share of the epoch that is over). The joint prediction is the sum of the modalities' logits
     with weights e^{−H_m} normalised, H_m the entropy of what modality m says of the sample.
 
-    form: "paper"; "code", as released: h̄ is of the modality that is being trained, P is divided by its Frobenius norm
-    after each change, and the denominator is the matrix α_t + (P·h̄)·h̄ᵀ, entry by entry, where a number was meant.
+    form: "paper"; "code", as written by the authors: h̄ is of the modality that is being trained, P is divided by its
+    Frobenius norm after each change, the denominator is the matrix α_t + (P·h̄)·h̄ᵀ, entry by entry, where a number was
+    meant, and the gradient becomes G·Pᵀ, P being no longer symmetric.
+    As released none of this runs: the parameter to project is looked for by the name "module.weight", which is not that
+    of the head, so that figures made with that code are of alternation alone; a very large alpha gives that here, in
+    form "paper". Predictions are plain means there unless told otherwise, and then entropies are over the batch instead
+    of the classes, one weight for all samples of it. BalanceBenchmark adds G·Pᵀ to G instead of replacing it.
     """
 
     paper: ClassVar[str] = (
@@ -65,7 +70,7 @@ class Mla(Rival):
         elif self.form == "paper":
             self.memory["projection"] = after
         if head.weight.grad is not None:
-            head.weight.grad = head.weight.grad @ projection.to(head.weight.grad.dtype)
+            head.weight.grad = head.weight.grad @ projection.T.to(head.weight.grad.dtype)  # symmetric in form "paper"
 
     def _alpha(self, heads: Heads) -> float:
         if heads.batch is None:

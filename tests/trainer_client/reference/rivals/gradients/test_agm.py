@@ -5,6 +5,7 @@ import math
 import torch
 
 from tests.trainer_client.reference.rivals.worlds import Pair, heads, started, step
+from trainer_client.reference.fusion import Concat
 from trainer_client.reference.rivals.base import shapley
 from trainer_client.reference.rivals.gradients.agm import Agm, coefficients
 
@@ -20,6 +21,37 @@ def test_each_encoder_learns_by_how_far_its_modality_is_ahead_of_before() -> Non
     assert torch.allclose(rival.memory["coefficients"], torch.tensor([0.778801, 1.181360]), atol=1e-6)
     change = 1 - next(iter(model.encoders.values())).weight.detach()
     assert torch.allclose(change, 0.778801 * torch.tensor([-0.25 * LOG3, 0.0]), atol=1e-6)
+
+
+def test_the_joint_heads_part_of_a_modality_is_scaled_with_its_encoder() -> None:
+    # A joint head that adds up the embeddings (log 3, 0) of a and (1, 1) of b: as above, and the joint logits' gradient
+    # is (-.25, .25), which goes to a's columns times .778801, to b's times 1.181360, and to the bias half of each.
+    model = Pair()
+    model.joint = Concat(2, 2, 2)
+    with torch.no_grad():
+        model.joint.weight.copy_(torch.eye(2).repeat(1, 2))
+        model.joint.bias.zero_()
+    before = model.joint.weight.detach().clone()
+    step(started(Agm(alpha=0.5, unimodal_weight=0), model), heads(model, [[LOG3, 0.0]], [[1.0, 1.0]]), [0])
+    row = torch.tensor([0.778801 * 0.25 * LOG3, 0.0, 0.295340, 0.295340])
+    assert torch.allclose(model.joint.weight.detach() - before, torch.stack([row, -row]), atol=1e-6)
+    assert torch.allclose(model.joint.bias.detach(), torch.tensor([0.245020, -0.245020]), atol=1e-6)
+    assert torch.allclose(model.encoders["b"].weight.detach(), torch.tensor([1.295340, 0.704660]), atol=1e-6)
+
+
+def test_after_its_epochs_training_is_plain() -> None:
+    model = Pair()
+    rival = started(Agm(unimodal_weight=0, ends=0), model)
+    rival.memory["epoch"] = 1
+    step(rival, heads(model, [[LOG3, 0.0]], [[0.0, 0.0]]), [0])
+    assert torch.allclose(model.encoders["a"].weight.detach(), torch.tensor([1 + 0.25 * LOG3, 1.0]))
+
+
+def test_the_exponent_is_bounded_by_how_many_modalities_there_are() -> None:
+    # tau of the first is e^5 and more, r is 1.
+    equal = torch.ones(3)
+    assert torch.allclose(coefficients(equal[:2], torch.tensor([0.0, 5.0]), 0.1)[0], torch.tensor(1.0).exp())
+    assert torch.allclose(coefficients(equal, torch.tensor([0.0, 5.0, 5.0]), 0.1)[0], torch.tensor(0.7).exp())
 
 
 def test_who_leads_as_much_as_ever_is_left_alone() -> None:

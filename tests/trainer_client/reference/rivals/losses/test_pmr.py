@@ -36,9 +36,12 @@ def test_weights_are_clipped() -> None:
     assert lags(torch.tensor([0.5, 0.5]), "code").tolist() == [0, 0]
 
 
-def test_prototypes_are_class_means_that_move_on() -> None:
+def test_prototypes_are_class_means_that_move_on_when_something_is_learnt() -> None:
     rival = started(Pmr(momentum=0.2, share=1))
+    rival.on_epoch(Loader([[[9.0, 9.0], [9.0, 9.0], [9.0, 9.0]], [[1.0, 1.0]] * 3], [0, 0, 1]))  # type: ignore[arg-type]
+    rival.memory["epoch"] = 1
     rival.on_epoch(Loader([[[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]], [[1.0, 1.0]] * 3], [0, 0, 1]))  # type: ignore[arg-type]
     assert rival.memory["prototypes"][0].tolist() == [[2.0, 0.0], [0.0, 5.0]]
+    rival.memory["epoch"] = 2
     rival.on_epoch(Loader([[[7.0, 0.0], [7.0, 0.0], [0.0, 5.0]], [[1.0, 1.0]] * 3], [0, 0, 1]))  # type: ignore[arg-type]
     assert torch.allclose(rival.memory["prototypes"][0][0], torch.tensor([0.8 * 7 + 0.2 * 2, 0.0]))

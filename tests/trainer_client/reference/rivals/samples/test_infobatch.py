@@ -13,10 +13,10 @@ from trainer_client.reference.rivals.samples.infobatch import InfoBatch
 LOSSES = [1.0, 3.0, 1.0, 3.0, math.nan, math.nan]  # mean 2: samples 0 and 2 are learnt, 4 and 5 not known
 
 
-def begun(rival: InfoBatch, epoch: int = 1, seed: int = 0) -> list[float]:
-    """The weight of each sample in an epoch."""
+def begun(rival: InfoBatch, epoch: int = 1, seed: int = 0, losses: list[float] = LOSSES) -> list[float]:
+    """The weight of each sample in an epoch of four."""
     started(rival, seed=seed)
-    rival.memory.update(epoch=epoch, losses=torch.tensor(LOSSES))
+    rival.memory.update(epoch=epoch, losses=torch.tensor(losses))
     rival.on_epoch(Loader([], []))  # type: ignore[arg-type]
     weights: list[float] = rival.memory["weights"].tolist()
     return weights
@@ -26,6 +26,27 @@ def test_as_released_exactly_the_share_of_the_learnt_is_left_out() -> None:
     weights = begun(InfoBatch(prune=0.5, form="code"))
     assert sorted([weights[0], weights[2]]) == [0, 2]  # 1/(1 - .5)
     assert [weights[k] for k in (1, 3, 4, 5)] == [1] * 4
+
+
+def test_as_released_what_is_kept_is_rounded_down() -> None:
+    weights = begun(InfoBatch(prune=0.5, form="code"), losses=[1.0, 1.0, 1.0, 1.0, 1.0, 9.0])
+    assert sorted(weights) == [0, 0, 0, 1, 2, 2]  # of five 2.5 are kept
+
+
+def test_as_released_the_epochs_are_rounded_down() -> None:
+    assert min(begun(InfoBatch(prune=0.999), epoch=3)) == 0  # 3 < .875 * 4
+    assert min(begun(InfoBatch(prune=0.999, form="code"), epoch=2)) == 0
+    assert begun(InfoBatch(prune=0.999, form="code"), epoch=3) == [1] * 6
+
+
+def test_as_released_what_was_rescaled_last_stays_so_unless_the_epochs_are_a_whole_number() -> None:
+    last = torch.tensor([2.0, 1.0, 0.0, 1.0, 1.0, 1.0])
+    plain = [1.0] * 6
+    for anneal, form, expected in [(0.875, "code", [2, 1, 1, 1, 1, 1]), (0.75, "code", plain), (0.6, "paper", plain)]:
+        rival = started(InfoBatch(anneal=anneal, form=form))
+        rival.memory.update(epoch=3, weights=last.clone())
+        rival.on_epoch(Loader([], []))  # type: ignore[arg-type]
+        assert rival.memory["weights"].tolist() == expected
 
 
 def test_each_learnt_sample_counts_once_in_expectation() -> None:

@@ -54,11 +54,14 @@ def test_the_prediction_weighs_heads_by_surety_and_leaves_encoders_alone() -> No
     assert model.encoders["a"].weight.grad is None
 
 
-def test_effective_dimensions_are_looked_for_when_it_begins() -> None:
+def test_effective_dimensions_are_looked_for_once_when_it_begins() -> None:
     rival, _ = rival_and_model(begins=1)
     loader = Loader([[[0.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]], [0, 1])
     rival.on_epoch(loader)  # type: ignore[arg-type]
     assert "effective" not in rival.memory
     rival.memory["epoch"] = 1
     rival.on_epoch(loader)  # type: ignore[arg-type]
+    assert rival.memory["effective"].tolist() == [[True, False], [False, True]]
+    rival.memory["epoch"] = 2
+    rival.on_epoch(Loader([[[1.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]]], [0, 1]))  # type: ignore[arg-type]
     assert rival.memory["effective"].tolist() == [[True, False], [False, True]]

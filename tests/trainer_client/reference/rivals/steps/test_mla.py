@@ -39,6 +39,23 @@ def test_the_projection_and_as_released_with_a_matrix_below_the_line() -> None:
     assert torch.allclose(blinded(both, one, 0.1, "code"), code, atol=1e-5)
 
 
+def test_as_written_the_gradient_is_multiplied_by_the_transpose() -> None:
+    # a: (log 3, 0) of class 0 and (-log 3, 0) of class 1, each with p = 3/4 for its own: the head's gradient is
+    # [[-log 3/4, 0], [log 3/4, 0]], times the transpose of [[1, .5], [0, 1]]/1.5 the same over 1.5. Their mean is 0,
+    # and so are b's embeddings: the projection has only its norm, 1.5, taken out.
+    model = Pair()
+    model.heads = nn.ModuleDict({"a": linear(), "b": linear()})
+    rival = started(Mla(form="code"), model)
+    rival.memory.update(projection=torch.tensor([[1.0, 0.5], [0.0, 1.0]]), updates=1)
+    step(rival, heads(model, [[LOG3, 0.0], [-LOG3, 0.0]], [[0.0, 0.0]] * 2), [0, 1])
+    expected = torch.tensor([[1 + LOG3 / 6, 0.0], [-LOG3 / 6, 1.0]])
+    assert torch.allclose(model.heads["a"].weight, expected, atol=1e-6)
+
+
+def test_a_very_large_alpha_is_alternation_alone() -> None:
+    assert torch.allclose(blinded(torch.eye(2), torch.ones(2), 1e12, "paper"), torch.eye(2))
+
+
 def test_the_surer_modality_counts_for_more() -> None:
     # Entropies of 3/4 and of 1/2: .562335 and .693147; e^-H = .569877 and .5; shares .532656 and .467344.
     logits = ByCertainty()([], [torch.tensor([[LOG3, 0.0]]), torch.tensor([[0.0, 0.0]])])

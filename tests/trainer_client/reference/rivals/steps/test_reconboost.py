@@ -24,8 +24,21 @@ def model_with_heads() -> Pair:
 def test_what_the_others_know_pulls_less() -> None:
     # (5 - 1 * .5) * log(4/3) / 2 = .647285; the gap to what b says is (.25, -.25), its mean square .0625.
     unimodal, label = [torch.tensor(OWN), torch.tensor(OTHER)], torch.tensor([0])
-    assert ReconBoost().boosting(unimodal, label, 0, None).item() == pytest.approx(0.647285, abs=1e-6)
+    assert ReconBoost(alpha=0).boosting(unimodal, label, 0, 1).item() == pytest.approx(0.647285, abs=1e-6)
     assert ReconBoost(alpha=2).boosting(unimodal, label, 0, 1).item() == pytest.approx(0.772285, abs=1e-6)
+
+
+def test_in_the_first_stage_there_are_no_others() -> None:
+    # b would say 9/10, and is not asked. (5 - .5) * log(4/3) / 2, as released (5 - 1) * log(4/3) / 2; then a alone.
+    losses = {}
+    for form in ("paper", "code"):
+        model = model_with_heads()
+        rival = started(ReconBoost(epochs_per_stage=1, correct_epochs=1, form=form), model)
+        given, label = heads(model, OWN, [[2 * LOG3, 0.0]]), torch.tensor([0])
+        losses[form] = rival.loss(given, label).item()
+        rival.memory["epoch"] = 1
+        assert rival.loss(given, label).item() == pytest.approx(math.log(4 / 3), abs=1e-6)
+    assert losses == pytest.approx({"paper": 2.25 * math.log(4 / 3), "code": 2 * math.log(4 / 3)})
 
 
 def test_as_released_the_last_term_has_no_gradient() -> None:
@@ -40,7 +53,7 @@ def test_as_released_the_last_term_has_no_gradient() -> None:
     assert torch.allclose(gradients["paper"], torch.tensor([[-0.5625 + 0.1875, 0.5625 - 0.1875]]))
 
 
-def test_modalities_take_turns_and_then_all_are_corrected() -> None:
+def test_modalities_take_turns_and_then_all_that_had_one_are_corrected() -> None:
     moved = []
     for epoch in range(4):
         model = model_with_heads()
@@ -49,4 +62,4 @@ def test_modalities_take_turns_and_then_all_are_corrected() -> None:
         assert isinstance(model.joint, OfLogits)
         step(rival, heads(model, OWN, OWN), [0])
         moved.append([not torch.equal(encoder.weight, torch.ones(2)) for encoder in model.encoders.values()])
-    assert moved == [[True, False], [True, True], [False, True], [True, True]]
+    assert moved == [[True, False], [True, False], [False, True], [True, True]]

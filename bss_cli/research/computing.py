@@ -36,7 +36,7 @@ def executor(kind: Kind, workers: int | None, address: str | None) -> "AbstractC
         if workers is not None:
             fail("--workers goes with --executor processes; Ray uses the processors that its cluster has", MISUSED)
         try:
-            from envs.research.on_ray import on_ray
+            from envs.research.executor.on_ray import on_ray
         except ModuleNotFoundError as missing:
             if missing.name != "ray":
                 raise

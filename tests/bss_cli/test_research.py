@@ -71,7 +71,7 @@ def test_where_it_computes_and_writes_is_checked_before_any_run(arguments: list[
 
 
 def test_without_ray_it_says_what_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "envs.research.on_ray", raising=False)
+    monkeypatch.delitem(sys.modules, "envs.research.executor.on_ray", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "pip install 'bss-scheduler[ray]'" in evaluate("balance", "--executor", "ray").output
 

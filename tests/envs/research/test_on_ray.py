@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from bss_service.core.action import Action
 from envs.research.actors import FixedActor, of_name
 from envs.research.executor import ExecutorError
-from envs.research.on_ray import _computed, on_ray, versions
+from envs.research.executor.on_ray import _computed, on_ray, versions
 from envs.research.rollouts import Episode, Rollout, play
 from envs.tasks import Task
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from envs.research.executor import ONE_THREAD, Cell, Executor, ExecutorError, Result, as_they_end, check_importable
+from envs.research.executor.base import ONE_THREAD, Cell, Executor, ExecutorError, Result, as_they_end, check_importable
 
 SAME: Final = ("bss-scheduler", "numpy", "torch")  # packages whose versions numbers may depend on
 REACHED_IN: Final = 10.0  # seconds

@@ -128,9 +128,10 @@ def _protocol(suite: Suite) -> str:
         f"The protocol: each method had {_count(suite.trials, 'trial')} a task to be tuned in, judged by the best "
         "validation accuracy of a run of a seed of its own: first all as by default, then drawn at random, the "
         f"learning rate ({low:g} to {high:g}) together with what the method itself lets be tuned. With what was found "
-        f"it ran on seeds 0 to {suite.seeds - 1}, {_count(suite.epochs, 'epoch')} each of {suite.optimiser} in batches of "
-        f"{suite.batch_size}; data, harm, first weights and order of a seed are the same for all. The epoch is the "
-        "best on validation, whose labels are true; those of the test set were out of reach until training was over."
+        f"it ran on seeds 0 to {suite.seeds - 1}, {_count(suite.epochs, 'epoch')} each of {suite.optimiser}, in "
+        f"batches of {suite.batch_size}; data, harm, first weights and order of a seed are the same for all. The epoch "
+        "is the best on validation, whose labels are true; those of the test set were out of reach until training was "
+        "over."
     )
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from envs.research.suite.cells import blind
+from envs.research.suite import cells
 from envs.research.suite.report import RUNS, write_report
 from envs.research.suite.running import Played, best, candidates, play
 from envs.research.suite.spec import LEARNING_RATE, Suite, read_suite
 from tests.envs.research.suite.conftest import SUITE, Here, forget, written
 from tests.trainer_client.support.clusters import clusters
+from trainer_client.reference.data import Dataset
+from trainer_client.reference.training import Trainer
 
 
 def played(suite: Suite, folder: Path, most: int = 1000) -> Played:
@@ -63,12 +65,24 @@ def test_the_labels_of_the_test_set_change_nothing_but_what_is_told_of_it(done: 
         assert run["test"] != done.runs[place]["test"]
 
 
-def test_what_training_gets_has_no_labels_of_the_test_set() -> None:
+def test_what_trains_and_schedules_has_no_labels_of_the_test_set(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Dataset] = []
+
+    class Spied(Trainer):
+        def __init__(self, dataset: Dataset, *rest: Any) -> None:
+            given.append(dataset)
+            super().__init__(dataset, *rest)
+
+    monkeypatch.setattr(cells, "Trainer", Spied)
+    less = {"tasks": {"clean": suite.tasks["clean"]}, "methods": {"uniform": suite.methods["uniform"]}, "trials": 1}
+    played(suite.model_copy(update=less), tmp_path)
+    assert len(given) == 3
     data = clusters()
-    given = blind(data)
-    assert not given.labels[given.indices("test")].any()
-    assert (given.labels == data.labels)[data.split != 2].all()
-    assert data.labels[data.indices("test")].any()
+    for dataset in given:
+        assert not dataset.labels[dataset.indices("test")].any()
+        assert (dataset.labels[dataset.indices("validation")] == data.labels[data.indices("validation")]).all()
 
 
 def test_a_rival_in_a_file_of_its_own_is_in_the_table(tmp_path: Path) -> None:

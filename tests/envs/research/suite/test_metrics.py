@@ -24,8 +24,9 @@ def test_average_precision_is_the_mean_precision_at_the_ranks_of_a_class() -> No
 
 
 def test_samples_of_one_probability_share_the_last_rank() -> None:
-    same = np.full((4, 2), 0.5)
-    assert mean_average_precision(same, np.array([0, 0, 0, 1])) == pytest.approx((3 / 4 + 1 / 4) / 2)
+    probabilities = np.array([[0.5, 0.2], [0.5, 0.8], [0.9, 0.3]])  # of the first class the ranks are 3, 3, 1
+    of_first = (1 / 1 + 2 / 3) / 2
+    assert mean_average_precision(probabilities, np.array([0, 1, 0])) == pytest.approx((of_first + 1) / 2)
 
 
 def test_a_modality_that_says_nothing_has_none_of_the_shapley_value() -> None:

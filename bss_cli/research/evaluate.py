@@ -1,11 +1,13 @@
 """`bss research evaluate`: policies against uniform sampling, on tasks that none of them was trained on."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bss_cli.research.computing import Address, Kind, Where, Workers, executor
 from bss_cli.terminal import Screen, fail
 
 if TYPE_CHECKING:
@@ -22,7 +24,10 @@ def evaluate(
             metavar="POLICY…", help='A name, name:{"parameter": value}, or a .safetensors file.', show_default=False
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Directory for the results and the picture.")] = Path("evaluation"),
+    out: Annotated[
+        str,
+        typer.Option(metavar="PATH|URL", help="For the results and the picture: a directory, or as s3://bucket/dir."),
+    ] = "evaluation",
     data: Annotated[
         list[str] | None,
         typer.Option(help="Further data: a prepared .npz, path.npz:view,view, or a task family; may be given again."),
@@ -33,7 +38,9 @@ def evaluate(
     spoiled: Annotated[
         bool, typer.Option("--spoiled", help="Validation labels are as wrong as training labels.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
+    workers: Workers = None,
+    where: Where = Kind.PROCESSES,
+    address: Address = None,
 ) -> None:
     """Compare policies on held-out tasks: real data, and harms that training never saw besides those that it did.
 
@@ -42,14 +49,17 @@ def evaluate(
     that keeps what the heads find likeliest, the first policy with its scores
     shuffled, and a grid of fixed actions of which the best is chosen in
     hindsight. Accuracies are of the test set, at the checkpoint that is best
-    on validation. Runs are kept in the directory, so that the command goes on
-    where it was interrupted.
+    on validation. Each run is kept as soon as it has come, so that the command
+    goes on where it was interrupted; where runs are made changes none of
+    their numbers.
     """
     from matplotlib.figure import Figure  # if it is missing, that is told before the runs and not behind them
 
     from envs.research.actors import parse
     from envs.research.comparison import BUILT_IN, as_json, check_held_out, contenders, held_out, judge, play
-    from envs.research.rollouts import pool
+    from envs.research.executor import ExecutorError
+    from envs.research.files import Results, Storage
+    from envs.research.rollouts import Pool
 
     try:
         tasks = held_out([*BUILT_IN, *(data or [])], samples, spoiled=spoiled)
@@ -58,20 +68,25 @@ def evaluate(
             raise ValueError(f"policies must have names of their own, got {[*map(_label, policies)]}")
         entered = contenders(actors)
         check_held_out(actors, tasks)
-    except (ValueError, OSError) as error:
+        written, kept = Storage(out), Results(Storage(f"{out.rstrip('/')}/runs"))
+        computing = executor(where, workers, address)
+    except (ValueError, OSError, ImportError) as error:
         fail(str(error))
     screen = Screen()
-    with pool(workers) as runs, screen.status("") as status:
-        paired = range(first_seed, first_seed + seeds)
-        scores = play(tasks, entered, paired, runs, out / "runs", lambda name: status.update(f"runs of {name}"))
+    try:
+        with computing as made, screen.status("") as status:
+            paired = range(first_seed, first_seed + seeds)
+            scores = play(tasks, entered, paired, Pool(made, status.update), kept)
+    except ExecutorError as error:
+        fail(f"{error}; the same command goes on")
     verdicts = judge(scores, seed=0)
     for table in (_summary(verdicts), _oracle_shares(verdicts), _by_task(scores, verdicts), _detection(verdicts)):
         screen.print(table)
     judged = {"policies": {name: actor.identity for name, actor in actors.items()}, **as_json(scores, verdicts)}
-    (out / "evaluation.json").write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n")
+    written.write("evaluation.json", f"{json.dumps(judged, indent=1, allow_nan=False)}\n".encode())
     figure = Figure(figsize=(9, 1.5 + 0.5 * len(tasks)), dpi=120, layout="constrained")
-    _draw(figure, scores, verdicts, out / "gains.png")
-    screen.print(f"written to {out / 'evaluation.json'} and {out / 'gains.png'}", highlight=False)
+    written.write("gains.png", _drawn(figure, scores, verdicts))
+    screen.print(f"written to {out}: evaluation.json and gains.png", highlight=False)
 
 
 def _label(reference: str) -> str:
@@ -153,8 +168,8 @@ def _told(interval: "Interval", form: str) -> str:
     return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 
-def _draw(figure: Any, scores: "Scores", verdicts: "list[Verdict]", path: Path) -> None:
-    """Gains with their intervals: one row a task, one colour a contender."""
+def _drawn(figure: Any, scores: "Scores", verdicts: "list[Verdict]") -> bytes:
+    """Gains with their intervals, as a PNG: one row a task, one colour a contender."""
     axes = figure.subplots()
     for k, verdict in enumerate(verdicts):
         places = [t + 0.7 * (k + 0.5) / len(verdicts) - 0.35 for t in range(len(scores.tasks))]
@@ -169,4 +184,6 @@ def _draw(figure: Any, scores: "Scores", verdicts: "list[Verdict]", path: Path) 
     axes.set_ylim(len(scores.tasks) - 0.5, -0.5)
     axes.set(xlabel="gain over uniform in points of test accuracy, with 95 % intervals")
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
-    figure.savefig(path)
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

@@ -1,12 +1,14 @@
 """`bss research train`: a policy learns on students, and can be interrupted at any time."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from bss_cli.research.computing import USUAL_WORKERS, Address, Kind, Where, Workers, executor
 from bss_cli.research.progress import Progress
 from bss_cli.terminal import fail
 
@@ -35,7 +37,9 @@ def policy(
         list[str] | None, typer.Option(help="Data, or a task family; may be given again. Default: synthetic:2")
     ] = None,
     begin_with: Annotated[Path | None, typer.Option(help="With ppo: an imitation's run to go on from.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
+    workers: Workers = None,
+    where: Where = Kind.PROCESSES,
+    address: Address = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run; what it is stays as it was begun.")
     ] = False,
@@ -52,10 +56,19 @@ def policy(
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    from envs.research.training.learners import STATE, LearnerConfig, open_learner, write_policy
+    from envs.research.executor import Executor, ExecutorError
+    from envs.research.training.learners import GRADIENT, STATE, LearnerConfig, open_learner, write_policy
 
+    computing: AbstractContextManager[Executor | None] = executor(where, workers, address)
     try:
         config = LearnerConfig.load(run) if resume else LearnerConfig.of(algorithm, seed, source or [], begin_with)
+        if config.algorithm in GRADIENT:
+            if where is Kind.RAY:
+                raise ValueError(
+                    f"--executor ray makes whole runs, and {config.algorithm} learns from every step of students that "
+                    "it has in processes of this machine"
+                )
+            computing = nullcontext()
         if not resume:
             config.save(run)
     except (ValueError, OSError) as error:
@@ -66,21 +79,28 @@ def policy(
     def say(text: str) -> None:
         progress.say(f"{learner.iteration + 1}/{iterations}  {text}")
 
-    with open_learner(config, workers, say) as learner, SummaryWriter(run / "tensorboard") as board:
-        if resume and (run / STATE).exists():
-            learner.load(run / STATE)
-            write_policy(run, config, learner)  # an interruption may have come between the two
-        while learner.iteration < iterations:
-            began = time.perf_counter()
-            figures = learner.advance()
-            progress.clear()
-            learner.save(run / STATE)
-            write_policy(run, config, learner)
-            for name, value in figures.items():
-                board.add_scalar(name, value, learner.intervals)
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            took = time.perf_counter() - began
-            typer.echo(f"{learner.iteration}/{iterations}  {learner.intervals} intervals  {took:.0f} s  {shown}")
+    try:
+        with (
+            computing as made,
+            open_learner(config, workers or USUAL_WORKERS, say, made) as learner,
+            SummaryWriter(run / "tensorboard") as board,
+        ):
+            if resume and (run / STATE).exists():
+                learner.load(run / STATE)
+                write_policy(run, config, learner)  # an interruption may have come between the two
+            while learner.iteration < iterations:
+                began = time.perf_counter()
+                figures = learner.advance()
+                progress.clear()
+                learner.save(run / STATE)
+                write_policy(run, config, learner)
+                for name, value in figures.items():
+                    board.add_scalar(name, value, learner.intervals)
+                shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                took = time.perf_counter() - began
+                typer.echo(f"{learner.iteration}/{iterations}  {learner.intervals} intervals  {took:.0f} s  {shown}")
+    except ExecutorError as error:
+        fail(f"{error}; --resume goes on")
 
 
 @app.command()

@@ -1,13 +1,11 @@
 """The comparison of schedulers on held-out tasks: which tasks, which controls, and what is said of the scores."""
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import product
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +16,7 @@ from bss_service.policies.shipped import shipped_judge
 from envs.research import statistics
 from envs.research.actors import FixedActor, Reference, of_likeliest, parse
 from envs.research.detection import Reliability
-from envs.research.files import written_whole
+from envs.research.files import Results
 from envs.research.rollouts import Actor, Control, Episode, Pool, Rollout
 from envs.research.statistics import Interval
 from envs.tasks import BUILT_IN as BUILT_IN_FAMILIES
@@ -38,7 +36,7 @@ BUILT_IN: Final = ("emoji", "watch")
 SAMPLES, VALIDATION, INTERVALS, LEARNING_RATE = 600, 300, 25, 0.1
 ORACLE, UNIFORM, ANTI, HINDSIGHT = "oracle", "uniform", "anti-curriculum", "best fixed in hindsight"
 LIKELIEST, PULL = "label likeliest", "uniform with pull"
-KEPT_AS: Final = 2  # version of what is kept of a run
+KEPT_AS: Final = 3  # version of what is kept of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,30 +178,18 @@ def fixed_actions() -> dict[str, Contender]:
 
 
 def play(
-    tasks: Sequence[HeldOut],
-    entered: Mapping[str, Contender],
-    seeds: Sequence[int],
-    pool: Pool,
-    kept: Path,
-    report: Callable[[str], None],
+    tasks: Sequence[HeldOut], entered: Mapping[str, Contender], seeds: Sequence[int], pool: Pool, kept: Results
 ) -> Scores:
-    """All runs of all contenders. Those of each are kept in a file, and made only once.
-
-    kept: a directory. told: is called with a contender's name before its runs.
-    """
-    runs: dict[str, list[list[Kept]]] = {}
-    fixed: dict[str, Float64] = {}
-    for name, contender in entered.items():
-        report(name)
-        runs[name] = _runs(tasks, contender, seeds, pool, kept)
-    for name, contender in fixed_actions().items():
-        report(name)
-        fixed[name] = _percent(_runs(tasks, contender, seeds, pool, kept), "test_accuracy")
+    """All runs of all contenders. What comes of each is kept as soon as it is known, and no run is made twice."""
+    fixed = fixed_actions()
+    every = _runs(tasks, [*entered.values(), *fixed.values()], seeds, pool, kept)
+    runs = dict(zip(entered, every, strict=False))
     of, summed = (
         {name: _percent(made, field) for name, made in runs.items()}
         for field in ("test_accuracy", "summed_test_accuracy")
     )
-    return Scores(tuple(tasks), tuple(seeds), of, fixed, summed, runs)
+    of_fixed = {name: _percent(made, "test_accuracy") for name, made in zip(fixed, every[len(entered) :], strict=True)}
+    return Scores(tuple(tasks), tuple(seeds), of, of_fixed, summed, runs)
 
 
 def _percent(runs: list[list[Kept]], name: str) -> Float64:
@@ -212,26 +198,35 @@ def _percent(runs: list[list[Kept]], name: str) -> Float64:
 
 
 def _runs(
-    tasks: Sequence[HeldOut], contender: Contender, seeds: Sequence[int], pool: Pool, kept: Path
-) -> list[list[Kept]]:
-    """What is kept of the runs of a contender, [task][seed]."""
-    episodes = [
-        Episode(task.task(seed), task.task(seed).seed, contender.actor, contender.control)
-        for task in tasks
-        for seed in seeds
-    ]
-    known = [version("bss-scheduler"), KEPT_AS, shipped_judge().sha256, contender.identity]
-    families = {task.source: family_version(task.source) for task in tasks if is_family(task.source)}
-    identity = [*known, [asdict(episode.task) for episode in episodes], *families.items()]
-    path = kept / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]}.json"
-    if path.exists():
-        made = json.loads(path.read_text())
-    else:
-        made = [_kept(result) for result in pool(episodes)]
-        kept.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(made))
-    return [made[start : start + len(seeds)] for start in range(0, len(made), len(seeds))]
+    tasks: Sequence[HeldOut], contenders: Sequence[Contender], seeds: Sequence[int], pool: Pool, kept: Results
+) -> list[list[list[Kept]]]:
+    """What is kept of the runs, [contender][task][seed]."""
+    runs = list(product(contenders, tasks, seeds))
+
+    def make(places: list[int]) -> Iterator[tuple[int, Kept]]:
+        for k, result in pool.as_they_end([_episode(*runs[place]) for place in places]):
+            yield places[k], _kept(result)
+
+    made = kept.complete([_cell(contender, task.task(seed)) for contender, task, seed in runs], make)
+    of_task = [made[start : start + len(seeds)] for start in range(0, len(made), len(seeds))]
+    return [of_task[start : start + len(tasks)] for start in range(0, len(of_task), len(tasks))]
+
+
+def _cell(contender: Contender, task: Task) -> dict[str, Any]:
+    """All that a run depends on."""
+    return {
+        "package": version("bss-scheduler"),
+        "kept_as": KEPT_AS,
+        "judge": shipped_judge().sha256,
+        "contender": contender.identity,
+        "task": asdict(task),
+        "family": family_version(task.source) if is_family(task.source) else None,
+    }
+
+
+def _episode(contender: Contender, task: HeldOut, seed: int) -> Episode:
+    made = task.task(seed)
+    return Episode(made, made.seed, contender.actor, contender.control)
 
 
 def _kept(result: Rollout) -> Kept:

@@ -1,5 +1,6 @@
 """`bss research evaluate`: which seeds it runs, what it refuses to judge, and what it marks."""
 
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +53,27 @@ def test_a_policy_is_not_judged_on_what_it_was_trained_on(played: list[Any], tmp
     assert outcome.exit_code == 1
     assert "watch is no held-out data for mine, which was trained on it" in outcome.output
     assert not played
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--executor", "ray", "--workers", "2"], "--workers goes with --executor processes"),
+        (["--address", "here:1"], "--address goes with --executor ray, got 'here:1'"),
+        (["--executor", "ray", "--address", "127.0.0.1:1"], "there is no cluster of Ray at 127.0.0.1:1"),
+        (["--out", "nowhere://runs"], "nowhere"),
+    ],
+)
+def test_where_it_computes_and_writes_is_checked_before_any_run(arguments: list[str], complaint: str) -> None:
+    outcome = evaluate("balance", *arguments)
+    assert outcome.exit_code in (1, 2)
+    assert complaint in " ".join(outcome.output.split())
+
+
+def test_without_ray_it_says_what_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "envs.research.executor.on_ray", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "pip install 'bss-scheduler[ray]'" in evaluate("balance", "--executor", "ray").output
 
 
 def test_only_what_the_interval_tells_from_0_is_starred() -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bss_service.protocol.policies import PolicySpec
 from trainer_client.client import DEFAULT_URL
 from trainer_client.errors import SchedulerError
-from trainer_client.reference.data import Dataset, corrupt, load
+from trainer_client.reference.data import Data, Dataset, corrupt, load
+from trainer_client.reference.encoders import ENCODERS
 from trainer_client.reference.fusion import FUSIONS
+from trainer_client.reference.recipes import RECIPES, read_media
 from trainer_client.reference.rivals import rival_names
-from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
+from trainer_client.reference.training import (
+    UNIMODAL_WEIGHT,
+    StepRecord,
+    Trainer,
+    TrainingConfig,
+    TrainingResult,
+    job_spec,
+)
 from trainer_client.sampler import ScheduledBatchSampler
 
 DEFAULT_PREFETCH_FACTOR = 2  # of a DataLoader with workers
@@ -34,7 +43,8 @@ def arguments() -> argparse.ArgumentParser:
     """The command line; one line under each knob."""
     parser = argparse.ArgumentParser(prog="python -m trainer_client.reference", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", default="emoji", help="emoji, watch, or a prepared file.npz[:modality,modality]")
+    add("--data", default="emoji", help="emoji, watch, a prepared file.npz[:modality,modality], or a public SET:FOLDER")
+    add("--leave-out", action="store_true", help="of a public set: go on without samples whose files are missing")
     add("--policy", default="uniform", help="initial policy of the job")
     add("--param", action="append", default=[], metavar="K=V", help="a parameter of the policy; may be given again")
     add("--url", help=f"of the scheduler (default: BSS_URL in the environment, else {DEFAULT_URL})")
@@ -48,6 +58,15 @@ def arguments() -> argparse.ArgumentParser:
     add("--workers", type=int, default=0, help="loader processes")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     add("--fusion", choices=tuple(FUSIONS), default="concat", help="how the modalities become one prediction")
+    add(
+        "--encoder",
+        action="append",
+        default=[],
+        metavar="M=NAME",
+        help=f"of a modality: {', '.join(ENCODERS)}[:WEIGHTS]",
+    )
+    add("--unimodal-weight", type=float, help="λ of the loss (1 − λ)·joint + λ·Σ unimodal (default: the set's, or 0.5)")
+    add("--logits", choices=("joint", "sum"), default="joint", help="which predict: the joint head's, or of all heads")
     add("--rival", choices=rival_names(), help="another method, on the scheduler's batches")
     add("--rival-param", action="append", default=[], metavar="K=V", help="a hyper-parameter of it; may be given again")
     add("--pull", action="store_true", help="draw heads towards what they said before, where the policy asks for it")
@@ -75,14 +94,14 @@ def main() -> int:
     args = arguments().parse_args()
     console = Console(stderr=args.json)
     try:
-        whole = load(args.data)
+        whole, encoders = _loaded(args)
     except (ValueError, OSError) as error:
         return _failed(console, error, 2)
     except ImportError as error:
         return _failed(console, error, 1)
     try:
         dataset = _corrupted(whole, args)
-        config = _config(args)  # before there is a job
+        config = _config(args, encoders)  # before there is a job
         spec = job_spec(
             args.job or _default_name(args),
             dataset,
@@ -117,7 +136,8 @@ def _failed(console: Console, error: Exception, status: int) -> int:
 
 def _default_name(args: argparse.Namespace) -> str:
     """A name that holds what sets a run apart, as far as names can."""
-    parts = [Path(args.data).name, args.policy]
+    name, colon, _ = args.data.partition(":")
+    parts = [name if colon and name in RECIPES else Path(args.data).name, args.policy]
     parts += [args.rival] if args.rival else []
     parts += [f"noisy{args.noisy_labels:g}"] if args.noisy_labels else []
     parts += [f"flipped{args.flipped_labels:g}"] if args.flipped_labels else []
@@ -125,7 +145,20 @@ def _default_name(args: argparse.Namespace) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", "-".join([*parts, *args.modality_noise, str(args.seed)]))[:100]
 
 
-def _corrupted(dataset: Dataset, args: argparse.Namespace) -> Dataset:
+def _loaded(args: argparse.Namespace) -> tuple[Data, dict[str, str]]:
+    """The data, and its encoders by modality."""
+    encoders = {name: str(value) for name, value in map(_parameter, args.encoder)}
+    name, colon, folder = args.data.partition(":")
+    if colon and name in RECIPES:
+        return read_media(name, Path(folder), encoders, leave_out=args.leave_out)
+    return load(args.data), encoders
+
+
+def _corrupted(dataset: Data, args: argparse.Namespace) -> Data:
+    if not isinstance(dataset, Dataset):
+        if args.noisy_labels or args.flipped_labels or args.mispaired or args.modality_noise:
+            raise ValueError(f"{dataset.name} is decoded as it is needed: only data in memory can be harmed")
+        return dataset
     noise = {name: float(value) for name, value in map(_parameter, args.modality_noise)}
     corruption = corrupt(
         dataset,
@@ -138,7 +171,9 @@ def _corrupted(dataset: Dataset, args: argparse.Namespace) -> Dataset:
     return corruption.dataset
 
 
-def _config(args: argparse.Namespace) -> TrainingConfig:
+def _config(args: argparse.Namespace, encoders: Mapping[str, str]) -> TrainingConfig:
+    recipe = RECIPES.get(args.data.partition(":")[0])
+    usual = recipe.unimodal_weight if recipe else UNIMODAL_WEIGHT
     return TrainingConfig(
         epochs=args.epochs,
         learning_rate=args.lr,
@@ -147,6 +182,9 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
         workers=args.workers,
         device=args.device,
         fusion=args.fusion,
+        encoders=encoders,
+        unimodal_weight=usual if args.unimodal_weight is None else args.unimodal_weight,
+        logits=args.logits,
         rival=args.rival,
         rival_parameters=dict(map(_parameter, args.rival_param)),
         pull=args.pull,

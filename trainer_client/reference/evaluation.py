@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor
 from bss_service.core.arrays import Int64
 from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.measurement import measure
-from trainer_client.reference.data import Dataset
+from trainer_client.reference.data import Data
 from trainer_client.reference.model import LateFusion
 
-BATCH = 512
+Logits = Literal["joint", "sum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,21 +22,25 @@ class Evaluation:
     """Loss and accuracies on one split."""
 
     loss: float  # mean of the training loss
-    accuracy: float  # of the joint head
+    accuracy: float  # of the joint head, or of the sum of all heads
     modalities: Mapping[str, tuple[float, float]]  # accuracy and mean true-label probability of each unimodal head
 
 
 @torch.no_grad()
 def evaluate(
     model: LateFusion,
-    dataset: Dataset,
+    dataset: Data,
     indices: Int64,
     device: torch.device,
     unimodal_weight: float,
     confusion: ConfusionMeter | None = None,
+    logits: Logits = "joint",
 ) -> Evaluation:
-    """Evaluate the samples `indices` (k,) in evaluation mode; `confusion` takes them in."""
-    measured, correct = _measured(model, dataset, indices, device, unimodal_weight, confusion)
+    """Evaluate the samples `indices` (k,) in evaluation mode; `confusion` takes them in.
+
+    logits: which of them the accuracy is of; with "sum" those of all heads together.
+    """
+    measured, correct = _measured(model, dataset, indices, device, unimodal_weight, confusion, logits)
     accuracies = correct.float().mean(dim=0).tolist()
     probabilities = measured["probability"].mean(dim=0).tolist()
     names = list(dataset.modalities)
@@ -48,36 +53,37 @@ def evaluate(
 
 @torch.no_grad()
 def measuring_pass(
-    model: LateFusion, dataset: Dataset, indices: Int64, device: torch.device, unimodal_weight: float
+    model: LateFusion, dataset: Data, indices: Int64, device: torch.device, unimodal_weight: float
 ) -> dict[str, Tensor]:
     """Measure the samples `indices` (k,) in evaluation mode, so that batch statistics don't move."""
     return _measured(model, dataset, indices, device, unimodal_weight)[0]
 
 
-def to_device(dataset: Dataset, indices: Int64, device: torch.device) -> tuple[list[Tensor], Tensor]:
+def to_device(dataset: Data, indices: Int64, device: torch.device) -> tuple[list[Tensor], Tensor]:
     """The inputs, one tensor (k, …) a modality, and the labels (k,) of samples."""
-    arrays = [torch.from_numpy(array[indices]) for array in dataset.modalities.values()]
-    return [a.to(device) for a in arrays], torch.from_numpy(dataset.labels[indices]).to(device)
+    return [x.to(device) for x in dataset.inputs(indices)], torch.from_numpy(dataset.labels[indices]).to(device)
 
 
 def _measured(
     model: LateFusion,
-    dataset: Dataset,
+    dataset: Data,
     indices: Int64,
     device: torch.device,
     unimodal_weight: float,
     confusion: ConfusionMeter | None = None,
+    logits: Logits = "joint",
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Measurements of the samples, and which heads are right on each, (k, M + 1)."""
     was_training = model.training
     model.eval()
     parts, correct = [], []
-    for part in np.array_split(indices, range(BATCH, len(indices), BATCH)):
+    for part in np.array_split(indices, range(dataset.at_once, len(indices), dataset.at_once)):
         inputs, labels = to_device(dataset, part, device)
         unimodal, joint, _ = model(inputs)
         parts.append(measure(unimodal, joint, labels, unimodal_weight=unimodal_weight))
         if confusion is not None:
             confusion.add(unimodal, joint, labels)
-        correct.append(torch.stack([*unimodal, joint], dim=1).argmax(dim=2) == labels[:, None])
+        predicting = torch.stack([*unimodal, joint]).sum(0) if logits == "sum" else joint
+        correct.append(torch.stack([*unimodal, predicting], dim=1).argmax(dim=2) == labels[:, None])
     model.train(was_training)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(correct)

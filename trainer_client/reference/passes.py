@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer_client.reference.data import Dataset
+from trainer_client.reference.data import Data
 from trainer_client.reference.evaluation import to_device
 
 Batch = tuple[Tensor, list[Tensor], Tensor]
@@ -16,7 +16,7 @@ Batch = tuple[Tensor, list[Tensor], Tensor]
 class Passes:
     """Iterating it passes over the training samples once, in their order."""
 
-    def __init__(self, dataset: Dataset, device: torch.device, batch_size: int) -> None:
+    def __init__(self, dataset: Data, device: torch.device, batch_size: int) -> None:
         self._dataset = dataset
         self._device = device
         self._batch_size = batch_size

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from bss_service.core.arrays import Int64
 from bss_service.core.signals import EVIDENCE
 from bss_service.protocol.jobs import JobSpec
 from trainer_client.exchange.outage import OnOutage
@@ -21,8 +22,8 @@ from trainer_client.logits.confusion import ConfusionMeter
 from trainer_client.logits.losses import Pull, multimodal_loss, weighted
 from trainer_client.logits.measurement import measure
 from trainer_client.reference.checkpoint import read_checkpoint, write_checkpoint
-from trainer_client.reference.data import Dataset
-from trainer_client.reference.evaluation import Evaluation, evaluate, measuring_pass
+from trainer_client.reference.data import Data
+from trainer_client.reference.evaluation import Evaluation, Logits, evaluate, measuring_pass
 from trainer_client.reference.model import LateFusion, build_model
 from trainer_client.reference.passes import Passes
 from trainer_client.reference.rivals import Heads, Rival, Run, create_rival
@@ -43,6 +44,9 @@ class TrainingConfig:
     workers: int = 0
     device: str = "cpu"
     fusion: str = "concat"  # or sum, film, gated
+    encoders: Mapping[str, str] = field(default_factory=dict)  # by modality; the others are small
+    unimodal_weight: float = UNIMODAL_WEIGHT  # λ of ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j; a rival has its own
+    logits: Logits = "joint"  # which predict in validation and test; or "sum", of all heads
     rival: str | None = None  # another method, by name, on the scheduler's batches
     rival_parameters: Mapping[str, Any] = field(default_factory=dict)  # its hyper-parameters
     pull: bool = False  # whether heads are drawn towards what they said before, where the policy asks for it
@@ -52,7 +56,9 @@ class TrainingConfig:
     on_outage: OnOutage = "wait"
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an unknown rival, a wrong parameter of it, or a pull beside it."""
+        """Raises ValueError for a wrong weight, an unknown rival, a wrong parameter of it, or a pull beside it."""
+        if not 0 <= self.unimodal_weight <= 1:
+            raise ValueError(f"unimodal_weight must be at least 0 and at most 1, got {self.unimodal_weight}")
         if self.rival is None:
             return
         create_rival(self.rival, self.rival_parameters)
@@ -93,28 +99,27 @@ class StepRecord:
 class Samples(TorchDataset[tuple[list[Tensor], Tensor]]):
     """The training samples of a data set, numbered from 0."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._indices = dataset.indices("train")
-        self._arrays = [torch.from_numpy(array) for array in dataset.modalities.values()]
+    def __init__(self, dataset: Data) -> None:
+        self._dataset, self._indices = dataset, dataset.indices("train")
         self._labels = torch.from_numpy(dataset.labels)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, number: int) -> tuple[list[Tensor], Tensor]:
-        index = self._indices[number]
-        return [array[index] for array in self._arrays], self._labels[index]
+        index = self._indices[number : number + 1]
+        return [values[0] for values in self._dataset.inputs(index)], self._labels[index[0]]
 
 
 class Trainer:
     """One run: model, optimiser, scheduled sampler, and where it is."""
 
-    def __init__(self, dataset: Dataset, sampler: ScheduledBatchSampler, config: TrainingConfig) -> None:
+    def __init__(self, dataset: Data, sampler: ScheduledBatchSampler, config: TrainingConfig) -> None:
         self.dataset = dataset
         self.sampler = sampler
         self.config = config
         self.device = torch.device(config.device)
-        self.model = build_model(dataset, config.seed, config.fusion).to(self.device)
+        self.model = build_model(dataset, config.seed, config.fusion, config.encoders).to(self.device)
         self.rival = self._rival()
         groups = self.model.parameters() if self.rival is None else self.rival.parameter_groups()
         self.optimiser = _optimiser(groups, config)
@@ -175,7 +180,8 @@ class Trainer:
 
     def _fresh_model(self) -> LateFusion:
         """Another network like the one at the start, whose forward passes are counted too."""
-        model = build_model(self.dataset, self.config.seed, self.config.fusion).to(self.device)
+        config = self.config
+        model = build_model(self.dataset, config.seed, config.fusion, config.encoders).to(self.device)
         model.register_forward_hook(self._count_forward)
         return model
 
@@ -192,7 +198,7 @@ class Trainer:
         """Before the first step: the measuring pass if one is wanted, and a report for the first gain to start from."""
         if self.config.measure_first:
             train = self.dataset.indices("train")
-            measured = measuring_pass(self.model, self.dataset, train, self.device, UNIMODAL_WEIGHT)
+            measured = measuring_pass(self.model, self.dataset, train, self.device, self.config.unimodal_weight)
             self.sampler.scores(np.arange(len(train)), measured)
         self._report(self._validate())
 
@@ -232,7 +238,7 @@ class Trainer:
             unimodal, joint, features = self.model(inputs)
         part = batch if rows is None else batch.part(rows.numpy())
         loss = self._update(Heads(unimodal, joint, features, part), labels, batch, rows)
-        measured: Mapping[str, Tensor] = measure(unimodal, joint, labels, unimodal_weight=UNIMODAL_WEIGHT)
+        measured: Mapping[str, Tensor] = measure(unimodal, joint, labels, unimodal_weight=self.config.unimodal_weight)
         if rows is not None:
             measured = {name: _spread(values, rows, len(index), torch.nan) for name, values in measured.items()}
         self.sampler.feedback(index, measured)
@@ -247,7 +253,12 @@ class Trainer:
         if self.rival is not None:
             return self.rival.step(heads, labels, weigh, self.optimiser)
         losses = multimodal_loss(
-            heads.unimodal, heads.joint, labels, unimodal_weight=UNIMODAL_WEIGHT, batch=batch, pull=self.pull
+            heads.unimodal,
+            heads.joint,
+            labels,
+            unimodal_weight=self.config.unimodal_weight,
+            batch=batch,
+            pull=self.pull,
         )
         loss = weigh(losses)
         self.optimiser.zero_grad(set_to_none=True)
@@ -259,7 +270,11 @@ class Trainer:
         indices = self.dataset.indices("validation")
         self._expected_forward_samples += len(indices)
         self._confusion = ConfusionMeter()
-        return evaluate(self.model, self.dataset, indices, self.device, UNIMODAL_WEIGHT, self._confusion)
+        return self._evaluated(indices, self._confusion)
+
+    def _evaluated(self, indices: Int64, confusion: ConfusionMeter | None = None) -> Evaluation:
+        weight, logits = self.config.unimodal_weight, self.config.logits
+        return evaluate(self.model, self.dataset, indices, self.device, weight, confusion, logits)
 
     def _report(self, report: Evaluation) -> None:
         self.sampler.validation(
@@ -281,7 +296,7 @@ class Trainer:
         self.model.load_state_dict(self.best_weights or last)
         indices = self.dataset.indices("test")
         self._expected_forward_samples += len(indices)
-        self.result.test = evaluate(self.model, self.dataset, indices, self.device, UNIMODAL_WEIGHT)
+        self.result.test = self._evaluated(indices)
         self.model.load_state_dict(last)
 
     def state_dict(self) -> dict[str, Any]:
@@ -331,7 +346,7 @@ class Trainer:
         self.forward_samples += len(inputs[0][0])
 
 
-def job_spec(name: str, dataset: Dataset, *, batch_size: int, epochs: int, **fields: Any) -> JobSpec:
+def job_spec(name: str, dataset: Data, *, batch_size: int, epochs: int, **fields: Any) -> JobSpec:
     """The job of a run over a data set's training samples; `fields` are those of JobSpec.
 
     It sends all of evidence, and weighs its losses.
@@ -342,7 +357,7 @@ def job_spec(name: str, dataset: Dataset, *, batch_size: int, epochs: int, **fie
     return spec.model_copy(update={"horizon": spec.calendar().epoch_start(epochs)})
 
 
-def _pull(dataset: Dataset) -> Pull:
+def _pull(dataset: Data) -> Pull:
     return Pull(len(dataset.indices("train")), len(dataset.classes), heads=len(dataset.modalities) + 1)
 
 

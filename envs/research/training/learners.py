@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+from envs.research.executor import Executor, processes
 from envs.research.files import written_whole
-from envs.research.rollouts import Pool, Progress, pool, unheard
+from envs.research.rollouts import Pool, Progress, unheard
 from envs.research.training.gradient import Gradient
 from envs.research.training.imitation import Imitation
 from envs.research.training.search import SPACES, Search, SearchState
@@ -16,7 +17,8 @@ from envs.research.training.trials import Trials
 from envs.tasks import Distribution, judged_tasks, training_tasks
 
 SEARCHES: Final = {"search": "wide", "search-narrow": "narrow", "search-evidence": "evidence"}  # spaces by algorithm
-ALGORITHMS: Final = ("imitation", "ppo", "ppo-evidence", "sac", "trials", *SEARCHES)
+GRADIENT: Final = ("ppo", "ppo-evidence", "sac")  # they learn from every step of their students
+ALGORITHMS: Final = ("imitation", *GRADIENT, "trials", *SEARCHES)
 CONFIG, STATE, POLICY = "config.json", "state", "policy.safetensors"
 
 
@@ -129,12 +131,15 @@ class Searching:
 
 
 @contextmanager
-def open_learner(config: LearnerConfig, workers: int, progress: Progress = unheard) -> Iterator[Learner]:
+def open_learner(
+    config: LearnerConfig, workers: int, progress: Progress = unheard, executor: Executor | None = None
+) -> Iterator[Learner]:
     """The learner of a run that has not begun; its processes end with the context.
 
-    progress: is told how far an iteration is.
+    progress: is told how far an iteration is. executor: where whole runs are made, in place of `workers` processes; an
+    algorithm of GRADIENT makes none.
     """
-    if config.algorithm in ("ppo", "ppo-evidence", "sac"):
+    if config.algorithm in GRADIENT:
         learner = Gradient(config.algorithm, config.tasks, seed=config.seed, workers=workers, progress=progress)
         try:
             if config.begin_with:
@@ -143,7 +148,8 @@ def open_learner(config: LearnerConfig, workers: int, progress: Progress = unhea
         finally:
             learner.close()
         return
-    with pool(workers, progress) as runs:
+    with nullcontext(executor) if executor else processes(workers) as chosen:
+        runs = Pool(chosen, progress)
         if config.algorithm == "imitation":
             yield Imitation(config.tasks, seed=config.seed, pool=runs)
         elif config.algorithm == "trials":

@@ -1,7 +1,8 @@
 import json
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ from envs.research.comparison import (
     judge,
     play,
 )
-from envs.research.rollouts import play as runs
+from envs.research.files import Results, Storage
+from envs.research.rollouts import Pool
 from envs.tasks import training_tasks
 
 TASKS = (HeldOut("synthetic:2", "clean"), HeldOut("synthetic:2", "noisy 40 %"))
@@ -127,29 +129,47 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "fixed_actions", dict)
 
 
+@dataclass
+class Here:
+    """Computes in this process, two runs a cell; is interrupted as a cell begins."""
+
+    until: int | None = None
+    slots: int = 10
+    runs: int = 0
+
+    def map(self, function: Any, cells: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        for place, cell in enumerate(cells):
+            if place == self.until:
+                raise KeyboardInterrupt
+            self.runs += len(cell)
+            yield place, function(cell)
+
+
 def test_runs_are_paired_by_task_and_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small(monkeypatch)
     entered = contenders({"again": replace(parse("uniform"), identity="again")})
-    made = play(TASKS, entered, (0, 5), runs, tmp_path, lambda name: None)
+    made = play(TASKS, entered, (0, 5), Pool(Here()), Results(Storage(str(tmp_path))))
     assert made.of["uniform"].shape == (2, 2)
     assert np.array_equal(made.of["again"], made.of["uniform"])
     assert np.array_equal(made.of["oracle"][0], made.of["uniform"][0])  # all samples of a clean task are clean
     assert not np.array_equal(made.of["oracle"][1], made.of["uniform"][1])
 
 
-def test_runs_are_made_only_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_was_interrupted_goes_on_and_no_run_is_made_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small(monkeypatch)
-    made = play(TASKS, contenders({}), (0, 1), runs, tmp_path, lambda name: None)
-
-    def none_again(episodes: object) -> NoReturn:
-        raise AssertionError("runs that are there are made again")
-
-    reported: list[str] = []
-    again = play(TASKS, contenders({}), (0, 1), none_again, tmp_path, reported.append)
-    assert all(np.array_equal(again.of[name], made.of[name]) for name in made.of)
-    assert reported == CONTROLS
-    with pytest.raises(AssertionError, match="made again"):
-        play(TASKS, contenders({}), (0, 2), none_again, tmp_path, reported.append)  # other seeds are other runs
+    kept, entered = Results(Storage(str(tmp_path))), {**contenders({}), "twin": contenders({})["oracle"]}
+    interrupted, going_on, idle = Here(until=3), Here(), Here()
+    with pytest.raises(KeyboardInterrupt):
+        play(TASKS, entered, (0, 1), Pool(interrupted), kept)
+    made = play(TASKS, entered, (0, 1), Pool(going_on), kept)
+    assert (interrupted.runs, interrupted.runs + going_on.runs) == (6, len(CONTROLS) * len(TASKS) * 2)
+    again = play(TASKS, entered, (0, 1), Pool(idle), kept)
+    assert idle.runs == 0
+    at_once = play(TASKS, entered, (0, 1), Pool(Here()), Results(Storage("memory://at-once")))
+    assert made.detected == again.detected == at_once.detected
+    assert list(made.detected) == [*CONTROLS, "twin"]
+    play(TASKS, entered, (0, 2), Pool(idle), kept)
+    assert idle.runs == len(CONTROLS) * len(TASKS)  # another seed is another run
 
 
 def test_fixed_actions_prefer_what_their_names_say() -> None:

@@ -1,10 +1,14 @@
 """The one shape in which every data set reaches the trainer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[Any]
 Flags = NDArray[np.bool_]
@@ -12,6 +16,43 @@ Indices = NDArray[np.int64]
 
 SPLITS = ("train", "validation", "test")
 """Names of the values 0, 1 and 2 of `Dataset.split`."""
+
+
+class Data(Protocol):
+    """What the trainer takes: n samples in three splits, whether they lie in memory or are decoded when asked for."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def modalities(self) -> Mapping[str, Any]:
+        """M ≥ 2 of them, by name and in order; what else stands there is the data's own."""
+        ...
+
+    @property
+    def labels(self) -> Indices:
+        """(n,) index into `classes`."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def at_once(self) -> int:
+        """How many samples may be asked for at a time."""
+        ...
+
+    def indices(self, split: str) -> Indices:
+        """Ascending indices of the samples of one split."""
+        ...
+
+    def inputs(self, indices: Indices) -> "list[Tensor]":
+        """Of samples (k,), M tensors (k, …) on the CPU, in the order of the modalities."""
+        ...
+
+    def vocabulary(self, modality: str) -> int:
+        """Rows that an embedding of a modality's token ids needs."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +90,16 @@ class Dataset:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         return np.flatnonzero(self.split == SPLITS.index(split))
+
+    @property
+    def at_once(self) -> int:
+        return 512
+
+    def inputs(self, indices: Indices) -> "list[Tensor]":
+        """Of samples (k,), M tensors (k, …)."""
+        import torch
+
+        return [torch.from_numpy(values[indices]) for values in self.modalities.values()]
 
     def with_training(self, training: Indices) -> "Dataset":
         """The data set with other samples (k,) of its own for training, in this order; one may come more than once."""

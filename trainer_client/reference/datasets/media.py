@@ -94,6 +94,18 @@ class Tokens:
         return torch.tensor(ids, dtype=torch.int64)
 
 
+class Bytes:
+    """In place of a tokenizer: the bytes of texts in UTF-8, counted from 1, parted and padded by 0."""
+
+    def __len__(self) -> int:
+        """How many ids there are."""
+        return 257
+
+    def __call__(self, *texts: str, padding: str, truncation: bool, max_length: int) -> dict[str, list[int]]:
+        ids = [1 + byte for text in texts for byte in (*text.encode(), -1)][:max_length]
+        return {"input_ids": ids + [0] * (max_length - len(ids))}
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How media of each kind become tensors. Raises BrokenFileError, naming the file, for one that can't be read."""

@@ -1,12 +1,20 @@
-"""Samples as a map-style data set of PyTorch: nothing is decoded before it is asked for."""
+"""Samples as a map-style data set of PyTorch, and as the trainer takes them: decoded when asked for, not before."""
 
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer_client.reference.data.dataset import SPLITS
+from trainer_client.reference.data.dataset import SPLITS, Indices, check_classes
 
-from .folder import Index
+from .folder import Index, Sample
 from .media import Decoding, LogMel
+
+DECODERS: Final = 4  # threads that decode what is asked for at a time; pictures and sound leave them to run at once
 
 
 class MediaDataset(Dataset[tuple[dict[str, Tensor], int]]):
@@ -29,3 +37,68 @@ class MediaDataset(Dataset[tuple[dict[str, Tensor], int]]):
     def __getitem__(self, number: int) -> tuple[dict[str, Tensor], int]:
         sample = self.samples[number]
         return {modality: self.decoding(medium) for modality, medium in sample.media.items()}, sample.label
+
+
+class Media:
+    """All samples of an index as the trainer takes them; `Decoding` says what media become.
+
+    Raises ValueError where there are fewer than two modalities or classes, or where a split has no sample. Shapes are
+    those of the first sample: one of another shape raises ValueError with its name once it is asked for.
+    """
+
+    at_once = 64  # films are large
+
+    def __init__(self, index: Index, decoding: Decoding | None = None) -> None:
+        check_classes(index.classes)
+        for split, count in index.counts().items():
+            if not count:
+                raise ValueError(f"{index.name} must have at least one {split} sample, got none in {index.root}")
+        if len(index.modalities) < 2:
+            raise ValueError(f"modalities must be at least 2, got {list(index.modalities)}")
+        self.name, self.classes = index.name, index.classes
+        self.decoding = decoding or Decoding(audio=LogMel(seconds=index.clip_seconds))
+        self.labels: Indices = np.array([sample.label for sample in index.samples], np.int64)
+        self._samples = index.samples
+        self._split = np.array([SPLITS.index(sample.split) for sample in index.samples], np.uint8)
+        self.modalities: Mapping[str, tuple[int, ...]] = {
+            name: tuple(values.shape) for name, values in self._decoded(index.samples[0]).items()
+        }
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def indices(self, split: str) -> Indices:
+        """Ascending indices of the samples of one split: "train", "validation" or "test"."""
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        return np.flatnonzero(self._split == SPLITS.index(split))
+
+    def inputs(self, indices: Indices) -> list[Tensor]:
+        """Of samples (k,), M tensors (k, …). Raises BrokenFileError with the name of a file that can't be read."""
+        samples = [self._samples[k] for k in indices]
+        if len(samples) == 1:  # as the workers of a loader ask
+            decoded = [self._decoded(samples[0])]
+        else:
+            with ThreadPoolExecutor(DECODERS) as threads:
+                decoded = list(threads.map(self._decoded, samples))
+        for sample, values in zip(samples, decoded, strict=True):
+            self._check_shapes(sample, values)
+        return [torch.stack([values[name] for values in decoded]) for name in self.modalities]
+
+    def vocabulary(self, modality: str) -> int:
+        """How many token ids the tokenizer has."""
+        tokens = self.decoding.text
+        if tokens is None or not hasattr(tokens.tokenizer, "__len__"):
+            raise ValueError(f"the tokenizer of {modality!r} must have a length, how many ids it gives")
+        return len(tokens.tokenizer)
+
+    def _decoded(self, sample: Sample) -> dict[str, Tensor]:
+        return {name: self.decoding(medium) for name, medium in sample.media.items()}
+
+    def _check_shapes(self, sample: Sample, values: Mapping[str, Tensor]) -> None:
+        for name, shape in self.modalities.items():
+            if tuple(values[name].shape) != shape:
+                raise ValueError(
+                    f"{name} of {sample.key} must have shape {shape}, as the first sample's, "
+                    f"got {tuple(values[name].shape)}"
+                )

@@ -89,6 +89,7 @@ def test_it_says_how_far_an_iteration_is_and_a_run_is_not_written_over(tmp_path:
         (["--algorithm", "sac", "--begin-with", "elsewhere"], "ppo"),
         (["--algorithm", "ppo", "--begin-with", "elsewhere"], "elsewhere"),
         (["--resume"], "no run"),
+        (["--algorithm", "ppo", "--executor", "ray"], "--executor ray makes whole runs"),
         (["--source", "nowhere"], "nowhere"),
     ],
 )

@@ -64,7 +64,7 @@ def test_two_processes_that_are_stopped_in_an_epoch_and_go_on_train_as_the_plain
     service: Service, client: SchedulerClient, plain: Ranks, tmp_path: Path, how: str
 ) -> None:
     if how == "ray":
-        pytest.importorskip("ray", reason="pip install 'ray[train]==2.60.0', 135 MB that are not in requirements.lock")
+        pytest.importorskip("ray", reason="pip install 'bss-scheduler[ray]'")
     job, came = f"two-{next(NUMBERS)}", []
     for stop in STOPS:
         ranks = run(service, how, job, tmp_path, stop)

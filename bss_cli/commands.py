@@ -12,6 +12,7 @@ from bss_cli.following.watching import watch
 from bss_cli.jobs import decisions, delete, export, import_, jobs, samples, show, suspects
 from bss_cli.policies import end_shadow, policies, swap, upload
 from bss_cli.research import app as research
+from bss_cli.research.bench import app as bench
 from bss_cli.research.data import app as data
 from bss_cli.serving import backup, serve
 
@@ -45,3 +46,4 @@ app.command("import")(import_)
 app.add_typer(tokens.app, name="token")
 app.add_typer(research, name="research")
 app.add_typer(data, name="data")
+app.add_typer(bench, name="bench")

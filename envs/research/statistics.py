@@ -18,12 +18,12 @@ from scipy.special import ndtr
 from bss_service.core.arrays import Float64, Floats, Int64
 from bss_service.core.validation.comparison import LEVEL, student_interval, student_quantile
 
-RESAMPLES: Final = 2000
+RESAMPLES: Final = 2000  # for an interval at LEVEL
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and its 95 % interval; all NaN where there is nothing to estimate."""
+    """An estimate and its interval, at 95 % unless said; all NaN where there is nothing to estimate."""
 
     value: float
     low: float
@@ -40,35 +40,38 @@ def interquartile_mean(scores: Floats) -> Float64:
     return middle
 
 
-def aggregate_score(scores: Floats, rng: np.random.Generator) -> Interval:
+def aggregate_score(scores: Floats, rng: np.random.Generator, level: float = LEVEL) -> Interval:
     """Interquartile mean over all tasks and seeds, with a stratified bootstrap interval.
 
-    scores: (tasks, seeds), at least 2 seeds. Raises ValueError on another shape or values that are not finite.
+    scores: (tasks, seeds), at least 2 seeds. level: of the interval.
+    Raises ValueError on another shape or values that are not finite.
     """
     scores = _checked(scores)
-    resampled = np.take_along_axis(scores[None], _resamples(scores, rng), axis=2)
+    resampled = np.take_along_axis(scores[None], _resamples(scores, rng, level), axis=2)
     pooled = interquartile_mean(resampled.reshape(len(resampled), -1))
-    return _interval(float(interquartile_mean(scores.reshape(-1))), pooled, *scores.shape)
+    return _interval(float(interquartile_mean(scores.reshape(-1))), pooled, *scores.shape, level=level)
 
 
-def aggregate_gain(scores: Floats, baseline: Floats, rng: np.random.Generator) -> Interval:
+def aggregate_gain(scores: Floats, baseline: Floats, rng: np.random.Generator, level: float = LEVEL) -> Interval:
     """Interquartile mean of the paired gains over a baseline, with a stratified bootstrap interval.
 
     scores, baseline: (tasks, seeds), paired. Pairs are resampled, so that what a seed does to both cancels out.
     """
-    return aggregate_score(_paired_gains(scores, baseline), rng)
+    return aggregate_score(_paired_gains(scores, baseline), rng, level)
 
 
-def task_gains(scores: Floats, baseline: Floats) -> list[Interval]:
+def task_gains(scores: Floats, baseline: Floats, level: float = LEVEL) -> list[Interval]:
     """The mean paired gain on each task, with Student's t interval.
 
     scores, baseline: (tasks, seeds), paired.
     """
-    means, half = student_interval(_paired_gains(scores, baseline))
+    means, half = student_interval(_paired_gains(scores, baseline), level)
     return [Interval(float(m), float(m - h), float(m + h)) for m, h in zip(means, half, strict=True)]
 
 
-def probability_of_improvement(scores: Floats, baseline: Floats, rng: np.random.Generator) -> Interval:
+def probability_of_improvement(
+    scores: Floats, baseline: Floats, rng: np.random.Generator, level: float = LEVEL
+) -> Interval:
     """P(X > Y) for a random run of the method and one of the baseline, averaged over tasks; ties count half.
 
     scores, baseline: (tasks, seeds), whose seeds may differ in number. The Mann–Whitney form and its bootstrap, which
@@ -79,9 +82,10 @@ def probability_of_improvement(scores: Floats, baseline: Floats, rng: np.random.
     if len(scores) != len(baseline):
         raise ValueError(f"both methods must have the same tasks, got {len(scores)} and {len(baseline)}")
     wins = (np.sign(scores[:, :, None] - baseline[:, None, :]) + 1) / 2  # (tasks, seeds, seeds of the baseline)
-    ours, theirs = _shares(scores, rng), _shares(baseline, rng)
+    ours, theirs = _shares(scores, rng, level), _shares(baseline, rng, level)
     resampled = np.einsum("bti,tij,btj->b", ours, wins, theirs, optimize=True) / len(scores)
-    return _interval(float(wins.mean()), resampled, len(scores), min(scores.shape[1], baseline.shape[1]))
+    seeds = min(scores.shape[1], baseline.shape[1])
+    return _interval(float(wins.mean()), resampled, len(scores), seeds, level=level)
 
 
 def share_of_oracle(method: Floats, uniform: Floats, oracle: Floats, rng: np.random.Generator) -> Interval:
@@ -134,24 +138,29 @@ def _checked(scores: Floats) -> Float64:
     return checked
 
 
-def _resamples(scores: Float64, rng: np.random.Generator) -> Int64:
-    """Seeds drawn with replacement within each task: (RESAMPLES, tasks, seeds)."""
-    return rng.integers(scores.shape[1], size=(RESAMPLES, *scores.shape))
+def _resamples(scores: Float64, rng: np.random.Generator, level: float = LEVEL) -> Int64:
+    """Seeds drawn with replacement within each task: (resamples, tasks, seeds)."""
+    return rng.integers(scores.shape[1], size=(_number(level), *scores.shape))
 
 
-def _shares(scores: Float64, rng: np.random.Generator) -> Float64:
-    """The part of each resample that is this seed: (RESAMPLES, tasks, seeds), summing to 1 over seeds."""
+def _shares(scores: Float64, rng: np.random.Generator, level: float) -> Float64:
+    """The part of each resample that is this seed: (resamples, tasks, seeds), summing to 1 over seeds."""
     seeds = scores.shape[1]
-    shares: Float64 = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=(RESAMPLES, len(scores))) / seeds
+    shares: Float64 = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=(_number(level), len(scores))) / seeds
     return shares
 
 
-def _interval(value: float, resampled: Float64, tasks: int, seeds: int) -> Interval:
-    low, high = np.quantile(resampled, expanded_percentiles(tasks, seeds))
+def _number(level: float) -> int:
+    """So many resamples that as many of them lie beyond an interval at this level as at LEVEL."""
+    return round(RESAMPLES * (1 - LEVEL) / (1 - level))
+
+
+def _interval(value: float, resampled: Float64, tasks: int, seeds: int, *, level: float = LEVEL) -> Interval:
+    low, high = np.quantile(resampled, expanded_percentiles(tasks, seeds, level))
     return Interval(value, float(low), float(high))
 
 
-def expanded_percentiles(tasks: int, seeds: int) -> tuple[float, float]:
+def expanded_percentiles(tasks: int, seeds: int, level: float = LEVEL) -> tuple[float, float]:
     """Percentiles that make a bootstrap interval as wide as Student's with tasks·(seeds − 1) degrees of freedom."""
-    tail = float(ndtr(np.sqrt(seeds / (seeds - 1)) * student_quantile((1 - LEVEL) / 2, tasks * (seeds - 1))))
+    tail = float(ndtr(np.sqrt(seeds / (seeds - 1)) * student_quantile((1 - level) / 2, tasks * (seeds - 1))))
     return tail, 1 - tail

@@ -37,6 +37,7 @@ STOOD_IN = {
     "bss serve": "a service is there already",
     "bss watch": "goes on until Ctrl-C",
     "bss research": "takes minutes: tests/bss_cli/test_research.py",
+    "bss bench": "takes an hour: tests/envs/research/suite",
     "bss data check data/": "its folders are made by tests/trainer_client/reference/datasets",
     "bss upload": "uploads what `bss research` would have made",
     "bss swap run-1 --artefact": "swaps in what `bss upload` would have uploaded",

@@ -1,0 +1,100 @@
+"""What a network is worth on a part of a data set, and how evenly its modalities bear that."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bss_service.core.arrays import Float64, Floats, Int64
+from trainer_client.reference.data import Dataset
+from trainer_client.reference.evaluation import BATCH, to_device
+from trainer_client.reference.model import LateFusion, Outputs
+from trainer_client.reference.rivals.base import shapley, subsets_of
+
+
+@torch.no_grad()
+def accuracy(model: LateFusion, dataset: Dataset, split: str, device: torch.device) -> float:
+    """Of the joint head, a share."""
+    labels = dataset.labels[dataset.indices(split)]
+    return float((_outputs(model, dataset, split, device).joint.argmax(1).numpy() == labels).mean())
+
+
+@torch.no_grad()
+def figures(model: LateFusion, dataset: Dataset, split: str, device: torch.device) -> dict[str, Any]:
+    """Of the joint head: accuracy, macro-F1, mean average precision (mAP). Of the heads: accuracies and their gap,
+    `ratio` Σp_u(y)/Σp_v(y) of the strongest modality over the weakest (Peng et al. 2022), `difference` the mean
+    |p_u(y) − p_v(y)| over samples and pairs of modalities, `shapley` what each modality adds to the joint accuracy.
+
+    p_u(y) is the probability of the label by the head of modality u. Shapley values are of the accuracy of the joint
+    head with the embeddings and the logits of absent modalities at 0; with all of them absent it counts as 0.
+    """
+    labels = dataset.labels[dataset.indices(split)]
+    unimodal, joint, features = _outputs(model, dataset, split, device)
+    names = list(dataset.modalities)
+    heads = {name: float((z.argmax(1).numpy() == labels).mean()) for name, z in zip(names, unimodal, strict=True)}
+    own = torch.stack([z.softmax(1) for z in unimodal]).numpy()[:, np.arange(len(labels)), labels]  # (M, n)
+    return {
+        "accuracy": float((joint.argmax(1).numpy() == labels).mean()),
+        "macro_f1": macro_f1(joint.argmax(1).numpy(), labels),
+        "map": mean_average_precision(joint.softmax(1).numpy(), labels),
+        "heads": heads,
+        "gap": max(heads.values()) - min(heads.values()),
+        "ratio": float(own.sum(1).max() / max(own.sum(1).min(), 1e-9)),
+        "difference": float(np.mean([np.abs(own[a] - own[b]).mean() for a, b in combinations(range(len(own)), 2)])),
+        "shapley": dict(zip(names, _shapley(model, unimodal, features, labels, device), strict=True)),
+    }
+
+
+def macro_f1(predicted: Int64, labels: Int64) -> float:
+    """Mean over the classes that occur in the labels of 2·TP/(2·TP + FP + FN); both (n,)."""
+    of_class = []
+    for c in np.unique(labels):
+        hits = np.sum((predicted == c) & (labels == c))
+        of_class.append(2 * hits / (np.sum(predicted == c) + np.sum(labels == c)))
+    return float(np.mean(of_class))
+
+
+def mean_average_precision(probabilities: Floats, labels: Int64) -> float:
+    """Mean over the classes that occur in the labels of the average precision of ranking by their probability.
+
+    probabilities: (n, c); labels: (n,). Average precision is the mean, over the samples of the class, of the precision
+    at their rank; samples of one probability share the last of their ranks.
+    """
+    return float(np.mean([_average_precision(probabilities[:, c], labels == c) for c in np.unique(labels)]))
+
+
+def _average_precision(scores: Floats, positive: "np.ndarray[Any, np.dtype[np.bool_]]") -> float:
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order])
+    last = np.searchsorted(-scores[order], -scores[positive], side="right") - 1  # rank of the last of each one's equals
+    precision: Float64 = hits[last] / (last + 1)
+    return float(precision.mean())
+
+
+def _shapley(
+    model: LateFusion, unimodal: Sequence[Tensor], features: Sequence[Tensor], labels: Int64, device: torch.device
+) -> list[float]:
+    worth = {}
+    for kept in subsets_of(len(features)):
+        present = [torch.tensor(float(k in kept)) for k in range(len(features))]
+        embeddings = [(e * there).to(device) for e, there in zip(features, present, strict=True)]
+        logits = [(z * there).to(device) for z, there in zip(unimodal, present, strict=True)]
+        right = model.joint(embeddings, logits).argmax(1).cpu().numpy() == labels
+        worth[kept] = torch.tensor(right.mean())
+    return [float(value) for value in shapley(worth, len(features))]
+
+
+def _outputs(model: LateFusion, dataset: Dataset, split: str, device: torch.device) -> Outputs:
+    """Of all samples of a split, on the CPU, in evaluation mode."""
+    model.eval()
+    indices = dataset.indices(split)
+    parts = []
+    for part in np.array_split(indices, range(BATCH, len(indices), BATCH)):
+        unimodal, joint, features = model(to_device(dataset, part, device)[0])
+        parts.append([*unimodal, joint, *features])
+    whole = [torch.cat(of_one).float().cpu() for of_one in zip(*parts, strict=True)]
+    count = len(dataset.modalities)
+    return Outputs(whole[:count], whole[count], whole[count + 1 :])

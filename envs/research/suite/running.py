@@ -1,0 +1,99 @@
+"""The runs of a suite, in two rounds: the search of each method on each task, then the paired seeds with what it chose.
+
+Each result is kept in a file of its own as soon as it is there, so that a suite that was interrupted goes on where it
+was and comes to the same.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from envs.research.executor import Executor
+from envs.research.files import written_whole
+from envs.research.suite.cells import TUNING_SEED, Cell, Kept, run_cell
+from envs.research.suite.spec import LEARNING_RATE, Method, Range, Suite, Values
+
+Place = tuple[str, str, int]  # task, method, trial or seed
+SEARCH: Final = 0  # the stream of chance of the search
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """All that a suite came to."""
+
+    suite: Suite
+    trials: Mapping[Place, Kept]
+    chosen: Mapping[tuple[str, str], Values]  # of task and method
+    runs: Mapping[Place, Kept]
+
+
+def play(suite: Suite, folder: Path, executor: Executor, report: Callable[[str], None]) -> Played:
+    """Make all runs that are not kept in the folder yet; `report` is told how far it is."""
+    pairs = [(task, method) for task in suite.tasks for method in suite.methods]
+    tried = {(t, m, k): values for t, m in pairs for k, values in enumerate(candidates(suite, t, m, suite.methods[m]))}
+    searched = {place: _cell(suite, place, values, TUNING_SEED, tested=False) for place, values in tried.items()}
+    trials = _made(searched, folder, executor, lambda told: report(f"search: {told}"))
+    chosen = {(t, m): tried[t, m, best([trials[t, m, k] for k in range(suite.trials)])] for t, m in pairs}
+    paired = [(t, m, seed) for m in suite.methods for t in suite.tasks for seed in range(suite.seeds)]
+    cells = {place: _cell(suite, place, chosen[place[:2]], place[2], tested=True) for place in paired}
+    runs = _made(cells, folder, executor, lambda told: report(f"paired seeds: {told}"))
+    return Played(suite, trials, chosen, runs)
+
+
+def candidates(suite: Suite, task: str, name: str, method: Method) -> list[dict[str, float]]:
+    """What is tried, `trials` of them: first everything as by default and the learning rate in the middle of its range,
+    then drawn log-uniformly. On a task the learning rates of a trial are the same for all methods.
+    """
+    low, high = suite.learning_rate
+    tried: list[dict[str, float]] = [{LEARNING_RATE: float(np.sqrt(low * high))}]
+    for trial in range(1, suite.trials):
+        common = np.random.default_rng([SEARCH, trial, *task.encode()])
+        own = np.random.default_rng([SEARCH, trial, *f"{task}\n{name}".encode()])
+        values = {LEARNING_RATE: _drawn(suite.learning_rate, common)}
+        tried.append(values | {key: _drawn(bounds, own) for key, bounds in method.ranges().items()})
+    return tried
+
+
+def best(trials: Sequence[Kept]) -> int:
+    """The trial with the best validation accuracy of any of its epochs, the first of several."""
+    return int(np.argmax([max(trial["validation"]) for trial in trials]))
+
+
+def _cell(suite: Suite, place: Place, values: Values, seed: int, *, tested: bool) -> Cell:
+    task, method, _ = place
+    return Cell(
+        task=suite.tasks[task],
+        method=suite.methods[method],
+        values=values,
+        seed=seed,
+        epochs=suite.epochs,
+        batch_size=suite.batch_size,
+        optimiser=suite.optimiser,
+        tested=tested,
+    )
+
+
+def _drawn(bounds: Range, rng: np.random.Generator) -> float:
+    low, high = bounds
+    value = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    return round(value) if isinstance(low, int) and isinstance(high, int) else float(f"{value:.4g}")
+
+
+def _made(
+    cells: Mapping[Place, Cell], folder: Path, executor: Executor, report: Callable[[str], None]
+) -> dict[Place, Kept]:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {place: folder / f"{cell.name}.json" for place, cell in cells.items()}
+    waiting = [place for place in cells if not paths[place].exists()]
+    ready = len(cells) - len(waiting)
+    for number, result in executor.map(run_cell, [cells[place] for place in waiting]):
+        place = waiting[number]
+        with written_whole(paths[place]) as temporary:
+            temporary.write_text(json.dumps({"cell": cells[place].identity, **result}, allow_nan=False) + "\n")
+        ready += 1
+        report(f"{ready} of {len(cells)} runs; {place[1]} on {place[0]}")
+    return {place: json.loads(path.read_text()) for place, path in paths.items()}

@@ -218,6 +218,7 @@ class JobRegistry:
         self._reserved = 0  # bytes of memory, for jobs that are being made or loaded
         metrics.most_memory.set(memory)
         self._store = store
+        self._membership = store.membership
         self._metrics = metrics
         self._live: dict[str, LiveJob] = {}
         self._idle_states: dict[str, tuple[Fence, JobState]] = {}  # of jobs that have left memory, as they were then
@@ -313,18 +314,23 @@ class JobRegistry:
         try:
             return self._store.fence(name)
         except (MovedError, UnownedError):
-            if self._store.membership is not None:
-                await asyncio.to_thread(self._store.membership.look_again)
+            if self._membership is not None:
+                await asyncio.to_thread(self._membership.look_again)
             return self._store.fence(name)
 
     def check_held(self, live: LiveJob) -> None:
         """Raises StoreError or MovedError where memory may not hold any more what is stored of a job."""
         self._store.check_held(live.job.spec.name, live.fence)
 
-    def check_held_or_drop(self, live: LiveJob) -> None:
-        """The same, and forget what memory holds of it then; the caller has its lock."""
+    def check_owned(self, live: LiveJob) -> None:
+        """Raises MovedError or UnownedError where a job is another service's, or may be, and forgets it then.
+
+        The caller has its lock.
+        """
+        if self._membership is None:
+            return
         try:
-            self.check_held(live)
+            self._membership.check(live.job.spec.name, live.fence)
         except (MovedError, UnownedError):
             self.drop(live)
             raise
@@ -595,7 +601,7 @@ class Opened:
             if live.fence.closed:
                 self._jobs.drop(live)  # a change failed that nobody waited for
                 raise StoreError(f"job {self._name!r} is being loaded again, ask once more")
-            self._jobs.check_held_or_drop(live)
+            self._jobs.check_owned(live)
             check_incarnation(live.job, self._incarnation)
         except BaseException:
             await live.changed.__aexit__()

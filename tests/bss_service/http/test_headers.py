@@ -188,3 +188,16 @@ def test_a_service_that_others_reach_takes_the_names_that_are_set_or_any(
 def test_hosts_that_are_no_names_are_refused_by_value(hosts: str) -> None:
     with pytest.raises(ValueError, match=r"hosts\n.*must be names or addresses without ports"):
         Settings(hosts=hosts)
+
+
+def test_the_name_by_which_others_send_trainers_here_is_taken_too() -> None:
+    assert Settings(hosts="a.example", advertise="https://b.example:8765").host_names == {"a.example", "b.example"}
+    assert Settings(advertise="https://b.example:8765").host_names == frozenset()  # any is taken
+
+
+@pytest.mark.parametrize(
+    "url", ["b.example:8765", "ftp://b.example", "http://b.example/path", "http://u@b.example", ""]
+)
+def test_what_is_no_address_is_not_advertised(url: str) -> None:
+    with pytest.raises(ValueError, match=r"advertise\n.*must be like http://10.0.0.7:8765, without a path"):
+        Settings(advertise=url)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from trainer_client import transport
+from trainer_client.http import transport
 from trainer_client.http.transport import FAILURES, Transport
 from trainer_client.http.trust import trust
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bss_service.core.arrays import Float64, Floats, Int64
 from trainer_client.reference.data import Dataset
-from trainer_client.reference.evaluation import BATCH, to_device
+from trainer_client.reference.evaluation import to_device
 from trainer_client.reference.model import LateFusion, Outputs
 from trainer_client.reference.rivals.base import shapley, subsets_of
 
@@ -92,7 +92,7 @@ def _outputs(model: LateFusion, dataset: Dataset, split: str, device: torch.devi
     model.eval()
     indices = dataset.indices(split)
     parts = []
-    for part in np.array_split(indices, range(BATCH, len(indices), BATCH)):
+    for part in np.array_split(indices, range(dataset.at_once, len(indices), dataset.at_once)):
         unimodal, joint, features = model(to_device(dataset, part, device)[0])
         parts.append([*unimodal, joint, *features])
     whole = [torch.cat(of_one).float().cpu() for of_one in zip(*parts, strict=True)]

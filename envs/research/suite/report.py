@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from bss_service.core.arrays import Float64
-from envs.research.files import written_whole
+from envs.research.files import Storage
 from envs.research.statistics import Interval, aggregate_score, interquartile_mean
 from envs.research.suite.cells import Kept
 from envs.research.suite.drawing import Row, chart
@@ -22,7 +21,7 @@ CRITERIA: Final = "criteria.svg"
 RUNS: Final = "runs.jsonl"
 
 
-def write_report(played: Played, folder: Path, name: str) -> str:
+def write_report(played: Played, folder: Storage, name: str) -> str:
     """Write all of it into the folder; the first sentence."""
     judged = judge(played)
     files = {
@@ -33,8 +32,7 @@ def write_report(played: Played, folder: Path, name: str) -> str:
     if played.suite.criteria:
         files[CRITERIA] = criteria_figure(played, judged)
     for file, text in files.items():
-        with written_whole(folder / file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        folder.write(file, text.encode())
     return headline(played, judged)
 
 
@@ -78,9 +76,8 @@ def lines(played: Played, judged: Judged, name: str) -> Iterator[str]:
 def run_lines(played: Played) -> Iterator[str]:
     """Every run, with what was chosen for it."""
     for (task, method, seed), run in played.runs.items():
-        figures = {k: v for k, v in run.items() if k != "cell"}
         values = played.chosen[task, method]
-        yield json.dumps(_rounded({"task": task, "method": method, "seed": seed, "values": values, **figures}))
+        yield json.dumps(_rounded({"task": task, "method": method, "seed": seed, "values": values, **run}))
 
 
 def gains_figure(played: Played, judged: Judged) -> str:

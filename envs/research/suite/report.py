@@ -146,7 +146,8 @@ def _by_task(played: Played, judged: Judged) -> Iterator[str]:
         if better or worse:
             sides = [f"better are {_joined(better)}" if better else "", f"worse are {_joined(worse)}" if worse else ""]
             yield f"- {task}: {'; '.join(filter(None, sides))}."
-    yield f"- Nobody beats `{suite.baseline}` on {_joined(nobody) if nobody else 'no task: somebody does on each'}."
+    if nobody:
+        yield f"- Nobody beats `{suite.baseline}` on: {'; '.join(nobody)}."
 
 
 def _on_test(played: Played, judged: Judged) -> str:
@@ -157,13 +158,13 @@ def _on_test(played: Played, judged: Judged) -> str:
     bent = [verdict.name for verdict in judged.verdicts if verdict.gain_on_test.low > 0]
     first, other = (_order(scores)[0] for scores in (judged.accuracy, judged.on_test))
     moved = sum(a != b for a, b in zip(_order(judged.accuracy), _order(judged.on_test), strict=True))
-    means = f"{_named(bent)} instead of {_named(honest)}" if bent != honest else f"{_named(bent)}, as before"
-    highest = f"`{other}` instead of `{first}`" if first != other else f"`{first}` still"
+    instead = f" instead of {_named(honest)}" if bent != honest else ", as now"
+    highest = f"`{other}` instead of `{first}`" if first != other else f"`{first}`, as now"
     return (
         f"Had the epoch been chosen on the test set, `{suite.baseline}` would have "
-        f"{_told(judged.gaps[suite.baseline])} points more, the methods {min(added):.2f} to {max(added):.2f} points "
-        f"more; {means} would beat `{suite.baseline}`, {highest} would stand highest, and {moved} of "
-        f"{len(suite.methods)} would change places."
+        f"{_told(judged.gaps[suite.baseline])} points more, the methods {min(added):.2f} to {max(added):.2f}. Against "
+        f"`{suite.baseline}` would win {_named(bent)}{instead}; highest would stand {highest}; {moved} of "
+        f"{len(suite.methods)} would have another place in the order."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bss_cli.research import NamingExtras
+from bss_cli.research.computing import Address, Kind, Where, Workers, executor
 from bss_cli.research.progress import Progress
 from bss_cli.terminal import MISUSED, fail, say
 
@@ -27,37 +28,42 @@ def _bench() -> None:
 def run(
     suite: Annotated[
         str,
-        typer.Argument(metavar="SUITE", help="A .toml or .json file, or a shipped name: small.", show_default=False),
+        typer.Argument(metavar="SUITE", help="A .toml or .json file, or a shipped name: small, all.", show_default=False),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the runs and the report. Default: suites/NAME.", show_default=False)
+        str | None, typer.Option(help="Folder, or URL, for the runs and the report. Default: suites/NAME.")
     ] = None,
     data: Annotated[Path, typer.Option(help="Folder that the suite's .npz files lie in.")] = Path(),
-    workers: Annotated[int, typer.Option(min=1, help="Processes; results don't depend on it.")] = 2,
+    workers: Workers = None,
+    where: Where = Kind.PROCESSES,
+    address: Address = None,
 ) -> None:
     """Run a suite: tune each method alike, train on paired seeds, choose by validation, test once, and report.
 
     Each run is kept in the folder, so that the command goes on where it was
     interrupted. report.md begins with the result; runs.jsonl has every run.
     """
-    from envs.research.executor import ExecutorError, processes
+    from envs.research.executor import ExecutorError
+    from envs.research.files import Results, Storage
     from envs.research.suite.report import REPORT, write_report
     from envs.research.suite.running import play
     from envs.research.suite.spec import read_suite
 
     name = Path(suite).stem
-    folder = out or Path("suites") / name
+    folder = (out or f"suites/{name}").rstrip("/")
     try:
         read = read_suite(suite, data)
-    except (ValueError, OSError) as error:
+        written, kept = Storage(folder), Results(Storage(f"{folder}/runs"))
+        computing = executor(where, workers, address)
+    except (ValueError, OSError, ImportError) as error:
         fail(str(error), MISUSED)
     progress = Progress()
     try:
-        with processes(workers) as executor:
-            played = play(read, folder / "runs", executor, progress.say)
+        with computing as made:
+            played = play(read, kept, made, progress.say)
     except (ValueError, OSError, ExecutorError) as error:
         progress.clear()
-        fail(str(error))
+        fail(f"{error}; the same command goes on")
     progress.clear()
-    say(write_report(played, folder, name))
-    say(f"{folder / REPORT}")
+    say(write_report(played, written, name))
+    say(f"{folder}/{REPORT}")

@@ -11,7 +11,7 @@ from bss_cli.commands import app
 @pytest.mark.parametrize(
     ("suite", "told"),
     [
-        ("smal", "suite must be one of small or a .toml or .json file, got 'smal'"),
+        ("smal", "suite must be one of all, small or a .toml or .json file, got 'smal'"),
         ("none.toml", "none.toml"),
         ("wrong.toml", "wrong.toml: seeds: Input should be greater than or equal to 2, got 1"),
     ],

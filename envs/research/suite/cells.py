@@ -1,7 +1,5 @@
 """One training run of a suite, as a function of plain values. Training never sees the labels of the test set."""
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -60,11 +58,6 @@ class Cell:
             "tested": self.tested,
             "code": _code(),
         }
-
-    @property
-    def name(self) -> str:
-        """What it is kept as: another run is another file."""
-        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def run_cell(cell: Cell) -> Kept:

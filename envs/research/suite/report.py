@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from bss_service.core.arrays import Float64
-from envs.research.files import written_whole
+from envs.research.files import Storage
 from envs.research.statistics import Interval, aggregate_score, interquartile_mean
 from envs.research.suite.cells import Kept
 from envs.research.suite.drawing import Row, chart
@@ -22,7 +21,7 @@ CRITERIA: Final = "criteria.svg"
 RUNS: Final = "runs.jsonl"
 
 
-def write_report(played: Played, folder: Path, name: str) -> str:
+def write_report(played: Played, folder: Storage, name: str) -> str:
     """Write all of it into the folder; the first sentence."""
     judged = judge(played)
     files = {
@@ -33,8 +32,7 @@ def write_report(played: Played, folder: Path, name: str) -> str:
     if played.suite.criteria:
         files[CRITERIA] = criteria_figure(played, judged)
     for file, text in files.items():
-        with written_whole(folder / file) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        folder.write(file, text.encode())
     return headline(played, judged)
 
 
@@ -78,9 +76,8 @@ def lines(played: Played, judged: Judged, name: str) -> Iterator[str]:
 def run_lines(played: Played) -> Iterator[str]:
     """Every run, with what was chosen for it."""
     for (task, method, seed), run in played.runs.items():
-        figures = {k: v for k, v in run.items() if k != "cell"}
         values = played.chosen[task, method]
-        yield json.dumps(_rounded({"task": task, "method": method, "seed": seed, "values": values, **figures}))
+        yield json.dumps(_rounded({"task": task, "method": method, "seed": seed, "values": values, **run}))
 
 
 def gains_figure(played: Played, judged: Judged) -> str:
@@ -149,7 +146,8 @@ def _by_task(played: Played, judged: Judged) -> Iterator[str]:
         if better or worse:
             sides = [f"better are {_joined(better)}" if better else "", f"worse are {_joined(worse)}" if worse else ""]
             yield f"- {task}: {'; '.join(filter(None, sides))}."
-    yield f"- Nobody beats `{suite.baseline}` on {_joined(nobody) if nobody else 'no task: somebody does on each'}."
+    if nobody:
+        yield f"- Nobody beats `{suite.baseline}` on: {'; '.join(nobody)}."
 
 
 def _on_test(played: Played, judged: Judged) -> str:
@@ -160,13 +158,13 @@ def _on_test(played: Played, judged: Judged) -> str:
     bent = [verdict.name for verdict in judged.verdicts if verdict.gain_on_test.low > 0]
     first, other = (_order(scores)[0] for scores in (judged.accuracy, judged.on_test))
     moved = sum(a != b for a, b in zip(_order(judged.accuracy), _order(judged.on_test), strict=True))
-    means = f"{_named(bent)} instead of {_named(honest)}" if bent != honest else f"{_named(bent)}, as before"
-    highest = f"`{other}` instead of `{first}`" if first != other else f"`{first}` still"
+    instead = f" instead of {_named(honest)}" if bent != honest else ", as now"
+    highest = f"`{other}` instead of `{first}`" if first != other else f"`{first}`, as now"
     return (
         f"Had the epoch been chosen on the test set, `{suite.baseline}` would have "
-        f"{_told(judged.gaps[suite.baseline])} points more, the methods {min(added):.2f} to {max(added):.2f} points "
-        f"more; {means} would beat `{suite.baseline}`, {highest} would stand highest, and {moved} of "
-        f"{len(suite.methods)} would change places."
+        f"{_told(judged.gaps[suite.baseline])} points more, the methods {min(added):.2f} to {max(added):.2f}. Against "
+        f"`{suite.baseline}` would win {_named(bent)}{instead}; highest would stand {highest}; {moved} of "
+        f"{len(suite.methods)} would have another place in the order."
     )
 
 

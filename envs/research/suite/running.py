@@ -4,16 +4,14 @@ Each result is kept in a file of its own as soon as it is there, so that a suite
 was and comes to the same.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from envs.research.executor import Executor
-from envs.research.files import written_whole
+from envs.research.files import Results
 from envs.research.suite.cells import TUNING_SEED, Cell, Kept, run_cell
 from envs.research.suite.spec import LEARNING_RATE, Method, Range, Suite, Values
 
@@ -31,16 +29,16 @@ class Played:
     runs: Mapping[Place, Kept]
 
 
-def play(suite: Suite, folder: Path, executor: Executor, report: Callable[[str], None]) -> Played:
-    """Make all runs that are not kept in the folder yet; `report` is told how far it is."""
+def play(suite: Suite, kept: Results, executor: Executor, report: Callable[[str], None]) -> Played:
+    """Make all runs that are not kept yet; `report` is told how far it is."""
     pairs = [(task, method) for task in suite.tasks for method in suite.methods]
     tried = {(t, m, k): values for t, m in pairs for k, values in enumerate(candidates(suite, t, m, suite.methods[m]))}
     searched = {place: _cell(suite, place, values, TUNING_SEED, tested=False) for place, values in tried.items()}
-    trials = _made(searched, folder, executor, lambda told: report(f"search: {told}"))
+    trials = _made(searched, kept, executor, lambda told: report(f"search: {told}"))
     chosen = {(t, m): tried[t, m, best([trials[t, m, k] for k in range(suite.trials)])] for t, m in pairs}
     paired = [(t, m, seed) for m in suite.methods for t in suite.tasks for seed in range(suite.seeds)]
     cells = {place: _cell(suite, place, chosen[place[:2]], place[2], tested=True) for place in paired}
-    runs = _made(cells, folder, executor, lambda told: report(f"paired seeds: {told}"))
+    runs = _made(cells, kept, executor, lambda told: report(f"paired seeds: {told}"))
     return Played(suite, trials, chosen, runs)
 
 
@@ -84,16 +82,17 @@ def _drawn(bounds: Range, rng: np.random.Generator) -> float:
 
 
 def _made(
-    cells: Mapping[Place, Cell], folder: Path, executor: Executor, report: Callable[[str], None]
+    cells: Mapping[Place, Cell], kept: Results, executor: Executor, report: Callable[[str], None]
 ) -> dict[Place, Kept]:
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {place: folder / f"{cell.name}.json" for place, cell in cells.items()}
-    waiting = [place for place in cells if not paths[place].exists()]
-    ready = len(cells) - len(waiting)
-    for number, result in executor.map(run_cell, [cells[place] for place in waiting]):
-        place = waiting[number]
-        with written_whole(paths[place]) as temporary:
-            temporary.write_text(json.dumps({"cell": cells[place].identity, **result}, allow_nan=False) + "\n")
-        ready += 1
-        report(f"{ready} of {len(cells)} runs; {place[1]} on {place[0]}")
-    return {place: json.loads(path.read_text()) for place, path in paths.items()}
+    places = list(cells)
+
+    def compute(missing: list[int]) -> Iterator[tuple[int, Kept]]:
+        ready = len(cells) - len(missing)
+        for number, result in executor.map(run_cell, [cells[places[k]] for k in missing]):
+            task, method, _ = places[missing[number]]
+            ready += 1
+            report(f"{ready} of {len(cells)} runs; {method} on {task}")
+            yield missing[number], result
+
+    results = kept.complete([cell.identity for cell in cells.values()], compute)
+    return dict(zip(places, results, strict=True))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from envs.research.files import Results, Storage
 from envs.research.suite import cells
 from envs.research.suite.report import RUNS, write_report
 from envs.research.suite.running import Played, best, candidates, play
@@ -17,13 +18,15 @@ from trainer_client.reference.training import Trainer
 
 
 def played(suite: Suite, folder: Path, most: int = 1000) -> Played:
-    return play(suite, folder / "runs", Here(most), lambda told: None)
+    return play(suite, Results(Storage(f"{folder}/runs")), Here(most), lambda told: None)
 
 
 def kept(folder: Path) -> dict[str, Any]:
     """What was written, but for seconds."""
     read = {path.name: json.loads(path.read_text()) for path in (folder / "runs").iterdir()}
-    return {name: {k: v for k, v in run.items() if k != "seconds"} for name, run in read.items()}
+    return {
+        name: run | {"result": {k: v for k, v in run["result"].items() if k != "seconds"}} for name, run in read.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def test_a_rival_in_a_file_of_its_own_is_in_the_table(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(f'{SUITE}\n[methods.sharper]\nrival = "sharper"\nfile = "own_rival.py"\n')
     suite = read_suite(str(tmp_path / "tiny.toml"), tmp_path)
     small = suite.model_copy(update={"tasks": {"clean": suite.tasks["clean"]}, "trials": 1})
-    write_report(played(small, tmp_path), tmp_path, "tiny")
+    write_report(played(small, tmp_path), Storage(str(tmp_path)), "tiny")
     assert "| `sharper` |" in (tmp_path / "report.md").read_text()
     told = [json.loads(line)["method"] for line in (tmp_path / RUNS).read_text().splitlines()]
     assert told == ["uniform", "uniform", "mine", "mine", "sharper", "sharper"]

@@ -24,6 +24,7 @@ from bss_service.protocol.training import (
     Ranked,
     Scores,
     StepsRequest,
+    batch_checksum,
 )
 from bss_service.protocol.validation import ValidationReport
 from tests.faults.expected.places import Places
@@ -419,8 +420,19 @@ class Model:
             raise Refused(422)
         if any(feedback.step >= self.served):
             raise Refused(409)
+        self._check_batches(feedback)
         rows = range(ranked.rank * share, (ranked.rank + 1) * share)
         return [self._count_step(int(step), k, rows, feedback) for k, step in enumerate(feedback.step)]
+
+    def _check_batches(self, feedback: Feedback) -> None:
+        """Feedback that says of which batch it is, is of that which was handed out, where that is in memory."""
+        told = [] if feedback.checksum is None else feedback.checksum.tolist()
+        for step, checksum in zip(feedback.step.tolist(), told, strict=False):
+            batch = self.batches.get(step)
+            if batch is None or batch.indices is None or not self.plans[0][0] <= step < self.planned:
+                continue
+            if checksum != batch_checksum(np.array(batch.indices)):
+                raise Refused(409, "feedback.checksum")
 
     def _count_step(self, step: int, k: int, rows: range, feedback: Feedback) -> str:
         """Rows of which nothing is known count as fed back, and measure nothing."""

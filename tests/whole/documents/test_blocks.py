@@ -46,6 +46,7 @@ STOOD_IN = {
     "python examples": "tests/examples runs these",
     "node examples": "tests/examples runs it",
     "python -m trainer_client.reference --data watch": "tests/trainer_client/reference runs it",
+    "python -m trainer_client.reference --data crema-d": "tests/trainer_client/reference/datasets runs it",
     "python -m benchmarks": "takes minutes to hours",
     "python3 -m venv": "there is one",
     ". .venv": "there is one",

@@ -1,5 +1,9 @@
 """The reference trainer on a tiny folder of each public set, by the encoders of its recipe, scheduled by a service."""
 
+import json
+import re
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +14,7 @@ from torch import nn
 
 from bss_service.protocol.policies import PolicySpec
 from tests.support.encoders import tiny_bert
+from tests.support.services import Service
 from tests.trainer_client.reference.datasets import making
 from tests.trainer_client.reference.datasets.test_audiovisual import ave_frames, kinetics_commas, vggsound_rows
 from tests.trainer_client.reference.datasets.test_crema_d import plain
@@ -23,6 +28,7 @@ from tests.trainer_client.reference.datasets.test_pictures_and_texts import (
     twitter_plain,
 )
 from trainer_client import ScheduledBatchSampler, SchedulerClient
+from trainer_client.reference import __main__ as command
 from trainer_client.reference import encoders, recipes
 from trainer_client.reference.datasets import SETS
 from trainer_client.reference.datasets.media import LogMel
@@ -42,6 +48,7 @@ def with_pictures(lists: Callable[[Path], None]) -> Callable[[Path], None]:
     return make
 
 
+PAGE = (Path(__file__).parents[4] / "docs/how-to/datasets.md").read_text()
 MADE: dict[str, Callable[[Path], None]] = {
     "crema-d": plain,
     "kinetics-sounds": kinetics_commas,
@@ -99,6 +106,26 @@ def test_a_service_schedules_training_on_it(
     for part, own in parts(trainer.model).items():
         assert not all(map(torch.equal, own.parameters(), before[part])), part
     assert client.job(job_name).steps_fed_back == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_of_the_page_trains_on_crema_d_to_the_end_and_tests(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain(tmp_path)
+    [written] = re.findall(r"^python -m (trainer_client.reference --data crema-d:.*)$", PAGE, re.MULTILINE)
+    there = {"data/CREMA-D": str(tmp_path), "crema-0.pt": str(tmp_path / "crema-0.pt")}
+    smaller = ["--epochs", "1", "--workers", "0", "--batch-size", "3", "--device", "cpu", "--url", service.url]
+    arguments = [*shlex.split(re.sub("|".join(there), lambda found: there[found[0]], written)), *smaller]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(command, "RECIPES", recipes.RECIPES)
+    assert command.main() == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["test_modalities"]) == {"audio", "video"}
+    assert told["extra_forward_samples"] == 0
+    assert (tmp_path / "crema-0.pt").exists()
+    monkeypatch.setattr(sys, "argv", [*arguments, "--noisy-labels", "0.4"])
+    assert command.main() == 1
 
 
 def parts(model: LateFusion) -> dict[str, nn.Module]:

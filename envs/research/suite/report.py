@@ -6,9 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from bss_service.core.arrays import Float64
 from envs.research.files import Storage
-from envs.research.statistics import Interval, aggregate_score, interquartile_mean
+from envs.research.statistics import Interval, aggregate_score
 from envs.research.suite.cells import Kept
 from envs.research.suite.drawing import Row, chart
 from envs.research.suite.running import Played
@@ -156,10 +155,11 @@ def _on_test(played: Played, judged: Judged) -> str:
     added = [gap.value for gap in judged.gaps.values()]
     honest = [verdict.name for verdict in judged.verdicts if verdict.gain.low > 0]
     bent = [verdict.name for verdict in judged.verdicts if verdict.gain_on_test.low > 0]
-    first, other = (_order(scores)[0] for scores in (judged.accuracy, judged.on_test))
-    moved = sum(a != b for a, b in zip(_order(judged.accuracy), _order(judged.on_test), strict=True))
+    now = _order(suite.baseline, {verdict.name: verdict.gain for verdict in judged.verdicts})
+    then = _order(suite.baseline, {verdict.name: verdict.gain_on_test for verdict in judged.verdicts})
+    moved = sum(a != b for a, b in zip(now, then, strict=True))
     instead = f" instead of {_named(honest)}" if bent != honest else ", as now"
-    highest = f"`{other}` instead of `{first}`" if first != other else f"`{first}`, as now"
+    highest = f"`{then[0]}`" + (f" instead of `{now[0]}`" if then[0] != now[0] else ", as now")
     return (
         f"Had the epoch been chosen on the test set, `{suite.baseline}` would have "
         f"{_told(judged.gaps[suite.baseline])} points more, the methods {min(added):.2f} to {max(added):.2f}. Against "
@@ -284,9 +284,10 @@ def _cost(played: Played, method: str, figure: str) -> float:
     return float(np.mean([summed(task, method) / summed(task, suite.baseline) for task in suite.tasks]))
 
 
-def _order(accuracies: Mapping[str, Float64]) -> list[str]:
-    """Methods by their interquartile mean over all tasks and seeds, the highest first."""
-    return sorted(accuracies, key=lambda name: -float(interquartile_mean(accuracies[name].reshape(-1))))
+def _order(baseline: str, gains: Mapping[str, Interval]) -> list[str]:
+    """All methods by their gains, the highest first."""
+    values = {baseline: 0.0, **{name: gain.value for name, gain in gains.items()}}
+    return sorted(values, key=lambda name: -values[name])
 
 
 def _is_better(gain: Interval) -> bool:

@@ -12,11 +12,14 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.faults.explore import Found, explore, repeat
 from tests.faults.programs import Program
 from tests.faults.service import Service
+from tests.faults.shared import SharedServices
+from tests.support.postgres import Postgres, programs
 
 
 def main() -> int:
@@ -27,6 +30,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2, help="services at a time, each with its share of programs")
     parser.add_argument("--seed", type=int, default=0, help="of the random programs")
     parser.add_argument("--no-shrink", action="store_true", help="stop at the first violation")
+    parser.add_argument("--shared", action="store_true", help="several services over one PostgreSQL database")
     parser.add_argument("--program", help="run this one, as a violation told it, instead")
     parser.add_argument("--times", type=int, default=20, help="how often; moments of death are never quite the same")
     parser.add_argument("--json", action="store_true", help="print counts as JSON")
@@ -51,8 +55,8 @@ def main() -> int:
 
 def _here(asked: argparse.Namespace) -> tuple["Counter[str]", list[str]]:
     done: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(4) as pool:
-        service = Service(Path(folder))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(4) as pool, ExitStack() as stack:
+        service = _shared(Path(folder), stack) if asked.shared else Service(Path(folder))
         try:
             if asked.program:
                 repeat(service, pool, done, Program.from_json(asked.program), asked.times)
@@ -65,11 +69,21 @@ def _here(asked: argparse.Namespace) -> tuple["Counter[str]", list[str]]:
     return done, []
 
 
+def _shared(folder: Path, stack: ExitStack) -> Service:
+    found = programs()
+    if found is None:
+        raise SystemExit("--shared needs PostgreSQL's programs, as Debian's package postgresql has them")
+    server = Postgres(found)
+    stack.callback(server.close)
+    return SharedServices(folder, server.database("faults"))
+
+
 def _apart(asked: argparse.Namespace) -> tuple["Counter[str]", list[str]]:
     """The same in several processes with a seed each."""
     shares = [len(range(k, asked.programs, asked.processes)) for k in range(asked.processes)]
     command = [sys.executable, "-m", "tests.faults", "--processes", "1", "--json"]
     command += ["--no-shrink"] if asked.no_shrink else []
+    command += ["--shared"] if asked.shared else []
     running = [
         subprocess.Popen(
             [*command, "--programs", str(share), "--seed", str(asked.seed * asked.processes + k)],

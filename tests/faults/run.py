@@ -24,7 +24,9 @@ from tests.faults.expected.model import Model
 from tests.faults.programs import JOBS, Op, Program, Turn, job_spec
 from tests.faults.requests import calling, measured, reading, report, requests
 from tests.faults.service import Answer, Request, Service
+from tests.faults.shared import SharedServices
 
+OF_STORES = {"restore", "rival", "usurp", "misplace"}  # moves that not every store allows
 LONG = {"copy", "train", "recreate", "restore", "rival", "usurp", "misplace", "stranger"}  # more than one request
 ALONE = {"adopt", "delete", "create", *LONG}  # done by themselves, and by a client that waits
 AT_ONCE = 4  # requests, or there are too many orders in which they may have happened
@@ -105,9 +107,13 @@ class Run:
         self.done[f"{how}s"] += 1
         answers = {call: future.result() for call, future in futures.items()}
         self._record(calls, answers, may_fail=True)
-        for history in self._jobs.values():
-            history.died()
+        self._died()
         self.service.start()
+
+    def _died(self) -> None:
+        """A service is gone; with one that shares the store others may go on as they were."""
+        for history in self._jobs.values():
+            history.died(surely=not isinstance(self.service, SharedServices))
 
     def _record(self, calls: list[Call], answers: Mapping[Call, Answer | None], *, may_fail: bool = False) -> None:
         for call in calls:
@@ -140,6 +146,8 @@ class Run:
         name = self._name(op.job)
         if op.kind == "train":
             self._train(name, 1 + op.a // 2, 1 + op.b % 4, world_size=1 + op.c % 2, by_name=op.b >= 4)
+        elif op.kind in OF_STORES - self.service.moves:
+            return
         elif op.kind in LONG:
             self._settle()
             if not self._restless and self._jobs[name].model.spec is not None:
@@ -248,7 +256,14 @@ class Run:
             raise Violation(f"one service has a store: another got it by way {op.a % 3}")
 
     def _usurp(self, name: str, op: Op) -> None:
-        """The store is taken over by another service while this one sleeps."""
+        """The store, or the job, is taken over by another service while this one sleeps."""
+        if isinstance(self.service, SharedServices):
+            late = calling(name, "steps", "POST", "/steps", StepsRequest(start=self._jobs[name].model.served))
+            self.service.usurped(name, late.request)
+            self._died()
+            self.done["owners replaced"] += 1
+            self._settle()
+            return
         self.service.usurped()
         self._check_stores_nothing("it was taken over")
 
@@ -384,11 +399,10 @@ class Run:
     def _end(self) -> None:
         """Kill, replay the journals, restart, read everything again, and clean up."""
         self._settle()
-        self.service.kill()
+        self.service.kill_all()
         self.done["kills"] += 1
-        for history in self._jobs.values():
-            history.died()
-        store = Store(f"sqlite:///{self.service.store}")
+        self._died()
+        store = Store(self.service.url)
         journals = {name: store.journal(name) for name in self._jobs}
         begins = {name: _beginning(store, name) for name in self._jobs}
         store.close()

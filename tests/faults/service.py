@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +64,8 @@ class Answer:
 class Service:
     """One service after another over the same file and on the same port."""
 
+    moves = frozenset({"restore", "rival", "usurp", "misplace"})  # of a store, that can be made with this one
+
     def __init__(self, folder: Path) -> None:
         self.store = folder / "bss.sqlite"
         self.log: deque[str] = deque(maxlen=200)
@@ -83,25 +85,29 @@ class Service:
         self._reader.start()
         self.start()
 
+    @property
+    def url(self) -> str:
+        """Of the store."""
+        return f"sqlite:///{self.store}"
+
     def start(self) -> None:
         self._listening.clear()
-        self._pid, self._process = self._fork(self.store, self.port)
+        self._pid, self._process = self._fork(self.url, self.port)
         if not self._listening.wait(START_SECONDS):
             raise Dead(f"the service did not start: {self.last_words()}")
         self.starts += 1
         if self._http is not None:
             self._http.close()
         self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.port}",
             timeout=ANSWER_SECONDS,
             trust_env=False,
             verify=False,  # reads certificates otherwise, at each start
         )
 
-    def _fork(self, store: Path, port: int, *, locks: bool = True) -> tuple[int, int]:
+    def _fork(self, url: str, port: int, *, locks: bool = True, flags: Sequence[str] = ()) -> tuple[int, int]:
         """A process that serves a store, by its number and its file descriptor."""
         request = {
-            "flags": ["--port", str(port), "--store", f"sqlite:///{store}"],
+            "flags": ["--port", str(port), "--store", url, *flags],
             "snapshot_entries": OFTEN if self.starts % 2 else 4096,
             "place_seconds": PLACE_SECONDS,
             "locks": locks,
@@ -116,7 +122,7 @@ class Service:
         """Whether a second service starts on the store by another of its names, beside this one."""
         port = self.port
         self._listening.clear()
-        number, process = self._fork(name, 0)
+        number, process = self._fork(f"sqlite:///{name}", 0)
         began = self._begins(process)
         with suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
@@ -130,7 +136,7 @@ class Service:
         for _ in range(USURPERS):
             os.kill(self._pid, signal.SIGSTOP)
             self._listening.clear()
-            number, process = self._fork(self.store, 0, locks=False)
+            number, process = self._fork(self.url, 0, locks=False)
             began = self._begins(process)
             os.kill(self._pid, signal.SIGCONT)
             with suppress(ProcessLookupError):
@@ -158,6 +164,10 @@ class Service:
         """kill -9."""
         self._end(signal.SIGKILL)
 
+    def kill_all(self) -> None:
+        """kill -9 of all that serve the store."""
+        self.kill()
+
     def stop(self) -> None:
         """SIGTERM."""
         self._end(signal.SIGTERM)
@@ -165,13 +175,13 @@ class Service:
     def revive(self) -> None:
         """A new service, whatever became of the old one."""
         with suppress(ProcessLookupError):
-            self.kill()
+            self.kill_all()
         self.start()
 
     def close(self) -> None:
         """The end of it."""
         with suppress(ProcessLookupError):
-            self.kill()
+            self.kill_all()
         assert self._nursery.stdin is not None and self._nursery.stdout is not None
         self._nursery.stdin.close()
         self._nursery.wait(STOP_SECONDS)
@@ -183,11 +193,15 @@ class Service:
     def ask(self, request: Request) -> Answer | None:
         """The answer; None where none came."""
         assert self._http is not None
+        return self.answered(self._http, f"http://127.0.0.1:{self.port}", request)
+
+    def answered(self, client: httpx.Client, base: str, request: Request) -> Answer | None:
+        """The answer of the service at a base URL; None where none came."""
         headers = {"accept": request.media_type, "content-type": request.media_type}
         if request.incarnation is not None:
             headers["bss-incarnation"] = request.incarnation
         try:
-            response = self._http.request(request.method, request.path, content=request.content, headers=headers)
+            response = client.request(request.method, base + request.path, content=request.content, headers=headers)
         except httpx.TransportError:
             return None
         framed = response.headers.get("content-type") == frames.CONTENT_TYPE

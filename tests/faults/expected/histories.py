@@ -111,11 +111,13 @@ class History:
             world.replies = {n: reply for n, reply in world.replies.items() if n in world.left}
         self.worlds = _different(worlds)
 
-    def died(self) -> None:
-        """The service is gone, and with it the requests under way."""
+    def died(self, *, surely: bool = True) -> None:
+        """The service is gone, and with it the requests under way. surely: else it may be another job's that is."""
         for world in self.worlds:
             world.left, world.replies = {}, {}
-        self.worlds = _different(World(model) for world in self.worlds for model in world.model.after_restart())
+        before = [] if surely else self.worlds
+        after = [World(model) for world in self.worlds for model in world.model.after_restart()]
+        self.worlds = _different([*before, *after])
 
     def check(self, holds: Callable[[Model], Iterable[str]]) -> None:
         """Keep the states of which no objection is raised."""

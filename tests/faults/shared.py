@@ -1,0 +1,148 @@
+"""Services that share a PostgreSQL store, under attack: any of them is asked, killed, or put to sleep past its term."""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from bss_service.journal.owning.shards import SHARDS, share
+from tests.faults.service import ANSWER_SECONDS, START_SECONDS, STOP_SECONDS, Answer, Dead, Request, Service
+from tests.support.postgres import free_port
+
+MEMBERS: Final = 2
+TERM: Final = 1.0  # seconds
+REPLACED: Final = 10.0  # seconds within which the owner that fell asleep must be replaced
+MOVED: Final = 307
+
+
+class SharedServices(Service):
+    """Two services over one database. A request goes to each in turn, and to the owner of its job from there."""
+
+    moves = frozenset({"usurp"})
+
+    def __init__(self, folder: Path, url: str) -> None:
+        """url: of the database."""
+        self._shared = url
+        self._ports = [free_port() for _ in range(MEMBERS)]
+        self._running: dict[int, tuple[int, int]] = {}  # by port: a process, by its number and its file descriptor
+        self._turns = count()
+        self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
+        super().__init__(folder)
+
+    @property
+    def url(self) -> str:
+        return self._shared
+
+    def start(self) -> None:
+        for port in self._ports:
+            if port not in self._running:
+                flags = ["--advertise", f"http://127.0.0.1:{port}", "--term", str(TERM)]
+                self._running[port] = self._fork(self._shared, port, flags=flags)
+        self.starts += 1
+        self._until(self._is_shared_out, START_SECONDS, "the shards were not shared out")
+
+    def kill(self) -> None:
+        """kill -9 of one, or of each third time all."""
+        ports = list(self._running)
+        self._end(signal.SIGKILL, ports if self.starts % 3 == 0 else [ports[self.starts % len(ports)]])
+
+    def kill_all(self) -> None:
+        self._end(signal.SIGKILL, list(self._running))
+
+    def stop(self) -> None:
+        """SIGTERM to one."""
+        ports = list(self._running)
+        self._end(signal.SIGTERM, [ports[self.starts % len(ports)]])
+
+    def usurped(self, job: str, late: Request) -> None:
+        """The owner of a job sleeps until another serves it, and wakes up; meanwhile it was asked for something."""
+        owner = self._owner(job)
+        other = next(port for port in self._ports if port != owner)
+        process, _ = self._running[owner]
+        os.kill(process, signal.SIGSTOP)
+        try:
+            self.port = owner
+            super().vanish(late)
+            served = f"http://127.0.0.1:{other}/v1/jobs/{job}"
+            self._until(lambda: self._client.get(served).status_code in (200, 404), REPLACED, "nobody took its place")
+        finally:
+            os.kill(process, signal.SIGCONT)
+        self._until(self._is_shared_out, START_SECONDS, "the shards were not shared out again")
+
+    def ask(self, request: Request) -> Answer | None:
+        """The answer of the owner, whoever that comes to be; None where none came."""
+        url, end = f"http://127.0.0.1:{self._next()}{request.path}", time.monotonic() + REPLACED
+        while True:
+            answer = self._ask(url, request)
+            if answer is None or time.monotonic() >= end:
+                return answer
+            if answer.status == MOVED:
+                owner = urlsplit(str(answer.body["value"]))
+                url = f"http://{owner.netloc}{request.path}"
+            elif answer.status == 503 and answer.body.get("field") == "owner":  # nobody's at the moment: not begun
+                url = f"http://127.0.0.1:{self._next()}{request.path}"
+                _PAUSE.wait(0.05)
+            else:
+                return answer
+
+    def vanish(self, request: Request, *, sent: float = 1.0) -> None:
+        job = request.path.split("?")[0].split("/")[3:4]
+        self.port = self._owner(job[0]) if job else self._next()
+        super().vanish(request, sent=sent)
+
+    def close(self) -> None:
+        super().close()
+        self._client.close()
+
+    def _next(self) -> int:
+        ports = list(self._running)
+        return ports[next(self._turns) % len(ports)]
+
+    def _ask(self, url: str, request: Request) -> Answer | None:
+        place = urlsplit(url)
+        moved = replace(request, path=f"{place.path}?{place.query}" if place.query else place.path)
+        return self.answered(self._client, f"{place.scheme}://{place.netloc}", moved)
+
+    def _owner(self, job: str) -> int:
+        """The port of who owns a job."""
+        answer = self._client.get(f"http://127.0.0.1:{self._next()}/v1/jobs/{job}")
+        where = answer.json()["value"] if answer.status_code == MOVED else str(answer.url)
+        return int(urlsplit(where).port or 0)
+
+    def _is_shared_out(self) -> bool:
+        """Whether each that runs has its share of all shards."""
+        owned = []
+        for port in self._running:
+            with suppress(httpx.TransportError, StopIteration):
+                lines = self._client.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+                owned.append(float(next(line.split()[1] for line in lines if line.startswith("bss_shards "))))
+        return sum(owned) == SHARDS and max(owned) <= share(len(self._running))
+
+    def _until(self, is_true: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        end = time.monotonic() + seconds
+        while not is_true():
+            if time.monotonic() > end:
+                raise Dead(f"{otherwise}: {self.last_words()}")
+            _PAUSE.wait(0.02)
+
+    def _end(self, how: signal.Signals, ports: list[int] | None = None) -> None:
+        for port in ports or list(self._running):
+            process, handle = self._running.pop(port)
+            os.kill(process, how)
+            ended, _, _ = select.select([handle], [], [], STOP_SECONDS)
+            if not ended:
+                raise Dead(f"the service did not end on {how.name}: {self.last_words()}")
+            os.close(handle)
+
+
+_PAUSE: Final = threading.Event()  # never set

@@ -28,7 +28,9 @@ def _bench() -> None:
 def run(
     suite: Annotated[
         str,
-        typer.Argument(metavar="SUITE", help="A .toml or .json file, or a shipped name: small, all.", show_default=False),
+        typer.Argument(
+            metavar="SUITE", help="A .toml or .json file, or a shipped one: small, all.", show_default=False
+        ),
     ],
     out: Annotated[
         str | None, typer.Option(help="Folder, or URL, for the runs and the report. Default: suites/NAME.")

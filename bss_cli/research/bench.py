@@ -29,7 +29,7 @@ def run(
     suite: Annotated[
         str,
         typer.Argument(
-            metavar="SUITE", help="A .toml or .json file, or a shipped name: small, all", show_default=False
+            metavar="SUITE", help="A .toml or .json file, or a shipped one: small, all.", show_default=False
         ),
     ],
     out: Annotated[

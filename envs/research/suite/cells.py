@@ -70,7 +70,6 @@ def run_cell(cell: Cell) -> Kept:
     dataset = _given(cell)
     weights: list[dict[str, Tensor]] = []
     with SchedulerClient(_service().url) as client:
-        client.upload_judge(likeliest().data)
         trainer, validation, seconds = _train(cell, dataset, client, weights)
     kept: Kept = {
         "validation": validation,
@@ -107,6 +106,7 @@ def _train(
     method, values = cell.method, cell.values
     parameters = method.tuned_policy(values)
     if parameters.get("judge") == LIKELIEST:
+        client.upload_judge(likeliest().data)
         parameters["judge"] = likeliest().sha256
     spec = job_spec(
         f"cell-{uuid4().hex}",

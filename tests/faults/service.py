@@ -236,6 +236,7 @@ class Service:
         with self._nursery.stderr:
             for line in self._nursery.stderr:
                 self.log.append(line)
-                if url := listening_url(line):
-                    self.port = urlsplit(url).port or 0
-                    self._listening.set()
+                with suppress(ValueError):  # of services that share a store, lines may be mixed
+                    if url := listening_url(line):
+                        self.port = urlsplit(url).port or 0
+                        self._listening.set()

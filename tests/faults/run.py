@@ -167,6 +167,8 @@ class Run:
         self.done[f"move: {op.kind}"] += 1
         if op.kind == "again":
             return [self._past[-1 - (op.a * 8 + op.b) % len(self._past)].again()] if self._past else []
+        if op.kind == "adopt" and self._restless:
+            return []  # what a client draws must not repeat what came, which nobody knows then
         name = self._name(op.job)
         spec, model = self._specs[name], self._jobs[name].model
         made = requests(name, spec, model, op)

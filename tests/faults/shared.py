@@ -23,6 +23,7 @@ MEMBERS: Final = 2
 TERM: Final = 1.0  # seconds
 REPLACED: Final = 10.0  # seconds within which the owner that fell asleep must be replaced
 MOVED: Final = 307
+NOBODY: Final = "No owner"
 
 
 class SharedServices(Service):
@@ -89,7 +90,7 @@ class SharedServices(Service):
             if answer.status == MOVED:
                 owner = urlsplit(str(answer.body["value"]))
                 url = f"http://{owner.netloc}{request.path}"
-            elif answer.status == 503 and answer.body.get("field") == "owner":  # nobody's at the moment: not begun
+            elif answer.status == 503 and answer.body.get("title") == NOBODY:  # at the moment: nothing was begun
                 url = f"http://127.0.0.1:{self._next()}{request.path}"
                 _PAUSE.wait(0.05)
             else:

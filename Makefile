@@ -39,6 +39,7 @@ compose-test:
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --programs 2000 --kills 200
+	$(BIN)/python -m tests.faults --shared --programs 500 --kills 100
 
 mutants: $(READY)
 	$(BIN)/python -m tests.mutants

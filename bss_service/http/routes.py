@@ -160,7 +160,7 @@ router = APIRouter(
     prefix="/v1",
     route_class=GuardedRoute,
     dependencies=[Depends(check_protocol)],
-    responses=failures(400, 401, 403, 404, 408, 409, 410, 413, 415, 421, 422, 425, 426, 429, 500, 503, 507),
+    responses=failures(307, 400, 401, 403, 404, 408, 409, 410, 413, 415, 421, 422, 425, 426, 429, 500, 503, 507),
 )
 
 

@@ -46,33 +46,38 @@ def uniforms(seed: int, stream: int, counter: int, size: int) -> Float64:
     key = np.array([seed, stream], dtype=np.uint64)
     numbers = np.empty(size)
 
-    def fill(parts: Iterable[slice], start: int) -> None:
+    def begin(start: int) -> Callable[[slice], None]:
         bits = np.random.Philox(key=key, counter=np.array([start // 4, counter, 0, 0], dtype=np.uint64))
-        for part in parts:
+
+        def fill(part: slice) -> None:
             numbers[part] = bits.random_raw(part.stop - part.start) >> np.uint64(12)
             numbers[part] += 0.5
             numbers[part] *= 2.0**-52
 
-    _through(size, fill)
+        return fill
+
+    _through(size, begin)
     return numbers
 
 
-def _through(size: int, work: Callable[[Iterable[slice], int], None]) -> None:
+def _through(size: int, begin: Callable[[int], Callable[[slice], None]]) -> None:
     """Go through an array's parts that stay in the processor's cache over several acts, and take no memory of its size.
 
-    work: is given parts in a row and where the first begins; of a large array by several threads, each with its own.
+    begin: what is done to each of the parts in a row that begin at a place; of a large array by several threads.
     """
+
+    def go(start: int, stop: int) -> None:
+        act = begin(start)
+        for at in range(start, stop, _CACHED):
+            act(slice(at, min(at + _CACHED, stop)))
+
     if size < _LARGE or _THREADS == 1:
-        work(_parts(0, size), 0)
+        go(0, size)
         return
     each = -(-size // (_THREADS * _CACHED)) * _CACHED
     with ThreadPoolExecutor(_THREADS) as pool:
-        for done in [pool.submit(work, _parts(at, min(at + each, size)), at) for at in range(0, size, each)]:
+        for done in [pool.submit(go, at, min(at + each, size)) for at in range(0, size, each)]:
             done.result()
-
-
-def _parts(start: int, stop: int) -> Iterator[slice]:
-    return (slice(at, min(at + _CACHED, stop)) for at in range(start, stop, _CACHED))
 
 
 def uniform_rows(seed: int, stream: int, counter: int, rows: int, size: int) -> Float64:
@@ -144,14 +149,13 @@ def _keys(weights_log: Float64, u: Float64) -> Float64:
     keys = np.empty_like(u)
     row, numbers = keys.reshape(-1), u.reshape(-1)
 
-    def fill(parts: Iterable[slice], _: int) -> None:
-        for part in parts:
-            of_part = row[part]
-            np.negative(np.log(numbers[part], out=of_part), out=of_part)
-            np.log(of_part, out=of_part)
-            of_part -= weights_log[part]
+    def fill(part: slice) -> None:
+        of_part = row[part]
+        np.negative(np.log(numbers[part], out=of_part), out=of_part)
+        np.log(of_part, out=of_part)
+        of_part -= weights_log[part]
 
-    _through(len(row), fill)
+    _through(len(row), lambda _: fill)
     return keys
 
 
@@ -170,26 +174,24 @@ def ascending(keys: Float64, first: int) -> Int64:
     place = (np.uint64(1) << width) - np.uint64(1)
     packed = np.empty(size, dtype=np.uint64)
 
-    def pack(parts: Iterable[slice], _: int) -> None:
-        for part in parts:
-            bits = packed[part]
-            np.add(keys[part], 0.0, out=bits.view(np.float64))  # −0 would come before 0, which it equals
-            bits ^= (bits.view(np.int64) >> 63).view(np.uint64) | np.uint64(2**63)  # in the order of the keys
-            bits &= ~place
-            bits |= np.arange(part.start, part.stop, dtype=np.uint64)
+    def pack(part: slice) -> None:
+        bits = packed[part]
+        np.add(keys[part], 0.0, out=bits.view(np.float64))  # −0 would come before 0, which it equals
+        bits ^= (bits.view(np.int64) >> 63).view(np.uint64) | np.uint64(2**63)  # in the order of the keys
+        bits &= ~place
+        bits |= np.arange(part.start, part.stop, dtype=np.uint64)
 
-    _through(size, pack)
+    _through(size, lambda _: pack)
     packed.sort()
     order = np.empty(size, dtype=np.int64)
     ties = np.zeros(size, dtype=np.bool_)  # with the next
 
-    def unpack(parts: Iterable[slice], _: int) -> None:
-        for part in parts:
-            np.bitwise_and(packed[part], place, out=order[part].view(np.uint64))
-            leading = packed[part.start : part.stop + 1] >> width
-            np.equal(leading[1:], leading[:-1], out=ties[part][: len(leading) - 1])
+    def unpack(part: slice) -> None:
+        np.bitwise_and(packed[part], place, out=order[part].view(np.uint64))
+        leading = packed[part.start : part.stop + 1] >> width
+        np.equal(leading[1:], leading[:-1], out=ties[part][: len(leading) - 1])
 
-    _through(size, unpack)
+    _through(size, lambda _: unpack)
     if ties.any():
         ties[1:] |= ties[:-1].copy()
         tied = np.flatnonzero(ties)

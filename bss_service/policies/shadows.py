@@ -15,6 +15,7 @@ from bss_service.policies.versions import (
     consult,
     failed,
     is_same,
+    known_of,
     make_policy,
     stream,
     to_ask_again,
@@ -71,10 +72,16 @@ class Shadows:
     def remember(self, watched: Watched) -> Remembered | None:
         """The state of the shadow."""
         shadow = self.current
-        if shadow is None or self._live is None or self._live[0] != shadow.version:
-            return self.remembered if shadow and self.remembered and self.remembered.version == shadow.version else None
-        policy, acts = self._live[1], len(watched(shadow.version))
-        return Remembered.of(shadow.version, policy, acts) if acts and not isinstance(policy, Exception) else None
+        if shadow is None:
+            return None
+        if self._live is None or self._live[0] != shadow.version:
+            return known_of(self.remembered, shadow.version)
+        policy = self._live[1]
+        return (
+            None
+            if isinstance(policy, Exception)
+            else Remembered.of(shadow.version, policy, len(watched(shadow.version)))
+        )
 
     def restore(self, watched: Watched) -> None:
         """Bring the shadow to the state in which it acted last. Where that fails, it says so from then on."""

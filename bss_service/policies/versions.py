@@ -65,7 +65,9 @@ class Remembered:
 
     @classmethod
     def of(cls, version: int, policy: Policy, acts: int, learned: int = 0) -> "Remembered | None":
-        """None where the policy does not tell its state, or one that is no JSON."""
+        """None where the policy has not acted, does not tell its state, or one that is no JSON."""
+        if not acts:
+            return None
         try:
             state = policy.state()
             plain = None if state is None else json.loads(json.dumps(dict(state), allow_nan=False))
@@ -163,9 +165,8 @@ class PolicyVersions:
         """
         version = self.in_force(step).version
         if self._live is None or self._live[0] != version:
-            return self.remembered if self.remembered is not None and self.remembered.version == version else None
-        acts = len(own(version))
-        return Remembered.of(version, self._live[1], acts, learned) if acts else None
+            return known_of(self.remembered, version)
+        return Remembered.of(version, self._live[1], len(own(version)), learned)
 
     def restore(self, version: PolicyVersion, own: Sequence[Decision], known: Known) -> Policy:
         """Bring a policy to its state by letting it act and learn again as it did; from then on it is the live one.
@@ -209,6 +210,11 @@ def stream(seed: int, key: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=keys, counter=[0, number, 0, 0]))
 
 
+def known_of(remembered: Remembered | None, version: int) -> Remembered | None:
+    """What is remembered, where it is of a version."""
+    return remembered if remembered is not None and remembered.version == version else None
+
+
 def brought_back(
     make: Callable[[], Policy], remembered: Remembered | None, version: PolicyVersion, acts: int
 ) -> tuple[Policy, int, int]:
@@ -216,14 +222,14 @@ def brought_back(
 
     With the acts and the rewards that are in that state: none in a new one's.
     """
-    policy = make()
-    if policy.stateless or remembered is None or remembered.version != version.version or remembered.acts > acts:
+    policy, known = make(), known_of(remembered, version.version)
+    if policy.stateless or known is None or known.acts > acts:
         return policy, 0, 0
     try:
-        policy.resume(remembered.state)
+        policy.resume(known.state)
     except Exception:  # another release of it tells its state otherwise
         return make(), 0, 0
-    return policy, remembered.acts, remembered.learned
+    return policy, known.acts, known.learned
 
 
 def to_ask_again(policy: Policy, decisions: Sequence[Decision], acts: int) -> list[tuple[int, Decision]]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from tests.faults.explore import explore
@@ -13,26 +14,22 @@ PROGRAMS = 15
 FEW = 3
 
 
-def test_random_programs_break_no_promise(tmp_path: Path) -> None:
+def explored(service: Service, programs: int) -> "Counter[str]":
+    """What was done in so many programs against a service, which ends."""
     done: Counter[str] = Counter()
-    with ThreadPoolExecutor(4) as pool:
-        service = Service(tmp_path)
-        try:
-            explore(service, pool, done, PROGRAMS, seed=None)
-        finally:
-            service.close()
+    with closing(service), ThreadPoolExecutor(4) as pool:
+        explore(service, pool, done, programs, seed=None)
+    return done
+
+
+def test_random_programs_break_no_promise(tmp_path: Path) -> None:
+    done = explored(Service(tmp_path), PROGRAMS)
     assert done["programs"] == PROGRAMS
     assert done["kills"] >= PROGRAMS
     assert done["kills with requests in flight"] > 0
 
 
 def test_random_programs_break_no_promise_of_services_that_share_a_store(postgres: Postgres, tmp_path: Path) -> None:
-    done: Counter[str] = Counter()
-    with ThreadPoolExecutor(4) as pool:
-        service = SharedServices(tmp_path, postgres.database("faults"))
-        try:
-            explore(service, pool, done, FEW, seed=None)
-        finally:
-            service.close()
+    done = explored(SharedServices(tmp_path, postgres.database("faults")), FEW)
     assert done["programs"] == FEW
     assert done["kills"] >= FEW

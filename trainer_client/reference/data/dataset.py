@@ -87,9 +87,7 @@ class Dataset:
 
     def indices(self, split: str) -> Indices:
         """Ascending indices of the samples of one split: "train", "validation" or "test"."""
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        return np.flatnonzero(self.split == SPLITS.index(split))
+        return indices_of(self.split, split)
 
     @property
     def at_once(self) -> int:
@@ -133,6 +131,18 @@ def check_labels(labels: Array, classes: tuple[str, ...]) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if wrong.size:
         raise ValueError(f"labels must be 0 to {len(classes) - 1}, got {labels[wrong[0]]} in row {wrong[0]}")
+
+
+def check_split(split: str) -> None:
+    """Raises ValueError for what is none of SPLITS."""
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+
+
+def indices_of(column: NDArray[np.uint8], split: str) -> Indices:
+    """Ascending indices of the samples of a split. column: (n,) index into `SPLITS`."""
+    check_split(split)
+    return np.flatnonzero(column == SPLITS.index(split))
 
 
 def _check_split(split: Array, n: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from trainer_client.reference.data.dataset import SPLITS, Indices, check_classes
+from trainer_client.reference.data.dataset import SPLITS, Indices, check_classes, check_split, indices_of
 
 from .folder import Index, Sample
 from .media import Decoding, LogMel
@@ -26,8 +26,7 @@ class MediaDataset(Dataset[tuple[dict[str, Tensor], int]]):
     """
 
     def __init__(self, index: Index, split: str, decoding: Decoding | None = None) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        check_split(split)
         self.samples = [sample for sample in index.samples if sample.split == split]
         self.decoding = decoding or Decoding(audio=LogMel(seconds=index.clip_seconds))
 
@@ -69,9 +68,7 @@ class Media:
 
     def indices(self, split: str) -> Indices:
         """Ascending indices of the samples of one split: "train", "validation" or "test"."""
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-        return np.flatnonzero(self._split == SPLITS.index(split))
+        return indices_of(self._split, split)
 
     def inputs(self, indices: Indices) -> list[Tensor]:
         """Of samples (k,), M tensors (k, …). Raises BrokenFileError with the name of a file that can't be read."""

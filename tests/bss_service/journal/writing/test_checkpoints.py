@@ -2,7 +2,6 @@
 
 import shutil
 import sqlite3
-import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from bss_service.journal.store import Store
 from bss_service.journal.transaction import Transaction
 from bss_service.journal.writing.checkpoints import Checkpoints
 from bss_service.protocol.jobs import JobSpec
+from tests.support.cluster import until
 
 SECONDS = 20.0
 SPEC = JobSpec(name="job", samples=8, modalities=["a", "b"], batch_size=2)
@@ -29,20 +29,12 @@ def jobs_in(file: Path, copy: Path) -> list[str]:
     return []
 
 
-def becomes(expected: object, look: object) -> bool:
-    """Whether a look tells what is expected, within a time that is ample."""
-    end = time.monotonic() + SECONDS
-    while (told := look()) != expected and time.monotonic() < end:  # type: ignore[operator]
-        time.sleep(0.05)
-    return bool(told == expected)
-
-
 def test_a_commit_reaches_the_database_while_the_store_is_open(tmp_path: Path) -> None:
     file = tmp_path / "bss.sqlite"
     store = Store(f"sqlite:///{file}")
     try:
         store.commit(Transaction("job", created=SPEC)).result(SECONDS)
-        assert becomes(["job"], lambda: jobs_in(file, tmp_path / "copy"))
+        until(lambda: jobs_in(file, tmp_path / "copy") == ["job"])
     finally:
         store.close()
 
@@ -73,6 +65,6 @@ def test_what_fails_is_told_and_tried_again(capsys: pytest.CaptureFixture[str]) 
     checkpoints = Checkpoints(engine, lambda: None)  # type: ignore[arg-type]
     for times in (1, 2):
         checkpoints.due()
-        assert becomes(times, lambda: len(tried))
+        until(lambda times=times: len(tried) == times)  # type: ignore[misc]
     checkpoints.close()
     assert capsys.readouterr().out.count("disk I/O error") == 2

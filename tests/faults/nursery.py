@@ -5,6 +5,7 @@ Reads a line of JSON for each, {"flags": flags of `bss serve`, "snapshot_entries
 and prints the process's id. The services are processes like any other: killed by SIGKILL, and started anew.
 """
 
+import faulthandler
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ assert hasattr(bss_service.registry, "SNAPSHOT_ENTRIES") and hasattr(bss_service
 def be_service(request: dict[str, Any]) -> None:
     """Serve until the process ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    faulthandler.enable()  # SIGABRT makes it tell where its threads are
     bss_service.registry.SNAPSHOT_ENTRIES = request["snapshot_entries"]  # type: ignore[misc]
     bss_service.host.host.PLACE_SECONDS = request["place_seconds"]  # type: ignore[attr-defined]
     if not request["locks"]:

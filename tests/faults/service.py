@@ -26,6 +26,7 @@ from bss_service.testing.service import listening_url
 START_SECONDS = 30
 ANSWER_SECONDS = 20
 STOP_SECONDS = 20
+LAST_LINES = 120  # of its log are told when it did not do as it was told
 USURPERS = 5  # that try, one after the other
 PLACE_SECONDS = 3600.0  # longer than any program takes, however slow the machine: what is answered is no matter of time
 OFTEN = 6  # entries after which a job's state is saved, so that a restart begins from one
@@ -222,14 +223,20 @@ class Service:
 
     def _end(self, how: signal.Signals) -> None:
         os.kill(self._pid, how)
-        ended, _, _ = select.select([self._process], [], [], STOP_SECONDS)
-        if not ended:
+        if not self._ended():
+            os.kill(self._pid, signal.SIGABRT)  # which makes it say where each of its threads is
+            self._ended()
+            time.sleep(0.2)  # for what it said to be read
             raise Dead(f"the service did not end on {how.name}: {self.last_words()}")
         os.close(self._process)
 
+    def _ended(self) -> bool:
+        ended, _, _ = select.select([self._process], [], [], STOP_SECONDS)
+        return bool(ended)
+
     def last_words(self) -> str:
         """The end of its log."""
-        return "".join(list(self.log)[-20:])
+        return "".join(list(self.log)[-LAST_LINES:])
 
     def _read_log(self) -> None:
         assert self._nursery.stderr is not None

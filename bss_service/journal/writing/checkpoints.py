@@ -40,8 +40,10 @@ class Checkpoints:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._due.wait() and not self._over.wait(PAUSE):
-            self._due.clear()
+        while self._due.wait():
+            self._due.clear()  # before the pause: the end may come at any time behind it, and wakes up then
+            if self._over.wait(PAUSE):
+                return
             try:
                 self._check()
                 with self._engine.connect() as connection:

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -51,6 +52,25 @@ def test_a_store_that_is_lost_is_looked_at_no_more(tmp_path: Path) -> None:
         assert not file.exists()
     finally:
         store.close()
+
+
+def test_the_end_that_comes_behind_a_pause_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(sa.create_engine("sqlite://"), lambda: None)
+    closing_it = threading.Thread(target=checkpoints.close, daemon=True)
+    waited = checkpoints._over.wait
+
+    def wait(seconds: float) -> bool:
+        came = waited(seconds)
+        if not closing_it.ident:
+            closing_it.start()
+            closing_it.join(0.2)  # in which it says that it is the end, and waits for it
+        return came
+
+    monkeypatch.setattr(checkpoints._over, "wait", wait)
+    checkpoints.due()
+    until(lambda: closing_it.ident is not None)
+    closing_it.join(SECONDS)
+    assert not closing_it.is_alive()
 
 
 def test_what_fails_is_told_and_tried_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,7 +207,9 @@ def weighted_draws(probabilities: Float64, u: Float64) -> Int64:
     """
     cumulative = np.cumsum(probabilities, dtype=np.float64)
     targets = np.minimum(u * cumulative[-1], np.nextafter(cumulative[-1], 0))
-    positions: Int64 = np.searchsorted(cumulative, targets, side="right").astype(np.int64)
+    ascending_targets = np.argsort(targets)  # looked up in order, each is found beside the one before: in the cache
+    positions = np.empty(len(u), dtype=np.int64)
+    positions[ascending_targets] = np.searchsorted(cumulative, targets[ascending_targets], side="right")
     return positions
 
 

@@ -8,30 +8,29 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutants.planting import SECONDS, Copy, EntryError, Mutant, mutants
+from tests.mutants.planting import SECONDS, Copy, EntryError, Mutant, Outcome, mutants
 
 
-def run(entries: list[Mutant], jobs: int) -> list[Mutant]:
-    """The faults that are not noticed, of some that are planted in `jobs` copies at once."""
+def run(entries: list[Mutant], jobs: int) -> list[Outcome]:
+    """Of the tests of each fault, of some that are planted in `jobs` copies at once."""
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         copies: queue.Queue[Copy] = queue.Queue()
         for k in range(jobs):
             copies.put(Copy(Path(folder) / str(k)))
         sound = sorted({test for entry in entries for test in entry.tests})
         first = copies.get()
-        if not first.passes(sound, seconds=len(sound) * SECONDS):
+        if first.run(sound, seconds=len(sound) * SECONDS) is not Outcome.PASSED:
             raise EntryError("the named tests must pass while nothing is planted")
         copies.put(first)
 
-        def is_noticed(entry: Mutant) -> bool:
+        def outcome(entry: Mutant) -> Outcome:
             copy = copies.get()
             try:
-                return copy.is_noticed(entry)
+                return copy.outcome(entry)
             finally:
                 copies.put(copy)
 
-        noticed = list(pool.map(is_noticed, entries))
-    return [entry for entry, was in zip(entries, noticed, strict=True) if not was]
+        return list(pool.map(outcome, entries))
 
 
 def main() -> int:
@@ -41,12 +40,17 @@ def main() -> int:
     options = parser.parse_args()
     entries = [entry for entry in mutants() if options.only in entry.name]
     started = time.monotonic()
-    survivors = run(entries, options.jobs)
-    for entry in survivors:
-        sys.stdout.write(f"not noticed: {entry.name} in {entry.file}, by {', '.join(entry.tests)}\n")
-    noticed = len(entries) - len(survivors)
-    sys.stdout.write(f"{len(entries)} planted, {noticed} noticed, {time.monotonic() - started:.0f} s\n")
-    return 1 if survivors else 0
+    outcomes = run(entries, options.jobs)
+    for entry, outcome in zip(entries, outcomes, strict=True):
+        if outcome is not Outcome.FAILED:
+            said = "not noticed" if outcome is Outcome.PASSED else f"no end in {SECONDS:.0f} s"
+            sys.stdout.write(f"{said}: {entry.name} in {entry.file}, by {', '.join(entry.tests)}\n")
+    counts = [outcomes.count(outcome) for outcome in (Outcome.FAILED, Outcome.LATE)]
+    sys.stdout.write(
+        f"{len(entries)} planted, {sum(counts)} noticed, {counts[1]} of them because their tests came to no end, "
+        f"{time.monotonic() - started:.0f} s\n"
+    )
+    return 1 if Outcome.PASSED in outcomes else 0
 
 
 if __name__ == "__main__":

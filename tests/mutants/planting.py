@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,14 @@ HERE: Final = Path(__file__).parent
 PARTS: Final = ("bss_cli", "bss_service", "trainer_client", "envs", "demo", "benchmarks", "tests", "pyproject.toml")
 SECONDS: Final = 120.0  # for the tests of one fault: a fault that makes them hang is noticed too
 FAILED: Final = 1  # pytest's exit status where tests failed; others mean that it could not run them
+
+
+class Outcome(Enum):
+    """What became of tests. Only those that failed say something of a fault for certain."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    LATE = "late"  # the fault made them hang, or the machine is slow
 
 
 class EntryError(Exception):
@@ -61,18 +70,18 @@ class Copy:
             else:
                 shutil.copy(source, target)
 
-    def is_noticed(self, mutant: Mutant) -> bool:
-        """Whether its tests fail under it. Raises EntryError where they can't be run."""
+    def outcome(self, mutant: Mutant) -> Outcome:
+        """Of its tests under it. Raises EntryError where they can't be run."""
         path = self.folder / mutant.file
         sound = path.read_text()
         path.write_text(mutant.planted(sound))
         try:
-            return not self.passes(mutant.tests)
+            return self.run(mutant.tests)
         finally:
             path.write_text(sound)
 
-    def passes(self, tests: Sequence[str], seconds: float = SECONDS) -> bool:
-        """Whether tests pass in the copy as it is now, in so many seconds."""
+    def run(self, tests: Sequence[str], seconds: float = SECONDS) -> Outcome:
+        """Of tests in the copy as it is now, which have so many seconds."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
         # A file that is changed twice within a second, and to the same size, would be taken for its compiled form.
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -83,10 +92,10 @@ class Copy:
                 command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=seconds
             )
         except subprocess.TimeoutExpired:
-            return False
+            return Outcome.LATE
         if done.returncode not in (0, FAILED):
             raise EntryError(f"{' '.join(tests)} could not be run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        return done.returncode == 0
+        return Outcome.FAILED if done.returncode else Outcome.PASSED
 
 
 def missing_tests(mutant: Mutant, root: Path = ROOT) -> list[str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.planting import ROOT, Copy, EntryError, Mutant, missing_tests, mutants
+from tests.mutants.planting import ROOT, Copy, EntryError, Mutant, Outcome, missing_tests, mutants
 
 SHORT = (  # whose tests take no time
     "percentiles-not-widened-for-few-seeds",
@@ -34,11 +34,14 @@ def copy(tmp_path: Path) -> Copy:
 
 
 @pytest.mark.parametrize(
-    ("after", "noticed"), [("return 3 * x", True), ("return x + x", False), ("return int(1e9) // 0", True)]
+    ("after", "outcome"),
+    [("return 3 * x", Outcome.FAILED), ("return x + x", Outcome.PASSED), ("return int(1e9) // 0", Outcome.FAILED)],
 )
-def test_a_fault_is_noticed_when_its_tests_fail_and_is_taken_out_again(copy: Copy, after: str, noticed: bool) -> None:
+def test_a_fault_is_noticed_when_its_tests_fail_and_is_taken_out_again(
+    copy: Copy, after: str, outcome: Outcome
+) -> None:
     mutant = Mutant("planted", "code_under_test.py", "return 2 * x", after, ("test_twice.py::test_twice",))
-    assert copy.is_noticed(mutant) is noticed
+    assert copy.outcome(mutant) is outcome
     assert (copy.folder / "code_under_test.py").read_text() == SOUND
 
 
@@ -53,7 +56,12 @@ def test_a_fault_is_noticed_when_its_tests_fail_and_is_taken_out_again(copy: Cop
 )
 def test_an_entry_that_says_nothing_is_an_error(copy: Copy, before: str, tests: str, sentence: str) -> None:
     with pytest.raises(EntryError, match=sentence):
-        copy.is_noticed(Mutant("planted", "code_under_test.py", before, "return 0", (tests,)))
+        copy.outcome(Mutant("planted", "code_under_test.py", before, "return 0", (tests,)))
+
+
+def test_tests_that_come_to_no_end_are_told_apart(copy: Copy) -> None:
+    (copy.folder / "test_twice.py").write_text("import time\n\n\ndef test_twice():\n    time.sleep(60)\n")
+    assert copy.run(["test_twice.py"], seconds=2.0) is Outcome.LATE
 
 
 def test_a_test_that_is_not_there_is_named() -> None:
@@ -68,5 +76,5 @@ def test_some_faults_are_noticed(tmp_path: Path) -> None:
     copy = Copy(tmp_path)
     chosen = [mutant for mutant in mutants() if mutant.name in SHORT]
     assert len(chosen) == len(SHORT)
-    assert copy.passes([test for mutant in chosen for test in mutant.tests])
-    assert [mutant.name for mutant in chosen if not copy.is_noticed(mutant)] == []
+    assert copy.run([test for mutant in chosen for test in mutant.tests]) is Outcome.PASSED
+    assert [mutant.name for mutant in chosen if copy.outcome(mutant) is not Outcome.FAILED] == []

@@ -1,6 +1,7 @@
 """The right to write to a store: that of one service to all of it, and that of each that shares it to its shards."""
 
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -18,6 +19,7 @@ from bss_service.journal.transaction import Fence, Transaction
 
 log = structlog.get_logger()
 
+NOTICED: Final = 2.0  # seconds in which the server notices that a service that was killed is gone
 _KEY: Final = sa.func.hashtextextended(sa.func.concat("bss ", sa.func.current_schema()), 0)
 _LOCKED: Final = {
     False: sa.select(sa.func.pg_try_advisory_lock(_KEY)),
@@ -46,7 +48,7 @@ class DatabaseLock:
         try:
             self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             self._connection.detach()  # in the pool it would keep the lock
-            if not self._connection.scalar(_LOCKED[shared]):
+            if not self._comes_free(shared):
                 self._connection.close()
                 raise StoreError(
                     f"another service has the store {shown} open"
@@ -58,6 +60,14 @@ class DatabaseLock:
     def close(self) -> None:
         """Let go of it."""
         self._connection.close()
+
+    def _comes_free(self, shared: bool) -> bool:
+        deadline = time.monotonic() + NOTICED
+        while not self._connection.scalar(_LOCKED[shared]):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return True
 
 
 class Writer:

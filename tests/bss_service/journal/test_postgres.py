@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -183,6 +184,15 @@ def test_one_service_at_a_time_has_a_database(serve: Callable[[str], Service], d
         serve(database)
     service.kill()
     serve(database)
+
+
+def test_the_next_service_waits_until_the_server_notices_that_one_was_killed(database: str) -> None:
+    first = Store(database)
+    leaving = threading.Timer(0.5, first.close)
+    leaving.start()
+    with closing(Store(database)) as second:
+        assert second.job_names() == []
+    leaving.join()
 
 
 def test_who_lost_the_database_stores_nothing_more(postgres: Postgres, database: str) -> None:

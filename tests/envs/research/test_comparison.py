@@ -103,6 +103,11 @@ def test_no_held_out_task_is_one_of_training() -> None:
     check_held_out({"learned": parse("learned")}, tasks)
 
 
+def test_no_two_tasks_or_seeds_share_data() -> None:
+    tasks = [HeldOut(source, harm) for source in ("synthetic:2", "synthetic:3") for harm in ("clean", "noisy 40 %")]
+    assert len({task.task(seed).seed for task in tasks for seed in range(5)}) == 5 * len(tasks)
+
+
 def test_a_policy_is_not_judged_on_data_that_it_was_trained_on() -> None:
     trained = replace(parse("balance"), trained_on=("emoji",))
     with pytest.raises(ValueError, match="emoji is no held-out data for mine"):

@@ -198,13 +198,13 @@ async def read_job(host: TheHost, name: JobName) -> JobState:
 
 
 @router.patch("/jobs/{job}", summary="Change a job", dependencies=TRAIN, openapi_extra=example(horizon=1000))
-async def change_job(host: TheHost, name: JobName, message: JobChange) -> JobState:
+async def change_job(host: TheHost, name: JobName, message: JobChange, incarnation: Incarnation = None) -> JobState:
     """More steps to come than were planned, another patience, or more samples; what was handed out and planned stays.
 
     New samples come from the first epoch on of which nothing is drawn yet; `spec.earlier` of the answer tells which it
     is. 409 for fewer samples than there are, 413 or 507 where there is no room for them.
     """
-    return await host.change(name, message)
+    return await host.change(name, message, incarnation)
 
 
 @router.delete("/jobs/{job}", status_code=204, summary="Delete a job", dependencies=ADMIN, response_class=Response)
@@ -257,7 +257,7 @@ async def steps(
     return await host.steps(name, message, incarnation, leaving=leaving(request.receive), rows=answer_rows(request))
 
 
-@router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
+@router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=LOOK)
 async def read_batches(
     host: TheHost,
     name: JobName,

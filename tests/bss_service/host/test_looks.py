@@ -11,7 +11,7 @@ import pytest
 
 from bss_service.core import sampling
 from bss_service.core.signals import EVIDENCE
-from bss_service.errors import BusyError, CutBodyError, InvalidValueError, StoreError, TooManyError
+from bss_service.errors import BusyError, ConflictError, CutBodyError, InvalidValueError, StoreError, TooManyError
 from bss_service.host import Host, looks, work
 from bss_service.job import job
 from bss_service.job.checks import PLAN_ROWS
@@ -60,6 +60,54 @@ def test_scans_that_take_long_keep_no_step_waiting(store: Store, monkeypatch: py
             assert (await host.steps("job", StepsRequest(start=1))).batches.start == 1
         slow.opened.set()
         assert [len(state.draws) for state in await asyncio.gather(*scans)] == [1] * 40
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("scope", ["read", "train"])
+def test_batches_that_have_left_memory_keep_no_step_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=8, patience=0))
+        first = (await host.steps("job", StepsRequest(start=0))).batches
+        for step in range(1, 6):
+            await host.steps("job", StepsRequest(start=step))
+        slow = Counted(store.plans)
+        monkeypatch.setattr(store, "plans", slow)
+        again = asyncio.create_task(
+            host.batches("job", 0, 1) if scope == "read" else host.steps("job", StepsRequest(start=0))
+        )
+        assert await asyncio.to_thread(slow.reached.wait, SECONDS)
+        async with asyncio.timeout(SECONDS / 2):
+            assert (await host.steps("job", StepsRequest(start=6))).batches.start == 6
+        slow.opened.set()
+        answer = await again
+        assert (getattr(answer, "batches", answer).indices == first.indices).all()
+
+    asyncio.run(use())
+
+
+def test_batches_of_a_job_that_was_made_anew_while_they_were_read_are_not_answered(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        old = await host.create(spec("job", samples=8, patience=0))
+        for step in range(6):
+            await host.steps("job", StepsRequest(start=step))
+        slow = Counted(store.plans)
+        monkeypatch.setattr(store, "plans", slow)
+        again = asyncio.create_task(host.batches("job", 0, 1, old.incarnation))
+        assert await asyncio.to_thread(slow.reached.wait, SECONDS)
+        await host.delete("job")
+        await host.create(spec("job", samples=8, patience=0, seed=1))
+        for step in range(6):
+            await host.steps("job", StepsRequest(start=step))
+        slow.opened.set()
+        with pytest.raises(ConflictError, match="is another than the one of that name"):
+            await again
 
     asyncio.run(use())
 

@@ -370,9 +370,11 @@ class Host:
             live.apply(ShadowEnded())
         log.info("shadow ended", job=name)
 
-    async def observation(self, name: str, wait: float, leaving: Leaving | None = None) -> ObservationAnswer:
+    async def observation(
+        self, name: str, wait: float, leaving: Leaving | None = None, *, may_act: bool = True
+    ) -> ObservationAnswer:
         """What the policy sees that draws the next interval; waits at most so long for an action to be awaited."""
-        return await self._looks.observation(name, wait, leaving)
+        return await self._looks.observation(name, wait, leaving, may_act=may_act)
 
     async def act(self, name: str, request: ActionRequest) -> ActionAnswer:
         """Take in an action from outside."""

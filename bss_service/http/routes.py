@@ -432,7 +432,8 @@ async def read_observation(
     With `wait` the call is held, at most so many seconds, until the job awaits an action: its policy is `external`,
     its trainer has asked for the interval, and the feedback that belongs to it is in.
     """
-    return await host.observation(name, wait, leaving(request.receive))
+    may_act = request.state.scope.allows(Scope.TRAIN)
+    return await host.observation(name, wait, leaving(request.receive), may_act=may_act)
 
 
 @router.put(

@@ -283,6 +283,21 @@ def test_no_more_are_held_for_a_job_than_may(store: Store, monkeypatch: pytest.M
     asyncio.run(use())
 
 
+def test_who_only_looks_keeps_nobody_out_who_acts(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", policy="external"))
+        held = [asyncio.create_task(host.observation("job", 600, may_act=False)) for _ in range(looks.MAX_HELD + 1)]
+        done, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(TooManyError, match="requests are held for the same already"):
+            await done.pop()
+        assert not (await host.observation("job", 0.1)).trainer_waiting  # it was held, and its time came to an end
+        await host.release()
+        await asyncio.gather(*held, return_exceptions=True)
+
+    asyncio.run(use())
+
+
 # What takes long.
 
 

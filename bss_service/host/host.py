@@ -183,6 +183,7 @@ class Host:
                 answer.unreadable[name] = error.detail
             else:
                 answer.jobs += [state] if state is not None else []
+            await asyncio.sleep(0)  # there may be thousands
         silences = {live.job.spec.name: live.pace.silence() for live in self._jobs.all()}
         answer.heard = {name: round(seconds, 1) for name, seconds in silences.items() if seconds is not None}
         return answer

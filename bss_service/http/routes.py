@@ -12,7 +12,7 @@ from bss_service.errors import OldClientError
 from bss_service.host import Host
 from bss_service.host.host import ANSWER_ROWS, JSON_ROWS
 from bss_service.http.auth import Needs
-from bss_service.http.bodies import BINARY, InPieces, MessageResponse, tagged
+from bss_service.http.bodies import BINARY, JSON, InPieces, MessageResponse, tagged
 from bss_service.http.endpoints import GuardedRoute
 from bss_service.http.limits import AtMost
 from bss_service.http.openapi import BINARY_SCHEMA, Responses, binary, example, failures
@@ -185,10 +185,11 @@ async def create_job(host: TheHost, spec: JobSpec) -> MessageResponse:
     return MessageResponse(state, 201 if state.created else 200)
 
 
-@router.get("/jobs", summary="All jobs", dependencies=READ)
-async def list_jobs(host: TheHost) -> JobList:
-    """All jobs, by name."""
-    return await host.jobs()
+@router.get("/jobs", summary="All jobs", dependencies=READ, response_model=JobList)
+async def list_jobs(host: TheHost) -> Response:
+    """All jobs, by name; always as JSON."""
+    jobs = await host.jobs()
+    return InPieces(await run_in_threadpool(jobs.to_json), JSON)
 
 
 @router.get("/jobs/{job}", summary="Where a job is", dependencies=READ)

@@ -13,10 +13,12 @@ from bss_service.core import sampling
 from bss_service.core.signals import EVIDENCE
 from bss_service.errors import BusyError, ConflictError, CutBodyError, InvalidValueError, StoreError, TooManyError
 from bss_service.host import Host, looks, work
+from bss_service.http import routes
 from bss_service.job import job
 from bss_service.job.checks import PLAN_ROWS
 from bss_service.job.lock import JobLock
 from bss_service.journal.store import Store
+from bss_service.protocol.jobs import JobList
 from bss_service.protocol.training import LocalBatchesRequest, StepsRequest
 from bss_service.telemetry.metrics import Metrics
 from tests.support.simulated import spec
@@ -189,6 +191,42 @@ def test_one_who_leaves_does_not_end_what_others_wait_for(store: Store, monkeypa
         leaves.cancel()
         judged.opened.set()
         assert (await stays).known == 0
+
+    asyncio.run(use())
+
+
+def test_a_list_of_all_jobs_lets_others_go_on_between_two(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use() -> None:
+        host, turns, seen = Host(store, Metrics(), 10**6), 0, []
+        for number in range(3):
+            await host.create(spec(f"job-{number}", groups=["dog", "cat"]))
+        state = host._jobs.state
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def looked(name: str) -> Any:
+            seen.append(turns)
+            return await state(name)
+
+        monkeypatch.setattr(host._jobs, "state", looked)
+        other = asyncio.create_task(others())
+        answer = await host.jobs()
+        other.cancel()
+        assert seen == sorted(set(seen))  # others had a turn between any two
+        answer.unreadable, answer.heard = {"bad": "why"}, {"job-1": 0.5}
+        assert JobList.from_answer(answer.to_json(), "application/json") == answer
+        assert JobList.from_answer(JobList(jobs=[]).to_json(), "application/json") == JobList(jobs=[])
+
+        def written(jobs: JobList) -> bytes:
+            assert threading.current_thread() is not threading.main_thread()
+            return b"{}"
+
+        monkeypatch.setattr(JobList, "to_json", written)
+        await routes.list_jobs(host)
 
     asyncio.run(use())
 

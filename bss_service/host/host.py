@@ -2,10 +2,14 @@
 
 import asyncio
 import time
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import structlog
 
+from bss_service.core.calendar import Calendar
 from bss_service.core.samples.table import SampleTable
 from bss_service.errors import (
     BssError,
@@ -113,6 +117,18 @@ JSON_ROWS: Final = 2**15  # of one that is written as JSON
 KEY: Final = 10  # rows that a key costs
 
 
+class OldBatches(NamedTuple):
+    """Steps that were handed out and whose plans have left memory."""
+
+    calendar: Calendar
+    start: int
+    stop: int
+
+    def of(self, stored: list[plans.Plan]) -> Batches:
+        """Their batches, by the plans that hold them."""
+        return plans.batches(stored, self.calendar, self.start, self.stop)
+
+
 class Host:
     """All jobs of one service."""
 
@@ -167,6 +183,7 @@ class Host:
                 answer.unreadable[name] = error.detail
             else:
                 answer.jobs += [state] if state is not None else []
+            await asyncio.sleep(0)  # there may be thousands
         silences = {live.job.spec.name: live.pace.silence() for live in self._jobs.all()}
         answer.heard = {name: round(seconds, 1) for name, seconds in silences.items() if seconds is not None}
         return answer
@@ -176,9 +193,9 @@ class Host:
         async with self._jobs.open(name) as live:
             return await self._bench.do(live.job.spec.samples // 256, views.state, live.job)
 
-    async def change(self, name: str, change: JobChange) -> JobState:
+    async def change(self, name: str, change: JobChange, incarnation: str | None = None) -> JobState:
         """Change what may be changed of a job."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             if change.samples is not None:
                 await self._grow(live, change.samples)
             live.apply(JobChanged(change))
@@ -261,16 +278,20 @@ class Host:
                 if planning is None:
                     live.hear(request.client)
                     served = live.job.served
-                    batches = await self._hand_out(live, request.start, request.count, rows)
+                    handed = await self._hand_out(live, request.start, request.count, rows)
                     live.pace.hand_out(max(0, live.job.served - served))
-                    return StepsAnswer.model_construct(
-                        feedback=outcomes or [],
-                        batches=batches,
-                        policy_error=live.job.history.policy_error(),
-                        size=live.job.spec.size if live.job.spec.earlier else None,
-                    )
+                    policy_error = live.job.history.policy_error()
+                    size = live.job.spec.size if live.job.spec.earlier else None
+            if planning is None:
+                break
             await planned(live)
             planning.result()
+        if isinstance(handed, OldBatches):
+            beside = partial(self._bench.do, max(live.job.spec.samples, work.LITTLE + 1))
+            handed = await self._read(live, handed, incarnation, beside)
+        return StepsAnswer.model_construct(
+            feedback=outcomes or [], batches=handed, policy_error=policy_error, size=size
+        )
 
     async def batches(
         self, name: str, start: int, count: int, incarnation: str | None = None, *, rows: int = ANSWER_ROWS
@@ -284,7 +305,10 @@ class Host:
                     field="count",
                     value=count,
                 )
-            return await self._hand_out(live, start, count, rows)
+            handed = await self._hand_out(live, start, count, rows)
+        if isinstance(handed, OldBatches):
+            handed = await self._read(live, handed, incarnation, self._looks.run)
+        return handed
 
     async def feedback(self, name: str, request: FeedbackRequest, incarnation: str | None = None) -> FeedbackAnswer:
         """Count feedback."""
@@ -347,9 +371,11 @@ class Host:
             live.apply(ShadowEnded())
         log.info("shadow ended", job=name)
 
-    async def observation(self, name: str, wait: float, leaving: Leaving | None = None) -> ObservationAnswer:
+    async def observation(
+        self, name: str, wait: float, leaving: Leaving | None = None, *, may_act: bool = True
+    ) -> ObservationAnswer:
         """What the policy sees that draws the next interval; waits at most so long for an action to be awaited."""
-        return await self._looks.observation(name, wait, leaving)
+        return await self._looks.observation(name, wait, leaving, may_act=may_act)
 
     async def act(self, name: str, request: ActionRequest) -> ActionAnswer:
         """Take in an action from outside."""
@@ -642,18 +668,32 @@ class Host:
             log.warning("shadow failed", job=job.spec.name, error=decision.shadow.detail["error"])
             self._metrics.shadow_failures.inc()
 
-    async def _hand_out(self, live: LiveJob, start: int, count: int, rows: int) -> Batches:
+    async def _hand_out(self, live: LiveJob, start: int, count: int, rows: int) -> "Batches | OldBatches":
         job = live.job
         count = min(count, max(1, rows // job.spec.batch_size))
         if not job.holds(start):
-            stop = min(start + count, job.served)
-            stored = await self._stored_plans(live, start, stop)
-            return await asyncio.to_thread(plans.batches, stored, job.calendar, start, stop)
+            return OldBatches(job.calendar, start, min(start + count, job.served))
         stop = min(start + count, job.planned_until)
         self._metrics.batches.inc(max(0, stop - job.served))
         if stop > job.served:
             live.apply(StepsServed(stop))
         return await self._bench.do((stop - start) * job.spec.batch_size // 4, job.batches, start, stop)
+
+    async def _read(
+        self, live: LiveJob, old: "OldBatches", incarnation: str | None, beside: Callable[..., Awaitable[Batches]]
+    ) -> Batches:
+        """Batches that are not in memory any more, read without the job's lock, so that no step waits for that.
+
+        beside: calls a function in a thread. Damaged plans are drawn once more, under the lock.
+        """
+        name = live.job.spec.name
+        with suppress(DamagedPlanError):  # or it was released meanwhile, which is told below
+            batches = await beside(lambda: old.of(self._store.plans(name, old.start, old.stop)))
+            if not live.fence.closed:  # else the job of that name may be another by now
+                return batches
+        async with self._jobs.open(name, incarnation) as live:
+            live.job.check_kept(old.start)
+            return await asyncio.to_thread(old.of, await self._stored_plans(live, old.start, old.stop))
 
     async def _stored_plans(self, live: LiveJob, start: int, stop: int) -> list[plans.Plan]:
         """The plans of steps that are not in memory any more, those that are damaged drawn once more."""

@@ -27,7 +27,7 @@ THREADS: Final = 2
 MOST: Final = 64  # looks at once, those that wait for a thread among them
 SCANNED_PLANS: Final = 1000  # that are looked through for a sample's draws
 SCANNED_ROWS: Final = 2**22  # of them, but for those of the latest plan
-MAX_HELD: Final = 64  # requests for an observation of one job that wait for its time to come
+MAX_HELD: Final = 32  # requests for an observation that a job holds, of who may act, and as many of who may not
 T = TypeVar("T")
 
 
@@ -54,12 +54,18 @@ class Looks:
         finally:
             self._under_way -= 1
 
-    async def observation(self, name: str, wait: float, leaving: Leaving | None = None) -> ObservationAnswer:
-        """What the policy sees that draws the next interval; waits at most so long for an action to be awaited."""
+    async def observation(
+        self, name: str, wait: float, leaving: Leaving | None = None, *, may_act: bool = True
+    ) -> ObservationAnswer:
+        """What the policy sees that draws the next interval; waits at most so long for an action to be awaited.
+
+        may_act: whoever only looks keeps nobody out who acts.
+        """
         async with self._jobs.open(name) as live:
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self._jobs.hold(live, "observation", lambda: _wants_action(live), leaving, MAX_HELD)
+                    who = "acting" if may_act else "watching"
+                    await self._jobs.hold(live, who, lambda: _wants_action(live), leaving, MAX_HELD)
             look = partial(views.observation, trainer_waiting=live.asking > 0)
             if work.of_table(live.job) <= work.LITTLE:
                 return look(live.job)

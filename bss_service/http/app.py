@@ -60,6 +60,7 @@ def create_app(settings: Settings, store: Store, *, traced: bool = False) -> Fas
         version=version("bss-scheduler"),
         description="Serves the order and choice of training samples to multi-modal training jobs.",
         lifespan=lifespan,
+        openapi_url=None,  # FastAPI would write it on the event loop
         docs_url=None,  # its page loads scripts from elsewhere
         redoc_url=None,
         telemetry=None if traced else {"tracing": False, "metrics": False, "logs": False},  # it would look at each call

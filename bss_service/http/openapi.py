@@ -1,9 +1,11 @@
 """The OpenAPI document: what FastAPI reads from the endpoints, beside what it can't know of frames and tokens."""
 
+import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
@@ -46,7 +48,16 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
             app.openapi_schema = _document(app, [r for r in (*routes, *app.routes) if isinstance(r, GuardedRoute)])
         return app.openapi_schema
 
+    written: asyncio.Task[bytes] | None = None
+
+    async def serve(_: Request) -> Response:
+        """Written once, beside the event loop: it takes a third of a second, and whoever asks needs no token."""
+        nonlocal written
+        written = written or asyncio.create_task(asyncio.to_thread(lambda: json.dumps(document()).encode()))
+        return Response(await asyncio.shield(written), media_type=JSON)
+
     app.openapi = document  # type: ignore[method-assign]
+    app.router.add_route("/openapi.json", serve, include_in_schema=False)
 
 
 def _document(app: FastAPI, routes: Sequence[GuardedRoute]) -> dict[str, Any]:

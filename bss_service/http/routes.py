@@ -12,7 +12,7 @@ from bss_service.errors import OldClientError
 from bss_service.host import Host
 from bss_service.host.host import ANSWER_ROWS, JSON_ROWS
 from bss_service.http.auth import Needs
-from bss_service.http.bodies import BINARY, InPieces, MessageResponse, tagged
+from bss_service.http.bodies import BINARY, JSON, InPieces, MessageResponse, tagged
 from bss_service.http.endpoints import GuardedRoute
 from bss_service.http.limits import AtMost
 from bss_service.http.openapi import BINARY_SCHEMA, Responses, binary, example, failures
@@ -185,10 +185,11 @@ async def create_job(host: TheHost, spec: JobSpec) -> MessageResponse:
     return MessageResponse(state, 201 if state.created else 200)
 
 
-@router.get("/jobs", summary="All jobs", dependencies=READ)
-async def list_jobs(host: TheHost) -> JobList:
-    """All jobs, by name."""
-    return await host.jobs()
+@router.get("/jobs", summary="All jobs", dependencies=READ, response_model=JobList)
+async def list_jobs(host: TheHost) -> Response:
+    """All jobs, by name; always as JSON."""
+    jobs = await host.jobs()
+    return InPieces(await run_in_threadpool(jobs.to_json), JSON)
 
 
 @router.get("/jobs/{job}", summary="Where a job is", dependencies=READ)
@@ -198,13 +199,13 @@ async def read_job(host: TheHost, name: JobName) -> JobState:
 
 
 @router.patch("/jobs/{job}", summary="Change a job", dependencies=TRAIN, openapi_extra=example(horizon=1000))
-async def change_job(host: TheHost, name: JobName, message: JobChange) -> JobState:
+async def change_job(host: TheHost, name: JobName, message: JobChange, incarnation: Incarnation = None) -> JobState:
     """More steps to come than were planned, another patience, or more samples; what was handed out and planned stays.
 
     New samples come from the first epoch on of which nothing is drawn yet; `spec.earlier` of the answer tells which it
     is. 409 for fewer samples than there are, 413 or 507 where there is no room for them.
     """
-    return await host.change(name, message)
+    return await host.change(name, message, incarnation)
 
 
 @router.delete("/jobs/{job}", status_code=204, summary="Delete a job", dependencies=ADMIN, response_class=Response)
@@ -257,7 +258,7 @@ async def steps(
     return await host.steps(name, message, incarnation, leaving=leaving(request.receive), rows=answer_rows(request))
 
 
-@router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=READ)
+@router.get("/jobs/{job}/batches", summary="Batches handed out before", dependencies=LOOK)
 async def read_batches(
     host: TheHost,
     name: JobName,
@@ -432,7 +433,8 @@ async def read_observation(
     With `wait` the call is held, at most so many seconds, until the job awaits an action: its policy is `external`,
     its trainer has asked for the interval, and the feedback that belongs to it is in.
     """
-    return await host.observation(name, wait, leaving(request.receive))
+    may_act = request.state.scope.allows(Scope.TRAIN)
+    return await host.observation(name, wait, leaving(request.receive), may_act=may_act)
 
 
 @router.put(

@@ -340,6 +340,12 @@ class JobList(Message):
         str, float
     ] = {}  # seconds since a trainer last asked for batches; of jobs where one has since the start
 
+    def to_json(self) -> bytes:
+        """As JSON, job by job: a thread that does so lets others go on between two, and not within one long call."""
+        rest = self.model_dump_json(exclude={"jobs"}).encode()
+        jobs = b",".join([state.model_dump_json().encode() for state in self.jobs])
+        return b'{"jobs":[%b],%b' % (jobs, rest[1:])
+
 
 SeriesOf = Literal["validation", "decisions", "pace"]
 MAX_POINTS: Final = 2000  # of a series

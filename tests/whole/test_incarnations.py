@@ -123,23 +123,44 @@ def test_who_says_nothing_of_the_incarnation_is_answered_as_ever(service: Servic
 
 @pytest.mark.parametrize(
     "path",
-    ["trainers", "batches?start=0", "steps", "feedback", "validation", "scores", "local-batches", "descriptions"],
+    [
+        "",
+        "trainers",
+        "batches?start=0",
+        "steps",
+        "feedback",
+        "validation",
+        "scores",
+        "groups",
+        "keys",
+        "window",
+        "local-batches",
+        "descriptions",
+    ],
 )
 def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_name: str, path: str) -> None:
     bodies = {
+        "": {"samples": 100},
         "trainers": {"client": "c", "host": "h", "process": 1, "resume": True},
         "steps": {"start": 0},
         "feedback": {"feedback": {"step": [0], "loss": [[0.5] * 8]}},
         "validation": {"step": 0, "loss": 1.0, "accuracy": 0.5, "modalities": HEADS},
         "scores": {"indices": [0], "loss": [0.5]},
+        "groups": {"groups": [0, 1] * 25},
+        "keys": {"keys": ["a"]},
+        "window": {"first_step": 0, "samples": list(range(8))},
         "descriptions": {"index": [0], "texts": ["a dog"]},
         "local-batches": {"start": 0, "indices": [[7, 6, 5, 4, 3, 2, 1, 0]]},
     }
+    kinds = {"groups": {"groups": 2}, "window": {"stream": True, "interval": 1}}
     with service.client() as client:
-        state = client.create_job(spec(job_name))
-        client.steps(job_name, StepsRequest(start=0))
-    method = {"trainers": "PUT", "scores": "PUT", "descriptions": "PUT", "batches?start=0": "GET"}.get(path, "POST")
-    url, headers = f"{service.url}/v1/jobs/{job_name}/{path}", {"bss-incarnation": "0" * 32}
+        state = client.create_job(spec(job_name, **kinds.get(path, {})))
+        if path not in kinds:
+            client.steps(job_name, StepsRequest(start=0))
+    puts = dict.fromkeys(["trainers", "scores", "descriptions", "groups", "window"], "PUT")
+    method = {"": "PATCH", "batches?start=0": "GET", **puts}.get(path, "POST")
+    url = f"{service.url}/v1/jobs/{job_name}/{path}".rstrip("/")
+    headers = {"bss-incarnation": "0" * 32}
     refused = httpx.request(method, url, json=bodies.get(path), headers=headers)
     assert (refused.status_code, refused.json()["field"]) == (409, "incarnation")
     allowed = httpx.request(method, url, json=bodies.get(path), headers={"bss-incarnation": str(state.incarnation)})

@@ -11,12 +11,14 @@ import pytest
 
 from bss_service.core import sampling
 from bss_service.core.signals import EVIDENCE
-from bss_service.errors import BusyError, CutBodyError, InvalidValueError, StoreError, TooManyError
+from bss_service.errors import BusyError, ConflictError, CutBodyError, InvalidValueError, StoreError, TooManyError
 from bss_service.host import Host, looks, work
+from bss_service.http import routes
 from bss_service.job import job
 from bss_service.job.checks import PLAN_ROWS
 from bss_service.job.lock import JobLock
 from bss_service.journal.store import Store
+from bss_service.protocol.jobs import JobList
 from bss_service.protocol.training import LocalBatchesRequest, StepsRequest
 from bss_service.telemetry.metrics import Metrics
 from tests.support.simulated import spec
@@ -60,6 +62,54 @@ def test_scans_that_take_long_keep_no_step_waiting(store: Store, monkeypatch: py
             assert (await host.steps("job", StepsRequest(start=1))).batches.start == 1
         slow.opened.set()
         assert [len(state.draws) for state in await asyncio.gather(*scans)] == [1] * 40
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("scope", ["read", "train"])
+def test_batches_that_have_left_memory_keep_no_step_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch, scope: str
+) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", samples=8, patience=0))
+        first = (await host.steps("job", StepsRequest(start=0))).batches
+        for step in range(1, 6):
+            await host.steps("job", StepsRequest(start=step))
+        slow = Counted(store.plans)
+        monkeypatch.setattr(store, "plans", slow)
+        again = asyncio.create_task(
+            host.batches("job", 0, 1) if scope == "read" else host.steps("job", StepsRequest(start=0))
+        )
+        assert await asyncio.to_thread(slow.reached.wait, SECONDS)
+        async with asyncio.timeout(SECONDS / 2):
+            assert (await host.steps("job", StepsRequest(start=6))).batches.start == 6
+        slow.opened.set()
+        answer = await again
+        assert (getattr(answer, "batches", answer).indices == first.indices).all()
+
+    asyncio.run(use())
+
+
+def test_batches_of_a_job_that_was_made_anew_while_they_were_read_are_not_answered(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        old = await host.create(spec("job", samples=8, patience=0))
+        for step in range(6):
+            await host.steps("job", StepsRequest(start=step))
+        slow = Counted(store.plans)
+        monkeypatch.setattr(store, "plans", slow)
+        again = asyncio.create_task(host.batches("job", 0, 1, old.incarnation))
+        assert await asyncio.to_thread(slow.reached.wait, SECONDS)
+        await host.delete("job")
+        await host.create(spec("job", samples=8, patience=0, seed=1))
+        for step in range(6):
+            await host.steps("job", StepsRequest(start=step))
+        slow.opened.set()
+        with pytest.raises(ConflictError, match="is another than the one of that name"):
+            await again
 
     asyncio.run(use())
 
@@ -141,6 +191,42 @@ def test_one_who_leaves_does_not_end_what_others_wait_for(store: Store, monkeypa
         leaves.cancel()
         judged.opened.set()
         assert (await stays).known == 0
+
+    asyncio.run(use())
+
+
+def test_a_list_of_all_jobs_lets_others_go_on_between_two(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use() -> None:
+        host, turns, seen = Host(store, Metrics(), 10**6), 0, []
+        for number in range(3):
+            await host.create(spec(f"job-{number}", groups=["dog", "cat"]))
+        state = host._jobs.state
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def looked(name: str) -> Any:
+            seen.append(turns)
+            return await state(name)
+
+        monkeypatch.setattr(host._jobs, "state", looked)
+        other = asyncio.create_task(others())
+        answer = await host.jobs()
+        other.cancel()
+        assert seen == sorted(set(seen))  # others had a turn between any two
+        answer.unreadable, answer.heard = {"bad": "why"}, {"job-1": 0.5}
+        assert JobList.from_answer(answer.to_json(), "application/json") == answer
+        assert JobList.from_answer(JobList(jobs=[]).to_json(), "application/json") == JobList(jobs=[])
+
+        def written(jobs: JobList) -> bytes:
+            assert threading.current_thread() is not threading.main_thread()
+            return b"{}"
+
+        monkeypatch.setattr(JobList, "to_json", written)
+        await routes.list_jobs(host)
 
     asyncio.run(use())
 
@@ -231,6 +317,21 @@ def test_no_more_are_held_for_a_job_than_may(store: Store, monkeypatch: pytest.M
         for one in waiting:
             with pytest.raises(StoreError, match="ask again"):
                 await one
+
+    asyncio.run(use())
+
+
+def test_who_only_looks_keeps_nobody_out_who_acts(store: Store) -> None:
+    async def use() -> None:
+        host = Host(store, Metrics(), 10**6)
+        await host.create(spec("job", policy="external"))
+        held = [asyncio.create_task(host.observation("job", 600, may_act=False)) for _ in range(looks.MAX_HELD + 1)]
+        done, _ = await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(TooManyError, match="requests are held for the same already"):
+            await done.pop()
+        assert not (await host.observation("job", 0.1)).trainer_waiting  # it was held, and its time came to an end
+        await host.release()
+        await asyncio.gather(*held, return_exceptions=True)
 
     asyncio.run(use())
 

@@ -1,11 +1,16 @@
 """The interface keeps to its OpenAPI document: the short run of `make schemathesis`."""
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import pytest
+from fastapi import FastAPI
 
 from bss_service.errors import BssError
+from bss_service.http import openapi
 from tests.fuzz.api import passed, populate, schemathesis
 from tests.support.services import Service
 
@@ -17,6 +22,27 @@ def test_generated_requests_find_no_failure(start_service: Callable[..., Service
     assert passed(report), output[-8000:]
     document = httpx.get(f"{service.url}/openapi.json").json()
     assert report["operations"]["tested"] == sum(len(methods) for methods in document["paths"].values())
+
+
+def test_the_document_is_written_once_and_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def written(*_: object) -> dict[str, object]:
+        threads.append(threading.current_thread())
+        return {"openapi": "3.1.0"}
+
+    monkeypatch.setattr(openapi, "_document", written)
+
+    async def use() -> None:
+        app = FastAPI(openapi_url=None)
+        openapi.install(app, [])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as client:
+            answers = await asyncio.gather(*[client.get("/openapi.json") for _ in range(3)])
+        assert [answer.json() for answer in answers] == [{"openapi": "3.1.0"}] * 3
+
+    asyncio.run(use())
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 def test_each_refusal_that_there_is_may_come_of_each_operation(service: Service) -> None:

@@ -1,3 +1,4 @@
+import io
 import json
 from contextlib import suppress
 from typing import Any
@@ -191,3 +192,18 @@ def test_a_nameless_object_survives_its_frame() -> None:
 def test_what_json_cannot_say_is_not_sent() -> None:
     with pytest.raises(ValueError, match="JSON"):
         frames.encode({"loss": float("nan")})
+
+
+def test_large_arrays_are_copied_a_piece_at_a_time_into_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = {"a": np.arange(60.0).reshape(3, 20), "b": np.array(True), "none": np.empty((0, 4)), "c": [1, "x"]}
+    whole, written = frames.encode(message), []
+
+    class Joined(io.BytesIO):
+        def write(self, octets: Any) -> int:
+            written.append(len(octets))
+            return super().write(octets)
+
+    monkeypatch.setattr(frames, "_PIECE", 64)
+    monkeypatch.setattr("bss_service.protocol.frames.io.BytesIO", Joined)
+    assert frames.encode(message) == whole
+    assert max(written[1:]) == 64  # behind the header

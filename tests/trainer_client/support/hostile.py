@@ -62,14 +62,14 @@ def with_body(answer: bytes, body: bytes, *headers: bytes, status: bytes | None 
 
 
 def said(change: Callable[[dict[str, Any]], Any]) -> Callable[[Hostile, bytes], Pieces]:
-    """Answers by what `change` makes, in place, of the frame or the problem that was the answer."""
+    """Answers by what `change` makes, in place, of the frame or the JSON, a problem perhaps, that was the answer."""
 
     def reply(_: Hostile, answer: bytes) -> Pieces:
         head, _, body = answer.partition(END)
-        refused = b"application/problem+json" in head
-        message = json.loads(body) if refused else frames.decode(body)
+        as_json = b"json" in head
+        message = json.loads(body) if as_json else frames.decode(body)
         change(message)
-        yield with_body(answer, json.dumps(message).encode() if refused else frames.encode(message))
+        yield with_body(answer, json.dumps(message).encode() if as_json else frames.encode(message))
 
     return reply
 

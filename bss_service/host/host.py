@@ -377,9 +377,9 @@ class Host:
         """What the policy sees that draws the next interval; waits at most so long for an action to be awaited."""
         return await self._looks.observation(name, wait, leaving, may_act=may_act)
 
-    async def act(self, name: str, request: ActionRequest) -> ActionAnswer:
+    async def act(self, name: str, request: ActionRequest, incarnation: str | None = None) -> ActionAnswer:
         """Take in an action from outside."""
-        async with self._jobs.open(name) as live:
+        async with self._jobs.open(name, incarnation) as live:
             return await self._bench.do(work.of_history(live.job) // 4, live.apply, ActionSet(request))
 
     async def decisions(self, name: str, start: int, count: int) -> DecisionLog:

@@ -443,12 +443,14 @@ async def read_observation(
     dependencies=TRAIN,
     openapi_extra=example(first_step=3, action="balance", propensity=0.5),
 )
-async def set_action(host: TheHost, name: JobName, message: ActionRequest) -> ActionAnswer:
+async def set_action(
+    host: TheHost, name: JobName, message: ActionRequest, incarnation: Incarnation = None
+) -> ActionAnswer:
     """The action for the next interval of a job whose policy is `external`; the interval is planned once it came.
 
     Asked again, it changes nothing; another action takes its place until the interval is planned.
     """
-    return await host.act(name, message)
+    return await host.act(name, message, incarnation)
 
 
 @router.get("/jobs/{job}/decisions", summary="The decision log", dependencies=LOOK)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from bss_service.core.action import BEFORE_EVIDENCE, COMPONENTS, DIMENSION, NAMED_ACTIONS, Action
+from bss_service.core.action import ACTION_SCHEMA_HASH, BEFORE_EVIDENCE, COMPONENTS, DIMENSION, NAMED_ACTIONS, Action
 from bss_service.core.arrays import Float32
 from bss_service.protocol.arrays import ArrayType
 from bss_service.protocol.message import FLOAT32_MAX, FreeJson, Message, OrNewer, Step
@@ -22,7 +22,8 @@ def _check_action(value: Any) -> Any:
         wrong = [v for v in value if type(v) not in (int, float) or not abs(v) <= FLOAT32_MAX]
         if wrong or len(value) not in LENGTHS:
             got = f"{wrong[0]!r:.40}" if wrong else len(value)
-            raise ValueError(f"a vector must hold {DIMENSION} finite numbers, got {got}")
+            known = f"{DIMENSION} finite numbers, as action schema {ACTION_SCHEMA_HASH[:12]} has them"
+            raise ValueError(f"a vector must hold {known}, got {got}")
     elif isinstance(value, str):
         if value not in NAMED_ACTIONS:
             raise ValueError(f"must be one of {', '.join(NAMED_ACTIONS)}, got {value!r}")

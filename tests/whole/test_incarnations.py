@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -136,6 +137,7 @@ def test_who_says_nothing_of_the_incarnation_is_answered_as_ever(service: Servic
         "window",
         "local-batches",
         "descriptions",
+        "action",
     ],
 )
 def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_name: str, path: str) -> None:
@@ -150,14 +152,19 @@ def test_every_call_of_a_trainer_is_to_one_incarnation(service: Service, job_nam
         "keys": {"keys": ["a"]},
         "window": {"first_step": 0, "samples": list(range(8))},
         "descriptions": {"index": [0], "texts": ["a dog"]},
+        "action": {"first_step": 0, "action": "balance"},
         "local-batches": {"start": 0, "indices": [[7, 6, 5, 4, 3, 2, 1, 0]]},
     }
-    kinds = {"groups": {"groups": 2}, "window": {"stream": True, "interval": 1}}
+    kinds: dict[str, Any] = {
+        "groups": {"groups": 2},
+        "window": {"stream": True, "interval": 1},
+        "action": {"policy": "external"},
+    }
     with service.client() as client:
         state = client.create_job(spec(job_name, **kinds.get(path, {})))
         if path not in kinds:
             client.steps(job_name, StepsRequest(start=0))
-    puts = dict.fromkeys(["trainers", "scores", "descriptions", "groups", "window"], "PUT")
+    puts = dict.fromkeys(["trainers", "scores", "descriptions", "groups", "window", "action"], "PUT")
     method = {"": "PATCH", "batches?start=0": "GET", **puts}.get(path, "POST")
     url = f"{service.url}/v1/jobs/{job_name}/{path}".rstrip("/")
     headers = {"bss-incarnation": "0" * 32}

@@ -23,6 +23,7 @@ READS: Final = (
     "/v1/jobs/{job}/samples?order=draws&limit=10000",
     "/v1/jobs/{job}/samples?order=loss&limit=10000",
     "/v1/jobs/{job}/observation",
+    "/v1/jobs/{job}/batches?start=0&count=2",
     "/v1/jobs/{job}/decisions?count=1000",
     "/v1/jobs",
     "/metrics",

@@ -1,16 +1,19 @@
 """A suite's runs: all methods alike, kept one by one, and none of them chosen by the test set."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from envs.research.files import Results, Storage
 from envs.research.suite import cells
+from envs.research.suite.costs import stated
 from envs.research.suite.report import RUNS, write_report
 from envs.research.suite.running import Played, best, candidates, play
-from envs.research.suite.spec import LEARNING_RATE, Suite, read_suite
+from envs.research.suite.spec import LEARNING_RATE, Suite, Task, read_suite
 from tests.envs.research.suite.conftest import SUITE, Here, forget, written
 from tests.trainer_client.support.clusters import clusters
 from trainer_client.reference.data import Dataset
@@ -111,3 +114,26 @@ def test_the_search_begins_with_what_is_usual_and_has_the_same_rates_for_all(sui
 
 def test_the_best_trial_is_that_of_the_best_epoch() -> None:
     assert best([{"validation": [0.5, 0.6]}, {"validation": [0.9, 0.1]}, {"validation": [0.9, 0.9]}]) == 1
+
+
+@pytest.mark.long  # ninety runs
+def test_every_method_of_all_runs_and_is_in_the_table(tmp_path: Path) -> None:
+    """On images and signals, whose networks have what each method looks for."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "image": rng.normal(size=(96, 3, 16, 16)).astype(np.float32),
+        "signal": rng.normal(size=(96, 6, 32)).astype(np.float32),
+    }
+    names = {"modalities": np.array([*arrays]), "classes": np.array(["a", "b", "c"])}
+    split = np.repeat(np.array([0, 1, 2], np.uint8), [64, 16, 16])
+    np.savez(tmp_path / "made.npz", y=np.arange(96) % 3, split=split, **names, **arrays)
+    whole = read_suite("all", tmp_path)
+    assert len(whole.methods) >= 30
+    task = {"made": Task(data=str(tmp_path / "made.npz"))}
+    suite = whole.model_copy(update={"tasks": task, "seeds": 2, "trials": 1, "epochs": 4})
+    told = "\n".join(stated(suite))
+    write_report(played(suite, tmp_path), Storage(str(tmp_path)), "all")
+    report = (tmp_path / "report.md").read_text()
+    for name in suite.methods:
+        assert f"| `{name}` |" in report
+        assert re.search(rf"[:,] {re.escape(name)}(,|$)", told, re.MULTILINE)

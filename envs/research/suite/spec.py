@@ -176,6 +176,10 @@ class Suite(_Part):
         for name in named:
             if name not in self.methods:
                 raise ValueError(f"method {name!r} is named, and is none of {', '.join(self.methods)}")
+        for task, own in self.tasks.items():
+            for name in own.published:
+                if name not in self.methods:
+                    raise ValueError(f"published of {task} must be of {', '.join(self.methods)}, got one of {name!r}")
         return self
 
     def usual(self, task: str) -> Usual:

@@ -81,6 +81,10 @@ def run(
         typer.echo(line, err=True)
     try:
         public.check(read, Results(Storage(f"{folder}/checks")), progress.say)
+    except (ValueError, OSError, ImportError) as error:
+        progress.clear()
+        fail(str(error))
+    try:
         with computing as made:
             played = play(read, kept, made, progress.say)
     except (ValueError, OSError, ImportError, ExecutorError) as error:

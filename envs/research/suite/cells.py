@@ -48,7 +48,7 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """All that its result depends on."""
         task = {**self.task.harm, "samples": self.task.samples, **_data_identity(self.task)}
-        method = self.method.model_dump(mode="json", exclude={"file", "tune"})
+        method = self.method.model_dump(mode="json", exclude={"file", "tune", "as_many_as"})
         always = ("epochs", "batch_size", "optimiser")
         usual = {k: v for k, v in asdict(self.usual).items() if k in always or v != getattr(PLAIN, k)}
         usual.pop(LEARNING_RATE, None)
@@ -115,6 +115,9 @@ def _given(cell: Cell) -> tuple[Data, dict[str, str]]:
 def _train(cell: Cell, dataset: Data, encoders: Mapping[str, str], client: SchedulerClient) -> Run:
     """Train to the end, with predictions on test samples where the cell is tested, whose labels are not here."""
     method, usual = cell.method, cell.usual
+    samples = len(dataset.indices("train"))
+    if usual.batch_size > samples:
+        raise ValueError(f"batch_size must be at most {samples}, the training samples, got {usual.batch_size}")
     parameters = method.tuned_policy(cell.values)
     if parameters.get("judge") == LIKELIEST:
         client.upload_judge(likeliest().data)

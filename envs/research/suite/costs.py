@@ -16,7 +16,7 @@ def stated(suite: Suite) -> Iterator[str]:
     )
     for name in suite.tasks:
         usual = suite.usual(name)
-        yield f"  {name}: {usual.epochs} epochs a run, in batches of {usual.batch_size}"
+        yield f"  {name}: epochs a run {usual.epochs}, samples a batch {usual.batch_size}"
     for cost, named in _by_cost(suite).items():
         yield f"  {cost}: {', '.join(named)}"
     measured = [name for name, method in suite.methods.items() if method.measure_first]

@@ -223,7 +223,8 @@ def _against(played: Played, judged: Judged) -> Iterator[str]:
     yield ""
     yield (
         "Gains in points of test accuracy; * where the interval would exclude 0 if this had been the only comparison. "
-        "What the choice adds has an interval of 95 % of its own. Time and passes of a run, in those of the baseline."
+        "What the choice adds has an interval of 95 % of its own. Time and passes of a run, in those of the baseline; "
+        "on a GPU time is the clock's."
     )
 
 

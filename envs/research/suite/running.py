@@ -5,7 +5,7 @@ was and comes to the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import cpu_count
 from time import monotonic
 from typing import Final
@@ -17,6 +17,7 @@ from envs.research.files import Results
 from envs.research.suite.cells import TUNING_SEED, Cell, Kept, run_cell
 from envs.research.suite.spec import LEARNING_RATE, Method, Range, Suite, Values
 
+Pair = tuple[str, str]  # task, method
 Place = tuple[str, str, int]  # task, method, trial or seed
 SEARCH: Final = 0  # the stream of chance of the search
 MOST_LOADERS: Final = 8
@@ -34,16 +35,29 @@ class Played:
 
 def play(suite: Suite, kept: Results, executor: Executor, report: Callable[[str], None]) -> Played:
     """Make all runs that are not kept yet; `report` is told how far it is."""
-    pairs = [(task, method) for task in suite.tasks for method in suite.methods]
-    tried = {(t, m, k): values for t, m in pairs for k, values in enumerate(candidates(suite, t, m, suite.methods[m]))}
     loaders = _loaders(executor.slots)
-    searched = {
-        place: _cell(suite, place, values, TUNING_SEED, loaders, tested=False) for place, values in tried.items()
-    }
-    trials = _made(searched, kept, executor, lambda told: report(f"search: {told}"))
-    chosen = {(t, m): tried[t, m, best([trials[t, m, k] for k in range(suite.trials)])] for t, m in pairs}
+    trials: dict[Place, Kept] = {}
+    best_trials: dict[Pair, Kept] = {}
+    chosen: dict[Pair, Values] = {}
+    epochs: dict[Pair, int] = {}
+    for methods in _rounds(suite):
+        pairs = [(task, method) for task in suite.tasks for method in methods]
+        tried = {(t, m, k): v for t, m in pairs for k, v in enumerate(candidates(suite, t, m, suite.methods[m]))}
+        epochs |= {pair: _epochs(suite, pair, best_trials) for pair in pairs}
+        searched = {
+            place: _cell(suite, place, values, TUNING_SEED, epochs[place[:2]], loaders, tested=False)
+            for place, values in tried.items()
+        }
+        trials |= _made(searched, kept, executor, lambda told: report(f"search: {told}"))
+        for task, method in pairs:
+            number = best([trials[task, method, k] for k in range(suite.trials)])
+            chosen[task, method] = tried[task, method, number]
+            best_trials[task, method] = trials[task, method, number]
     paired = [(t, m, seed) for m in suite.methods for t in suite.tasks for seed in range(suite.seeds)]
-    cells = {place: _cell(suite, place, chosen[place[:2]], place[2], loaders, tested=True) for place in paired}
+    cells = {
+        place: _cell(suite, place, chosen[place[:2]], place[2], epochs[place[:2]], loaders, tested=True)
+        for place in paired
+    }
     runs = _made(cells, kept, executor, lambda told: report(f"paired seeds: {told}"))
     return Played(suite, trials, chosen, runs)
 
@@ -67,14 +81,34 @@ def best(trials: Sequence[Kept]) -> int:
     return int(np.argmax([max(trial["validation"]) for trial in trials]))
 
 
-def _cell(suite: Suite, place: Place, values: Values, seed: int, loaders: int, *, tested: bool) -> Cell:
+def _rounds(suite: Suite) -> Iterator[list[str]]:
+    """Methods whose search may be made at once: those that need nothing of others first."""
+    own = [name for name, method in suite.methods.items() if method.as_many_as is None]
+    yield own
+    others = [name for name in suite.methods if name not in own]
+    if others:
+        yield others
+
+
+def _epochs(suite: Suite, pair: Pair, best_trials: Mapping[Pair, Kept]) -> int:
+    """Of a run: those of the task, or as many as pass about as many samples through the network as another method."""
+    task, method = pair
+    whole, other = suite.usual(task).epochs, suite.methods[method].as_many_as
+    if other is None:
+        return whole
+    passed, plain = (best_trials[task, name]["forward_samples"] for name in (other, suite.baseline))
+    share = float(passed / plain)
+    return min(whole, max(1, round(whole * share)))
+
+
+def _cell(suite: Suite, place: Place, values: Values, seed: int, epochs: int, loaders: int, *, tested: bool) -> Cell:
     task, method, _ = place
     return Cell(
         task=suite.tasks[task],
         method=suite.methods[method],
         values=values,
         seed=seed,
-        usual=suite.usual(task),
+        usual=replace(suite.usual(task), epochs=epochs),
         tested=tested,
         loaders=loaders,
     )
@@ -104,7 +138,7 @@ def _made(
             ready += 1
             left = len(cells) - ready
             hours = (monotonic() - began) / (len(missing) - left) * left / 3600
-            report(f"{ready} of {len(cells)} runs, about {hours:.1f} h to go; {method} on {task}")
+            report(f"{ready} of {len(cells)} runs, about {hours:.1f} h to go with these; {method} on {task}")
             yield missing[number], result
 
     results = kept.complete([cell.identity for cell in cells.values()], compute)

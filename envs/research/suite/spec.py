@@ -100,6 +100,7 @@ class Method(_Part):
     policy_parameters: dict[str, Any] = Field(default_factory=dict)
     tune: dict[str, Range] = Field(default_factory=dict)  # parameters of the policy; those of a rival are its `ranges`
     measure_first: bool = False  # a measuring pass before the first step
+    as_many_as: str | None = None  # a method; epochs for as many samples as its chosen trial passed through its network
     pull: bool = False  # heads are drawn towards what they said before, where the policy asks for it
 
     def ranges(self) -> dict[str, Range]:
@@ -176,6 +177,12 @@ class Suite(_Part):
         for name in named:
             if name not in self.methods:
                 raise ValueError(f"method {name!r} is named, and is none of {', '.join(self.methods)}")
+        for name, method in self.methods.items():
+            other = method.as_many_as
+            if other is not None and (other not in self.methods or self.methods[other].as_many_as is not None):
+                raise ValueError(f"as_many_as of {name} must be a method of its own, got {other!r}")
+        if self.methods[self.baseline].as_many_as is not None:
+            raise ValueError(f"as_many_as must be left out of the baseline, {self.baseline}")
         for task, own in self.tasks.items():
             for name in own.published:
                 if name not in self.methods:
@@ -205,7 +212,8 @@ class Suite(_Part):
             for name in wanted:
                 if name not in there:
                     raise ValueError(f"{kind} must be one of {', '.join(there)}, got {name!r}")
-        kept = {name: own for name, own in self.methods.items() if not methods or name in (*methods, self.baseline)}
+        chosen = {self.baseline, *methods, *(str(self.methods[name].as_many_as) for name in methods)}
+        kept = {name: own for name, own in self.methods.items() if not methods or name in chosen}
         if len(kept) < 2:
             raise ValueError(f"method must be another than {self.baseline!r}, which all are held against")
         return self.model_copy(

@@ -13,8 +13,8 @@ def test_runs_and_what_methods_cost_beside_plain_training() -> None:
     suite = Suite.model_validate({"tasks": {"a": {"data": "emoji"}, "b": {"data": "crema-d"}}, "methods": methods})
     assert [*stated(suite)] == [
         "tasks × methods × (trials + seeds): 2 × 3 × (8 + 5) = 78 runs",
-        "  a: 25 epochs a run, in batches of 64",
-        "  b: 120 epochs a run, in batches of 32",
+        "  a: epochs a run 25, samples a batch 64",
+        "  b: epochs a run 120, samples a batch 32",
         "  as plain training: uniform, bss_h",
         "  a backward pass for each loss: mmpareto",
         "  and a forward pass before the first step: bss_h",

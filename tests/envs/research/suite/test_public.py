@@ -1,6 +1,7 @@
 """Public sets as tasks of a suite: found below a folder, refused unless whole, trained on by the protocol."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,12 +14,12 @@ from typer.testing import CliRunner
 
 from bss_cli.commands import app
 from bss_cli.research import bench
-from envs.research.suite import cells, public, running
+from envs.research.suite import cells, public, running, spec
 from envs.research.suite.spec import LEARNING_RATE, Suite, read_suite
 from tests.envs.research.suite.conftest import Here
 from tests.trainer_client.reference.datasets.test_crema_d import TEST, TRAIN, plain
 from tests.trainer_client.reference.datasets.test_pictures_and_texts import twitter_plain
-from trainer_client.reference import recipes
+from trainer_client.reference import encoders, recipes
 from trainer_client.reference.datasets import SETS, read_set
 from trainer_client.reference.datasets.reading import Published
 from trainer_client.reference.recipes import PAPER
@@ -139,6 +140,28 @@ def test_interrupted_and_gone_on_with_it_comes_to_the_same(
     assert kept(tmp_path).items() <= kept(whole).items() and len(kept(tmp_path)) == 6
 
 
+@pytest.mark.long
+def test_the_command_of_the_page_makes_the_papers_row_of_crema_d(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sixteen runs, by networks of a size for tests, and for one epoch."""
+    page = (Path(__file__).parents[4] / "docs/how-to/suites.md").read_text()
+    [written] = re.findall(r"^bss (bench run paper --data data --task CREMA-D --method bss_l)\b", page, re.MULTILINE)
+    tiny = {name: {**form, "depths": [1] * 4, "hidden_sizes": [8] * 4} for name, form in encoders.RESNETS.items()}
+    monkeypatch.setattr(encoders, "RESNETS", tiny)
+    monkeypatch.setattr(encoders, "STEM", 8)
+    monkeypatch.setattr(spec, "PAPER", {**PAPER, "crema-d": replace(PAPER["crema-d"], epochs=1, batch_size=4)})
+    monkeypatch.setattr(bench, "executor", lambda *_, **options: nullcontext(Here()))
+    forget()
+    arguments = [str(root) if each == "data" else each for each in written.split()]
+    made = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
+    assert made.exit_code == 0, made.output
+    assert "1 × 2 × (3 + 5) = 16 runs" in made.output
+    report = (tmp_path / "report.md").read_text()
+    assert "| `uniform` | 72.40; here " in report and "| `bss_l` | 82.80 / 88.61; here " in report
+    assert "1 epoch each of sgd in batches of 4, rates of 0.0025 to 0.04, a tenth of it after every 70" in report
+
+
 def test_a_set_of_the_paper_is_trained_on_as_its_released_code_does(root: Path) -> None:
     suite = read_suite(str(root / "three.toml"), root)
     task = suite.usual("CREMA-D")
@@ -153,7 +176,7 @@ def test_a_set_of_the_paper_is_trained_on_as_its_released_code_does(root: Path) 
 def test_a_rival_starts_from_the_loss_of_the_set(root: Path) -> None:
     (root / "rival.toml").write_text(f'{SUITE}\n[methods.ogm_ge]\nrival = "ogm_ge"\n')
     suite = read_suite(str(root / "rival.toml"), root)
-    cell = running._cell(suite, ("CREMA-D", "ogm_ge", 0), {LEARNING_RATE: 0.01}, 0, 0, tested=False)
+    cell = running._cell(suite, ("CREMA-D", "ogm_ge", 0), {LEARNING_RATE: 0.01}, 0, 1, 0, tested=False)
     config = cells._config(cell, {})
     assert config.unimodal_weight == config.rival_parameters["unimodal_weight"] == 0.9
 

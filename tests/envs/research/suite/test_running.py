@@ -104,6 +104,28 @@ def test_a_rival_in_a_file_of_its_own_is_in_the_table(tmp_path: Path) -> None:
     assert told == ["uniform", "uniform", "mine", "mine", "sharper", "sharper"]
 
 
+def test_a_control_has_as_many_samples_as_the_method_that_saves_them(tmp_path: Path) -> None:
+    """On labels at random, whose losses stay about their mean, InfoBatch leaves out many."""
+    more = """
+[methods.infobatch]
+rival = "infobatch"
+parameters = {prune = 0.9, anneal = 1.0}
+
+[methods.fewer]
+as_many_as = "infobatch"
+"""
+    (written(tmp_path) / "tiny.toml").write_text(f"{SUITE}{more}".replace("epochs = 2", "epochs = 6"))
+    suite = read_suite(str(tmp_path / "tiny.toml"), tmp_path)
+    small = {"tasks": {"noisy": suite.tasks["noisy"]}, "trials": 1}
+    made = played(suite.only((), ("fewer",)).model_copy(update=small), tmp_path)
+    assert [*made.suite.methods] == ["uniform", "infobatch", "fewer"]
+    passed = {name: made.trials["noisy", name, 0]["forward_samples"] for name in made.suite.methods}
+    assert passed["infobatch"] < 0.9 * passed["uniform"]
+    of_one = passed["uniform"] / 6
+    assert abs(passed["fewer"] - passed["infobatch"]) <= of_one
+    assert len({len(made.runs["noisy", "fewer", seed]["validation"]) for seed in range(2)}) == 1
+
+
 def test_the_search_begins_with_what_is_usual_and_has_the_same_rates_for_all(suite: Suite) -> None:
     first, second = candidates(suite, "clean", "mine", suite.methods["mine"])
     plain = candidates(suite, "clean", "uniform", suite.methods["uniform"])

@@ -28,6 +28,7 @@ from tests.envs.research.suite.conftest import SUITE
             "range of learning_rate must be two numbers",
         ),
         ("[tasks.more]\ndata = 'emoji'\ntraining = {logits = 'all'}", "tasks.more.training.logits"),
+        ("[methods.other]\nas_many_as = 'nobody'", "as_many_as of other must be a method of its own, got 'nobody'"),
         ("[settings]\nseeds = 3", "settings: Extra inputs are not permitted"),
         ("seeds", "wrong.toml: "),
     ],

@@ -91,5 +91,5 @@ def run(
         progress.clear()
         fail(f"{error}; the same command goes on")
     progress.clear()
-    say(write_report(played, written, name, missing))
+    say(write_report(played, written, name, [*public.notes(read, missing)]))
     say(f"{folder}/{REPORT}")

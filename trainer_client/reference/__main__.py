@@ -174,6 +174,8 @@ def _loaded(args: argparse.Namespace) -> tuple[Data, dict[str, str]]:
     name, colon, folder = args.data.partition(":")
     if colon and name in RECIPES:
         return read_media(name, Path(folder), encoders, split=args.split, leave_out=args.leave_out)
+    if args.split != "official" or args.leave_out:
+        raise ValueError(f"--split and --leave-out belong to a public SET:FOLDER, got --data {args.data}")
     return load(args.data), encoders
 
 

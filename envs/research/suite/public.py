@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -63,6 +63,19 @@ def check(suite: Suite, kept: Results, report: Callable[[str], None]) -> None:
             kept.complete([{"whole": fingerprint(index)}], lambda _: [(0, _read(name, index, report))])  # noqa: B023
 
 
+def notes(suite: Suite, missing: Sequence[str]) -> Iterator[str]:
+    """For the report, sentences: which tasks are not there, and of which samples the public sets are."""
+    if missing:
+        yield f"Left out, since their data were not there: {', '.join(missing)}."
+    for name, task in suite.tasks.items():
+        if task.public is not None:
+            index = _index(task)
+            counts = ", ".join(f"{count:,} {split}" for split, count in index.counts().items())
+            without = {"missing": index.report.missing, "duplicate": index.report.duplicates}
+            told = [f"{len(found):,} {kind}" for kind, found in without.items() if found]
+            yield f"{name}: {counts}{'; left out, ' if told else ''}{', '.join(told)}; {task.split} split."
+
+
 def load(task: Task) -> tuple[Media, dict[str, str]]:
     """A public set, and the encoders of its modalities."""
     return _loaded(task.data, task.split, task.leave_out, tuple(task.encoders.items()))
@@ -76,7 +89,6 @@ def identity(task: Task) -> dict[str, Any]:
     encoders = recipe.chosen(index.modalities, task.encoders)
     return {
         "samples": _fingerprint(task.data, task.split),
-        "left_out": task.leave_out,
         "pictures": [recipe.frames, recipe.side],
         "encoders": {name: [encoder, _weights(encoder)] for name, encoder in encoders.items()},
         "packages": {package: _version(package) for package in DECODED_BY},

@@ -20,11 +20,11 @@ CRITERIA: Final = "criteria.svg"
 RUNS: Final = "runs.jsonl"
 
 
-def write_report(played: Played, folder: Storage, name: str, missing: Sequence[str] = ()) -> str:
-    """Write all of it into the folder; the first sentence. missing: tasks of the suite that were left out."""
+def write_report(played: Played, folder: Storage, name: str, notes: Sequence[str] = ()) -> str:
+    """Write all of it into the folder; the first sentence. notes: sentences on its data."""
     judged = judge(played)
     files = {
-        REPORT: "\n".join(lines(played, judged, name, missing)) + "\n",
+        REPORT: "\n".join(lines(played, judged, name, notes)) + "\n",
         GAINS: gains_figure(played, judged),
         RUNS: "".join(f"{line}\n" for line in run_lines(played)),
     }
@@ -56,12 +56,12 @@ def headline(played: Played, judged: Judged) -> str:
     )
 
 
-def lines(played: Played, judged: Judged, name: str, missing: Sequence[str] = ()) -> Iterator[str]:
+def lines(played: Played, judged: Judged, name: str, notes: Sequence[str] = ()) -> Iterator[str]:
     """The report, line by line."""
     suite = played.suite
     yield from (f"# Suite {name}", "", headline(played, judged), "")
-    if missing:
-        yield from (f"Left out, since their data were not there: {', '.join(missing)}.", "")
+    if notes:
+        yield from (*(f"- {note}" for note in notes), "")
     yield from (*_by_task(played, judged), "")
     yield from (_on_test(played, judged), "")
     yield from _protocol(suite)

@@ -108,7 +108,10 @@ def kept(out: Path) -> dict[str, Any]:
 
 def test_the_sets_that_are_there_are_run_and_the_others_named(whole: Path) -> None:
     report = (whole / "report.md").read_text()
-    assert "Left out, since their data were not there: VGGSound (vggsound)." in report
+    assert "- Left out, since their data were not there: VGGSound (vggsound)." in report
+    index = read_set(whole.parent / "CREMA_D", "crema-d")
+    counts = ", ".join(f"{count} {split}" for split, count in index.counts().items())
+    assert f"- CREMA-D: {counts}; official split." in report
     assert "| method | CREMA-D | Twitter2015 |" in report
     runs = [json.loads(line) for line in (whole / "runs.jsonl").read_text().splitlines()]
     assert {(run["task"], run["method"], run["seed"]) for run in runs} == {

@@ -30,8 +30,12 @@ Workers = Annotated[
 ]
 
 
-def executor(kind: Kind, workers: int | None, address: str | None) -> "AbstractContextManager[Executor]":
-    """What computes cells. Ends the program where the options don't go together."""
+def executor(
+    kind: Kind, workers: int | None, address: str | None, *, gpus: bool = False
+) -> "AbstractContextManager[Executor]":
+    """What computes cells; gpus: on a cluster that has any, each on one of these. Ends the program where the options
+    don't go together.
+    """
     if kind is Kind.RAY:
         if workers is not None:
             fail("--workers goes with --executor processes; Ray uses the processors that its cluster has", MISUSED)
@@ -41,7 +45,7 @@ def executor(kind: Kind, workers: int | None, address: str | None) -> "AbstractC
             if missing.name != "ray":
                 raise
             fail("ray is not installed; --executor ray comes with pip install 'bss-scheduler[ray]'")
-        return on_ray(address)
+        return on_ray(address, gpus=gpus)
     if address is not None:
         fail(f"--address goes with --executor ray, got {address!r}", MISUSED)
     from envs.research.executor import processes

@@ -13,8 +13,7 @@ from bss_cli.research import NamingExtras
 from bss_cli.terminal import FAILED, MISUSED, AsJson, fail, say, screen
 from bss_service.protocol.text import printable_json
 from trainer_client.reference.datasets import SETS, Index, read_set
-from trainer_client.reference.datasets.folder import named
-from trainer_client.reference.datasets.reading import Source, deviations
+from trainer_client.reference.datasets.reading import deviations, sentences
 
 
 class _Data(NamingExtras):
@@ -68,7 +67,8 @@ def check(
     if as_json:
         typer.echo(printable_json(json.dumps(_told(index, others))))
     else:
-        _tell(index, SETS[set_name], others)
+        for sentence in sentences(index, SETS[set_name]):
+            say(sentence)
     if others or not index.report.whole:
         raise typer.Exit(FAILED)
 
@@ -92,19 +92,3 @@ def _told(index: Index, others: list[str]) -> dict[str, Any]:
         "counts": others,
         "complete": index.report.whole and not others,
     }
-
-
-def _tell(index: Index, source: Source, others: list[str]) -> None:
-    counts = ", ".join(f"{count:,} {split}" for split, count in index.counts().items() if count)
-    modalities = " and ".join(index.modalities)
-    report = index.report
-    title = source.title.partition(": ")[0]
-    say(f"{title}, layout {index.layout!r}: {counts or 'no sample'}; {modalities or 'nothing'}")
-    for name, found in (("missing", report.missing), ("broken", report.broken), ("duplicate", report.duplicates)):
-        if found:
-            say(f"{len(found):,} {name}: {named(found, 20)}")
-    for sentence in others:
-        say(f"counts differ: {sentence}")
-    for note in report.notes:
-        say(f"note: {note}")
-    say("complete" if report.whole and not others else "not complete")

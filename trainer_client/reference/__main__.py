@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from trainer_client.errors import SchedulerError
 from trainer_client.reference.data import Data, Dataset, corrupt, load
 from trainer_client.reference.encoders import ENCODERS
 from trainer_client.reference.fusion import FUSIONS
-from trainer_client.reference.recipes import RECIPES, read_media
+from trainer_client.reference.recipes import RECIPES, Usual, read_media
 from trainer_client.reference.rivals import rival_names
 from trainer_client.reference.training import (
     UNIMODAL_WEIGHT,
@@ -49,10 +50,13 @@ def arguments() -> argparse.ArgumentParser:
     add("--param", action="append", default=[], metavar="K=V", help="a parameter of the policy; may be given again")
     add("--url", help=f"of the scheduler (default: BSS_URL in the environment, else {DEFAULT_URL})")
     add("--job", help="name of the job (default: made of the above); with --checkpoint an existing one is gone on with")
-    add("--epochs", type=int, default=25, help="epochs to train")
-    add("--batch-size", type=int, default=64, help="global batch size")
-    add("--lr", type=float, default=1e-3, help="learning rate")
-    add("--optimiser", choices=("adam", "sgd"), default="adam", help="sgd has momentum 0.9")
+    add("--split", default="official", help="of a public set: another than that of its lists, as actors of crema-d")
+    add("--epochs", type=int, help=f"epochs to train ({_default('epochs')})")
+    add("--batch-size", type=int, help=f"global batch size ({_default('batch_size')})")
+    add("--lr", dest="learning_rate", type=float, help=f"learning rate ({_default('learning_rate')})")
+    add("--optimiser", choices=("adam", "sgd"), help=f"sgd has momentum 0.9 ({_default('optimiser')})")
+    add("--weight-decay", type=float, help=f"of the optimiser ({_default('weight_decay')})")
+    add("--decay-epochs", type=int, help="the rate is a tenth after every so many (default: the set's, or it stays)")
     add("--seed", type=int, default=0, help="of the initial weights, the order and the corruption")
     add("--interval", type=int, help="steps between acts of the policy (default: one epoch)")
     add("--workers", type=int, default=0, help="loader processes")
@@ -65,8 +69,16 @@ def arguments() -> argparse.ArgumentParser:
         metavar="M=NAME",
         help=f"of a modality: {', '.join(ENCODERS)}[:WEIGHTS]",
     )
-    add("--unimodal-weight", type=float, help="λ of the loss (1 − λ)·joint + λ·Σ unimodal (default: the set's, or 0.5)")
-    add("--logits", choices=("joint", "sum"), default="joint", help="which predict: the joint head's, or of all heads")
+    add(
+        "--unimodal-weight",
+        type=float,
+        help=f"λ of the loss (1 − λ)·joint + λ·Σ unimodal, of a rival's too ({_default('unimodal_weight')})",
+    )
+    add(
+        "--logits",
+        choices=("joint", "sum", "unimodal"),
+        help=f"which predict: the joint head's, the sum of all heads', or of the unimodal ones' ({_default('logits')})",
+    )
     add("--rival", choices=rival_names(), help="another method, on the scheduler's batches")
     add("--rival-param", action="append", default=[], metavar="K=V", help="a hyper-parameter of it; may be given again")
     add("--pull", action="store_true", help="draw heads towards what they said before, where the policy asks for it")
@@ -89,9 +101,13 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _default(field: str) -> str:
+    return f"default: the set's, or {getattr(Usual(), field)}"
+
+
 def main() -> int:
     """Run the command line; 0 after a whole run, 1 after a failure, 2 for wrong data, 3 when stopped by a signal."""
-    args = arguments().parse_args()
+    args = _with_usual(arguments().parse_args())
     console = Console(stderr=args.json)
     try:
         whole, encoders = _loaded(args)
@@ -128,6 +144,13 @@ def main() -> int:
     return 0
 
 
+def _with_usual(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, with what is usual for the data where nothing was said."""
+    recipe = RECIPES.get(args.data.partition(":")[0])
+    usual = asdict(recipe.usual if recipe else Usual())
+    return argparse.Namespace(**{**vars(args), **{k: v for k, v in usual.items() if getattr(args, k) is None}})
+
+
 def _failed(console: Console, error: Exception, status: int) -> int:
     """Print an error as one line, whatever it holds."""
     console.print(f"[red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -150,7 +173,9 @@ def _loaded(args: argparse.Namespace) -> tuple[Data, dict[str, str]]:
     encoders = {name: str(value) for name, value in map(_parameter, args.encoder)}
     name, colon, folder = args.data.partition(":")
     if colon and name in RECIPES:
-        return read_media(name, Path(folder), encoders, leave_out=args.leave_out)
+        return read_media(name, Path(folder), encoders, split=args.split, leave_out=args.leave_out)
+    if args.split != "official" or args.leave_out:
+        raise ValueError(f"--split and --leave-out belong to a public SET:FOLDER, got --data {args.data}")
     return load(args.data), encoders
 
 
@@ -172,21 +197,22 @@ def _corrupted(dataset: Data, args: argparse.Namespace) -> Data:
 
 
 def _config(args: argparse.Namespace, encoders: Mapping[str, str]) -> TrainingConfig:
-    recipe = RECIPES.get(args.data.partition(":")[0])
-    usual = recipe.unimodal_weight if recipe else UNIMODAL_WEIGHT
+    rival = {} if args.unimodal_weight == UNIMODAL_WEIGHT else {"unimodal_weight": args.unimodal_weight}
     return TrainingConfig(
         epochs=args.epochs,
-        learning_rate=args.lr,
+        learning_rate=args.learning_rate,
         optimiser=args.optimiser,
+        weight_decay=args.weight_decay,
+        decay_epochs=args.decay_epochs,
         seed=args.seed,
         workers=args.workers,
         device=args.device,
         fusion=args.fusion,
         encoders=encoders,
-        unimodal_weight=usual if args.unimodal_weight is None else args.unimodal_weight,
+        unimodal_weight=args.unimodal_weight,
         logits=args.logits,
         rival=args.rival,
-        rival_parameters=dict(map(_parameter, args.rival_param)),
+        rival_parameters={**rival, **dict(map(_parameter, args.rival_param))},
         pull=args.pull,
         measure_first=args.measure_first,
         checkpoint=args.checkpoint,

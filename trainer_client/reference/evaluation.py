@@ -1,6 +1,6 @@
 """A model on a part of a data set: what is reported of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,8 @@ from trainer_client.logits.measurement import measure
 from trainer_client.reference.data import Data
 from trainer_client.reference.model import LateFusion
 
-Logits = Literal["joint", "sum"]
+Logits = Literal["joint", "sum", "unimodal"]
+"""Which predict: those of the joint head, the sum of all heads', or that of the unimodal heads' alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Evaluation:
     """Loss and accuracies on one split."""
 
     loss: float  # mean of the training loss
-    accuracy: float  # of the joint head, or of the sum of all heads
+    accuracy: float  # of the logits that predict
     modalities: Mapping[str, tuple[float, float]]  # accuracy and mean true-label probability of each unimodal head
 
 
@@ -38,7 +39,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate the samples `indices` (k,) in evaluation mode; `confusion` takes them in.
 
-    logits: which of them the accuracy is of; with "sum" those of all heads together.
+    logits: which of them the accuracy is of.
     """
     measured, correct = _measured(model, dataset, indices, device, unimodal_weight, confusion, logits)
     accuracies = correct.float().mean(dim=0).tolist()
@@ -57,6 +58,12 @@ def measuring_pass(
 ) -> dict[str, Tensor]:
     """Measure the samples `indices` (k,) in evaluation mode, so that batch statistics don't move."""
     return _measured(model, dataset, indices, device, unimodal_weight)[0]
+
+
+def predicting(unimodal: Sequence[Tensor], joint: Tensor, logits: Logits) -> Tensor:
+    """The logits (g, c) that predict, of M unimodal ones (g, c) and the joint ones (g, c)."""
+    parts = {"joint": [joint], "sum": [*unimodal, joint], "unimodal": [*unimodal]}[logits]
+    return torch.stack(parts).sum(0)
 
 
 def to_device(dataset: Data, indices: Int64, device: torch.device) -> tuple[list[Tensor], Tensor]:
@@ -83,7 +90,7 @@ def _measured(
         parts.append(measure(unimodal, joint, labels, unimodal_weight=unimodal_weight))
         if confusion is not None:
             confusion.add(unimodal, joint, labels)
-        predicting = torch.stack([*unimodal, joint]).sum(0) if logits == "sum" else joint
-        correct.append(torch.stack([*unimodal, predicting], dim=1).argmax(dim=2) == labels[:, None])
+        heads = [*unimodal, predicting(unimodal, joint, logits)]
+        correct.append(torch.stack(heads, dim=1).argmax(dim=2) == labels[:, None])
     model.train(was_training)
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, torch.cat(correct)

@@ -1,5 +1,6 @@
 """The reference training loop: a late-fusion network whose samples the scheduler chooses."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -30,7 +31,9 @@ from trainer_client.reference.rivals import Heads, Rival, Run, create_rival
 from trainer_client.sampler import ScheduledBatchSampler
 from trainer_client.samples.with_index import WithIndex
 
+Optimiser = Literal["adam", "sgd"]
 UNIMODAL_WEIGHT: Final = 0.5  # λ of the joint loss: the paper's form
+DECAY: Final = 0.1  # of the learning rate, where it decays
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,16 @@ class TrainingConfig:
 
     epochs: int = 25
     learning_rate: float = 1e-3
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Optimiser = "adam"
+    weight_decay: float = 0.0  # of the optimiser, as part of the gradient
+    decay_epochs: int | None = None  # the rate is a tenth after every so many; None: it stays
     seed: int = 0  # of the initial weights
     workers: int = 0
     device: str = "cpu"
     fusion: str = "concat"  # or sum, film, gated
     encoders: Mapping[str, str] = field(default_factory=dict)  # by modality; the others are small
     unimodal_weight: float = UNIMODAL_WEIGHT  # λ of ℓ = (1 − λ)·CE_joint + λ·Σ_j CE_j; a rival has its own
-    logits: Logits = "joint"  # which predict in validation and test; or "sum", of all heads
+    logits: Logits = "joint"  # which predict in validation and test; or "sum", or "unimodal"
     rival: str | None = None  # another method, by name, on the scheduler's batches
     rival_parameters: Mapping[str, Any] = field(default_factory=dict)  # its hyper-parameters
     pull: bool = False  # whether heads are drawn towards what they said before, where the policy asks for it
@@ -56,9 +61,13 @@ class TrainingConfig:
     on_outage: OnOutage = "wait"
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a wrong weight, an unknown rival, a wrong parameter of it, or a pull beside it."""
+        """Raises ValueError for a wrong weight, decay or rival, a wrong parameter of it, or a pull beside it."""
         if not 0 <= self.unimodal_weight <= 1:
             raise ValueError(f"unimodal_weight must be at least 0 and at most 1, got {self.unimodal_weight}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
+        if self.decay_epochs is not None and self.decay_epochs < 1:
+            raise ValueError(f"decay_epochs must be at least 1, got {self.decay_epochs}")
         if self.rival is None:
             return
         create_rival(self.rival, self.rival_parameters)
@@ -206,6 +215,7 @@ class Trainer:
         """Train what is left of an epoch and, unless stopped before its last step, close it."""
         end = self.sampler.spec.calendar().epoch_start(epoch + 1)
         if self.step < end:
+            self._set_rate(epoch)
             if self.rival is not None:
                 self.rival.begin_epoch(epoch, self.passes)
             self.model.train()
@@ -226,6 +236,12 @@ class Trainer:
         self.result.epochs.append(EpochRecord(epoch, self.step, self.policy_version, validation))
         self._keep_best(validation)
         self._save()
+
+    def _set_rate(self, epoch: int) -> None:
+        """As of the epoch alone, so that who resumes within it comes to the same."""
+        if self.config.decay_epochs is not None:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.config.learning_rate * DECAY ** (epoch // self.config.decay_epochs)
 
     def _train_step(self, batch: ScheduledBatch, index: Tensor, inputs: list[Tensor], labels: Tensor) -> Tensor:
         rows = None if self.rival is None else self.rival.rows(batch)
@@ -362,9 +378,10 @@ def _pull(dataset: Data) -> Pull:
 
 
 def _optimiser(parameters: Iterable[Any], config: TrainingConfig) -> torch.optim.Optimizer:
+    rate, decay = config.learning_rate, config.weight_decay
     if config.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=0.9)
-    return torch.optim.Adam(parameters, lr=config.learning_rate)
+        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
+    return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
 
 
 def _spread(values: Tensor, rows: Tensor | None, samples: int, absent: float = 0.0) -> Tensor:

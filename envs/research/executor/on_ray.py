@@ -1,4 +1,4 @@
-"""Cells computed on a cluster of Ray, one processor a cell.
+"""Cells computed on a cluster of Ray, one processor a cell, and one GPU where that is asked for.
 
 A cell whose node or process is lost is computed again on another, without end; one that raises is not. Functions travel
 by name and are imported where they run, so each node must have this package; cells and results travel as Ray sends
@@ -27,8 +27,10 @@ REACHED_IN: Final = 10.0  # seconds
 
 
 @contextmanager
-def on_ray(address: str | None = None) -> Iterator[Executor]:
+def on_ray(address: str | None = None, *, gpus: bool = False) -> Iterator[Executor]:
     """Computes on the cluster at an address; by default the one that Ray finds, or one that it begins here.
+
+    gpus: where the cluster has GPUs, a cell has one for itself; without, none sees any.
 
     Raises ExecutorError where there is none at the address. One at a time in a process: Ray has one connection.
     """
@@ -39,7 +41,7 @@ def on_ray(address: str | None = None) -> Iterator[Executor]:
     except (ConnectionError, RayError, ValueError) as error:
         raise ExecutorError(f"there is no cluster of Ray at {address or 'the usual address'}: {error}") from None
     try:
-        yield _Ray()
+        yield _Ray(gpus)
     finally:
         ray.shutdown()
 
@@ -56,20 +58,30 @@ def _check_reachable(address: str | None) -> None:
 
 
 class _Ray:
-    """Two cells a processor are with the cluster, so that none waits for the next."""
+    """Two cells a processor, or a GPU, are with the cluster, so that none waits for the next."""
+
+    def __init__(self, gpus: bool) -> None:
+        self._gpus = gpus and _there("GPU") > 0
 
     @property
     def slots(self) -> int:
-        try:
-            return max(1, int(ray.cluster_resources().get("CPU", 0)))  # type: ignore[no-untyped-call]
-        except RayError as error:
-            raise _lost(error) from None
+        return max(1, _there("GPU" if self._gpus else "CPU"))
 
     def map(self, function: Callable[[Cell], Result], cells: Iterable[Cell]) -> Iterator[tuple[int, Result]]:
         check_importable(function)
-        remote: Any = ray.remote(num_cpus=1, max_retries=-1, runtime_env={"env_vars": ONE_THREAD})(_computed)
+        remote: Any = ray.remote(
+            num_cpus=1, num_gpus=int(self._gpus), max_retries=-1, runtime_env={"env_vars": ONE_THREAD}
+        )(_computed)
         name, here = (function.__module__, function.__qualname__), versions()
         return as_they_end(cells, lambda cell: remote.remote(name, here, cell), _one_ended, _result, lambda: self.slots)
+
+
+def _there(resource: str) -> int:
+    """Of a resource, in the whole cluster."""
+    try:
+        return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+    except RayError as error:
+        raise _lost(error) from None
 
 
 def versions() -> dict[str, str]:

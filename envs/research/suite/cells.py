@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -11,21 +11,24 @@ from uuid import uuid4
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from bss_service.core.arrays import Int64
 from bss_service.policies.shipped import shipped_acting_policy, shipped_judge, shipped_policy
 from bss_service.protocol.policies import PolicySpec
 from bss_service.testing import ServiceProcess
 from envs.research.actors import likeliest
-from envs.research.suite.metrics import accuracy, figures
+from envs.research.suite import public
+from envs.research.suite.metrics import figures, predictions
 from envs.research.suite.spec import LEARNING_RATE, LIKELIEST, Method, Task, Values, digest
 from trainer_client.client import SchedulerClient
-from trainer_client.reference.data import Dataset, corrupt, load
-from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, job_spec
+from trainer_client.reference.data import Data, Dataset, corrupt, load
+from trainer_client.reference.recipes import Usual
+from trainer_client.reference.training import UNIMODAL_WEIGHT, StepRecord, Trainer, TrainingConfig, job_spec
 from trainer_client.sampler import ScheduledBatchSampler
 
 KEPT_AS: Final = 1  # version of what is kept of a cell
 TUNING_SEED: Final = 1000  # none of the paired ones
+PLAIN: Final = Usual()
 Kept = dict[str, Any]  # what a cell came to, as JSON values
 
 
@@ -37,118 +40,152 @@ class Cell:
     method: Method
     values: Values  # of what is tuned
     seed: int
-    epochs: int
-    batch_size: int
-    optimiser: str
+    usual: Usual  # how it trains, but for its learning rate
     tested: bool  # whether the test set is looked at when training is over
+    loaders: int = 0  # processes that decode a public set; nothing depends on it
 
     @property
     def identity(self) -> dict[str, Any]:
         """All that its result depends on."""
-        task = self.task.model_dump(exclude={"data"}) | {"data": _data_identity(self.task.data)}
-        method = self.method.model_dump(mode="json", exclude={"file", "tune"})
+        task = {**self.task.harm, "samples": self.task.samples, **_data_identity(self.task)}
+        method = self.method.model_dump(mode="json", exclude={"file", "tune", "as_many_as"})
+        always = ("epochs", "batch_size", "optimiser")
+        usual = {k: v for k, v in asdict(self.usual).items() if k in always or v != getattr(PLAIN, k)}
+        usual.pop(LEARNING_RATE, None)
         return {
             "task": task,
             "method": method | {"file": self.method.file and digest(self.method.file)},
             "values": dict(self.values),
             "seed": self.seed,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "optimiser": self.optimiser,
+            **usual,
             "tested": self.tested,
             "code": _code(),
         }
 
 
+@dataclass(slots=True)
+class Run:
+    """A run whose training is over."""
+
+    trainer: Trainer
+    validation: list[float]  # accuracy after each epoch
+    predicted: list[Int64]  # of the test samples, (k,), by the network of each epoch; none where it isn't looked at
+    seconds: float  # of this process, or on a GPU of the clock
+
+
 def run_cell(cell: Cell) -> Kept:
     """Train, choose the epoch by validation accuracy, and only then, where the cell says so, open the test set.
 
-    Accuracies are shares. The processor's seconds are the only figures that another run of the cell would not repeat.
+    Accuracies are shares. Seconds are the only figures that another run of the cell would not repeat; on a GPU, whose
+    sums have no order, the others are repeated nearly.
     """
     torch.set_num_threads(1)
     cell.method.register()
-    dataset = _given(cell)
-    weights: list[dict[str, Tensor]] = []
+    dataset, encoders = _given(cell)
     with SchedulerClient(_service().url) as client:
-        trainer, validation, seconds = _train(cell, dataset, client, weights)
+        run = _train(cell, dataset, encoders, client)
     kept: Kept = {
-        "validation": validation,
-        "epoch": int(np.argmax(validation)),
-        "forward_samples": trainer.forward_samples - len(dataset.indices("test")),
-        "extra_forward_samples": trainer.result.extra_forward_samples,
-        "seconds": round(seconds, 3),
+        "validation": run.validation,
+        "epoch": int(np.argmax(run.validation)),
+        "forward_samples": run.trainer.forward_samples - len(dataset.indices("test")),
+        "extra_forward_samples": run.trainer.result.extra_forward_samples,
+        "seconds": round(run.seconds, 3),
+        "device": run.trainer.device.type,
     }
-    return kept | _tested(trainer, dataset, weights, kept["epoch"]) if cell.tested else kept
+    return kept | _tested(cell, run, dataset) if cell.tested else kept
 
 
-def blind(dataset: Dataset) -> Dataset:
+def blind(dataset: Data) -> Data:
     """The data set without the labels of its test samples, all of which are of the first class now."""
     labels = dataset.labels.copy()
     labels[dataset.indices("test")] = 0
-    return replace(dataset, labels=labels)
+    return dataset.with_labels(labels)
 
 
-def _given(cell: Cell) -> Dataset:
-    """The samples of a seed, harmed as the task says: the same for every method."""
+def _given(cell: Cell) -> tuple[Data, dict[str, str]]:
+    """The samples of a seed, harmed as the task says, the same for every method; and encoders by modality."""
+    if cell.task.public is not None:
+        return public.load(cell.task)
     whole = _load(cell.task.data)
     training = np.random.default_rng([cell.seed, 1]).permutation(whole.indices("train"))
     part = whole.with_training(np.sort(training[: cell.task.samples]))
-    return corrupt(part, seed=cell.seed, **cell.task.harm).dataset  # type: ignore[arg-type]  # shares
+    return corrupt(part, seed=cell.seed, **cell.task.harm).dataset, dict(cell.task.encoders)  # type: ignore[arg-type]
 
 
-def _train(
-    cell: Cell, dataset: Dataset, client: SchedulerClient, weights: list[dict[str, Tensor]]
-) -> tuple[Trainer, list[float], float]:
-    """The trainer when all is done, validation accuracy after each epoch, and seconds of this process.
-
-    weights: gets those after each epoch, where the test set is to be looked at.
-    """
-    method, values = cell.method, cell.values
-    parameters = method.tuned_policy(values)
+def _train(cell: Cell, dataset: Data, encoders: Mapping[str, str], client: SchedulerClient) -> Run:
+    """Train to the end, with predictions on test samples where the cell is tested, whose labels are not here."""
+    method, usual = cell.method, cell.usual
+    samples = len(dataset.indices("train"))
+    if usual.batch_size > samples:
+        raise ValueError(f"batch_size must be at most {samples}, the training samples, got {usual.batch_size}")
+    parameters = method.tuned_policy(cell.values)
     if parameters.get("judge") == LIKELIEST:
         client.upload_judge(likeliest().data)
         parameters["judge"] = likeliest().sha256
     spec = job_spec(
         f"cell-{uuid4().hex}",
         dataset,
-        batch_size=cell.batch_size,
-        epochs=cell.epochs,
+        batch_size=usual.batch_size,
+        epochs=usual.epochs,
         seed=cell.seed,
         policy=PolicySpec(name=method.policy, parameters=parameters),
     )
-    config = TrainingConfig(
-        epochs=cell.epochs,
-        learning_rate=values[LEARNING_RATE],
-        optimiser=cell.optimiser,  # type: ignore[arg-type]  # checked by the suite
+    config = _config(cell, encoders)
+    unseen = blind(dataset)
+    ends = {spec.calendar().epoch_start(epoch + 1) for epoch in range(usual.epochs)}
+    clock = time.perf_counter if config.device == "cuda" else time.process_time
+    predicted: list[Int64] = []
+    spent = 0.0
+    with ScheduledBatchSampler(spec, client) as sampler:
+        trainer = Trainer(unseen, sampler, config)
+
+        def predict(record: StepRecord) -> None:
+            nonlocal spent
+            if cell.tested and record.batch.step + 1 in ends:
+                began, passed = clock(), trainer.forward_samples
+                predicted.append(predictions(trainer.model, unseen, "test", trainer.device, usual.logits))
+                trainer.forward_samples = passed  # for the report's sake, and no part of the method
+                spent += clock() - began
+
+        began = clock()
+        result = trainer.train(predict)
+        seconds = clock() - began - spent
+    client.delete_job(spec.name)
+    return Run(trainer, [record.validation.accuracy for record in result.epochs], predicted, seconds)
+
+
+def _config(cell: Cell, encoders: Mapping[str, str]) -> TrainingConfig:
+    method, usual, decoded = cell.method, cell.usual, cell.task.public is not None
+    common = {} if usual.unimodal_weight == UNIMODAL_WEIGHT else {"unimodal_weight": usual.unimodal_weight}
+    rival = {} if method.rival is None else common | method.rival_parameters(cell.values)
+    return TrainingConfig(
+        epochs=usual.epochs,
+        learning_rate=cell.values[LEARNING_RATE],
+        optimiser=usual.optimiser,
+        weight_decay=usual.weight_decay,
+        decay_epochs=usual.decay_epochs,
         seed=cell.seed,
+        workers=cell.loaders if decoded else 0,
+        device="cuda" if decoded and torch.cuda.is_available() else "cpu",  # small networks are no faster on a GPU
+        encoders=encoders,
+        unimodal_weight=usual.unimodal_weight,
+        logits=usual.logits,
         rival=method.rival,
-        rival_parameters=method.rival_parameters(values),
+        rival_parameters=rival,
         pull=method.pull,
         measure_first=method.measure_first,
     )
-    ends = {spec.calendar().epoch_start(epoch + 1) for epoch in range(cell.epochs)}
-    with ScheduledBatchSampler(spec, client) as sampler:
-        trainer = Trainer(blind(dataset), sampler, config)
-
-        def keep(record: StepRecord) -> None:
-            if cell.tested and record.batch.step + 1 in ends:
-                weights.append({name: value.detach().clone() for name, value in trainer.model.state_dict().items()})
-
-        began = time.process_time()
-        result = trainer.train(keep)
-        seconds = time.process_time() - began
-    client.delete_job(spec.name)
-    return trainer, [record.validation.accuracy for record in result.epochs], seconds
 
 
-def _tested(trainer: Trainer, dataset: Dataset, weights: list[dict[str, Tensor]], chosen: int) -> Kept:
-    """Test accuracy of each epoch's network, and all figures of the chosen one."""
-    test = []
-    for epoch in weights:
-        trainer.model.load_state_dict(epoch)
-        test.append(accuracy(trainer.model, dataset, "test", trainer.device))
-    trainer.model.load_state_dict(weights[chosen])
-    return {"test": test, "figures": figures(trainer.model, dataset, "test", trainer.device)}
+def _tested(cell: Cell, run: Run, dataset: Data) -> Kept:
+    """Test accuracy of each epoch's network, and all figures of the one that is best on validation."""
+    labels = dataset.labels[dataset.indices("test")]
+    model = run.trainer.model
+    model.load_state_dict(run.trainer.best_weights)
+    return {
+        "test": [float((predicted == labels).mean()) for predicted in run.predicted],
+        "figures": figures(model, dataset, "test", run.trainer.device, cell.usual.logits),
+    }
 
 
 @cache
@@ -162,8 +199,15 @@ def _load(data: str) -> Dataset:
     return load(data)
 
 
+def _data_identity(task: Task) -> dict[str, Any]:
+    if task.public is not None:
+        return {"data": f"{task.public}:{task.split}", "public": public.identity(task)}
+    encoders = {"encoders": task.encoders} if task.encoders else {}
+    return {"data": _file_identity(task.data), **encoders}
+
+
 @cache
-def _data_identity(data: str) -> str:
+def _file_identity(data: str) -> str:
     name, _, views = Path(data).name.partition(":")
     if not name.endswith(".npz"):
         return data

@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.research.files import Storage
 from envs.research.statistics import Interval, aggregate_score
-from envs.research.suite.cells import Kept
+from envs.research.suite.cells import PLAIN, Kept
 from envs.research.suite.drawing import Row, chart
 from envs.research.suite.running import Played
 from envs.research.suite.spec import Suite
@@ -20,11 +20,11 @@ CRITERIA: Final = "criteria.svg"
 RUNS: Final = "runs.jsonl"
 
 
-def write_report(played: Played, folder: Storage, name: str) -> str:
-    """Write all of it into the folder; the first sentence."""
+def write_report(played: Played, folder: Storage, name: str, notes: Sequence[str] = ()) -> str:
+    """Write all of it into the folder; the first sentence. notes: sentences on its data."""
     judged = judge(played)
     files = {
-        REPORT: "\n".join(lines(played, judged, name)) + "\n",
+        REPORT: "\n".join(lines(played, judged, name, notes)) + "\n",
         GAINS: gains_figure(played, judged),
         RUNS: "".join(f"{line}\n" for line in run_lines(played)),
     }
@@ -56,17 +56,21 @@ def headline(played: Played, judged: Judged) -> str:
     )
 
 
-def lines(played: Played, judged: Judged, name: str) -> Iterator[str]:
+def lines(played: Played, judged: Judged, name: str, notes: Sequence[str] = ()) -> Iterator[str]:
     """The report, line by line."""
     suite = played.suite
     yield from (f"# Suite {name}", "", headline(played, judged), "")
+    if notes:
+        yield from (*(f"- {note}" for note in notes), "")
     yield from (*_by_task(played, judged), "")
     yield from (_on_test(played, judged), "")
-    yield _protocol(suite)
+    yield from _protocol(suite)
     yield from ("", f"## Against `{suite.baseline}`", "", *_against(played, judged), "")
     yield f"![Gains over {suite.baseline}, by which set the epoch was chosen]({GAINS})"
     yield from ("", "## Each task", "", *_each_task(played, judged), "")
-    yield from ("## Accuracy, macro-F1 and mean average precision", "", *_accuracies(played), "")
+    yield from ("## Accuracy, macro-F1 and mean average precision", "", *_accuracies(played, judged), "")
+    if any(task.published for task in suite.tasks.values()):
+        yield from ("## Beside what was published", "", *_published(played, judged), "")
     yield from ("## How evenly modalities are used", "", *_balance(played))
     if suite.criteria:
         yield from ("", "## Easy first or hard first", "", f"![Curricula by criterion]({CRITERIA})")
@@ -118,17 +122,37 @@ def criteria_figure(played: Played, judged: Judged) -> str:
     )
 
 
-def _protocol(suite: Suite) -> str:
-    low, high = suite.learning_rate
-    return (
+def _protocol(suite: Suite) -> Iterator[str]:
+    ways: dict[str, list[str]] = {}
+    for task in suite.tasks:
+        ways.setdefault(_trained(suite, task), []).append(task)
+    told = next(iter(ways)) if len(ways) == 1 else "as told below"
+    yield (
         f"The protocol: each method had {_count(suite.trials, 'trial')} a task to be tuned in, judged by the best "
         "validation accuracy of a run of a seed of its own: first all as by default, then drawn at random, the "
-        f"learning rate ({low:g} to {high:g}) together with what the method itself lets be tuned. With what was found "
-        f"it ran on seeds 0 to {suite.seeds - 1}, {_count(suite.epochs, 'epoch')} each of {suite.optimiser}, in "
-        f"batches of {suite.batch_size}; data, harm, first weights and order of a seed are the same for all. The epoch "
-        "is the best on validation, whose labels are true; those of the test set were out of reach until training was "
+        "learning rate together with what the method itself lets be tuned. With what was found it ran on seeds 0 to "
+        f"{suite.seeds - 1}, {told}; data, harm, first weights and order of a seed are the same for all. The epoch is "
+        "the best on validation, whose labels are true; those of the test set were out of reach until training was "
         "over."
     )
+    if len(ways) > 1:
+        yield ""
+        yield from (f"- {', '.join(tasks)}: {way}." for way, tasks in ways.items())
+
+
+def _trained(suite: Suite, task: str) -> str:
+    usual, (low, high) = suite.usual(task), suite.rates(task)
+    parts = [f"{_count(usual.epochs, 'epoch')} each of {usual.optimiser} in batches of {usual.batch_size}"]
+    parts += [f"rates of {low:g} to {high:g}"]
+    parts += [f"a tenth of it after every {usual.decay_epochs}"] if usual.decay_epochs else []
+    parts += [f"weight decay {usual.weight_decay:g}"] if usual.weight_decay else []
+    parts += [f"λ {usual.unimodal_weight:g}"] if usual.unimodal_weight != PLAIN.unimodal_weight else []
+    parts += (
+        []
+        if usual.logits == "joint"
+        else [{"sum": "all heads", "unimodal": "the unimodal heads"}[usual.logits] + " predict"]
+    )
+    return ", ".join(parts)
 
 
 def _by_task(played: Played, judged: Judged) -> Iterator[str]:
@@ -199,7 +223,8 @@ def _against(played: Played, judged: Judged) -> Iterator[str]:
     yield ""
     yield (
         "Gains in points of test accuracy; * where the interval would exclude 0 if this had been the only comparison. "
-        "What the choice adds has an interval of 95 % of its own. Time and passes of a run, in those of the baseline."
+        "What the choice adds has an interval of 95 % of its own. Time and passes of a run, in those of the baseline; "
+        "on a GPU time is the clock's."
     )
 
 
@@ -215,21 +240,45 @@ def _each_task(played: Played, judged: Judged) -> Iterator[str]:
     yield "Mean gains in points; bold where the interval, corrected for all of this table, does not hold 0."
 
 
-def _accuracies(played: Played) -> Iterator[str]:
+def _accuracies(played: Played, judged: Judged) -> Iterator[str]:
     suite = played.suite
     means = {(t, m): [_mean(played, t, m, k) for k in ("accuracy", "macro_f1", "map")] for t, m in played.chosen}
     best = {t: max(means[t, m][0] for m in suite.methods) for t in suite.tasks}
     rows = []
     for method in suite.methods:
         cells = []
-        for task in suite.tasks:
+        for t, task in enumerate(suite.tasks):
             first, *others = means[task, method]
             shown = f"**{first:.1f}**" if first == best[task] else f"{first:.1f}"
+            shown += f" ({judged.on_test[method][t].mean():.1f})"
             cells.append(" / ".join([shown, *(f"{value:.1f}" for value in others)]))
         rows.append([f"`{method}`", *cells])
     yield from _table(("method", *suite.tasks), rows)
     yield ""
-    yield "In %, means over the seeds; bold is the highest accuracy of a task, which need not be told from the next."
+    yield (
+        "In %, means over the seeds; bold is the highest accuracy of a task, which need not be told from the next. In "
+        "brackets the accuracy had the epoch been chosen on the test set."
+    )
+
+
+def _published(played: Played, judged: Judged) -> Iterator[str]:
+    """What papers have, and beside it what came of the same here."""
+    suite = played.suite
+    tasks = [(t, name, task.published) for t, (name, task) in enumerate(suite.tasks.items()) if task.published]
+    rows = []
+    for method in suite.methods:
+        cells = []
+        for t, _, published in tasks:
+            theirs = " / ".join(f"{value:.2f}" for value in published.get(method, ())) or "–"
+            ours, on_test = (scores[method][t].mean() for scores in (judged.accuracy, judged.on_test))
+            cells.append(f"{theirs}; here {ours:.1f}, {on_test:.1f}")
+        rows.append([f"`{method}`", *cells])
+    yield from _table(("method", *(name for _, name, _ in tasks)), rows)
+    yield ""
+    yield (
+        "In %: accuracy, and mAP or macro-F1, as published, with one seed and the epoch chosen on the test set; then "
+        "the accuracy here, the mean over the seeds, with the epoch chosen on validation, and on the test set."
+    )
 
 
 def _balance(played: Played) -> Iterator[str]:

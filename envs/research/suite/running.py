@@ -5,7 +5,9 @@ was and comes to the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from os import cpu_count
+from time import monotonic
 from typing import Final
 
 import numpy as np
@@ -15,8 +17,10 @@ from envs.research.files import Results
 from envs.research.suite.cells import TUNING_SEED, Cell, Kept, run_cell
 from envs.research.suite.spec import LEARNING_RATE, Method, Range, Suite, Values
 
+Pair = tuple[str, str]  # task, method
 Place = tuple[str, str, int]  # task, method, trial or seed
 SEARCH: Final = 0  # the stream of chance of the search
+MOST_LOADERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +35,29 @@ class Played:
 
 def play(suite: Suite, kept: Results, executor: Executor, report: Callable[[str], None]) -> Played:
     """Make all runs that are not kept yet; `report` is told how far it is."""
-    pairs = [(task, method) for task in suite.tasks for method in suite.methods]
-    tried = {(t, m, k): values for t, m in pairs for k, values in enumerate(candidates(suite, t, m, suite.methods[m]))}
-    searched = {place: _cell(suite, place, values, TUNING_SEED, tested=False) for place, values in tried.items()}
-    trials = _made(searched, kept, executor, lambda told: report(f"search: {told}"))
-    chosen = {(t, m): tried[t, m, best([trials[t, m, k] for k in range(suite.trials)])] for t, m in pairs}
+    loaders = _loaders(executor.slots)
+    trials: dict[Place, Kept] = {}
+    best_trials: dict[Pair, Kept] = {}
+    chosen: dict[Pair, Values] = {}
+    epochs: dict[Pair, int] = {}
+    for methods in _rounds(suite):
+        pairs = [(task, method) for task in suite.tasks for method in methods]
+        tried = {(t, m, k): v for t, m in pairs for k, v in enumerate(candidates(suite, t, m, suite.methods[m]))}
+        epochs |= {pair: _epochs(suite, pair, best_trials) for pair in pairs}
+        searched = {
+            place: _cell(suite, place, values, TUNING_SEED, epochs[place[:2]], loaders, tested=False)
+            for place, values in tried.items()
+        }
+        trials |= _made(searched, kept, executor, lambda told: report(f"search: {told}"))
+        for task, method in pairs:
+            number = best([trials[task, method, k] for k in range(suite.trials)])
+            chosen[task, method] = tried[task, method, number]
+            best_trials[task, method] = trials[task, method, number]
     paired = [(t, m, seed) for m in suite.methods for t in suite.tasks for seed in range(suite.seeds)]
-    cells = {place: _cell(suite, place, chosen[place[:2]], place[2], tested=True) for place in paired}
+    cells = {
+        place: _cell(suite, place, chosen[place[:2]], place[2], epochs[place[:2]], loaders, tested=True)
+        for place in paired
+    }
     runs = _made(cells, kept, executor, lambda told: report(f"paired seeds: {told}"))
     return Played(suite, trials, chosen, runs)
 
@@ -46,12 +66,12 @@ def candidates(suite: Suite, task: str, name: str, method: Method) -> list[dict[
     """What is tried, `trials` of them: first everything as by default and the learning rate in the middle of its range,
     then drawn log-uniformly. On a task the learning rates of a trial are the same for all methods.
     """
-    low, high = suite.learning_rate
-    tried: list[dict[str, float]] = [{LEARNING_RATE: float(np.sqrt(low * high))}]
+    rates = suite.rates(task)
+    tried: list[dict[str, float]] = [{LEARNING_RATE: float(np.sqrt(rates[0] * rates[1]))}]
     for trial in range(1, suite.trials):
         common = np.random.default_rng([SEARCH, trial, *task.encode()])
         own = np.random.default_rng([SEARCH, trial, *f"{task}\n{name}".encode()])
-        values = {LEARNING_RATE: _drawn(suite.learning_rate, common)}
+        values = {LEARNING_RATE: _drawn(rates, common)}
         tried.append(values | {key: _drawn(bounds, own) for key, bounds in method.ranges().items()})
     return tried
 
@@ -61,18 +81,42 @@ def best(trials: Sequence[Kept]) -> int:
     return int(np.argmax([max(trial["validation"]) for trial in trials]))
 
 
-def _cell(suite: Suite, place: Place, values: Values, seed: int, *, tested: bool) -> Cell:
+def _rounds(suite: Suite) -> Iterator[list[str]]:
+    """Methods whose search may be made at once: those that need nothing of others first."""
+    own = [name for name, method in suite.methods.items() if method.as_many_as is None]
+    yield own
+    others = [name for name in suite.methods if name not in own]
+    if others:
+        yield others
+
+
+def _epochs(suite: Suite, pair: Pair, best_trials: Mapping[Pair, Kept]) -> int:
+    """Of a run: those of the task, or as many as pass about as many samples through the network as another method."""
+    task, method = pair
+    whole, other = suite.usual(task).epochs, suite.methods[method].as_many_as
+    if other is None:
+        return whole
+    passed, plain = (best_trials[task, name]["forward_samples"] for name in (other, suite.baseline))
+    share = float(passed / plain)
+    return min(whole, max(1, round(whole * share)))
+
+
+def _cell(suite: Suite, place: Place, values: Values, seed: int, epochs: int, loaders: int, *, tested: bool) -> Cell:
     task, method, _ = place
     return Cell(
         task=suite.tasks[task],
         method=suite.methods[method],
         values=values,
         seed=seed,
-        epochs=suite.epochs,
-        batch_size=suite.batch_size,
-        optimiser=suite.optimiser,
+        usual=replace(suite.usual(task), epochs=epochs),
         tested=tested,
+        loaders=loaders,
     )
+
+
+def _loaders(slots: int) -> int:
+    """Processes that decode for a run, where so many runs share this machine."""
+    return min(MOST_LOADERS, max(1, (cpu_count() or 1) // slots))
 
 
 def _drawn(bounds: Range, rng: np.random.Generator) -> float:
@@ -87,11 +131,14 @@ def _made(
     places = list(cells)
 
     def compute(missing: list[int]) -> Iterator[tuple[int, Kept]]:
-        ready = len(cells) - len(missing)
+        ready, began = len(cells) - len(missing), monotonic()
+        report(f"{ready} of {len(cells)} runs are there")
         for number, result in executor.map(run_cell, [cells[places[k]] for k in missing]):
             task, method, _ = places[missing[number]]
             ready += 1
-            report(f"{ready} of {len(cells)} runs; {method} on {task}")
+            left = len(cells) - ready
+            hours = (monotonic() - began) / (len(missing) - left) * left / 3600
+            report(f"{ready} of {len(cells)} runs, about {hours:.1f} h to go with these; {method} on {task}")
             yield missing[number], result
 
     results = kept.complete([cell.identity for cell in cells.values()], compute)

@@ -4,21 +4,28 @@ import hashlib
 import json
 import runpy
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bss_service.policies.base import create_policy
+from trainer_client.reference.evaluation import Logits
+from trainer_client.reference.recipes import PAPER, RECIPES, Usual
 from trainer_client.reference.rivals import create_rival, rival_class
+from trainer_client.reference.training import Optimiser
 
 SHIPPED: Final = Path(__file__).parent / "shipped"
 LEARNING_RATE: Final = "learning_rate"
+OFFICIAL: Final = "official"
+SPAN: Final = 4.0  # by how much rates of the paper are tuned down and up
 LIKELIEST: Final = "likeliest"  # as a policy's `judge`: that of the control which believes what heads find likeliest
 
 Range = tuple[int, int] | tuple[float, float]
+Published = tuple[float] | tuple[float, float]  # in %: accuracy, and mAP or macro-F1
 Values = Mapping[str, float]  # of what is tuned, by name; int where the range is of integers
 
 
@@ -26,10 +33,34 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Training(_Part):
+    """How the runs of a task train; what is None is as the task's set has it in the paper, else as the suite says."""
+
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    learning_rate: tuple[float, float] | None = None  # the range in which it is tuned
+    optimiser: Optimiser | None = None
+    weight_decay: float | None = Field(None, ge=0)
+    decay_epochs: int | None = Field(None, ge=1)  # the rate is a tenth after every so many
+    unimodal_weight: float | None = Field(None, ge=0, le=1)  # λ of the loss, a rival's too
+    logits: Logits | None = None  # which predict
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.learning_rate is not None:
+            _check_range(LEARNING_RATE, *self.learning_rate)
+        return self
+
+
 class Task(_Part):
     """A data set and what is done to its training samples; validation and test samples stay as they are."""
 
-    data: str  # emoji, watch, or a prepared file.npz[:modality,modality]
+    data: str  # emoji, watch, a prepared file.npz[:modality,modality], or a public set, as SET or SET:FOLDER
+    split: str = OFFICIAL  # of a public set
+    leave_out: bool = False  # of a public set: whether files that are missing are done without
+    encoders: dict[str, str] = Field(default_factory=dict)  # by modality, in place of those that are usual
+    training: Training = Training()
+    published: dict[str, Published] = Field(default_factory=dict)  # of methods, as their paper has it
     samples: int | None = Field(None, ge=1)  # for training at most, drawn by the seed; None: all
     noisy_labels: float = Field(0.0, ge=0, le=1)
     flipped_labels: float = Field(0.0, ge=0, le=1)
@@ -39,7 +70,24 @@ class Task(_Part):
     @property
     def harm(self) -> dict[str, float]:
         """The arguments of `corrupt`."""
-        return self.model_dump(exclude={"data", "samples"})
+        return self.model_dump(include={"noisy_labels", "flipped_labels", "mispaired", "blank"})
+
+    @property
+    def public(self) -> str | None:
+        """The name of the public set."""
+        name = self.data.partition(":")[0]
+        return name if name in RECIPES else None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.public is None:
+            if self.split != OFFICIAL or self.leave_out:
+                raise ValueError(f"split and leave_out belong to a public set, got data {self.data!r}")
+        elif self.samples is not None or any(self.harm.values()):
+            raise ValueError(
+                f"samples and harm belong to data in memory, got data {self.data!r}, decoded as it is needed"
+            )
+        return self
 
 
 class Method(_Part):
@@ -52,6 +100,7 @@ class Method(_Part):
     policy_parameters: dict[str, Any] = Field(default_factory=dict)
     tune: dict[str, Range] = Field(default_factory=dict)  # parameters of the policy; those of a rival are its `ranges`
     measure_first: bool = False  # a measuring pass before the first step
+    as_many_as: str | None = None  # a method; epochs for as many samples as its chosen trial passed through its network
     pull: bool = False  # heads are drawn towards what they said before, where the policy asks for it
 
     def ranges(self) -> dict[str, Range]:
@@ -119,7 +168,7 @@ class Suite(_Part):
     epochs: int = Field(25, ge=1)
     batch_size: int = Field(64, ge=1)
     learning_rate: tuple[float, float] = (3e-4, 1e-2)
-    optimiser: Literal["adam", "sgd"] = "adam"
+    optimiser: Optimiser = "adam"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -128,7 +177,54 @@ class Suite(_Part):
         for name in named:
             if name not in self.methods:
                 raise ValueError(f"method {name!r} is named, and is none of {', '.join(self.methods)}")
+        for name, method in self.methods.items():
+            other = method.as_many_as
+            if other is not None and (other not in self.methods or self.methods[other].as_many_as is not None):
+                raise ValueError(f"as_many_as of {name} must be a method of its own, got {other!r}")
+        if self.methods[self.baseline].as_many_as is not None:
+            raise ValueError(f"as_many_as must be left out of the baseline, {self.baseline}")
+        for task, own in self.tasks.items():
+            for name in own.published:
+                if name not in self.methods:
+                    raise ValueError(f"published of {task} must be of {', '.join(self.methods)}, got one of {name!r}")
         return self
+
+    def usual(self, task: str) -> Usual:
+        """How the runs of a task train, but for the learning rate, which is tuned."""
+        own = self.tasks[task]
+        base = PAPER.get(own.public or "") or Usual(self.epochs, self.batch_size, self.optimiser)
+        return replace(base, **own.training.model_dump(exclude_none=True, exclude={"learning_rate"}))
+
+    def rates(self, task: str) -> tuple[float, float]:
+        """The range in which the learning rate of a task is tuned."""
+        own = self.tasks[task]
+        if own.training.learning_rate is not None:
+            return own.training.learning_rate
+        paper = PAPER.get(own.public or "")
+        return (paper.learning_rate / SPAN, paper.learning_rate * SPAN) if paper else self.learning_rate
+
+    def only(self, tasks: Collection[str], methods: Collection[str]) -> Self:
+        """With these tasks and these methods alone, beside the baseline; all where none is named.
+
+        Raises ValueError for one that there is not.
+        """
+        for kind, wanted, there in (("task", tasks, self.tasks), ("method", methods, self.methods)):
+            for name in wanted:
+                if name not in there:
+                    raise ValueError(f"{kind} must be one of {', '.join(there)}, got {name!r}")
+        chosen = {self.baseline, *methods, *(str(self.methods[name].as_many_as) for name in methods)}
+        kept = {name: own for name, own in self.methods.items() if not methods or name in chosen}
+        if len(kept) < 2:
+            raise ValueError(f"method must be another than {self.baseline!r}, which all are held against")
+        return self.model_copy(
+            update={
+                "tasks": {name: own for name, own in self.tasks.items() if not tasks or name in tasks},
+                "methods": kept,
+                "criteria": {
+                    c: bars for c, bars in self.criteria.items() if {bars.curriculum, bars.anti} <= kept.keys()
+                },
+            }
+        )
 
     @property
     def others(self) -> list[str]:
@@ -189,6 +285,9 @@ def _path(name_or_path: str) -> Path:
 
 
 def _placed(data: str, folder: Path) -> str:
+    name, colon, own = data.partition(":")
+    if name in RECIPES:
+        return f"{name}:{(folder / own).absolute()}" if colon else data
     return str((folder / data).absolute()) if ".npz" in data else data
 
 

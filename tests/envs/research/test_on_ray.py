@@ -1,21 +1,26 @@
 """Cells on Ray: on one node, and on several of which one is killed."""
 
+import json
 import math
 import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from typer.testing import CliRunner
 
+from bss_cli.commands import app
 from bss_service.core.action import Action
 from envs.research.actors import FixedActor, of_name
 from envs.research.executor import ExecutorError
 from envs.research.executor.on_ray import _computed, on_ray, versions
 from envs.research.rollouts import Episode, Rollout, play
 from envs.tasks import Task
+from tests.envs.research.suite.conftest import written
 
 UNIFORM, KEEP = partial(of_name, "uniform", {}), partial(FixedActor, Action(share=0.5, rank_by="loss"))
 
@@ -52,6 +57,45 @@ def play_but_hang_first(cell: tuple[str | None, list[Episode]]) -> list[Rollout]
         Path(fifo).write_text(ray.get_runtime_context().get_node_id())
         signal.pause()
     return play(episodes)
+
+
+@pytest.mark.long
+def test_a_suite_comes_to_the_same_on_a_cluster_as_in_processes_of_this_machine(tmp_path: Path) -> None:
+    """`bss bench run`, each run with a service of the process that makes it."""
+    written(tmp_path)
+
+    def runs(out: str, *options: str) -> dict[str, Any]:
+        """What was kept of each, but for seconds."""
+        where = [str(tmp_path / "tiny.toml"), "--data", str(tmp_path), "--out", str(tmp_path / out)]
+        outcome = CliRunner().invoke(app, ["bench", "run", *where, *options])
+        assert outcome.exit_code == 0, outcome.output
+        kept = {path.name: json.loads(path.read_text()) for path in (tmp_path / out / "runs").glob("*.json")}
+        for each in kept.values():
+            each["result"].pop("seconds")
+        return kept
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    try:
+        on_cluster = runs("ray", "--executor", "ray", "--address", cluster.address)
+    finally:
+        cluster.shutdown()
+    here = runs("here", "--workers", "2")
+    assert len(here) == 16
+    assert on_cluster == here
+
+
+@pytest.mark.long
+def test_a_cell_that_may_have_a_gpu_has_one_for_itself() -> None:
+    """Of two that the cluster says it has; what is seen of them is what Ray lets a process see."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
+    try:
+        for gpus, slots, seen in ((True, 2, {"0", "1"}), (False, 4, {"", None})):
+            with on_ray(cluster.address, gpus=gpus) as executor:
+                assert executor.slots == slots
+                assert {value for _, value in executor.map(os.getenv, ["CUDA_VISIBLE_DEVICES"] * 4)} <= seen
+    finally:
+        cluster.shutdown()
 
 
 def told(rollout: Rollout) -> tuple[float, float, float, bytes]:

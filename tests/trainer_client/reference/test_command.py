@@ -101,3 +101,10 @@ def test_a_rival_and_its_parameters_are_chosen_by_name(
     with service.client() as client:
         names = [job.spec.name for job in client.jobs().jobs if "rivals.npz" in job.spec.name]
     assert names == ["rivals.npz-uniform-ogm_ge-0"]  # what was wrong has made no job
+
+
+def test_what_belongs_to_public_sets_is_not_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--data", "emoji", "--split", "actors") == 2
+    assert "--split and --leave-out belong to a public SET:FOLDER, got --data emoji" in capsys.readouterr().out

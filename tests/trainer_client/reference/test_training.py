@@ -15,7 +15,7 @@ from trainer_client import JobExistsError, PolicySpec, ScheduledBatchSampler, Sc
 from trainer_client.reference import training
 from trainer_client.reference.checkpoint import read_checkpoint
 from trainer_client.reference.data import Dataset
-from trainer_client.reference.evaluation import Evaluation
+from trainer_client.reference.evaluation import Evaluation, Logits, predicting
 from trainer_client.reference.training import StepRecord, Trainer, TrainingConfig, TrainingResult, job_spec
 
 
@@ -97,6 +97,37 @@ def test_a_run_killed_after_its_checkpoint_ends_with_the_same_weights(
     (tmp_path / "run.pt").write_bytes(earlier)
     _, weights, _ = run(client, dataset, f"{job_name}-parts", config=config)
     assert equal(weights, expected)
+
+
+def test_the_rate_is_a_tenth_after_so_many_epochs_also_over_a_stop(
+    client: SchedulerClient, dataset: Dataset, tmp_path: Path, job_name: str
+) -> None:
+    rates: list[float] = []
+
+    def trained(stop_at: int | None) -> None:
+        config = TrainingConfig(epochs=4, learning_rate=0.01, decay_epochs=1, checkpoint=tmp_path / "checkpoint")
+        spec = job_spec(job_name, dataset, batch_size=32, epochs=4)
+        with ScheduledBatchSampler(spec, client) as sampler:
+            trainer = Trainer(dataset, sampler, config)
+
+            def watch(record: StepRecord) -> None:
+                rates.append(trainer.optimiser.param_groups[0]["lr"])
+                if record.batch.step + 1 == stop_at:
+                    trainer.stop()
+
+            trainer.train(watch)
+
+    trained(stop_at=9)  # of 7 an epoch
+    trained(stop_at=None)
+    assert rates == pytest.approx([0.01 * 0.1**epoch for epoch in range(4) for _ in range(7)])
+
+
+@pytest.mark.parametrize(("logits", "predicted"), [("joint", [1, 0, 0]), ("sum", [0, 0, 1]), ("unimodal", [0, 1, 1])])
+def test_logits_that_predict(logits: Logits, predicted: list[int]) -> None:
+    left = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    right = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    joint = torch.tensor([[0.0, 1.0], [3.0, 0.0], [1.0, 0.0]])
+    assert predicting([left, right], joint, logits).argmax(1).tolist() == predicted
 
 
 def test_a_used_job_is_not_joined_without_a_checkpoint(

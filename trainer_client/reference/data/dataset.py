@@ -54,6 +54,10 @@ class Data(Protocol):
         """Rows that an embedding of a modality's token ids needs."""
         ...
 
+    def with_labels(self, labels: Indices) -> "Data":
+        """The same samples with other labels, (n,)."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -98,6 +102,10 @@ class Dataset:
         import torch
 
         return [torch.from_numpy(values[indices]) for values in self.modalities.values()]
+
+    def with_labels(self, labels: Indices) -> "Dataset":
+        """The same samples with other labels, (n,)."""
+        return replace(self, labels=labels)
 
     def with_training(self, training: Indices) -> "Dataset":
         """The data set with other samples (k,) of its own for training, in this order; one may come more than once."""

@@ -254,6 +254,23 @@ def deviations(index: Index, source: Source) -> list[str]:
     return [f"{_words(counted)}, where {known.source} has {_words(known.counts())}" for known, counted in pairs]
 
 
+def sentences(index: Index, source: Source) -> Iterator[str]:
+    """What there is to be said of a folder, line by line; the last says whether it is complete."""
+    counts = ", ".join(f"{count:,} {split}" for split, count in index.counts().items() if count)
+    modalities = " and ".join(index.modalities)
+    report, others = index.report, deviations(index, source)
+    title = source.title.partition(": ")[0]
+    yield f"{title}, layout {index.layout!r}: {counts or 'no sample'}; {modalities or 'nothing'}"
+    for name, found in (("missing", report.missing), ("broken", report.broken), ("duplicate", report.duplicates)):
+        if found:
+            yield f"{len(found):,} {name}: {named(found, 20)}"
+    for sentence in others:
+        yield f"counts differ: {sentence}"
+    for note in report.notes:
+        yield f"note: {note}"
+    yield "complete" if report.whole and not others else "not complete"
+
+
 def _as(published: Published, listed: Mapping[str, int]) -> dict[str, int]:
     """Counts under the splits that a publication has; one that has no part for validation counts it as training."""
     counted = dict(listed)

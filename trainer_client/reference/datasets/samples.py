@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 
 from trainer_client.reference.data.dataset import SPLITS, Indices, check_classes, check_split, indices_of
 
-from .folder import Index, Sample
+from .folder import Index
 from .media import Decoding, LogMel
 
 DECODERS: Final = 4  # threads that decode what is asked for at a time; pictures and sound leave them to run at once
@@ -57,10 +58,11 @@ class Media:
         self.name, self.classes = index.name, index.classes
         self.decoding = decoding or Decoding(audio=LogMel(seconds=index.clip_seconds))
         self.labels: Indices = np.array([sample.label for sample in index.samples], np.int64)
-        self._samples = index.samples
+        self._keys = [sample.key for sample in index.samples]
+        self._media = [sample.media for sample in index.samples]
         self._split = np.array([SPLITS.index(sample.split) for sample in index.samples], np.uint8)
         self.modalities: Mapping[str, tuple[int, ...]] = {
-            name: tuple(values.shape) for name, values in self._decoded(index.samples[0]).items()
+            name: tuple(values.shape) for name, values in self._decoded(0).items()
         }
 
     def __len__(self) -> int:
@@ -72,14 +74,13 @@ class Media:
 
     def inputs(self, indices: Indices) -> list[Tensor]:
         """Of samples (k,), M tensors (k, …). Raises BrokenFileError with the name of a file that can't be read."""
-        samples = [self._samples[k] for k in indices]
-        if len(samples) == 1:  # as the workers of a loader ask
-            decoded = [self._decoded(samples[0])]
+        if len(indices) == 1:  # as the workers of a loader ask
+            decoded = [self._decoded(int(indices[0]))]
         else:
             with ThreadPoolExecutor(DECODERS) as threads:
-                decoded = list(threads.map(self._decoded, samples))
-        for sample, values in zip(samples, decoded, strict=True):
-            self._check_shapes(sample, values)
+                decoded = list(threads.map(self._decoded, indices))
+        for number, values in zip(indices, decoded, strict=True):
+            self._check_shapes(self._keys[number], values)
         return [torch.stack([values[name] for values in decoded]) for name in self.modalities]
 
     def vocabulary(self, modality: str) -> int:
@@ -89,13 +90,18 @@ class Media:
             raise ValueError(f"the tokenizer of {modality!r} must have a length, how many ids it gives")
         return len(tokens.tokenizer)
 
-    def _decoded(self, sample: Sample) -> dict[str, Tensor]:
-        return {name: self.decoding(medium) for name, medium in sample.media.items()}
+    def with_labels(self, labels: Indices) -> "Media":
+        """The same samples with other labels, (n,), and nothing left of their own."""
+        other = copy(self)
+        other.labels = labels
+        return other
 
-    def _check_shapes(self, sample: Sample, values: Mapping[str, Tensor]) -> None:
+    def _decoded(self, number: int) -> dict[str, Tensor]:
+        return {name: self.decoding(medium) for name, medium in self._media[number].items()}
+
+    def _check_shapes(self, key: str, values: Mapping[str, Tensor]) -> None:
         for name, shape in self.modalities.items():
             if tuple(values[name].shape) != shape:
                 raise ValueError(
-                    f"{name} of {sample.key} must have shape {shape}, as the first sample's, "
-                    f"got {tuple(values[name].shape)}"
+                    f"{name} of {key} must have shape {shape}, as the first sample's, got {tuple(values[name].shape)}"
                 )

@@ -1,4 +1,4 @@
-"""What each rival costs on this machine, beside plain training, in processor time.
+"""What each rival costs on this machine, beside plain training, in processor time, and whether it runs over processes.
 
 python -m trainer_client.reference.rivals     (about a minute on one core)
 """
@@ -48,12 +48,21 @@ def main(samples: int = 512, batch_size: int = 64, repeats: int = 3) -> int:
     dataset = made(samples)
     names: list[str | None] = [None, *rival_names()]
     rounds = [{name: measured(dataset, name, batch_size) for name in names} for _ in range(repeats)]
-    table = Table("rival", "a step, in plain steps", "before an epoch, in plain epochs", "what it costs")
+    table = Table(
+        "rival", "a step, in plain steps", "before an epoch, in plain epochs", "what it costs", "several processes"
+    )
     for name in rival_names():
         shares = [[seconds / each[None].steps for seconds in each[name]] for each in rounds]
         step, before = np.median(shares, axis=0)
-        table.add_row(name, f"{step:.2f}", f"{before:.2f}", str(rival_class(name).cost))
-    Console(width=120).print(table)
+        kind = rival_class(name)
+        table.add_row(
+            name,
+            f"{step:.2f}",
+            f"{before:.2f}",
+            str(kind.cost),
+            f"no: {kind.one_process}" if kind.one_process else "yes",
+        )
+    Console(width=160).print(table)
     return 0
 
 

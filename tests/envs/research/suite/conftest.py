@@ -84,5 +84,5 @@ def shared(service: Service) -> Iterator[None]:
 
 def forget() -> None:
     """What this process remembers of data files."""
-    for remembered in (cells._load, cells._data_identity, cells.digest):
+    for remembered in (cells._load, cells._file_identity, cells.digest):
         remembered.cache_clear()

@@ -1,16 +1,19 @@
 """A suite's runs: all methods alike, kept one by one, and none of them chosen by the test set."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from envs.research.files import Results, Storage
 from envs.research.suite import cells
+from envs.research.suite.costs import stated
 from envs.research.suite.report import RUNS, write_report
 from envs.research.suite.running import Played, best, candidates, play
-from envs.research.suite.spec import LEARNING_RATE, Suite, read_suite
+from envs.research.suite.spec import LEARNING_RATE, Suite, Task, read_suite
 from tests.envs.research.suite.conftest import SUITE, Here, forget, written
 from tests.trainer_client.support.clusters import clusters
 from trainer_client.reference.data import Dataset
@@ -101,6 +104,28 @@ def test_a_rival_in_a_file_of_its_own_is_in_the_table(tmp_path: Path) -> None:
     assert told == ["uniform", "uniform", "mine", "mine", "sharper", "sharper"]
 
 
+def test_a_control_has_as_many_samples_as_the_method_that_saves_them(tmp_path: Path) -> None:
+    """On labels at random, whose losses stay about their mean, InfoBatch leaves out many."""
+    more = """
+[methods.infobatch]
+rival = "infobatch"
+parameters = {prune = 0.9, anneal = 1.0}
+
+[methods.fewer]
+as_many_as = "infobatch"
+"""
+    (written(tmp_path) / "tiny.toml").write_text(f"{SUITE}{more}".replace("epochs = 2", "epochs = 6"))
+    suite = read_suite(str(tmp_path / "tiny.toml"), tmp_path)
+    small = {"tasks": {"noisy": suite.tasks["noisy"]}, "trials": 1}
+    made = played(suite.only((), ("fewer",)).model_copy(update=small), tmp_path)
+    assert [*made.suite.methods] == ["uniform", "infobatch", "fewer"]
+    passed = {name: made.trials["noisy", name, 0]["forward_samples"] for name in made.suite.methods}
+    assert passed["infobatch"] < 0.9 * passed["uniform"]
+    of_one = passed["uniform"] / 6
+    assert abs(passed["fewer"] - passed["infobatch"]) <= of_one / 2
+    assert len({len(made.runs["noisy", "fewer", seed]["validation"]) for seed in range(2)}) == 1
+
+
 def test_the_search_begins_with_what_is_usual_and_has_the_same_rates_for_all(suite: Suite) -> None:
     first, second = candidates(suite, "clean", "mine", suite.methods["mine"])
     plain = candidates(suite, "clean", "uniform", suite.methods["uniform"])
@@ -111,3 +136,26 @@ def test_the_search_begins_with_what_is_usual_and_has_the_same_rates_for_all(sui
 
 def test_the_best_trial_is_that_of_the_best_epoch() -> None:
     assert best([{"validation": [0.5, 0.6]}, {"validation": [0.9, 0.1]}, {"validation": [0.9, 0.9]}]) == 1
+
+
+@pytest.mark.long  # ninety runs
+def test_every_method_of_all_runs_and_is_in_the_table(tmp_path: Path) -> None:
+    """On images and signals, whose networks have what each method looks for."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "image": rng.normal(size=(96, 3, 16, 16)).astype(np.float32),
+        "signal": rng.normal(size=(96, 6, 32)).astype(np.float32),
+    }
+    names = {"modalities": np.array([*arrays]), "classes": np.array(["a", "b", "c"])}
+    split = np.repeat(np.array([0, 1, 2], np.uint8), [64, 16, 16])
+    np.savez(tmp_path / "made.npz", y=np.arange(96) % 3, split=split, **names, **arrays)
+    whole = read_suite("all", tmp_path)
+    assert len(whole.methods) >= 30
+    task = {"made": Task(data=str(tmp_path / "made.npz"))}
+    suite = whole.model_copy(update={"tasks": task, "seeds": 2, "trials": 1, "epochs": 4})
+    told = "\n".join(stated(suite))
+    write_report(played(suite, tmp_path), Storage(str(tmp_path)), "all")
+    report = (tmp_path / "report.md").read_text()
+    for name in suite.methods:
+        assert f"| `{name}` |" in report
+        assert re.search(rf"[:,] {re.escape(name)}(,|$)", told, re.MULTILINE)

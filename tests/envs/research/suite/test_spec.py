@@ -19,6 +19,16 @@ from tests.envs.research.suite.conftest import SUITE
         ("[methods.other]\nparameters = {alpha = 1}", "file and parameters belong to a rival"),
         ("[criteria.loss]\ncurriculum = 'mine'\nanti = 'nobody'", "method 'nobody' is named, and is none of uniform"),
         ("[tasks.more]\ndata = 'emoji'\nnoisy_labels = 2", "tasks.more.noisy_labels"),
+        (
+            "[tasks.more]\ndata = 'emoji'\npublished = {bss = [80.0]}",
+            "published of more must be of uniform, mine, got one",
+        ),
+        (
+            "[tasks.more]\ndata = 'emoji'\ntraining = {learning_rate = [1, 0.1]}",
+            "range of learning_rate must be two numbers",
+        ),
+        ("[tasks.more]\ndata = 'emoji'\ntraining = {logits = 'all'}", "tasks.more.training.logits"),
+        ("[methods.other]\nas_many_as = 'nobody'", "as_many_as of other must be a method of its own, got 'nobody'"),
         ("[settings]\nseeds = 3", "settings: Extra inputs are not permitted"),
         ("seeds", "wrong.toml: "),
     ],

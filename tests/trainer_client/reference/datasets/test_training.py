@@ -33,8 +33,8 @@ from trainer_client.reference import encoders, recipes
 from trainer_client.reference.datasets import SETS
 from trainer_client.reference.datasets.media import LogMel
 from trainer_client.reference.model import LateFusion
-from trainer_client.reference.recipes import RECIPES, read_media
-from trainer_client.reference.training import Trainer, TrainingConfig, job_spec
+from trainer_client.reference.recipes import PAPER, RECIPES, read_media
+from trainer_client.reference.training import Trainer, TrainingConfig, _optimiser, job_spec
 
 
 def with_pictures(lists: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -95,9 +95,10 @@ def test_a_service_schedules_training_on_it(
 ) -> None:
     MADE[name](tmp_path)
     read = "text" in RECIPES[name].encoders and name != "cmu-mosei"
-    data, chosen = read_media(name, tmp_path, {"text": bert} if read else {})
+    data, chosen = read_media(name, tmp_path, {"text": bert, **random_pictures(name)} if read else {})
     spec = job_spec(job_name, data, batch_size=2, epochs=1, policy=PolicySpec(name="balance"))
-    config = TrainingConfig(encoders=chosen, unimodal_weight=RECIPES[name].unimodal_weight)
+    usual = RECIPES[name].usual
+    config = TrainingConfig(encoders=chosen, unimodal_weight=usual.unimodal_weight, logits=usual.logits)
     with ScheduledBatchSampler(spec, client) as sampler:
         trainer = Trainer(data, sampler, config)
         before = {part: [*map(torch.clone, own.parameters())] for part, own in parts(trainer.model).items()}
@@ -115,7 +116,20 @@ def test_the_command_of_the_page_trains_on_crema_d_to_the_end_and_tests(
     plain(tmp_path)
     [written] = re.findall(r"^python -m (trainer_client.reference --data crema-d:.*)$", PAGE, re.MULTILINE)
     there = {"data/CREMA-D": str(tmp_path), "crema-0.pt": str(tmp_path / "crema-0.pt")}
-    smaller = ["--epochs", "1", "--workers", "0", "--batch-size", "3", "--device", "cpu", "--url", service.url]
+    smaller = [
+        "--epochs",
+        "1",
+        "--split",
+        "actors",
+        "--workers",
+        "0",
+        "--batch-size",
+        "3",
+        "--device",
+        "cpu",
+        "--url",
+        service.url,
+    ]
     arguments = [*shlex.split(re.sub("|".join(there), lambda found: there[found[0]], written)), *smaller]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(command, "RECIPES", recipes.RECIPES)
@@ -126,6 +140,36 @@ def test_the_command_of_the_page_trains_on_crema_d_to_the_end_and_tests(
     assert (tmp_path / "crema-0.pt").exists()
     monkeypatch.setattr(sys, "argv", [*arguments, "--noisy-labels", "0.4"])
     assert command.main() == 1
+
+
+def random_pictures(name: str) -> dict[str, str]:
+    """Where the recipe has weights that are fetched."""
+    return {"image": "resnet50"} if "image" in RECIPES[name].encoders else {}
+
+
+def test_what_is_usual_for_a_set_of_the_paper_is_what_its_released_code_does() -> None:
+    """One step of SGD and of Adam on losses that are added up, with the weight decay that the code has."""
+    for usual, rate, theirs in (
+        (PAPER["kinetics-sounds"], 0.1, torch.optim.SGD),
+        (PAPER["mmsd"], 1e-5, torch.optim.Adam),
+    ):
+        ours, other = (nn.Linear(3, 2, dtype=torch.float64) for _ in range(2))
+        other.load_state_dict(ours.state_dict())
+        config = TrainingConfig(
+            optimiser=usual.optimiser, learning_rate=usual.learning_rate, weight_decay=usual.weight_decay
+        )
+        given = {"momentum": 0.9} if theirs is torch.optim.SGD else {"eps": 2e-8}  # Adam's ε sees twice the gradient
+        optimisers = (
+            _optimiser(ours.parameters(), config),
+            theirs(other.parameters(), lr=rate, weight_decay=1e-4, **given),  # type: ignore[arg-type]
+        )
+        x = torch.arange(6, dtype=torch.float64).view(2, 3)
+        for _ in range(3):
+            for model, optimiser, share in zip((ours, other), optimisers, (0.5, 1.0), strict=True):
+                optimiser.zero_grad()
+                (share * model(x).square().sum()).backward()
+                optimiser.step()
+        torch.testing.assert_close(ours.weight, other.weight, rtol=1e-12, atol=0)
 
 
 def parts(model: LateFusion) -> dict[str, nn.Module]:

@@ -131,7 +131,10 @@ class SharedServices(Service):
 
     def _owner(self, job: str) -> int:
         """The port of who owns a job, once anybody does."""
+        end = time.monotonic() + REPLACED
         while (answer := self._client.get(f"http://127.0.0.1:{self._next()}/v1/jobs/{job}")).status_code == 503:
+            if time.monotonic() > end:
+                raise Dead(f"nobody owns {job}: {self.last_words()}")
             _PAUSE.wait(0.05)
         where = answer.json()["value"] if answer.status_code == MOVED else str(answer.url)
         return int(urlsplit(where).port or 0)

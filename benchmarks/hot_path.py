@@ -8,7 +8,8 @@ the ratios.
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import Feedback, StepsRequest
 from bss_service.testing import ServiceProcess
+from tests.support.postgres import Postgres, programs
 from trainer_client.client import SchedulerClient
 from trainer_client.sampler import ScheduledBatchSampler
 
@@ -32,27 +34,29 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=5.0, help="length of a simulated training step")
     args = parser.parse_args()
     torch.set_num_threads(1)  # its idle threads spin, and would take the second core from the service
-    with ServiceProcess() as service:
-        calls(service.url, args.samples, args.rounds)
-        waits(service.url, args.samples, args.rounds, args.step_ms / 1000)
+    with ExitStack() as running:
+        services = {"SQLite": running.enter_context(ServiceProcess())}
+        if (found := programs()) is not None:
+            server = running.enter_context(closing(Postgres(found, durable=True)))
+            services["PostgreSQL"] = running.enter_context(ServiceProcess(store=server.database("hot")))
+        calls({store: service.url for store, service in services.items()}, args.samples, args.rounds)
+        waits(services["SQLite"].url, args.samples, args.rounds, args.step_ms / 1000)
 
 
-def calls(url: str, samples: int, rounds: int) -> None:
-    """Feedback for a batch and the next one or sixteen, and the same in process."""
+def calls(urls: Mapping[str, str], samples: int, rounds: int) -> None:
+    """Feedback for a batch and the next one or sixteen over each store, and the same in process."""
     weights = torch.rand(samples, generator=torch.Generator().manual_seed(0))
-    with SchedulerClient(url) as client:
-        one = HotCall(client, "one", samples, 1)
-        sixteen = HotCall(client, "sixteen", samples, 16)
-        timed = measure(
-            rounds,
-            {
-                "hot call: feedback for 1 batch, next batch": one,
-                "hot call: feedback for 16 batches, next 16": sixteen,
-                "torch.multinomial, 1 batch with replacement": lambda: torch.multinomial(weights, G, True),
-                "torch.multinomial, 1 batch without replacement": lambda: torch.multinomial(weights, G),
-            },
-        )
-    say(f"n = {samples:,}, batch {G}, medians of {rounds} rounds; the service commits every call to SQLite")
+    subjects: dict[str, Callable[[], object]] = {}
+    with ExitStack() as clients:
+        for store, url in urls.items():
+            client = clients.enter_context(SchedulerClient(url))
+            subjects[f"{store}: feedback for 1 batch, next batch"] = HotCall(client, "one", samples, 1)
+            subjects[f"{store}: feedback for 16 batches, next 16"] = HotCall(client, "sixteen", samples, 16)
+        subjects["torch.multinomial, 1 batch with replacement"] = lambda: torch.multinomial(weights, G, True)
+        subjects["torch.multinomial, 1 batch without replacement"] = lambda: torch.multinomial(weights, G)
+        timed = measure(rounds, subjects)
+    say(f"n = {samples:,}, batch {G}, medians of {rounds} rounds; the service commits every call,")
+    say("to SQLite without waiting for the disk, to PostgreSQL, where that is installed, with")
     table(timed, "torch.multinomial, 1 batch with replacement")
 
 

@@ -2,6 +2,7 @@
 
 import re
 import sqlite3
+from collections.abc import Iterable
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -110,7 +111,23 @@ def _tune_sqlite(connection: Any, _: object) -> None:
     connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
 
 
+class _OneByOne:
+    """A cursor that sends each statement by itself, where psycopg's sends many rows in a pipeline.
+
+    Between two commands of a pipeline a session counts as active: the server would wait for ever for a service that is
+    stopped there, with the rows of its shards locked, and end no session for being idle.
+    """
+
+    execute: Any
+
+    def executemany(self, query: Any, params_seq: Iterable[Any], *, returning: bool = False) -> None:
+        """As psycopg's, but for the rows that it could return: nothing here asks for those."""
+        for parameters in params_seq:
+            self.execute(query, parameters)
+
+
 def _tune_postgresql(connection: Any, _: object) -> None:
+    connection.cursor_factory = type("Cursor", (_OneByOne, connection.cursor_factory), {})
     for name, value in (("statement_timeout", ANSWER_SECONDS), ("lock_timeout", BUSY_SECONDS)):
         connection.execute(f"SET {name} = '{value}s'")
     for name, value in (("idle", BUSY_SECONDS), ("interval", 2), ("count", 2)):  # of a service whose machine is gone

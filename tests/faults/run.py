@@ -3,7 +3,7 @@
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -92,7 +92,7 @@ class Run:
         futures = {call: self._pool.submit(self.service.ask, call.request) for call in calls}
         if turn.end in ("together", "vanish"):
             answers = {call: future.result() for call, future in futures.items()}
-            self._record(calls, answers, may_fail=any(c.kind == "delete" for c in calls))
+            self._record(calls, answers, may_fail=calls if any(c.kind == "delete" for c in calls) else ())
             return
         threading.Event().wait(turn.delay / 10_000)  # the moment of death
         in_flight = [call for call, future in futures.items() if not future.done()]
@@ -106,7 +106,7 @@ class Run:
             self.service.stop()
         self.done[f"{how}s"] += 1
         answers = {call: future.result() for call, future in futures.items()}
-        self._record(calls, answers, may_fail=True)
+        self._record(calls, answers, may_fail=calls)
         self._died()
         self.service.start()
 
@@ -115,19 +115,22 @@ class Run:
         for history in self._jobs.values():
             history.died(surely=not isinstance(self.service, SharedServices))
 
-    def _record(self, calls: list[Call], answers: Mapping[Call, Answer | None], *, may_fail: bool = False) -> None:
+    def _record(
+        self, calls: list[Call], answers: Mapping[Call, Answer | None], *, may_fail: Collection[Call] = ()
+    ) -> None:
+        """Hold the answers to what was asked at once against the model. may_fail: those that may be answered 503."""
         for call in calls:
             self.done[f"request: {call.kind}"] += 1
         for job in {call.job for call in calls}:
             of_job = {call: answer for call, answer in answers.items() if call.job == job}
             for call, answer in of_job.items():
                 if answer is not None and answer.status >= 500:
-                    if not (may_fail and answer.status == 503):
+                    if not (call in may_fail and answer.status == 503):
                         raise Violation(f"no request fails: {call.kind} answered {answer.status} {dict(answer.body)}")
                     of_job[call] = None
                 if answer is not None and answer.status == 409 and call.kind in ("attach", "steps"):
                     self.done[f"{call.kind} refused for {answer.body['field']}"] += 1
-                if answer is None and call.heard and not may_fail:
+                if answer is None and call.heard and call not in may_fail:
                     raise Violation(f"no request fails: {call.kind} of {call.request.path} got no answer")
                 if call.kind == "delete":
                     self._logs.pop(job, None)
@@ -142,12 +145,12 @@ class Run:
         return answer
 
     def _alone(self, op: Op) -> None:
+        if op.kind in OF_STORES - self.service.moves:
+            op = replace(op, kind="usurp")  # which each allows
         self.done[f"move: {op.kind}"] += op.kind in LONG
         name = self._name(op.job)
         if op.kind == "train":
             self._train(name, 1 + op.a // 2, 1 + op.b % 4, world_size=1 + op.c % 2, by_name=op.b >= 4)
-        elif op.kind in OF_STORES - self.service.moves:
-            return
         elif op.kind in LONG:
             self._settle()
             if not self._restless and self._jobs[name].model.spec is not None:
@@ -260,14 +263,36 @@ class Run:
     def _usurp(self, name: str, op: Op) -> None:
         """The store, or the job, is taken over by another service while this one sleeps."""
         if isinstance(self.service, SharedServices):
-            late = calling(name, "steps", "POST", "/steps", StepsRequest(start=self._jobs[name].model.served))
-            self.service.usurped(name, late.request)
-            self._died()
-            self.done["owners replaced"] += 1
-            self._settle()
+            self._outlive_owner(self.service, name, op)
             return
         self.service.usurped()
         self._check_stores_nothing("it was taken over")
+
+    def _outlive_owner(self, services: SharedServices, name: str, op: Op) -> None:
+        """The owner of a job falls asleep in the midst of calls, and wakes up when another is the owner: both believe.
+
+        The same feedback and the same batches are asked of both, at the same time or of the new owner a moment later.
+        The old one may refuse, the new one must not.
+        """
+        served = self._jobs[name].model.served
+        late = [calling(name, "steps", "POST", "/steps", StepsRequest(start=served))]
+        if served:
+            told = FeedbackRequest(feedback=measured(self._specs[name], [served - 1], 1))
+            late.insert(0, calling(name, "feedback", "POST", "/feedback", told))
+        again = [call.again() for call in late]
+        with services.asleep(name, [call.request for call in late], self._pool, op.c / 1000) as asked:
+            services.ask(Request("GET", f"/v1/jobs/{name}/decisions"))  # so that the new owner has it in memory
+        answers = dict(zip(late, asked, strict=True))
+        if op.a % 2:
+            answers |= {call: self._pool.submit(services.ask, call.request) for call in again}
+        self._record(list(answers), {call: answer.result() for call, answer in answers.items()}, may_fail=late)
+        for call in again:
+            if call not in answers:
+                self._ask(call)
+        services.settle()
+        self._died()
+        self.done["owners replaced"] += 1
+        self._settle()
 
     def _misplace(self, name: str, op: Op) -> None:
         """The store's file is moved away or replaced under the service, and brought back once it has ended."""

@@ -5,8 +5,9 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -37,6 +38,7 @@ class SharedServices(Service):
         self._ports = [free_port() for _ in range(MEMBERS)]
         self._running: dict[int, tuple[int, int]] = {}  # by port: a process, by its number and its file descriptor
         self._turns = count()
+        self._asleep: int | None = None  # the port of one
         self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
         super().__init__(folder)
 
@@ -50,7 +52,7 @@ class SharedServices(Service):
                 flags = ["--advertise", f"http://127.0.0.1:{port}", "--term", str(TERM)]
                 self._running[port] = self._fork(self._shared, port, flags=flags)
         self.starts += 1
-        self._until(self._is_shared_out, START_SECONDS, "the shards were not shared out")
+        self.settle()
 
     def kill(self) -> None:
         """kill -9 of one, or of each third time all."""
@@ -65,24 +67,37 @@ class SharedServices(Service):
         ports = list(self._running)
         self._end(signal.SIGTERM, [ports[self.starts % len(ports)]])
 
-    def usurped(self, job: str, late: Request) -> None:
-        """The owner of a job sleeps until another serves it, and wakes up; meanwhile it was asked for something."""
-        owner = self._owner(job)
-        other = next(port for port in self._ports if port != owner)
+    @contextmanager
+    def asleep(
+        self, job: str, late: Sequence[Request], pool: ThreadPoolExecutor, moment: float
+    ) -> Iterator[list["Future[Answer | None]"]]:
+        """While it lasts, the owner of a job sleeps, and another serves it; yields the answers to what it was asked.
+
+        late: asked of it so many seconds before it falls asleep; it may have done some of that, or be about to.
+        """
+        owner = self._asleep = self._owner(job)
         process, _ = self._running[owner]
+        answers = [pool.submit(self._ask_from, owner, request) for request in late]
+        _PAUSE.wait(moment)
         os.kill(process, signal.SIGSTOP)
         try:
-            self.port = owner
-            super().vanish(late)
-            served = f"http://127.0.0.1:{other}/v1/jobs/{job}"
+            served = f"http://127.0.0.1:{self._next()}/v1/jobs/{job}"
             self._until(lambda: self._client.get(served).status_code in (200, 404), REPLACED, "nobody took its place")
+            yield answers
         finally:
+            self._asleep = None
             os.kill(process, signal.SIGCONT)
-        self._until(self._is_shared_out, START_SECONDS, "the shards were not shared out again")
+
+    def settle(self) -> None:
+        """Wait until each has its share of the shards."""
+        self._until(self._is_shared_out, START_SECONDS, "the shards were not shared out")
 
     def ask(self, request: Request) -> Answer | None:
         """The answer of the owner, whoever that comes to be; None where none came."""
-        url, end = f"http://127.0.0.1:{self._next()}{request.path}", time.monotonic() + REPLACED
+        return self._ask_from(self._next(), request)
+
+    def _ask_from(self, port: int, request: Request) -> Answer | None:
+        url, end = f"http://127.0.0.1:{port}{request.path}", time.monotonic() + REPLACED
         while True:
             answer = self._ask(url, request)
             if answer is None or time.monotonic() >= end:
@@ -106,7 +121,7 @@ class SharedServices(Service):
         self._client.close()
 
     def _next(self) -> int:
-        ports = list(self._running)
+        ports = [port for port in self._running if port != self._asleep]
         return ports[next(self._turns) % len(ports)]
 
     def _ask(self, url: str, request: Request) -> Answer | None:
@@ -115,8 +130,12 @@ class SharedServices(Service):
         return self.answered(self._client, f"{place.scheme}://{place.netloc}", moved)
 
     def _owner(self, job: str) -> int:
-        """The port of who owns a job."""
-        answer = self._client.get(f"http://127.0.0.1:{self._next()}/v1/jobs/{job}")
+        """The port of who owns a job, once anybody does."""
+        end = time.monotonic() + REPLACED
+        while (answer := self._client.get(f"http://127.0.0.1:{self._next()}/v1/jobs/{job}")).status_code == 503:
+            if time.monotonic() > end:
+                raise Dead(f"nobody owns {job}: {self.last_words()}")
+            _PAUSE.wait(0.05)
         where = answer.json()["value"] if answer.status_code == MOVED else str(answer.url)
         return int(urlsplit(where).port or 0)
 

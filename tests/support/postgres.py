@@ -26,8 +26,9 @@ def programs() -> Path | None:
 class Postgres:
     """A server, stopped and started at will. It keeps no promise to a loss of power, which tests don't make."""
 
-    def __init__(self, programs: Path) -> None:
-        self._programs = programs
+    def __init__(self, programs: Path, *, durable: bool = False) -> None:
+        """durable: it syncs its log to the disk, as one that is measured must."""
+        self._programs, self._fsync = programs, "on" if durable else "off"
         self.folder = Path(tempfile.mkdtemp(prefix="bss-postgres-"))
         self.port = free_port()
         if os.geteuid() == 0:  # as whom it does not run
@@ -37,7 +38,8 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} "
+        options += f"-c fsync={self._fsync}"
         self._do("pg_ctl", "start", "--wait", "--silent", f"--log={self.folder}/log", f"--options={options}")
 
     def stop(self, how: str = "fast") -> None:
@@ -65,6 +67,14 @@ class Postgres:
             cursor = connection.execute(query)  # type: ignore[call-overload]
             return list(cursor.fetchall()) if cursor.description else []
 
+    def processor_seconds(self) -> float:
+        """User and system time of its processes, of those that have ended too."""
+        ticks = 0
+        for number, process in enumerate(self._processes()):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15] if number == 0 else fields[11:13]))  # the first's: its children's, too
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         """End it, and remove its folder."""
         self.stop("immediate")
@@ -74,10 +84,13 @@ class Postgres:
         return f"host=127.0.0.1 port={self.port} user=bss dbname={database}"
 
     def _signal(self, number: signal.Signals) -> None:
-        first = int((self.folder / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        for process in [first, *map(int, children)]:
+        for process in self._processes():
             os.kill(process, number)
+
+    def _processes(self) -> list[int]:
+        """The first, and its children."""
+        first = int((self.folder / "postmaster.pid").read_text().split()[0])
+        return [first, *map(int, Path(f"/proc/{first}/task/{first}/children").read_text().split())]
 
     def _do(self, program: str, *arguments: str) -> None:
         user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}

@@ -1,9 +1,11 @@
 """The manifests say what the service is: its settings, paths and port, and one another's names."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import httpx
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -42,6 +44,20 @@ def environment() -> dict[str, str]:
             value = value.replace(f"$({name})", known)
         found[variable["name"]] = value
     return found
+
+
+@pytest.mark.parametrize("version", ["1.25", "1.37"])  # the oldest and the newest whose schemas there are
+def test_kubernetes_takes_the_manifests_and_knows_each_field_of_them(version: str) -> None:
+    known = [one for one in OBJECTS if one["kind"] != "ServiceMonitor"]  # which is Prometheus' operator's
+    assert len(known) == len(OBJECTS) - 1
+    for one in known:
+        kubernetes_validate.validate(one, version, strict=True)
+    misspelt, mistyped = (deepcopy(one) for one in (OBJECTS[0], OBJECTS[0]))
+    misspelt["spec"]["template"]["spec"]["containers"][0]["readinesProbe"] = {}
+    mistyped["spec"]["replicas"] = "three"
+    for wrong, named in ((misspelt, "readinesProbe"), (mistyped, "three")):
+        with pytest.raises(kubernetes_validate.ValidationError, match=named):
+            kubernetes_validate.validate(wrong, version, strict=True)
 
 
 def test_the_container_has_settings_that_the_service_takes(monkeypatch: pytest.MonkeyPatch) -> None:

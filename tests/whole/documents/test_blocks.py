@@ -57,6 +57,10 @@ STOOD_IN = {
     "make": "takes minutes",
     "docker-compose": "needs a container engine: make compose-test",
     "export BSS_TOKEN": "the service would ask for it",
+    "export SERVER": "tests/whole/cluster/test_drills.py",
+    "pg_dump": "tests/whole/cluster/test_drills.py runs it",
+    "pg_restore": "tests/whole/cluster/test_drills.py runs it",
+    "psql": "tests/whole/cluster/test_drills.py runs it",
 }
 
 # What the snippets of a page may have at hand, beside the world of the loop.

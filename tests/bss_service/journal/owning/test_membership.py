@@ -4,12 +4,15 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
+import psycopg
 import pytest
 
 from bss_service.errors import MovedError, StoreError, StoreLostError, UnownedError
 from bss_service.job.events import StepsServed
 from bss_service.journal import schema
+from bss_service.journal.descriptions import Description
 from bss_service.journal.owning.membership import Member
 from bss_service.journal.owning.shards import SHARDS, shard_of, share
 from bss_service.journal.store import Store
@@ -173,6 +176,25 @@ def test_a_service_that_is_stopped_in_mid_change_does_not_keep_its_shards(opened
             look(second)
         connection.exec_driver_sql("SELECT 1")
     assert owned(second)
+
+
+def test_no_change_is_made_in_a_pipeline_in_which_a_session_that_is_stopped_is_never_idle(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, begin = [], psycopg.Pipeline.__init__
+
+    def noted(*given: Any) -> None:
+        begun.append(given)
+        begin(*given)
+
+    monkeypatch.setattr(psycopg.Pipeline, "__init__", noted)
+    store = opened("a")
+    created(store)
+    described = [Description(sample, "text", b"a dog") for sample in range(2)]
+    change = Transaction("job", store.fence("job"), entries=[entry(1), entry(2)], descriptions=described)
+    store.commit(change).result(SECONDS)
+    assert [e.seq for e in store.journal("job")] == [1, 2]
+    assert begun == []
 
 
 def test_a_term_that_cannot_be_renewed_ends_by_ones_own_clock(opened: Open) -> None:

@@ -1,7 +1,7 @@
 """A weighted order without replacement of samples by the billion, as a stream.
 
-An exponential race (Efraimidis & Spirakis 2006): sample i arrives at a time T_i ~ Exp(w_i), and the order is that of the
-times. Two facts make it one of two levels, and exact:
+An exponential race (Efraimidis & Spirakis 2006): sample i arrives at a time T_i ~ Exp(w_i), and the order is that of
+the times. Two facts make it one of two levels, and exact:
 
 - the first arrival in a shard is ~ Exp(W_s), W_s the sum of its weights, independent of which sample it is and of how
   much later the others come (exponential times have no memory). So it is drawn by itself, from the sums alone, and a

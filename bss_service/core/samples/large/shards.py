@@ -14,13 +14,13 @@ SPAN: Final = 600.0  # between finite log-weights: the least weight is still far
 _SHARD: Final = 0  # counters of random numbers
 _ROW: Final = 1
 
-# Of the samples [start, stop): (stop − start,) float64, the same at each call. −inf: weight 0. NaN: no candidate at all.
+# Of the samples [start, stop): (stop − start,) float64, the same at each call. −inf: weight 0. NaN: no candidate.
 LogWeights = Callable[[int, int], Float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """What is kept of the weights of n samples: 16 bytes a shard of `ROWS` samples, the last of which may be shorter."""
+    """What is kept of the weights of n samples: 16 bytes a shard of `ROWS` samples (the last may be shorter)."""
 
     samples: int  # n
     log_weights: LogWeights
@@ -78,9 +78,9 @@ class Shards:
 def draws(shards: Shards, seed: int, stream: int, size: int) -> Drawn:
     """Independent draws with replacement in proportion to the weights: (size,) rows.
 
-    A shard by its share, then a sample by its share in it, each by inverse transform in float64. The cost is that of the
-    shards that are drawn from, and of log S: not of n. seed, stream: as of `uniforms`; the rows are a pure function of
-    them, of `size` and of the weights. Raises ValueError where no candidate has a weight.
+    A shard by its share, then a sample by its share in it, each by inverse transform in float64. The cost is that of
+    the shards that are drawn from, and of log S: not of n. seed, stream: as of `uniforms`; the rows are a pure function
+    of them, of `size` and of the weights. Raises ValueError where no candidate has a weight.
     """
     if not shards.weighted:
         raise ValueError("of no candidate the weight is above 0")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -11,10 +11,15 @@ from bss_service.core.arrays import Bool, Float32, Float64, Floats, Int64, UInt1
 from bss_service.core.samples.large.shards import LogWeights
 from bss_service.core.samples.scores import minmax, moving_average
 
-UNKNOWN: Final = np.uint16(2**16 - 1)
-LEVELS: Final = 2**16 - 2  # steps of [0, 1]: an average is right to 8·10⁻⁶
+UNKNOWN: Final = np.uint16(0)  # so that a file that was never written into holds nothing
+LEVELS: Final = 2**16 - 2  # steps of [0, 1], stored as 1 … 65,535: an average is right to 8·10⁻⁶
 CAME: Final = np.uint32(2**31)  # bit of a stamp
-BYTES: Final = 8  # of a sample
+DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "similarity": np.dtype("<u2"),
+    "loss": np.dtype("<u2"),
+    "stamp": np.dtype("<u4"),
+}
+BYTES: Final = sum(dtype.itemsize for dtype in DTYPES.values())  # of a sample
 _CHUNK: Final = 2**18  # rows gone through at a time
 
 
@@ -32,7 +37,7 @@ class Columns:
     @classmethod
     def empty(cls, samples: int) -> Self:
         """Of samples that were not measured, and did not come."""
-        return cls(np.full(samples, UNKNOWN), np.full(samples, UNKNOWN), np.zeros(samples, dtype=np.uint32))
+        return cls(**{name: np.zeros(samples, dtype=dtype) for name, dtype in DTYPES.items()})
 
     def __len__(self) -> int:
         return len(self.stamp)
@@ -76,13 +81,14 @@ def quantised(values: Floats) -> UInt16:
     """Averages (k,) in [0, 1], NaN where not known, to the nearest of 65,534ths."""
     known = ~np.isnan(values)
     steps = np.full(len(values), UNKNOWN)
-    steps[known] = np.rint(values[known].astype(np.float64) * LEVELS)
+    steps[known] = np.rint(values[known].astype(np.float64) * LEVELS) + 1
     return steps
 
 
 def averages(steps: UInt16) -> Float64:
     """The inverse of `quantised`, but for what was lost."""
-    values = np.multiply(steps, 1 / LEVELS, dtype=np.float64)
+    values = np.subtract(steps, 1.0, dtype=np.float64)
+    values /= LEVELS
     values[steps == UNKNOWN] = np.nan
     return values
 
@@ -153,15 +159,16 @@ def _of_average(kappa: float, steps: UInt16) -> LogWeights:
     total = known = 0
     for start, stop in _parts(len(steps)):
         part = steps[start:stop]
-        unknown = int(np.count_nonzero(part == UNKNOWN))
-        known += len(part) - unknown
-        total += int(part.sum(dtype=np.int64)) - unknown * int(UNKNOWN)
+        here = int(np.count_nonzero(part))
+        known += here
+        total += int(part.sum(dtype=np.int64)) - here
     filler = kappa * total / (known * LEVELS) if known else 0.0
     unit = kappa / LEVELS
 
     def term(start: int, stop: int) -> Float64:
         part = steps[start:stop]
         values = np.multiply(part, unit, dtype=np.float64)
+        values -= unit
         if known < len(steps):
             values[part == UNKNOWN] = filler
         return values

@@ -59,7 +59,7 @@ def test_where_the_linear_link_leaves_nothing_weights_are_uniform() -> None:
     measure(table, 0, range(4), similarity=[1.0] * 4, loss=[0.0, 1.0, 0.5, 0.2])
     columns = Columns.empty(4)
     columns.measure(np.arange(4), np.zeros(4, np.int64), np.ones(4, np.float32), np.ones(4, np.float32), 1.0)
-    columns.loss[:] = LEVELS
+    columns.loss[:] = LEVELS + 1
     action = Action(kappa_loss=2, link="linear")
     np.testing.assert_array_equal(weights_of(action, columns)(1, 3), [0, 0])
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from bss_service.core.action import Action
+from bss_service.core.action import Action, logarithms
 from bss_service.core.arrays import Bool, Float32, Float64, Floats, Int64, UInt16, UInt32
 from bss_service.core.samples.large.shards import LogWeights
 from bss_service.core.samples.scores import minmax, moving_average
@@ -126,14 +126,14 @@ def _linear(scores: LogWeights, floor: float, samples: int) -> LogWeights:
         return np.maximum(0.0, 1 + scores(start, stop)) + floor
 
     if any(weights(start, stop).any() for start, stop in _parts(samples)):
-        return lambda start, stop: _log(weights(start, stop))
+        return lambda start, stop: logarithms(weights(start, stop))
     return lambda start, stop: np.zeros(stop - start)  # uniform where every weight is 0
 
 
 def _with_floor(scores: LogWeights, floor: float, samples: int) -> LogWeights:
     top = max(float(scores(start, stop).max()) for start, stop in _parts(samples))
     mean = sum(float(np.exp(scores(start, stop) - top).sum()) for start, stop in _parts(samples)) / samples
-    return lambda start, stop: _log(np.exp(scores(start, stop) - top) / mean + floor)
+    return lambda start, stop: logarithms(np.exp(scores(start, stop) - top) / mean + floor)
 
 
 def _scores(action: Action, columns: Columns) -> LogWeights:
@@ -192,12 +192,6 @@ def _of_age(kappa: float, stamps: UInt32) -> LogWeights:
         return np.where(part > 0, kappa * (newest - part.astype(np.float64)) / span, kappa)
 
     return term
-
-
-def _log(weights: Float64) -> Float64:
-    logs = np.full(len(weights), -np.inf)
-    np.log(weights, out=logs, where=weights > 0)
-    return logs
 
 
 def _latest(indices: Int64) -> tuple[Int64, Int64]:

@@ -281,7 +281,7 @@ def rates_of(sums: float, runs: list[tuple[int, float, int]], spread: np.ndarray
     times = np.array([spent for _, spent, _ in runs])
     opened, row = nnls(made_of / times[:, None], np.ones(len(times)))[0]
     shards = repeating(spread, 2**32)
-    began, race = timed(lambda: _Race(shards, SEED, 0, 0))
+    began, race = timed(lambda: _Race(shards, SEED, 0, 0, 1.0))
     looked_over, _ = timed(lambda: race.until(race.when(1) * 0, unasked))
     return Rates(sums, opened, row, looked_over / len(shards.sums), began / len(shards.sums))
 

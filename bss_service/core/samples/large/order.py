@@ -14,13 +14,12 @@ arrives. The order is that of the times, whatever the windows.
 """
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import Final
 
 import numpy as np
 
 from bss_service.core.arrays import Float64
-from bss_service.core.samples.large.shards import ROWS, Shards, shares
+from bss_service.core.samples.large.shards import ROWS, Shards
 from bss_service.core.sampling import Drawn, Proceed, ascending, unasked, uniforms
 
 _FIRSTS: Final = 2  # counter of the random numbers for first arrivals
@@ -40,51 +39,48 @@ def ordered(
 
     proceed: called again and again; raises what is to end this before it is done.
     """
-    runs = _race(shards, seed, stream, 0, first, most, proceed)
-    return chain(runs, _last(shards, seed, stream, first, most, proceed)) if shards.never else runs
+    size = first
+    for race in _races(shards, seed, stream):
+        while race.left:
+            run = race.until(race.when(size), proceed)
+            if len(run.indices):
+                yield run
+            size = min(2 * size, most)
 
 
 def first_of(shards: Shards, seed: int, stream: int, rows: int, proceed: Proceed = unasked) -> Drawn:
-    """The first rows of `ordered`, (rows,) or as many as there are candidates, at the cost of one look at min(S, rows)
-    shards where weights are much alike."""
-    runs, missing = [], rows
-    for run in ordered(shards, seed, stream, rows, rows, proceed):
-        runs.append(Drawn(run.indices[:missing], run.probabilities[:missing]))
-        missing -= len(runs[-1].indices)
+    """The first rows of `ordered`, (rows,), or all where there are fewer candidates; rows ≥ 0.
+
+    Where weights are much alike, and rows few beside the candidates, that is one run of an eighth more.
+    """
+    runs, missing = [Drawn(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))], rows
+    for race in _races(shards, seed, stream):
+        while race.left and missing:
+            run = race.until(race.when(missing + missing // 8), proceed)
+            runs.append(Drawn(run.indices[:missing], run.probabilities[:missing]))
+            missing -= len(runs[-1].indices)
         if not missing:
-            break
-    if not runs:
-        return Drawn(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+            break  # the next race begins with a look at everybody
     return Drawn(np.concatenate([run.indices for run in runs]), np.concatenate([run.probabilities for run in runs]))
 
 
-def _last(shards: Shards, seed: int, stream: int, first: int, most: int, proceed: Proceed) -> Iterator[Drawn]:
-    """Those of weight 0, all alike; they were never the first to be drawn."""
+def _races(shards: Shards, seed: int, stream: int) -> Iterator["_Race"]:
+    """One of the samples that have a weight, and behind it one of the others, all alike."""
+    yield _Race(shards, seed, stream, 0, 1 / shards.total if shards.weighted else 0.0)
+    if shards.never:
 
-    def alike(start: int, stop: int) -> Float64:
-        return np.where(np.isneginf(shards.log_weights(start, stop)), 0.0, np.nan)
+        def alike(start: int, stop: int) -> Float64:
+            return np.where(np.isneginf(shards.log_weights(start, stop)), 0.0, np.nan)
 
-    for run in _race(Shards.of(shards.samples, alike), seed, stream, _ROUNDS, first, most, proceed):
-        certain = 0.0 if shards.weighted else 1 / shards.never  # uniform where every weight is 0
-        yield Drawn(run.indices, np.full(len(run.indices), certain, dtype=np.float32))
-
-
-def _race(
-    shards: Shards, seed: int, stream: int, counter: int, size: int, most: int, proceed: Proceed
-) -> Iterator[Drawn]:
-    race = _Race(shards, seed, stream, counter)
-    while race.left:
-        run = race.until(race.when(size), proceed)
-        if len(run.indices):
-            yield run
-        size = min(2 * size, most)
+        likely = 0.0 if shards.weighted else 1 / shards.never  # uniform where every weight is 0
+        yield _Race(Shards.of(shards.samples, alike), seed, stream, _ROUNDS, likely)
 
 
 class _Race:
     """Where a race stands. Times are in units of 1/(the top weight)."""
 
-    def __init__(self, shards: Shards, seed: int, stream: int, counter: int) -> None:
-        self._shards = shards
+    def __init__(self, shards: Shards, seed: int, stream: int, counter: int, likely: float) -> None:
+        self._shards, self._likely = shards, likely  # how likely the top weight is to come first
         self._seed, self._stream, self._counter = seed, stream, counter
         self._time = 0.0  # what arrived before it has been told
         self._weight_left = shards.sums.copy()  # (S,)
@@ -117,7 +113,7 @@ class _Race:
             self._next[shard] = times[later].min(initial=np.inf)
             arrived.append(times[rows])
             indices.append(rows + shard * ROWS)
-            probabilities.append(shares(weights[rows], self._shards))
+            probabilities.append((weights[rows] * self._likely).astype(np.float32))
         times = np.concatenate(arrived)
         order = ascending(times, len(times))
         self._time = end

@@ -6,7 +6,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from bss_service.core.arrays import Float32, Float64, Int64
+from bss_service.core.arrays import Float64, Int64
 from bss_service.core.sampling import Drawn, looked_up, uniforms
 
 ROWS: Final = 2**12  # of a shard: opening one takes a tenth of a millisecond, and its weights stay in the cache
@@ -87,25 +87,19 @@ def draws(shards: Shards, seed: int, stream: int, size: int) -> Drawn:
     chosen = looked_up(shards.cumulative, uniforms(seed, stream, _SHARD, size))
     within = uniforms(seed, stream, _ROW, size)
     indices, probabilities = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.float32)
-    for shard, rows in by_shard(chosen):
+    for shard, rows in _by_shard(chosen):
         weights = shards.weights(shard)
         places = looked_up(np.cumsum(weights), within[rows])
         indices[rows] = shard * ROWS + places
-        probabilities[rows] = shares(weights[places], shards)
+        probabilities[rows] = weights[places] / shards.total
     return Drawn(indices, probabilities)
 
 
-def by_shard(chosen: Int64) -> list[tuple[int, Int64]]:
+def _by_shard(chosen: Int64) -> list[tuple[int, Int64]]:
     """Which rows are of which shard: of (L,) numbers of shards, ascending."""
     rows = np.argsort(chosen, kind="stable")
     numbers, begins = np.unique(chosen[rows], return_index=True)
     return list(zip(numbers.tolist(), np.split(rows, begins[1:]), strict=True))
-
-
-def shares(weights: Float64, shards: Shards) -> Float32:
-    """How likely samples of such weights are the first to be drawn, (k,)."""
-    likely: Float32 = (weights / shards.total).astype(np.float32)
-    return likely
 
 
 def _check_no_infinite(logs: Float64) -> None:

@@ -122,6 +122,13 @@ def test_a_run_looks_at_no_more_shards_than_it_has_rows() -> None:
     assert 0 < len(set(looked_at)) == len(looked_at) <= rows <= 40
 
 
+def test_the_first_rows_open_about_as_many_shards_at_the_most() -> None:
+    opened: list[None] = []
+    shards = Shards.of(500 * ROWS, lambda start, stop: np.zeros(stop - start))
+    first_of(shards, 0, 0, 64, lambda: opened.append(None))
+    assert len(opened) <= 64 + 64 // 8 + 40  # five standard deviations
+
+
 def test_whoever_waits_no_longer_ends_it() -> None:
     def stop() -> None:
         raise TimeoutError

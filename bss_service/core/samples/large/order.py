@@ -23,8 +23,8 @@ from bss_service.core.samples.large.shards import ROWS, Shards
 from bss_service.core.sampling import Drawn, Proceed, ascending, unasked, uniforms
 
 _FIRSTS: Final = 2  # counter of the random numbers for first arrivals
-_WITHIN: Final = 2**32  # … and from which on those within shards are; a second race has them doubled
-_ROUNDS: Final = 2**36
+_WITHIN: Final = 2**32  # … and from which on those within shards are
+_BEHIND: Final = 2**36  # what is added to them in a second race
 
 
 def ordered(
@@ -73,7 +73,7 @@ def _races(shards: Shards, seed: int, stream: int) -> Iterator["_Race"]:
             return np.where(np.isneginf(shards.log_weights(start, stop)), 0.0, np.nan)
 
         likely = 0.0 if shards.weighted else 1 / shards.never  # uniform where every weight is 0
-        yield _Race(Shards.of(shards.samples, alike), seed, stream, _ROUNDS, likely)
+        yield _Race(Shards.of(shards.samples, alike), seed, stream, _BEHIND, likely)
 
 
 class _Race:

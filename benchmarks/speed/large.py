@@ -107,7 +107,7 @@ def measure(path: Path, samples: int, most: int) -> tuple[list[str], Rates, np.n
     interval, _ = timed(lambda: first_of(shards, SEED, 3, INTERVAL))
     lines = [
         "| n | shards | columns | bytes a sample | of the order, beside | sealed | opened, checksum and all | … "
-        "out of no memory |",
+        "not in the page cache |",
         "|---|---|---|---|---|---|---|---|",
         f"| {samples:,} | {len(shards.sums):,} | {size_of(samples) / 2**30:.2f} GiB "
         f"| {size_of(samples) / samples:.4f} | {STATE * len(shards.sums) / samples:.4f} bytes a sample "

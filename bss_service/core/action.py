@@ -251,12 +251,12 @@ def log_weights(action: Action, table: SampleTable) -> Float64:
     scores = _scores(action, table)
     if action.link == "linear":
         weights = np.maximum(0.0, 1 + scores) + action.floor
-        return _log(weights) if weights.any() else np.zeros(len(table))
+        return logarithms(weights) if weights.any() else np.zeros(len(table))
     scores -= scores.max()
     if action.floor == 0:
         return scores
     weights = np.exp(scores)
-    return _log(weights / weights.mean() + action.floor)
+    return logarithms(weights / weights.mean() + action.floor)
 
 
 def mixed(action: Action, groups: Groups | None, weights_log: Float64) -> Float64:
@@ -305,7 +305,8 @@ def _filled(feature: Floats) -> Float64:
     return filled
 
 
-def _log(weights: Float64) -> Float64:
+def logarithms(weights: Float64) -> Float64:
+    """Of weights (k,) ≥ 0; −inf of 0."""
     logs = np.full(len(weights), -np.inf)
     np.log(weights, out=logs, where=weights > 0)
     return logs

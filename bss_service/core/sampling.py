@@ -205,7 +205,11 @@ def weighted_draws(probabilities: Float64, u: Float64) -> Int64:
 
     Inverse transform in float64: exact for any k, where a float32 sampler is biased from millions of categories on.
     """
-    cumulative = np.cumsum(probabilities, dtype=np.float64)
+    return looked_up(np.cumsum(probabilities, dtype=np.float64), u)
+
+
+def looked_up(cumulative: Float64, u: Float64) -> Int64:
+    """Where the shares u (L,) in (0, 1) of a sum fall in the cumulative sums (k,) of weights ≥ 0: (L,) positions."""
     targets = np.minimum(u * cumulative[-1], np.nextafter(cumulative[-1], 0))
     ascending_targets = np.argsort(targets)  # looked up in order, each is found beside the one before: in the cache
     positions = np.empty(len(u), dtype=np.int64)

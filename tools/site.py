@@ -29,6 +29,7 @@ ELSEWHERE: Final = {  # where the site has pages whose home is not docs/
     "examples/policy_package/README.md": "how-to/examples/policy_package/README.md",
     "examples/task_package/README.md": "how-to/examples/task_package/README.md",
     **{f"benchmarks/results/{path.name}": f"figures/{path.name}" for path in ROOT.glob("benchmarks/results/*.md")},
+    "benchmarks/speed/large.md": "figures/large.md",
     **{f"docs/notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in ROOT.glob("docs/notebooks/*.ipynb")},
 }
 _HOMES: Final = {site: home for home, site in ELSEWHERE.items()}

@@ -38,7 +38,7 @@ BINS: Final = 64  # of weights
 INTERVAL: Final = 2**20  # rows of a plan
 STATE: Final = 40  # bytes a shard: sums, cumulative ones, what is left, first and next times
 ROW: Final = 80  # bytes of memory that a row of a run takes while it is sorted, at the most
-RESULTS: Final = Path(__file__).parents[1] / "results" / "large.md"
+RESULTS: Final = Path(__file__).with_suffix(".md")
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ from trainer_client.reference import encoders, recipes
 from trainer_client.reference.datasets import SETS
 from trainer_client.reference.datasets.media import LogMel
 from trainer_client.reference.model import LateFusion
-from trainer_client.reference.recipes import PAPER, RECIPES, read_media
-from trainer_client.reference.training import Trainer, TrainingConfig, _optimiser, job_spec
+from trainer_client.reference.recipes import RECIPES, read_media
+from trainer_client.reference.training import Trainer, TrainingConfig, job_spec
 
 
 def with_pictures(lists: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -145,31 +145,6 @@ def test_the_command_of_the_page_trains_on_crema_d_to_the_end_and_tests(
 def random_pictures(name: str) -> dict[str, str]:
     """Where the recipe has weights that are fetched."""
     return {"image": "resnet50"} if "image" in RECIPES[name].encoders else {}
-
-
-def test_what_is_usual_for_a_set_of_the_paper_is_what_its_released_code_does() -> None:
-    """One step of SGD and of Adam on losses that are added up, with the weight decay that the code has."""
-    for usual, rate, theirs in (
-        (PAPER["kinetics-sounds"], 0.1, torch.optim.SGD),
-        (PAPER["mmsd"], 1e-5, torch.optim.Adam),
-    ):
-        ours, other = (nn.Linear(3, 2, dtype=torch.float64) for _ in range(2))
-        other.load_state_dict(ours.state_dict())
-        config = TrainingConfig(
-            optimiser=usual.optimiser, learning_rate=usual.learning_rate, weight_decay=usual.weight_decay
-        )
-        given = {"momentum": 0.9} if theirs is torch.optim.SGD else {"eps": 2e-8}  # Adam's ε sees twice the gradient
-        optimisers = (
-            _optimiser(ours.parameters(), config),
-            theirs(other.parameters(), lr=rate, weight_decay=1e-4, **given),  # type: ignore[arg-type]
-        )
-        x = torch.arange(6, dtype=torch.float64).view(2, 3)
-        for _ in range(3):
-            for model, optimiser, share in zip((ours, other), optimisers, (0.5, 1.0), strict=True):
-                optimiser.zero_grad()
-                (share * model(x).square().sum()).backward()
-                optimiser.step()
-        torch.testing.assert_close(ours.weight, other.weight, rtol=1e-12, atol=0)
 
 
 def parts(model: LateFusion) -> dict[str, nn.Module]:

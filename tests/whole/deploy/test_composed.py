@@ -195,3 +195,10 @@ def test_jobs_train_through_nginx_as_if_no_service_had_been_killed(composed: Com
             assert client.job(job.name).steps_fed_back == len(RUN)
         assert killed not in {composed.owner_of(job.name) for job in jobs}
     until(lambda: composed.metrics('up{job="bss"}').get(f"{killed}:8765") == 0.0, 60)
+
+    composed.do("up", "--detach", "--no-deps", "--force-recreate", killed)
+    composed.do("kill", "-s", "SIGHUP", "balancer")  # its address may be another now
+    until(lambda: sum(composed.metrics('up{job="bss"}').values()) == 3, 120)
+    with SchedulerClient(composed.url, token=composed.token, retries=1000) as client:
+        client.create_job(job := spec("run-after", patience=1.0))
+        np.testing.assert_array_equal(order(train(client, job, RUN)), expected)

@@ -1,6 +1,7 @@
 """Bodies in and out: every message goes as JSON or as a frame, as the headers say."""
 
 import asyncio
+import io
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, TypeVar
 
@@ -135,27 +136,27 @@ async def read_bounded(scope: Scope, receive: Receive, declared: int, limit: int
     """The same of a request whose body is said to have `declared` bytes."""
     if declared > limit:
         raise TooLargeError(f"body must have at most {limit} bytes, got {declared}", field="body", value=declared)
-    data = bytearray()
+    data = io.BytesIO()  # which gives its bytes without another copy: of hundreds of MB that would hold the loop
     if WHOLE in scope:  # then nothing is waited for, and no timer needed
         await _read_piece(receive, data, limit)
-        return bytes(data)
+        return data.getvalue()
     started = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(BODY_SECONDS) as bound:
             while await _read_piece(receive, data, limit):
-                bound.reschedule(started + BODY_SECONDS + len(data) / SLOWEST)
+                bound.reschedule(started + BODY_SECONDS + data.tell() / SLOWEST)
     except TimeoutError:
-        raise SlowBodyError(f"body must come within {BODY_SECONDS:g} seconds, got {len(data)} bytes of it") from None
-    return bytes(data)
+        raise SlowBodyError(f"body must come within {BODY_SECONDS:g} seconds, got {data.tell()} bytes of it") from None
+    return data.getvalue()
 
 
-async def _read_piece(receive: Receive, data: bytearray, limit: int) -> bool:
+async def _read_piece(receive: Receive, data: io.BytesIO, limit: int) -> bool:
     """Add a piece of the body to what was read; whether there is more."""
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise CutBodyError(f"body ended after {len(data)} bytes: the client has gone")
-    data += message.get("body", b"")
-    if len(data) > limit:
+        raise CutBodyError(f"body ended after {data.tell()} bytes: the client has gone")
+    data.write(message.get("body", b""))
+    if data.tell() > limit:
         raise TooLargeError(f"body must have at most {limit} bytes, got more", field="body")
     return bool(message.get("more_body", False))
 

@@ -15,15 +15,19 @@ from bss_service.protocol.training import Batches, Feedback, StepsRequest
 from trainer_client.client import SchedulerClient
 
 SECONDS: Final = 60.0  # after which something that was to come is given up
-GENEROUS: Final = 10.0  # seconds that a step may take on a machine on which much else runs
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an attack: a figure to be read, and whether the promise held."""
+    """What came of an attack: a figure to be read, whether the promise held, and an honest trainer's longest step."""
 
     figure: str
     held: bool
+    step: float = 0.0  # seconds
+
+    def holds(self, step: float) -> bool:
+        """Whether the promise held, and no step took so many seconds."""
+        return self.held and self.step < step
 
 
 Attack = Callable[[float], Outcome]  # given seconds for which to attack

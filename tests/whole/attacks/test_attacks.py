@@ -12,6 +12,8 @@ LONG = {
     "passes_without_end",
 }  # what they ask for is refused or bounded elsewhere too
 
+GENEROUS = 10.0  # seconds that a step may take on a machine on which much else runs
+
 
 @pytest.mark.parametrize(
     "attack",
@@ -22,4 +24,4 @@ LONG = {
 )
 def test_what_an_attack_is_to_break_holds(attack: Attack) -> None:
     outcome = attack(1.0)
-    assert outcome.held, outcome.figure
+    assert outcome.holds(GENEROUS), outcome.figure

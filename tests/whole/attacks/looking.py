@@ -24,6 +24,11 @@ def lists(seconds: float) -> Outcome:
     return _crowd("samples?order=draws&limit=10000", seconds, signals=list(EVIDENCE))
 
 
+def old_batches(seconds: float) -> Outcome:
+    """Batches of two epochs ago, which have left memory, by eight at once."""
+    return _crowd("batches?start=0&count=2", seconds, samples=12_800, interval=50)
+
+
 def _crowd(path: str, seconds: float, **fields: object) -> Outcome:
     codes: Counter[int] = Counter()
     with Service() as service, Trainer(service.url, **fields) as honest:

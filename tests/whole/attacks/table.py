@@ -17,6 +17,7 @@ ATTACKS: Final[Mapping[str, Attack]] = {
         holding.a_page_of_another_site,
         looking.scans,
         looking.lists,
+        looking.old_batches,
         filling.jobs_without_end,
         filling.passes_without_end,
         filling.batches_behind_a_trainers_back,

@@ -9,6 +9,7 @@ LONG = {
     "a_million_passes",
     "scans",
     "lists",
+    "old_batches",
     "passes_without_end",
 }  # what they ask for is refused or bounded elsewhere too
 

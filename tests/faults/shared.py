@@ -19,6 +19,7 @@ import httpx
 from bss_service.journal.owning.shards import SHARDS, share
 from tests.faults.service import ANSWER_SECONDS, START_SECONDS, STOP_SECONDS, Answer, Dead, Request, Service
 from tests.support.postgres import free_port
+from tests.support.services import metric_in
 
 MEMBERS: Final = 2
 TERM: Final = 1.0  # seconds
@@ -143,9 +144,8 @@ class SharedServices(Service):
         """Whether each that runs has its share of all shards."""
         owned = []
         for port in self._running:
-            with suppress(httpx.TransportError, StopIteration):
-                lines = self._client.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
-                owned.append(float(next(line.split()[1] for line in lines if line.startswith("bss_shards "))))
+            with suppress(httpx.TransportError, ValueError):  # it is starting
+                owned.append(metric_in(self._client.get(f"http://127.0.0.1:{port}/metrics").text, "bss_shards"))
         return sum(owned) == SHARDS and max(owned) <= share(len(self._running))
 
     def _until(self, is_true: Callable[[], bool], seconds: float, otherwise: str) -> None:

@@ -12,7 +12,7 @@ import httpx
 
 from bss_service.journal.owning.shards import SHARDS, share
 from tests.support.postgres import free_port
-from tests.support.services import Service
+from tests.support.services import Service, metric
 
 SECONDS: Final = 30
 _ENDED: Final = threading.Event()  # never: it paces what asks again and again
@@ -63,13 +63,6 @@ class Cluster:
 def shards_of(service: Service) -> int:
     """How many a service owns."""
     return int(metric(service, "bss_shards"))
-
-
-def metric(service: Service, name: str) -> float:
-    """A metric without labels."""
-    headers = {} if service.token is None else {"authorization": f"Bearer {service.token.get_secret_value()}"}
-    text = httpx.get(f"{service.url}/metrics", headers=headers, timeout=SECONDS).text
-    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")))
 
 
 def until(is_true: Callable[[], bool], seconds: float = SECONDS) -> None:

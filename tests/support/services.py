@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from bss_service.testing import ServiceProcess
 from bss_service.testing.service import inherited_environment
@@ -52,6 +54,19 @@ class Service(ServiceProcess):
 
     def client(self, **options: Any) -> SchedulerClient:
         return SchedulerClient(self.url, **options)
+
+
+def metric_in(text: str, name: str) -> float:
+    """The value of a metric without labels, in what `/metrics` tells. Raises ValueError where it is not there."""
+    families = text_string_to_metric_families(text)
+    [value] = [sample.value for family in families for sample in family.samples if sample.name == name]
+    return float(value)
+
+
+def metric(service: ServiceProcess, name: str) -> float:
+    """The same, as a service tells it now."""
+    headers = {} if service.token is None else {"authorization": f"Bearer {service.token.get_secret_value()}"}
+    return metric_in(httpx.get(f"{service.url}/metrics", headers=headers, timeout=20.0).text, name)
 
 
 @pytest.fixture

@@ -8,19 +8,11 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from bss_service.telemetry.metrics import ASKED_EVERY, Metrics, watch_loop
-from tests.support.services import Service
+from tests.support.services import Service, metric
 from tests.support.simulated import spec
 from trainer_client.errors import OutageError
-
-
-def metric(service: Service, name: str) -> float:
-    """The value of a metric without labels."""
-    families = text_string_to_metric_families(httpx.get(f"{service.url}/metrics").text)
-    [value] = [sample.value for family in families for sample in family.samples if sample.name == name]
-    return float(value)
 
 
 def test_memory_is_that_of_the_service(service: Service) -> None:

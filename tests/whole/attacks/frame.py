@@ -1,6 +1,5 @@
 """What attacks share: what they are, and an honest trainer whose steps tell how much they hurt."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.training import Batches, Feedback, StepsRequest
+from tests.support.services import metric_in
 from trainer_client.client import SchedulerClient
 
 SECONDS: Final = 60.0  # after which something that was to come is given up
@@ -95,9 +95,7 @@ def longest_hold(url: str) -> float:
 
 def metric(url: str, name: str) -> float:
     """A figure of the service's own."""
-    match = re.search(rf"^{name} (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
-    assert match, name
-    return float(match[1])
+    return metric_in(httpx.get(f"{url}/metrics").text, name)
 
 
 def ms(seconds: float) -> str:

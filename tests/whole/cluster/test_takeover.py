@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.support.cluster import SECONDS, Cluster, metric, shards_of, until
+from tests.support.cluster import SECONDS, Cluster, shards_of, until
 from tests.support.postgres import Postgres
-from tests.support.services import Service
+from tests.support.services import Service, metric
 from tests.support.simulated import order, spec, take, train
 
 RUN = range(42)  # six epochs of six or seven steps

@@ -9,7 +9,8 @@ from typing import Final
 from envs.research.statistics import Interval
 
 COLOURS: Final = ("#0b6bcb", "#b35900", "#57606a")
-LEFT, WIDTH, TOP, LINE, GAP = 190, 520, 66, 16, 12
+MARGIN, WIDTH, RIGHT, TOP, LINE, GAP = 190, 520, 50, 66, 16, 12
+LETTER: Final = 7.0  # how wide one is at the most, on average of a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +30,22 @@ def chart(title: str, rows: Sequence[Row], *, zero: bool, note: str) -> str:
     height_of_row = LINE * len(names) + GAP
     bottom = TOP + height_of_row * len(rows)
     height = bottom + 48
+    left = max(MARGIN, math.ceil(LETTER * max(len(row.name) for row in rows)) + 26)
+    width = left + WIDTH + RIGHT
 
     def place(value: float) -> float:
-        return LEFT + WIDTH * (value - ticks[0]) / (ticks[-1] - ticks[0])
+        return left + WIDTH * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {height}" font-family="system-ui, sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" '
         'font-size="13" fill="#1f2328">',
         f"  <title>{escape(title)}</title>",
-        f'  <rect width="760" height="{height}" fill="#ffffff"/>',
+        f'  <rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'  <text x="12" y="24" font-weight="600">{escape(title)}</text>',
     ]
     for k, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
-        parts.append(f'  <circle cx="{LEFT + 150 * k}" cy="44" r="5" fill="{colour}"/>')
-        parts.append(f'  <text x="{LEFT + 150 * k + 12}" y="49">{escape(name)}</text>')
+        parts.append(f'  <circle cx="{left + 150 * k}" cy="44" r="5" fill="{colour}"/>')
+        parts.append(f'  <text x="{left + 150 * k + 12}" y="49">{escape(name)}</text>')
     for tick in ticks:
         stroke = "#1f2328" if tick == 0 else "#d0d7de"
         parts.append(f'  <path d="M{place(tick):.1f},{TOP - 6} V{bottom}" stroke="{stroke}" stroke-width="0.7"/>')
@@ -53,7 +56,7 @@ def chart(title: str, rows: Sequence[Row], *, zero: bool, note: str) -> str:
     for number, row in enumerate(rows):
         top = TOP + height_of_row * number
         middle = top + LINE * len(names) / 2
-        parts.append(f'  <text x="{LEFT - 14}" y="{middle + 5:.1f}" text-anchor="end">{escape(row.name)}</text>')
+        parts.append(f'  <text x="{left - 14}" y="{middle + 5:.1f}" text-anchor="end">{escape(row.name)}</text>')
         for k, (interval, colour) in enumerate(zip(row.series.values(), COLOURS, strict=False)):
             y = top + LINE * (k + 0.5)
             low, value, high = (place(v) for v in (interval.low, interval.value, interval.high))

@@ -17,6 +17,7 @@ import torch
 
 import envs  # noqa: F401  # registers what gymnasium.make finds
 from benchmarks.speed.plain_student import PlainStudent
+from benchmarks.watch import publish
 from bss_service.core.action import Action
 from bss_service.policies.base import Choice
 from envs.cohort import BATCH_SIZE
@@ -41,12 +42,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    lines = []
-    for line in report(args.repeats, args.intervals, args.only):
-        print(line, flush=True)
-        lines.append(line)
-    if args.write:
-        RESULT.write_text("\n".join(lines) + "\n")
+    publish(report(args.repeats, args.intervals, args.only), RESULT if args.write else None)
 
 
 def report(repeats: int, intervals: int, numbers: Sequence[int] = NUMBERS) -> Iterator[str]:

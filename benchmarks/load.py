@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.crowd import traffic
 from benchmarks.crowd.bare import bare_service
 from benchmarks.crowd.traffic import KINDS, PATIENCE, Phase, Workload
-from benchmarks.watch import MB, Watch, machine, quantiles_row, slope
+from benchmarks.watch import MB, Watch, errors, machine, publish, quantiles_row, slope
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.protocol.training import Feedback, StepsRequest
@@ -49,12 +49,8 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=500.0, help="the training loop's pace")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
-    lines, wrong = [], []
-    for line in report(args.seconds, args.paced, args.step_ms / 1000, wrong):
-        print(line, flush=True)
-        lines.append(line)
-    if args.write:
-        RESULT.write_text("\n".join(lines) + "\n")
+    wrong: list[str] = []
+    publish(report(args.seconds, args.paced, args.step_ms / 1000, wrong), RESULT if args.write else None)
     sys.exit(1 if wrong else 0)
 
 
@@ -124,8 +120,7 @@ def report(seconds: float, paced: float, pace: float, wrong: list[str]) -> Itera
     yield f"{findings.steps:,} steps, {findings.applied:,} times feedback applied ({RANKS} a step),"
     yield f"{findings.repeated:,} repetitions told as such, {findings.epochs} epochs finished and whole."
     yield ""
-    yield f"Errors: {len(wrong)}."
-    yield from (f"- {sentence}" for sentence in wrong[:20])
+    yield from errors(wrong)
 
 
 def trades() -> list[Workload]:

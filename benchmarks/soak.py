@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.crowd import traffic
 from benchmarks.crowd.traffic import KINDS, ONE_RANK, PATIENCE, POLICIES, Findings, Phase, Workload
-from benchmarks.watch import MB, Watch, machine, quantiles_row, slope
+from benchmarks.watch import MB, Watch, errors, machine, quantiles_row, slope
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from bss_service.testing import ServiceProcess
@@ -90,8 +90,7 @@ def report(seconds: float, wrong: list[str]) -> Iterator[str]:
     yield ""
     yield from summary(findings, restarts, rows, begin, seconds, wrong)
     yield ""
-    yield f"Errors: {len(wrong)}."
-    yield from (f"- {sentence}" for sentence in wrong[:20])
+    yield from errors(wrong)
 
 
 def trades() -> list[Workload]:

@@ -1,10 +1,10 @@
-"""What a service process uses while others work it: memory, processor, disk; and how such series are told."""
+"""What a service process uses while others work it: memory, processor, disk; and how results are told."""
 
 import os
 import platform
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,22 @@ def quantiles_row(seconds: Sequence[float] | np.ndarray) -> str:
         return "0 | |"
     p50, p99 = 1000 * np.quantile(seconds, [0.5, 0.99])
     return f"{len(seconds):,} | {p50:.2f} | {p99:.1f}"
+
+
+def publish(lines: Iterable[str], result: Path | None) -> None:
+    """Print the lines of a result as they come; write them into a file, where one is given, when all are there."""
+    told = []
+    for line in lines:
+        print(line, flush=True)
+        told.append(line)
+    if result is not None:
+        result.write_text("\n".join(told) + "\n")
+
+
+def errors(wrong: Sequence[str]) -> Iterator[str]:
+    """The lines that tell what went wrong, the first twenty of it."""
+    yield f"Errors: {len(wrong)}."
+    yield from (f"- {sentence}" for sentence in wrong[:20])
 
 
 def machine() -> str:

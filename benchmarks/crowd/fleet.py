@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.hot_path import G, HotCall
-from benchmarks.watch import machine, processor_seconds
+from benchmarks.watch import machine, processor_seconds, publish
 from bss_service.journal.owning.shards import SHARDS, shard_of
 from bss_service.journal.store import Store
 from bss_service.journal.transaction import Entry, Transaction
@@ -58,12 +58,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="that are simulated")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
-    lines = []
-    for line in report(args.jobs, args.rate, args.calls, args.seconds):
-        print(line, flush=True)
-        lines.append(line)
-    if args.write:
-        RESULT.write_text("\n".join(lines) + "\n")
+    publish(report(args.jobs, args.rate, args.calls, args.seconds), RESULT if args.write else None)
 
 
 def report(jobs: int, rate: float, calls: int, seconds: float) -> Iterator[str]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.crowd import traffic
 from benchmarks.crowd.traffic import PATIENCE, Phase, Workload
-from benchmarks.watch import MB, machine, processor_seconds, resident
+from benchmarks.watch import MB, errors, machine, processor_seconds, publish, resident
 from bss_service.protocol.jobs import JobSpec
 from bss_service.protocol.policies import PolicySpec
 from tests.support.cluster import Cluster
@@ -54,12 +54,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of training, for each number of services")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     args = parser.parse_args()
-    lines, wrong = [], []
-    for line in report(args.idle, args.busy, args.seconds, wrong):
-        print(line, flush=True)
-        lines.append(line)
-    if args.write:
-        RESULT.write_text("\n".join(lines) + "\n")
+    wrong: list[str] = []
+    publish(report(args.idle, args.busy, args.seconds, wrong), RESULT if args.write else None)
     sys.exit(1 if wrong else 0)
 
 
@@ -85,8 +81,7 @@ def report(idle: int, busy: int, seconds: float, wrong: list[str]) -> Iterator[s
         )
         wrong += done.wrong
     yield ""
-    yield f"Errors: {len(wrong)}."
-    yield from (f"- {sentence}" for sentence in wrong[:20])
+    yield from errors(wrong)
 
 
 def outcome(size: int, idle: int, busy: int, seconds: float) -> Outcome:

@@ -222,17 +222,17 @@ class Service:
             connection.sendall(data if sent == 1.0 else data[: int((len(data) - 1) * sent)])
 
     def _end(self, how: signal.Signals) -> None:
-        os.kill(self._pid, how)
-        if not self._ended():
-            os.kill(self._pid, signal.SIGABRT)  # which makes it say where each of its threads is
-            self._ended()
+        self._end_of(self._pid, self._process, how)
+
+    def _end_of(self, number: int, process: int, how: signal.Signals) -> None:
+        """End a process, by its number and its file descriptor."""
+        os.kill(number, how)
+        if not _ended(process):
+            os.kill(number, signal.SIGABRT)  # which makes it say where each of its threads is
+            _ended(process)
             time.sleep(0.2)  # for what it said to be read
             raise Dead(f"the service did not end on {how.name}: {self.last_words()}")
-        os.close(self._process)
-
-    def _ended(self) -> bool:
-        ended, _, _ = select.select([self._process], [], [], STOP_SECONDS)
-        return bool(ended)
+        os.close(process)
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -247,3 +247,9 @@ class Service:
                     if url := listening_url(line):
                         self.port = urlsplit(url).port or 0
                         self._listening.set()
+
+
+def _ended(process: int) -> bool:
+    """Whether it does within STOP_SECONDS, by its file descriptor."""
+    ended, _, _ = select.select([process], [], [], STOP_SECONDS)
+    return bool(ended)

@@ -1,7 +1,6 @@
 """Services that share a PostgreSQL store, under attack: any of them is asked, killed, or put to sleep past its term."""
 
 import os
-import select
 import signal
 import threading
 import time
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from bss_service.journal.owning.shards import SHARDS, share
-from tests.faults.service import ANSWER_SECONDS, START_SECONDS, STOP_SECONDS, Answer, Dead, Request, Service
+from tests.faults.service import ANSWER_SECONDS, START_SECONDS, Answer, Dead, Request, Service
 from tests.support.postgres import free_port
 from tests.support.services import metric_in
 
@@ -157,12 +156,7 @@ class SharedServices(Service):
 
     def _end(self, how: signal.Signals, ports: list[int] | None = None) -> None:
         for port in ports or list(self._running):
-            process, handle = self._running.pop(port)
-            os.kill(process, how)
-            ended, _, _ = select.select([handle], [], [], STOP_SECONDS)
-            if not ended:
-                raise Dead(f"the service did not end on {how.name}: {self.last_words()}")
-            os.close(handle)
+            self._end_of(*self._running.pop(port), how)
 
 
 _PAUSE: Final = threading.Event()  # never set

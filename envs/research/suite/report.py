@@ -147,11 +147,8 @@ def _trained(suite: Suite, task: str) -> str:
     parts += [f"a tenth of it after every {usual.decay_epochs}"] if usual.decay_epochs else []
     parts += [f"weight decay {usual.weight_decay:g}"] if usual.weight_decay else []
     parts += [f"λ {usual.unimodal_weight:g}"] if usual.unimodal_weight != PLAIN.unimodal_weight else []
-    parts += (
-        []
-        if usual.logits == "joint"
-        else [{"sum": "all heads", "unimodal": "the unimodal heads"}[usual.logits] + " predict"]
-    )
+    if usual.logits != "joint":
+        parts.append({"sum": "all heads", "unimodal": "the unimodal heads"}[usual.logits] + " predict")
     return ", ".join(parts)
 
 

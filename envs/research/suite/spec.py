@@ -212,7 +212,7 @@ class Suite(_Part):
             for name in wanted:
                 if name not in there:
                     raise ValueError(f"{kind} must be one of {', '.join(there)}, got {name!r}")
-        chosen = {self.baseline, *methods, *(str(self.methods[name].as_many_as) for name in methods)}
+        chosen = {self.baseline, *methods, *(self.methods[name].as_many_as for name in methods)}
         kept = {name: own for name, own in self.methods.items() if not methods or name in chosen}
         if len(kept) < 2:
             raise ValueError(f"method must be another than {self.baseline!r}, which all are held against")
